@@ -1,0 +1,33 @@
+# The verbs of the project. Every one of them works on a bare clone: .venv is made when it is missing or out of date.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
+	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
+
+test: $(INSTALLED)  ## the whole suite but the slow tests
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(INSTALLED)  ## the tests that take minutes each
+	$(BIN)/pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@

@@ -1,0 +1,55 @@
+"""What every named part of a YAML file is: one frozen, strict pydantic class whose fields are its arguments."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    """A block of YAML: unknown keys, wrong types, NaN and infinity are refused; nothing changes after parsing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True)
+
+
+REGISTRY: dict[str, dict[str, type["Component"]]] = {}
+
+
+class Component(Settings):
+    """A `Settings` that a schedule names: `class Foo(Base, name="Foo")` enters it into its section's registry.
+
+    `section` is the YAML section it belongs to; `example` is a working YAML of it, which the documentation shows and the
+    contract tests run.
+    """
+
+    section: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    example: ClassVar[str] = ""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if name is None:
+            return
+        cls.name = name
+        known = REGISTRY.setdefault(cls.section, {})
+        if known.get(name, cls).__qualname__ != cls.__qualname__:
+            raise TypeError(f"two components of section {cls.section!r} are called {name!r}: {known[name]} and {cls}")
+        known[name] = cls
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+class Selects:
+    """Marks a field as a selector of weights: the binder replaces it by the plain names (and values) it matched."""
+
+
+Weights = Annotated[str | list[str], Selects()]
+"""One selector or a list of them; bound to a list of weight names."""
+
+Targets = Mapping[str, Any]
+"""What a component's selector fields were bound to: field -> names, or field -> {name: value}."""

@@ -1,0 +1,74 @@
+"""WHAT is trained: model, data, optimizer, length. The schedule says how it is compressed."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from compressor.component import Settings
+
+
+class ModelConfig(Settings):
+    """A network by name; every further key is an argument of its builder (`hidden`, `conv_relu`, ...)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    num_classes: int | None = Field(default=None, ge=1, description="default: the data set's")
+    pretrained: bool = Field(default=False, description="torchvision's published weights")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The builder's own arguments."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class DataConfig(Settings):
+    """A data set, how it is split and how it is fed."""
+
+    name: str
+    size: int | None = Field(default=None, ge=1, le=4096, description="images are resized to size x size; default: as they are")
+    channels: Literal[1, 3] | None = Field(default=None, description="grey images become 3 equal planes; default: as they are")
+    validation: float = Field(default=0.1, ge=0, lt=1, description="share of the training images held out, un-augmented")
+    batch: int = Field(default=128, ge=1, description="images of one optimizer step")
+    augment: list[Literal["crop", "flip"]] = Field(default=[], description="random shift by up to 1/8 of the side; mirror")
+    workers: int = Field(default=0, ge=0, le=64, description="processes that decode images of sets too large for memory")
+    mean: list[float] | None = Field(default=None, description="per channel, of pixels in [0, 1]; default: the data set's")
+    std: list[float] | None = Field(default=None, description="per channel; default: the data set's")
+
+
+class OptimizerConfig(Settings):
+    """The optimizer; a schedule's lr policies start from `lr`."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=0.0, ge=0, description="gradient c*w, that is the penalty c/2 * sum w^2")
+    bias_lr_scale: float = Field(default=1.0, ge=0, description="Caffe trains biases at twice the rate: 2.0")
+
+
+class CheckpointConfig(Settings):
+    """When the run is saved."""
+
+    every_epochs: int = Field(default=1, ge=1)
+    every_minutes: float | None = Field(default=None, gt=0, description="in mid-epoch, too")
+
+
+class Config(Settings):
+    """One training configuration: a file of `configs/`."""
+
+    model: ModelConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    epochs: int = Field(ge=1, le=100_000)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    init: str = Field(
+        default="default",
+        description="default: PyTorch's; xavier: Caffe's uniform over fan-in with zero biases; else the path of a checkpoint to start from",
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    best: Literal["top1", "loss", "last"] = Field(
+        default="top1",
+        description="best.pt: highest validation top-1, lowest validation loss, or the last epoch, among the epochs at or after the last pruning event",
+    )
