@@ -27,6 +27,9 @@ class Component(Settings):
     name: ClassVar[str] = ""
     example: ClassVar[str] = ""
 
+    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
     @classmethod
     def __pydantic_init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)

@@ -26,13 +26,25 @@ class DataConfig(Settings):
     """A data set, how it is split and how it is fed."""
 
     name: str
-    size: int | None = Field(default=None, ge=1, le=4096, description="images are resized to size x size; default: as they are")
-    channels: Literal[1, 3] | None = Field(default=None, description="grey images become 3 equal planes; default: as they are")
-    validation: float = Field(default=0.1, ge=0, lt=1, description="share of the training images held out, un-augmented")
+    size: int | None = Field(
+        default=None, ge=1, le=4096, description="images are resized to size x size; default: as they are"
+    )
+    channels: Literal[1, 3] | None = Field(
+        default=None, description="grey images become 3 equal planes; default: as they are"
+    )
+    validation: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the training images held out, un-augmented"
+    )
     batch: int = Field(default=128, ge=1, description="images of one optimizer step")
-    augment: list[Literal["crop", "flip"]] = Field(default=[], description="random shift by up to 1/8 of the side; mirror")
-    workers: int = Field(default=0, ge=0, le=64, description="processes that decode images of sets too large for memory")
-    mean: list[float] | None = Field(default=None, description="per channel, of pixels in [0, 1]; default: the data set's")
+    augment: list[Literal["crop", "flip"]] = Field(
+        default=[], description="random shift by up to 1/8 of the side; mirror"
+    )
+    workers: int = Field(
+        default=0, ge=0, le=64, description="processes that decode images of sets too large for memory"
+    )
+    mean: list[float] | None = Field(
+        default=None, description="per channel, of pixels in [0, 1]; default: the data set's"
+    )
     std: list[float] | None = Field(default=None, description="per channel; default: the data set's")
 
 

@@ -1,0 +1,49 @@
+"""The command line: parse, call one function, print. torch is imported inside the commands."""
+
+import os
+import sys
+import traceback
+
+import click
+
+from compressor.cli.evaluate import evaluate
+from compressor.cli.report import report
+from compressor.cli.train import train
+from compressor.cli.validate import validate
+from compressor.errors import CompressError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="compressor", prog_name="compress")
+def cli() -> None:
+    """Compress image classifiers from a schedule file: prune, regularize, report."""
+
+
+for command in (train, validate, evaluate, report):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """`compress`: exit 0 done, 2 the user must correct something, 1 failed while running, 128 + n on signal n."""
+    try:
+        code = cli(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except CompressError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("COMPRESS_DEBUG"):
+            traceback.print_exc()
+        first = (str(error).splitlines() or [""])[0]
+        hint = "COMPRESS_DEBUG=1 shows the traceback"
+        click.echo(f"error: {type(error).__name__}: {first} (a fault of compress itself; {hint})", err=True)
+        sys.exit(1)

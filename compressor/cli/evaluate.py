@@ -1,0 +1,24 @@
+"""compress eval"""
+
+import json
+from pathlib import Path
+
+import click
+
+from compressor.cli import options
+
+
+@click.command(name="eval")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@options.data
+@options.device
+@options.as_json
+def evaluate(checkpoint: Path, data: Path | None, device: str, as_json: bool) -> None:
+    """Loss, top-1 and top-5 of a checkpoint (or a run's folder) on the test images."""
+    from compressor.experiment import inspection
+
+    figures = inspection.test_accuracy(checkpoint, data, device)
+    if as_json:
+        click.echo(json.dumps(figures))
+    else:
+        click.echo(f"test loss {figures['loss']:.4f}, top-1 {figures['top1']:.2f} %, top-5 {figures['top5']:.2f} %")

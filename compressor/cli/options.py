@@ -1,0 +1,26 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+
+import click
+
+data = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data sets [env COMPRESS_DATA].")
+device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+config = click.option("-c", "--config", help="Configuration: a path or a bare name. Default: the schedule's `config:`.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+def overrides(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:
+    """`--set a.b=c` as pairs; a usage error where there is no `=`."""
+    pairs = []
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key.strip(". "):
+            raise click.BadParameter(f"{value!r} should look like optimizer.lr=0.01 or schedule.pruners.fine.levels=…")
+        pairs.append((key.strip(), text))
+    return pairs
+
+
+sets = click.option(
+    "--set", "sets", multiple=True, callback=overrides, metavar="A.B=C", help="Override the config, or `schedule.…`."
+)

@@ -1,0 +1,19 @@
+"""compress report"""
+
+from pathlib import Path
+
+import click
+
+from compressor.cli import options
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@options.as_json
+def report(run: Path, as_json: bool) -> None:
+    """The sparsity report of a run's folder or of a checkpoint."""
+    from compressor.experiment import inspection
+    from compressor.reports import formats
+
+    measured = inspection.report(run)
+    click.echo(formats.as_json(measured) if as_json else formats.as_table(measured), nl=False)

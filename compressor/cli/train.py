@@ -1,0 +1,47 @@
+"""compress train"""
+
+from pathlib import Path
+
+import click
+
+from compressor.cli import options
+from compressor.errors import CompressError
+
+
+@click.command()
+@click.option("-s", "--schedule", help="Schedule: a path or a bare name. Without one: plain dense training.")
+@options.config
+@options.sets
+@click.option("--init", type=str, metavar="CHECKPOINT", help="Start from trained weights.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder. Default: runs/SCHEDULE-CONFIG-N.")
+@options.data
+@options.device
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Default: the configuration's.")
+@click.option("--resume", is_flag=True, help="Continue --out, else the newest unfinished run of these files.")
+def train(
+    schedule: str | None,
+    config: str | None,
+    sets: list[tuple[str, str]],
+    init: str | None,
+    out: Path | None,
+    data: Path | None,
+    device: str,
+    seed: int | None,
+    resume: bool,
+) -> None:
+    """Train a model under a schedule; write checkpoints and a sparsity report."""
+    from compressor.experiment import folder, run
+    from compressor.experiment.specification import specification
+    from compressor.reports import formats
+
+    if resume and out is not None and schedule is None and config is None and (out / folder.CONFIG).is_file():
+        config = str(out / folder.CONFIG)
+        schedule = str(out / folder.SCHEDULE) if (out / folder.SCHEDULE).is_file() else None
+    spec = specification(schedule, config, sets, seed, init)
+    outcome = run.train(spec, out, data, device, resume)
+    if outcome.report is None:
+        click.echo(f"{outcome.folder}: finished already; `compress report {outcome.folder}` shows it")
+        return
+    click.echo(f"\n{formats.as_table(outcome.report)}\nrun folder: {outcome.folder}")
+    if outcome.shortfalls:
+        raise CompressError("\n".join(outcome.shortfalls))

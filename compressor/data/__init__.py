@@ -1,0 +1,9 @@
+"""Labelled images: where they come from, how they are split, fed, normalized and augmented."""
+
+from compressor.data.images import DataSet, Images
+from compressor.data.loading import load
+from compressor.data.pipeline import augment, prepare
+from compressor.data.registry import catalogue
+from compressor.data.splitting import split
+
+__all__ = ["DataSet", "Images", "augment", "catalogue", "load", "prepare", "split"]

@@ -1,0 +1,73 @@
+"""Image files to tensors; one code path, whether the set then lives in memory or on disk."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from compressor.errors import UserError
+
+GREY = ("1", "L", "LA")
+
+
+def from_pil(image: Image.Image, size: int | None, channels: int | None) -> Tensor:
+    """uint8 [C, H, W]: the centred square resized to size x size (bilinear, antialiased); transparency is dropped.
+
+    Raises ValueError for pixels that are not of 8 bits, which a conversion would silently clip.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"its pixels have more than 8 bits (mode {image.mode}); convert it to 8 bits")
+    if channels is None:
+        channels = 1 if image.mode in GREY else 3
+    image = image.convert("L" if channels == 1 else "RGB")
+    if size is not None and image.size != (size, size):
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        square = (left, top, left + side, top + side)
+        image = image.resize((size, size), Image.Resampling.BILINEAR, box=square)
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+
+
+def read(path: Path, size: int | None, channels: int) -> Tensor:
+    """uint8 [C, H, W] of an image file; raises UserError naming the file."""
+    try:
+        with Image.open(path) as image:
+            return from_pil(image, size, channels)
+    except Exception as error:  # Pillow's readers raise almost anything on a broken file
+        raise UserError(f"{path}: cannot be read as an image: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Files:
+    """A `Source` of image files; `paths` are bytes relative to `folder`, in one array that worker processes share."""
+
+    folder: Path
+    paths: NDArray[np.bytes_]
+    size: int | None
+    channels: int
+    shape: tuple[int, int, int]
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        return self.folder / os.fsdecode(bytes(self.paths[index]))
+
+    def image(self, index: int) -> Tensor:
+        """uint8 [C, H, W]; raises UserError for a file that cannot be read or has another size than the first."""
+        pixels = read(self.path(index), self.size, self.channels)
+        if pixels.shape != self.shape:
+            raise UserError(
+                f"images have different sizes: {self.path(0)} is {_size(self.shape)}, {self.path(index)} is "
+                f"{_size(pixels.shape)} (width x height); name the size they shall have: data.size"
+            )
+        return pixels
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[-1]}x{shape[-2]}"

@@ -1,0 +1,31 @@
+"""The digits that come with scikit-learn: what the demo and the tests train on, without a download."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from compressor.config import DataConfig
+from compressor.data.images import DataSet
+from compressor.data.memory import in_memory
+from compressor.data.registry import dataset
+
+BRIGHTEST = 16  # the images count set pixels in 4x4 blocks
+
+
+@dataset("digits", "handwritten digits inside scikit-learn, 1,437 + 360 grey 8x8 fed as 28x28, 10 classes; no download")
+def digits(config: DataConfig, root: Path, seed: int) -> DataSet:
+    """Every fifth image (0, 5, 10, ...) is a test image; resized before rounding to bytes."""
+    found = load_digits()
+    images = torch.from_numpy(found.images.astype(np.float32))[:, None] * (255 / BRIGHTEST)
+    labels = torch.from_numpy(found.target.astype(np.int64))
+    test = torch.arange(len(labels)) % 5 == 0
+    return in_memory(
+        "digits",
+        (images[~test], labels[~test]),
+        (images[test], labels[test]),
+        tuple("0123456789"),
+        config,
+        size=28,
+    )

@@ -1,0 +1,42 @@
+"""What the trainer sees of a data set: two splits of labelled images, addressed by index."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@runtime_checkable
+class Images(Protocol):
+    """One split. The caller owns the order, so shuffling and resuming in mid-epoch need nothing from here."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N], on the CPU."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(self, order: Tensor, batch: int, device: torch.device) -> Iterator[Batch]:
+        """Consecutive slices of `order` (int64 indices), the last one maybe smaller.
+
+        Yields (indices [B] on the CPU, images uint8 [B, C, H, W] and labels int64 [B] on `device`).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set, ready to be fed: `shape` is (C, H, W) as fed, `mean` and `std` per channel of pixels in [0, 1]."""
+
+    name: str
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]

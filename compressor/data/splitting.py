@@ -1,0 +1,29 @@
+"""Holding out a validation set."""
+
+from collections.abc import Sized
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressor.data.draws import SPLIT, draw
+from compressor.errors import UserError
+
+
+def split(labels_or_count: Sized | int, validation: float, seed: int) -> tuple[Tensor, Tensor]:
+    """(train, validation) indices, int64, sorted, disjoint: a function of (count, validation, seed) alone.
+
+    round(count * validation) images are held out (halves go to the even number); 0 holds out none. Raises UserError
+    where a share above 0 leaves either part empty.
+    """
+    count = labels_or_count if isinstance(labels_or_count, int) else len(labels_or_count)
+    held = round(count * validation)
+    if validation > 0 and not 0 < held < count:
+        empty = "validation" if held == 0 else "training"
+        raise UserError(
+            f"data.validation: {validation} of {count} images leaves no image for {empty}; expected 0 (hold out none) "
+            f"or a share that leaves at least one on both sides"
+        )
+    # The images with the smallest draws: exact in number and independent of any library's shuffle.
+    ranked = np.argsort(draw(torch.arange(count), SPLIT, seed), kind="stable")
+    return torch.from_numpy(np.sort(ranked[held:])), torch.from_numpy(np.sort(ranked[:held]))

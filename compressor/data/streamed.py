@@ -1,0 +1,75 @@
+"""Sets that are decoded while they are fed, by `data.workers` processes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from compressor.data.images import Batch
+from compressor.errors import UserError
+
+
+class Source(Protocol):
+    """Where single images come from; picklable, for it travels to the worker processes."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W of every image."""
+        ...
+
+    def image(self, index: int) -> Tensor:
+        """uint8 [C, H, W]; raises UserError naming what cannot be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Images that a `Source` makes one by one: the order is the caller's, so it may start in the middle of an epoch."""
+
+    source: Source
+    labels: Tensor
+    workers: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, order: Tensor, batch: int, device: torch.device) -> Iterator[Batch]:
+        """See `Images.batches`; raises UserError naming the image that fails."""
+        slices = [order[start : start + batch] for start in range(0, len(order), batch)]
+        pinned = device.type == "cuda"
+        loader: DataLoader[Tensor | str] = DataLoader(
+            _Fetch(self.source),
+            batch_size=None,  # an item is a batch already
+            sampler=[indices.tolist() for indices in slices],
+            num_workers=self.workers,
+            pin_memory=pinned,
+            generator=torch.Generator().manual_seed(self.seed),  # else it draws from the run's own
+        )
+        for indices, images in zip(slices, loader, strict=True):
+            if isinstance(images, str):
+                raise UserError(images)
+            yield indices, images.to(device, non_blocking=pinned), self.labels[indices].to(device)
+
+    def decoded(self) -> Tensor:
+        """All images, uint8 [N, C, H, W]: reading them once is what makes a small set live in memory."""
+        out = torch.empty((len(self), *self.source.shape), dtype=torch.uint8)
+        for indices, images, _ in self.batches(torch.arange(len(self)), 256, torch.device("cpu")):
+            out[indices] = images
+        return out
+
+
+@dataclass(frozen=True)
+class _Fetch(Dataset[Tensor | str]):
+    """A batch by its indices, or the message of what failed (an exception would bring the worker's traceback along)."""
+
+    source: Source
+
+    def __getitem__(self, indices: list[int]) -> Tensor | str:
+        try:
+            return torch.stack([self.source.image(index) for index in indices])
+        except UserError as error:
+            return str(error)

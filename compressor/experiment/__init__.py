@@ -1,0 +1,1 @@
+"""What the commands call: read the files, build the parts, train, evaluate, report."""

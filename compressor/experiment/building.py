@@ -1,0 +1,131 @@
+"""The parts of an experiment: model, data, optimizer, scheduler."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compressor import data, models
+from compressor.config import Config, ModelConfig
+from compressor.data.feed import DataFeed
+from compressor.data.images import DataSet
+from compressor.errors import UserError
+from compressor.experiment.specification import Specification
+from compressor.policies.policy import BoundPolicy, Context
+from compressor.policies.scheduler import Scheduler
+from compressor.schedule.faults import Faults
+from compressor.sparsity.masks import Masks
+from compressor.training import checkpoint, optimizers
+from compressor.training.initialization import SCHEMES, initialize
+
+Shape = tuple[int, int, int]
+
+
+def device(wanted: str) -> torch.device:
+    """`auto` is CUDA where there is one; raises `UserError` where it is wanted and there is none."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UserError("--device cuda: torch sees no CUDA device here; --device cpu works")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool = False) -> nn.Module:
+    """The network a configuration names; `classes` counts where it does not say. Published weights are not fetched
+    where others are loaded anyway."""
+    return models.build(
+        config.name,
+        num_classes=config.num_classes or classes,
+        pretrained=config.pretrained and not trained_elsewhere,
+        **config.arguments,
+    )
+
+
+def skeleton(config: ModelConfig) -> nn.Module:
+    """The network without storage: enough to resolve names and shapes."""
+    with torch.device("meta"):
+        return model(config, None, trained_elsewhere=True)
+
+
+def check_init(config: Config) -> None:
+    """Raises `UserError` where `init` is neither a scheme nor a file."""
+    if config.init not in SCHEMES and not Path(config.init).is_file():
+        raise UserError(f"init: {config.init!r} is neither one of {', '.join(SCHEMES)} nor a checkpoint file")
+
+
+def trained_model(config: Config, dataset: DataSet, where: torch.device) -> nn.Module:
+    """A network ready to train on `dataset`: built, initialized or loaded from `init`, tried on one image."""
+    check_init(config)
+    classes = len(dataset.classes)
+    if config.model.num_classes is not None and config.model.num_classes < classes:
+        raise UserError(f"model.num_classes is {config.model.num_classes}, but {dataset.name} has {classes} classes")
+    network = model(config.model, classes, trained_elsewhere=config.init not in SCHEMES)
+    if config.init in SCHEMES:
+        initialize(network, config.init)
+    else:
+        load_weights(network, checkpoint.load(Path(config.init)), config.init)
+    network = network.to(where)
+    try_out(network, dataset.shape, config.model.name, dataset.name)
+    return network
+
+
+def load_weights(network: nn.Module, saved: checkpoint.Checkpoint, source: str) -> None:
+    """Load a checkpoint's plain weights strictly; raises `UserError` naming what does not fit."""
+    own = network.state_dict()
+    theirs = saved["model"]
+    shapes = [
+        f"{name} is {tuple(theirs[name].shape)} there, {tuple(own[name].shape)} here"
+        for name in own
+        if name in theirs and theirs[name].shape != own[name].shape
+    ]
+    names = [f"{name} is missing there" for name in own if name not in theirs]
+    names += [f"{name} is unknown here" for name in theirs if name not in own]
+    if shapes or names:
+        raise UserError(f"{source}: the weights do not fit this model: {'; '.join((shapes + names)[:3])}")
+    network.load_state_dict(theirs)
+
+
+@torch.no_grad()
+def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> None:
+    """One image through the network, so that a shape that does not fit is said before training, in one line."""
+    training = network.training
+    network.eval()
+    parameter = next(network.parameters())
+    try:
+        logits = network(torch.zeros(1, *shape, device=parameter.device))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the model {name} does not take {images} images of {'x'.join(map(str, shape))}: {reason}"
+        ) from None
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+        raise UserError(f"the model {name} is no classifier: one image should give a (1, classes) tensor of logits")
+    network.train(training)
+
+
+def bind(spec: Specification, network: nn.Module, faults: Faults) -> list[BoundPolicy]:
+    """The schedule's policies bound to the network; empty without a schedule."""
+    return [] if spec.schedule is None else spec.schedule.bind(network, spec.config.epochs, faults)
+
+
+def scheduler(spec: Specification, network: nn.Module, feed: DataFeed, say: Callable[[str], None]) -> Scheduler:
+    """Optimizer, masks and policies over `network`; raises `UserError` for names that match nothing in it."""
+    faults = Faults()
+    policies = bind(spec, network, faults)
+    faults.raise_any()
+    parameters = dict(network.named_parameters())
+    ctx = Context(
+        model=network,
+        parameters=parameters,
+        optimizer=optimizers.build(network, spec.config.optimizer),
+        masks=Masks(parameters),
+        epochs=spec.config.epochs,
+        steps_per_epoch=feed.steps_per_epoch,
+        say=say,
+    )
+    return Scheduler(policies, ctx)
+
+
+def load_data(config: Config, root: Path | None) -> DataSet:
+    """The data set a configuration names."""
+    return data.load(config.data, root, config.seed)

@@ -1,0 +1,81 @@
+"""What can be asked of a finished or broken-off run: its test accuracy and its report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.config import Config
+from compressor.data.feed import DataFeed
+from compressor.errors import UserError
+from compressor.experiment import building, folder
+from compressor.experiment.specification import Specification
+from compressor.reports.report import Report, measure
+from compressor.schedule.faults import Faults
+from compressor.training import checkpoint
+from compressor.training.trainer import evaluate
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint brought back to life: its configuration, its network and what it recorded."""
+
+    config: Config
+    network: nn.Module
+    saved: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W of the images it was trained on."""
+        channels, height, width = self.saved["shape"]
+        return channels, height, width
+
+
+def load(path: Path) -> Loaded:
+    """A run's folder (its checkpoint.pt) or a checkpoint; raises `UserError` where it is neither."""
+    if path.is_dir():
+        if not (path / folder.CHECKPOINT).is_file():
+            raise UserError(f"{path}: no {folder.CHECKPOINT} in this folder (yet)")
+        path = path / folder.CHECKPOINT
+    saved = checkpoint.load(path)
+    try:
+        config = Config.model_validate(saved["config"])
+    except ValueError as error:
+        raise UserError(f"{path}: its configuration cannot be read: {str(error).splitlines()[0]}") from None
+    network = building.model(config.model, len(saved["classes"]), trained_elsewhere=True)
+    building.load_weights(network, saved, str(path))
+    return Loaded(config, network.eval(), saved)
+
+
+def test_accuracy(path: Path, root: Path | None, wanted_device: str) -> dict[str, float]:
+    """Loss, top-1 and top-5 of a checkpoint on the test images."""
+    loaded = load(path)
+    where = building.device(wanted_device)
+    dataset = building.load_data(loaded.config, root)
+    if dataset.shape != loaded.shape or len(dataset.classes) != len(loaded.saved["classes"]):
+        raise UserError(
+            f"{path} was trained on images of {loaded.shape} in {len(loaded.saved['classes'])} classes,"
+            f" {dataset.name} here has {dataset.shape} in {len(dataset.classes)}"
+        )
+    feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
+    return evaluate(loaded.network.to(where), feed.test(), where)
+
+
+def report(path: Path) -> Report:
+    """The sparsity report of a run or a checkpoint, with the test accuracy that it recorded."""
+    loaded = load(path)
+    with torch.no_grad():
+        return measure(loaded.network, loaded.shape, loaded.saved["metrics"].get("test"))
+
+
+def validate(spec: Specification, faults: Faults) -> list[str]:
+    """Bind a schedule to its configuration's model, without data; what does not fit becomes a fault.
+
+    Returns the warnings.
+    """
+    building.check_init(spec.config)
+    network = building.skeleton(spec.config.model)
+    building.bind(spec, network, faults)
+    return spec.schedule.notes if spec.schedule else []

@@ -1,0 +1,192 @@
+"""Trains an experiment in its folder, to the end or to the next signal."""
+
+import os
+import signal
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+import compressor
+from compressor.data.feed import DataFeed
+from compressor.data.images import DataSet
+from compressor.errors import CompressError, UserError
+from compressor.experiment import building, folder
+from compressor.experiment.specification import Specification
+from compressor.reports import formats
+from compressor.reports.report import Report, measure
+from compressor.training import checkpoint, rng
+from compressor.training.files import replace_text
+from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
+from compressor.training.trainer import Interrupted, Trainer, evaluate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run: its folder, its report, and one line for each target that was missed."""
+
+    folder: Path
+    report: Report | None
+    shortfalls: Sequence[str] = ()
+
+
+def train(spec: Specification, out: Path | None, root: Path | None, wanted_device: str, resume: bool) -> Outcome:
+    """Train in a new folder, or continue one. Raises `CompressError`; what was saved stays."""
+    where = building.device(wanted_device)
+    dataset = building.load_data(spec.config, root)
+    rng.seed_all(spec.config.seed)
+    network = building.trained_model(spec.config, dataset, where)
+    found = folder.to_resume(spec, out) if resume else None
+    if found is not None:
+        other = folder.other_content(spec, found)
+        if other:
+            raise UserError(f"{found} is a run of another schedule or configuration: {other}")
+        if folder.finished(found):
+            return Outcome(found, None)
+    feed = DataFeed(dataset, spec.config.data, spec.config.seed, where)
+    building.scheduler(spec, network, feed, say=lambda text: None)  # every fault before a folder is made
+    path = found or folder.fresh(spec, out)
+    with ExitStack() as stack:
+        descriptor = folder.lock(path)
+        stack.callback(os.close, descriptor)
+        return _Run(spec, path, dataset, feed, network, where).run(stack)
+
+
+class _Run:
+    def __init__(
+        self,
+        spec: Specification,
+        path: Path,
+        dataset: DataSet,
+        feed: DataFeed,
+        network: torch.nn.Module,
+        where: torch.device,
+    ) -> None:
+        self._spec, self._path, self._dataset, self._feed = spec, path, dataset, feed
+        self._network, self._device = network, where
+        self._log = LogFile(path / "log.txt", spec.config.epochs)
+        self._terminal = Terminal(spec.config.epochs, feed.steps_per_epoch)
+        self._signal: int | None = None
+
+    def _say(self, text: str) -> None:
+        self._terminal.say(text)
+        self._log.say(text)
+
+    def run(self, stack: ExitStack) -> Outcome:
+        """Train, test once, report. An unforeseen exception becomes one line here and a traceback in log.txt."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, self._on_signal))
+        try:
+            return self._train()
+        except Interrupted:
+            raise
+        except CompressError as error:
+            self._log.say(f"error: {error}")
+            raise
+        except Exception as error:
+            self._log.say(traceback.format_exc())
+            first = (str(error).splitlines() or [""])[0]
+            raise CompressError(
+                f"failed while running: {type(error).__name__}: {first} (the traceback is in {self._path / 'log.txt'})"
+            ) from error
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait
+
+    def _train(self) -> Outcome:
+        spec, config = self._spec, self._spec.config
+        saved = checkpoint.load(self._path / folder.CHECKPOINT) if (self._path / folder.CHECKPOINT).exists() else None
+        if saved is not None:
+            building.load_weights(self._network, saved, str(self._path / folder.CHECKPOINT))
+        scheduler = building.scheduler(spec, self._network, self._feed, self._say)
+        done = int(saved["state"]["progress"]["epoch"]) if saved else 0
+        observers: list[Observer] = [self._terminal, self._log, MetricsFile(self._path / "metrics.jsonl", done)]
+        trainer = Trainer(
+            scheduler,
+            self._feed,
+            config,
+            self._device,
+            observers,
+            save=lambda kind: self._save(trainer, kind),
+            stop_signal=lambda: self._signal,
+        )
+        self._introduce(saved)
+        if saved is None:
+            rng.seed_all(config.seed)
+        else:
+            trainer.load_state_dict(saved["state"])
+        trainer.run()
+        return self._finish(trainer)
+
+    def _introduce(self, saved: checkpoint.Checkpoint | None) -> None:
+        spec, dataset = self._spec, self._dataset
+        count = sum(parameter.numel() for parameter in self._network.parameters())
+        for note in spec.schedule.notes if spec.schedule else []:
+            self._say(note)
+        self._say(
+            f"{self._path}: {spec.config.model.name} ({count:,} parameters) on {dataset.name},"
+            f" {len(dataset.train):,} training images ({100 * spec.config.data.validation:g} % held out),"
+            f" {len(dataset.test):,} test images; {spec.config.epochs} epochs of {self._feed.steps_per_epoch} steps"
+            f" on {self._device.type}"
+        )
+        if saved is not None:
+            progress = saved["state"]["progress"]
+            self._say(f"continuing in epoch {progress['epoch'] + 1} after {progress['step']} steps")
+
+    def _payload(self, trainer: Trainer) -> checkpoint.Checkpoint:
+        return {
+            "format": checkpoint.FORMAT,
+            "version": compressor.__version__,
+            "model": self._network.state_dict(),
+            "config": self._spec.config_data,
+            "schedule": self._spec.schedule_text,
+            "shape": list(self._dataset.shape),
+            "classes": list(self._dataset.classes),
+            "epoch": trainer.progress.epoch,
+            "metrics": {"validation": dict(trainer.progress.validation)},
+        }
+
+    def _save(self, trainer: Trainer, kind: str) -> None:
+        payload = self._payload(trainer)
+        if kind == "best":
+            checkpoint.save(self._path / folder.BEST, payload)
+        else:
+            checkpoint.save(
+                self._path / folder.CHECKPOINT, {**payload, "state": trainer.state_dict(), "finished": False}
+            )
+
+    def _finish(self, trainer: Trainer) -> Outcome:
+        """Touch the test set, once: with the last weights and with the best ones."""
+        self._test_best(trainer)
+        test = evaluate(self._network, self._feed.test(), self._device)
+        self._say(f"test, last epoch: {_accuracies(test)}")
+        report = measure(self._network, self._dataset.shape, test)
+        replace_text(self._path / "sparsity.csv", formats.as_csv(report))
+        replace_text(self._path / "sparsity.json", formats.as_json(report))
+        shortfalls = trainer.scheduler.shortfalls()
+        payload = self._payload(trainer)
+        payload["metrics"]["test"] = test
+        final = {**payload, "state": trainer.state_dict(), "finished": True}
+        checkpoint.save(self._path / folder.CHECKPOINT, final)
+        self._log.say(formats.as_table(report))
+        return Outcome(self._path, report, shortfalls)
+
+    def _test_best(self, trainer: Trainer) -> None:
+        path = self._path / folder.BEST
+        saved: dict[str, Any] = checkpoint.load(path)
+        network = building.model(self._spec.config.model, len(self._dataset.classes), trained_elsewhere=True)
+        building.load_weights(network, saved, str(path))
+        test = evaluate(network.to(self._device), self._feed.test(), self._device)
+        saved["metrics"]["test"] = test
+        checkpoint.save(path, saved)
+        self._say(f"test, best validation (epoch {saved['epoch']}): {_accuracies(test)}")
+
+
+def _accuracies(figures: dict[str, float]) -> str:
+    return f"loss {figures['loss']:.4f}, top-1 {figures['top1']:.2f} %, top-5 {figures['top5']:.2f} %"

@@ -1,0 +1,60 @@
+"""The networks by name: our own (one builder a file), torchvision's classifiers, the user's `module:factory`.
+
+A new model is one new file of this package with a function under `@model`; nothing else is edited.
+"""
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from compressor.errors import UserError, did_you_mean
+from compressor.models import factory, torchvision_models
+from compressor.models.checking import checked, construct
+from compressor.models.registry import Builder, builders, model
+
+__all__ = ["arguments", "build", "catalogue", "model"]
+
+
+def build(name: str, /, *, num_classes: int | None = None, pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """The network `name` with freshly drawn weights (or, `pretrained`, torchvision's published ones).
+
+    Raises `UserError` for a wrong name or argument, `CompressError` where published weights cannot be fetched.
+    """
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    if ":" in name:
+        return factory.build(name, arguments, pretrained=pretrained)
+    builder = _own(name)
+    if builder is None:
+        return torchvision_models.build(name, arguments, pretrained=pretrained)
+    if pretrained:
+        raise UserError(f"model {name!r} has no published weights: drop `pretrained`, or start from a checkpoint")
+    valid = checked(name, _parameters(builder), arguments)
+    return construct(name, lambda: builder(**valid))
+
+
+def arguments(name: str) -> dict[str, inspect.Parameter]:
+    """What may be given to the model `name`: argument -> its annotation and default."""
+    if ":" in name:
+        return factory.arguments(name)
+    builder = _own(name)
+    return dict(torchvision_models.arguments(name)) if builder is None else _parameters(builder)
+
+
+def catalogue() -> dict[str, str]:
+    """Every model's name and what it is, in one line; our own first."""
+    own = {name: (inspect.getdoc(it) or "").partition("\n")[0] for name, it in sorted(builders().items())}
+    return own | {name: "torchvision" for name in torchvision_models.names() if name not in own}
+
+
+def _own(name: str) -> Builder | None:
+    """Our builder of that name; None where torchvision has one."""
+    own = builders()
+    if name not in own and name not in (theirs := torchvision_models.names()):
+        raise UserError(f"there is no model {name!r}: {did_you_mean(name, [*own, *theirs])}")
+    return own.get(name)
+
+
+def _parameters(builder: Builder) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(builder, eval_str=True).parameters)

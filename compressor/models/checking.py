@@ -1,0 +1,100 @@
+"""Between a YAML value and a builder: types and ranges first, then the size, and only then memory."""
+
+import inspect
+import reprlib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, ValidationError, create_model
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from compressor.component import Settings
+from compressor.errors import CompressError, UserError, did_you_mean
+
+Size = Annotated[int, Field(ge=1, le=2**24)]
+"""A number of units, channels or classes: the product of two of them and a kernel still fits an int64."""
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+"""A probability of dropping a unit."""
+
+Factor = Annotated[float, Field(gt=0)]
+"""What a width or a scale is multiplied by."""
+
+LARGEST = 2**31
+"""Parameters and buffers of the largest model that is built (8 GiB of floats)."""
+
+
+def refuse_unknown(model: str, known: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
+    """Raises `UserError` for the first name that is not an argument of the model."""
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            # The nearest name first, but always with the whole list: it is short, and nowhere else at hand.
+            every = f" It takes {', '.join(known)}." if hint.startswith("did") else ""
+            raise UserError(f"model {model!r} has no argument {name!r}: {hint}{every}")
+
+
+def checked(model: str, known: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given arguments, checked against the builder's annotations; `UserError` says which is wrong, and why."""
+    refuse_unknown(model, known, given)
+    fields: dict[str, Any] = {name: (known[name].annotation, ...) for name in given}
+    try:
+        parsed = create_model("Arguments", __base__=Settings, **fields).model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = str(first["loc"][0]) + "".join(f"[{at}]" for at in first["loc"][1:] if isinstance(at, int))
+        what = first["msg"][0].lower() + first["msg"][1:]
+        raise UserError(f"model {model!r}, argument {where!r}: {what}, got {_shown(first['input'])}") from error
+    return {name: getattr(parsed, name) for name in given}
+
+
+def construct(model: str, make: Callable[[], nn.Module], *, draft: Callable[[], nn.Module] | None = None) -> nn.Module:
+    """`make()`, unless it fails or its result would be larger than `LARGEST`: both are `UserError`s.
+
+    `draft` makes the same network for the measuring, where `make` does more than that.
+    """
+    try:
+        network = shapes(draft or make)
+        size = sum(t.numel() for t in [*network.parameters(), *network.buffers()])
+        if size > LARGEST:
+            raise UserError(f"model {model!r} would have {size:,} parameters, at most {LARGEST:,} are allowed")
+        return make()
+    except CompressError:
+        raise
+    except Exception as error:  # whatever a builder trips over comes from the values that it was given
+        raise UserError(f"model {model!r} cannot be built: {one_line(error)}") from error
+
+
+def shapes(make: Callable[[], nn.Module]) -> nn.Module:
+    """`make()` without its weights: milliseconds and no memory, however large the network."""
+    with _ShapesOnly():
+        return make()
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line: its type, and the first line of what it says."""
+    said = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+class _ShapesOnly(TorchFunctionMode):
+    """Layers allocate nothing: what `torch.empty`, `zeros` and `ones` would fill has a shape only.
+
+    `torch.device("meta")` would do that to *every* tensor; torchvision's RegNets compute their widths with some.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in (torch.empty, torch.zeros, torch.ones):
+            return func(*args, **{**(kwargs or {}), "device": "meta"})
+        return func(*args, **(kwargs or {}))
+
+
+def _shown(value: Any) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to print an integer of more than 4300 digits
+        return f"a huge {type(value).__name__}"

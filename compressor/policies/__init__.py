@@ -1,0 +1,1 @@
+"""How a component meets the loop: one policy a file."""

@@ -1,0 +1,117 @@
+"""The events of a run, and what a policy may do at each of them.
+
+The loop, once and for all; `training/trainer.py` is this text in Python:
+
+    bind the schedule to the model; build the optimizer; policy.init, or load the saved state
+    for epoch in epochs:
+        policy.on_epoch_begin                         # masks, phases
+        for batch in training data:                   # one batch = one optimizer step
+            policy.on_minibatch_begin                 # masks recomputed inside an epoch
+            loss = criterion(model(images), labels)
+            policy.before_backward_pass(loss)         # may add to the loss; most need not
+            loss.backward()
+            policy.penalty_gradients                  # closed-form gradients of penalties, added to .grad
+            policy.before_parameter_optimization
+            optimizer.step()
+            masks.apply()                             # the one place where masked weights become +0.0
+            policy.on_minibatch_end
+        validate on held-out training images
+        policy.on_epoch_end                           # learning rates
+        observers are told; checkpoint
+
+Policies run in file order at every event, learning-rate policies after all others, and only in the epochs in which their
+window fires. A policy is frozen: what it must remember lives in its memory, a dict of tensors, numbers, strings and
+containers of them that is saved with the run.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from compressor.component import Component, Targets
+from compressor.rates.window import Window
+from compressor.sparsity.masks import Masks
+
+Memory = dict[str, Any]
+
+
+@dataclass
+class Context:
+    """What a policy sees of the run. `epoch`, `step` and `validation` move; `cache` holds what can be derived again."""
+
+    model: nn.Module
+    parameters: Mapping[str, nn.Parameter]
+    optimizer: Optimizer
+    masks: Masks
+    epochs: int
+    steps_per_epoch: int
+    say: Callable[[str], None]
+    epoch: int = 0
+    step: int = 0
+    validation: Mapping[str, float] = field(default_factory=dict)
+    cache: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps taken before the current one."""
+        return self.epoch * self.steps_per_epoch + self.step
+
+
+class Policy(Component):
+    """WHEN and HOW a component acts on the run. Every event does nothing unless a subclass says otherwise."""
+
+    section: ClassVar[str] = "policies"
+    component: ClassVar[str | None] = None
+    """The section of the component this policy applies (its field is named like the policy), or None: it is its own."""
+    runs_last: ClassVar[bool] = False
+
+    window: Window = Window()
+
+    def init(self, ctx: Context, memory: Memory) -> None:
+        """Fill the memory before the first epoch; it holds `owner` (this policy's key) and `targets` already."""
+
+    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
+        """Before the first mini-batch of an epoch."""
+
+    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+        """Before the forward pass."""
+
+    def before_backward_pass(self, ctx: Context, memory: Memory, loss: Tensor) -> Tensor:
+        """The loss to differentiate."""
+        return loss
+
+    def penalty_gradients(self, ctx: Context, memory: Memory) -> None:
+        """After the backward pass: add to the parameters' `.grad`."""
+
+    def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
+        """Before the optimizer's step."""
+
+    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
+        """After the masks were applied."""
+
+    def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
+        """After validation; `ctx.validation` has its figures."""
+
+    def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
+        """The penalty's value now, for the log; called once an epoch."""
+        return {}
+
+    def settled(self) -> int:
+        """The first epoch whose weights have all the zeros this policy will make (bound windows only)."""
+        return 0
+
+    def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:
+        """After the last epoch: one line for each target that was not reached."""
+        return []
+
+
+@dataclass(frozen=True)
+class BoundPolicy:
+    """A policy with its window closed and its selectors resolved to weight names."""
+
+    key: str
+    policy: Policy
+    targets: Targets

@@ -1,0 +1,1 @@
+"""WHICH weights are pruned: one criterion a file."""

@@ -1,0 +1,15 @@
+"""Automated gradual pruning: Zhu and Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878), equation 1."""
+
+from compressor.rates.window import Window
+
+
+def agp(initial: float, final: float, window: Window, epoch: int) -> float:
+    """Sparsity at `epoch`: s(e) = sf + (si - sf) (1 - (e - e0) / span)^3, with span = floor((e1 - e0 - 1) / f) * f.
+
+    The span ends at the window's last firing, where the sparsity is `final` exactly; a span of 0 gives `final`.
+    """
+    span = window.last - window.first
+    if span == 0 or epoch >= window.last:
+        return final
+    remaining = 1 - max(epoch - window.first, 0) / span
+    return final + (initial - final) * remaining**3

@@ -1,0 +1,1 @@
+"""One `Report`; table, CSV and JSON only format it."""

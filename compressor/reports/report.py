@@ -1,0 +1,87 @@
+"""The sparsity report of a model: what a run writes and what `compress report` prints."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from compressor.reports.macs import macs
+from compressor.sparsity.summary import summarize
+from compressor.sparsity.weights import prunable
+
+
+class TensorRow(BaseModel):
+    """One prunable weight. Shares are fractions of structures that are all zero; None where there is no such structure."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    shape: list[int]
+    weights: int
+    nonzero: int
+    sparsity: float
+    filters: float | None
+    channels: float | None
+    kernels: float | None
+    rows: float | None
+    cols: float | None
+    mean: float
+    std: float
+    mean_abs: float
+
+
+class Totals(BaseModel):
+    """The whole model. Weights are the prunable ones, parameters all; accuracies in percent, of the test set."""
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: int
+    nonzero: int
+    sparsity: float
+    parameters: int
+    macs: int
+    macs_nonzero: int
+    top1: float | None = None
+    top5: float | None = None
+
+
+class Report(BaseModel):
+    """Sparsity by tensor, and totals."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tensors: list[TensorRow]
+    totals: Totals
+
+
+def measure(model: nn.Module, shape: tuple[int, int, int], test: Mapping[str, float] | None = None) -> Report:
+    """The report of `model` on images of `shape` (C, H, W); `test` has its measured top1 and top5, in percent."""
+    weights = prunable(model)
+    rows = []
+    for name, weight in weights.items():
+        summary = summarize(weight)
+        rows.append(
+            TensorRow(name=name, sparsity=summary.sparsity, **{**asdict(summary), "shape": list(summary.shape)})
+        )
+    total_macs, by_weight = macs(model, shape)
+    saved = sum(by_weight[row.name] * (row.weights - row.nonzero) // max(row.weights, 1) for row in rows)
+    count, nonzero = sum(row.weights for row in rows), sum(row.nonzero for row in rows)
+    totals = Totals(
+        weights=count,
+        nonzero=nonzero,
+        sparsity=1 - nonzero / count if count else 0.0,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        macs=total_macs,
+        macs_nonzero=total_macs - saved,
+        top1=test.get("top1") if test else None,
+        top5=test.get("top5") if test else None,
+    )
+    return Report(tensors=rows, totals=totals)
+
+
+def overall_sparsity(model: nn.Module) -> float:
+    """Share of zeros over all prunable weights."""
+    weights = prunable(model).values()
+    total = sum(weight.numel() for weight in weights)
+    return 1 - sum(int(weight.detach().count_nonzero()) for weight in weights) / total if total else 0.0

@@ -1,0 +1,261 @@
+"""Safe YAML that remembers where every key and value stands."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compressor.errors import UserError, did_you_mean
+from compressor.schedule.faults import Faults, Place
+
+MAX_BYTES = 256 * 1024
+MAX_NODES = 50_000
+MAX_DEPTH = 40
+
+Path_ = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that also reads 1e-4 as a number, which YAML 1.1 takes for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "timestamp")}
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class Document:
+    """A parsed file: `data` (plain Python), and the place of every key and value by path."""
+
+    def __init__(self, source: str, text: str) -> None:
+        self.source = source
+        self.text = text
+        self.data: Any = None
+        self.overridden = False
+        self._keys: dict[Path_, Place] = {}
+        self._values: dict[Path_, Place] = {}
+
+    def place(self, path: Path_, *, key: bool = False) -> Place:
+        """Where the value (or the key) at `path` stands; the nearest enclosing one where the path does not exist."""
+        if key and path in self._keys:
+            return self._keys[path]
+        while path not in self._values and path:
+            path = path[:-1]
+        return self._values.get(path, Place(self.source, 1, 1))
+
+    def has(self, path: Path_) -> bool:
+        """Whether something stands at `path`."""
+        return path in self._values
+
+    def set(self, dotted: str, value: Any, source: str) -> None:
+        """Override one value, as `--set` does; missing blocks are made. Raises `UserError` where the path cannot be."""
+        here: Any = self.data
+        path: Path_ = ()
+        rest = dotted
+        while True:
+            if isinstance(here, dict):
+                key: str | int = _longest_key(here, rest)
+            elif isinstance(here, list):
+                key = _index(rest.partition(".")[0], here, source)
+            else:
+                raise UserError(f"{source}: {'.'.join(map(str, path))!r} is {here!r}, it has nothing below it to set")
+            path = (*path, key)
+            rest = rest[len(str(key)) + 1 :]
+            if not rest:
+                break
+            if isinstance(here, dict) and not isinstance(here.get(str(key)), (dict, list)):
+                here[str(key)] = {}
+                self._keys[path] = self._values[path] = Place(source)
+            here = here[key]
+        here[key] = value
+        self.overridden = True
+        self._forget_below(path)
+        self._note(path, value, Place(source))
+
+    def _forget_below(self, path: Path_) -> None:
+        for known in [p for p in self._values if p[: len(path)] == path]:
+            del self._values[known]
+            self._keys.pop(known, None)
+
+    def _note(self, path: Path_, value: Any, place: Place) -> None:
+        self._keys[path] = self._values[path] = place
+        below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, item in below:
+            self._note((*path, key), item, place)
+
+
+def _longest_key(mapping: dict[str, Any], rest: str) -> str:
+    """The key that `rest` begins with; weight names have dots, so the longest existing one wins."""
+    known = [key for key in mapping if rest == key or rest.startswith(f"{key}.")]
+    return max(known, key=len) if known else rest.partition(".")[0]
+
+
+def _index(text: str, items: list[Any], source: str) -> int:
+    if not text.isdecimal() or int(text) >= len(items):
+        raise UserError(f"{source}: should be a number from 0 to {len(items) - 1} here, got {text!r}")
+    return int(text)
+
+
+def read(path: Path) -> str:
+    """A YAML file's text; raises `UserError` where it cannot be read or is no text."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(raw) > MAX_BYTES:
+        raise UserError(f"{path}: {len(raw)} bytes; a file of at most {MAX_BYTES} was expected")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        column = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
+        raise UserError(f"{path}:{line}:{column}: this byte is not UTF-8 text") from None
+
+
+def parse(source: str, text: str, faults: Faults) -> Document:
+    """Parse `text`; syntax errors, tags, duplicate keys and documents that explode become faults."""
+    document = Document(source, text)
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source, 1, 1)
+        faults.add(place, f"not YAML: {error.problem or error.context}")
+        return document
+    except yaml.YAMLError as error:
+        faults.add(Place(source, 1, 1), f"not YAML: {str(error).splitlines()[0]}")
+        return document
+    except RecursionError:
+        faults.add(Place(source, 1, 1), f"nested deeper than {MAX_DEPTH} levels")
+        return document
+    if node is None:
+        faults.add(Place(source, 1, 1), "the file is empty")
+        return document
+    document.data = _Builder(document, faults).build(node, ())
+    return document
+
+
+def parse_value(text: str, source: str) -> Any:
+    """The value of a `--set key=value` flag, read as YAML."""
+    faults = Faults()
+    if not text.strip():
+        return None
+    document = parse(source, text, faults)
+    if faults:
+        raise UserError(f"{source}: the value is not YAML; quote it if it is text")
+    return document.data
+
+
+class _Builder:
+    """Turns the node graph into plain data; counts what it builds, so that aliases cannot multiply without end."""
+
+    def __init__(self, document: Document, faults: Faults) -> None:
+        self._document = document
+        self._faults = faults
+        self._nodes = 0
+        self._scalars = yaml.constructor.SafeConstructor()
+
+    def build(self, node: yaml.Node, path: Path_) -> Any:
+        place = self._place(node)
+        self._document._values[path] = place
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            if self._nodes == MAX_NODES + 1:
+                self._faults.add(place, f"more than {MAX_NODES} values: aliases that multiply?")
+            return None
+        if len(path) > MAX_DEPTH:
+            self._faults.add(place, f"nested deeper than {MAX_DEPTH} levels, or an alias that contains itself")
+            return None
+        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN:
+            return self._scalar(node, place)
+        self._faults.add(
+            place, f"the tag {_short(node.tag)} is not allowed here: plain values, lists and mappings only"
+        )
+        return None
+
+    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        own: dict[str, Place] = {}
+        for key_node, value_node in node.value:
+            place = self._place(key_node)
+            if key_node.tag == _MERGE:
+                for part in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
+                    if self._nodes > MAX_NODES:
+                        break
+                    value = self.build(part, path)
+                    if isinstance(value, dict):
+                        merged = {**value, **merged}
+                    else:
+                        self._faults.add(place, "'<<' should merge a mapping")
+                continue
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
+                self._faults.add(place, f"a key should be text, got {_text(key_node)}; put it in quotes if it is meant")
+                continue
+            key = str(key_node.value)
+            if key in own:
+                self._faults.add(place, f"the key {key!r} stands twice; the first is at line {own[key].line}")
+                continue
+            own[key] = place
+            data[key] = self.build(value_node, (*path, key))
+            self._document._keys[(*path, key)] = place
+        self._document._values[path] = self._place(node)
+        return {**merged, **data}
+
+    def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
+        kind = node.tag.rpartition(":")[2]
+        text = str(node.value)
+        if kind in ("str", "timestamp") or (kind in ("int", "float") and ":" in text):
+            return text  # 1:30 is no number to a person
+        try:
+            return getattr(self._scalars, f"construct_yaml_{kind}")(node)
+        except (ValueError, KeyError, OverflowError):
+            self._faults.add(place, f"{text[:40]!r} is not a {kind}")
+            return None
+
+    def _place(self, node: yaml.Node) -> Place:
+        return Place(self._document.source, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _short(tag: str) -> str:
+    return "!!" + tag.removeprefix("tag:yaml.org,2002:") if tag.startswith("tag:yaml.org,2002:") else tag
+
+
+def _text(node: yaml.Node) -> str:
+    return repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+
+
+def check_keys(document: Document, path: Path_, data: Any, known: set[str], faults: Faults, what: str) -> bool:
+    """Whether `data` is a mapping; every key outside `known` becomes a fault with the nearest known one."""
+    if not isinstance(data, dict):
+        faults.add(document.place(path), f"{what} should be a mapping, got {describe(data)}")
+        return False
+    for key in data:
+        if key not in known:
+            faults.add(
+                document.place((*path, key), key=True),
+                f"unknown key {key!r} in {what}: {did_you_mean(key, known)}",
+            )
+    return True
+
+
+def describe(value: Any) -> str:
+    """A value as an error message shows it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,269 @@
+"""A schedule: which components there are, and which policies apply them when (see the grammar in README.md)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from compressor.component import Component
+from compressor.errors import did_you_mean
+from compressor.policies.policy import BoundPolicy, Policy
+from compressor.rates.window import Window
+from compressor.schedule import parsing
+from compressor.schedule.document import Document, Path_, check_keys, describe
+from compressor.schedule.faults import Faults
+from compressor.schedule.registry import DISTILLER, SECTIONS, components
+from compressor.schedule.selectors import WeightNames, bind
+
+_VERSION_2 = {"config", "gates"}
+_WINDOW = set(Window.model_fields)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One policy of the file: the object, its key in the run's state, where it and its component stand."""
+
+    key: str
+    policy: Policy
+    path: Path_
+    component_path: Path_
+
+
+@dataclass
+class Schedule:
+    """A schedule that was read without a fault, not yet bound to a model."""
+
+    document: Document
+    version: int = 1
+    config: str | None = None
+    entries: list[Entry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def bind(self, model: nn.Module, epochs: int, faults: Faults) -> list[BoundPolicy]:
+        """Close the windows and resolve the selectors; names that mean nothing in `model` become faults."""
+        names = WeightNames(model)
+        bound = []
+        for entry in self.entries:
+            policy = entry.policy.model_copy(update={"window": entry.policy.window.bind(epochs)})
+            applied = entry.policy if policy.component is None else getattr(policy, policy.name)
+            targets = bind(applied, self.document, entry.component_path, names, faults)
+            bound.append(BoundPolicy(entry.key, policy, targets))
+            if policy.window.last >= epochs:
+                place = self.document.place(entry.path)
+                self.notes.append(
+                    f"{place}: warning: {entry.key} fires last in epoch {policy.window.last},"
+                    f" but the run ends after epoch {epochs - 1}"
+                )
+        return bound
+
+
+def read(document: Document, faults: Faults) -> Schedule:
+    """The schedule in a document; whatever it does not understand becomes a fault."""
+    schedule = Schedule(document)
+    if document.data is None and faults:
+        return schedule
+    if not isinstance(document.data, dict):
+        faults.add(document.place(()), f"a schedule should be a mapping, got {describe(document.data)}")
+        return schedule
+    data: dict[str, Any] = document.data
+    version = data.get("version", 1)
+    if version not in (1, 2) or isinstance(version, bool):
+        faults.add(document.place(("version",)), f"'version' should be 1 or 2, got {describe(version)}")
+        version = 2
+    schedule.version = version
+    known = {"version", "policies", *SECTIONS} | (_VERSION_2 if version == 2 else set())
+    for key in sorted(_VERSION_2 & set(data) - known):
+        faults.add(document.place((key,), key=True), f"{key!r} needs `version: 2`")
+    check_keys(document, (), {k: v for k, v in data.items() if k not in _VERSION_2}, known, faults, "the schedule")
+    config = data.get("config")
+    if config is not None and not isinstance(config, str):
+        faults.add(document.place(("config",)), f"'config' should be a name or a path, got {describe(config)}")
+    schedule.config = config if isinstance(config, str) else None
+    _Reader(schedule, faults).policies()
+    return schedule
+
+
+class _Reader:
+    def __init__(self, schedule: Schedule, faults: Faults) -> None:
+        self._schedule = schedule
+        self._document = schedule.document
+        self._data: dict[str, Any] = schedule.document.data
+        self._faults = faults
+        self._used: set[tuple[str, str]] = set()
+        self._instances: dict[str, dict[str, Component | None]] = {}
+        for section in (*SECTIONS, "gates"):
+            if section in self._data:
+                self._instances[section] = self._section(section)
+
+    def _section(self, section: str) -> dict[str, Component | None]:
+        block = self._data[section]
+        if not isinstance(block, dict):
+            place = self._document.place((section,))
+            self._faults.add(place, f"{section!r} should be a mapping of names to components, got {describe(block)}")
+            return {}
+        return {name: self._component(section, name, value, (section, name)) for name, value in block.items()}
+
+    def _component(
+        self, section: str, name: str, block: Any, path: Path_, also: tuple[str, ...] = ()
+    ) -> Component | None:
+        """The component that a block with `class:` describes; `also` are keys that belong to the policy around it."""
+        if not isinstance(block, dict):
+            self._faults.add(
+                self._document.place(path),
+                f"{name!r} should be a mapping with a class, got {describe(block)}",
+            )
+            return None
+        if "class" not in block:
+            near = [key for key in block if did_you_mean(key, ["class"]).startswith("did")]
+            place = self._document.place((*path, *near[:1]), key=True)
+            self._faults.add(
+                place,
+                f"{name!r} needs the key 'class'" + (f": did you mean it by {near[0]!r}?" if near else ""),
+            )
+            return None
+        wanted = block["class"]
+        cls = self._class(section, wanted, (*path, "class"))
+        if cls is None:
+            return None
+        arguments = {key: value for key, value in block.items() if key != "class" and key not in also}
+        return parsing.build(cls, arguments, self._document, path, self._faults, what=f"{wanted} {name!r}")
+
+    def _class(self, section: str, wanted: Any, path: Path_) -> type[Component] | None:
+        place = self._document.place(path)
+        if not isinstance(wanted, str):
+            self._faults.add(place, f"'class' should be a name, got {describe(wanted)}")
+            return None
+        known = components(section)
+        if wanted in known:
+            return known[wanted]
+        elsewhere = [other for other in (*SECTIONS, "gates") if wanted in components(other)]
+        if elsewhere:
+            self._faults.add(place, f"{wanted} does not belong under {section!r}, but under {elsewhere[0]!r}")
+        elif any(wanted in names for names in DISTILLER.values()):
+            self._faults.add(place, f"{wanted} is known from Distiller, not available yet")
+        else:
+            self._faults.add(place, f"no class {wanted!r} in {section!r}: {did_you_mean(wanted, known)}")
+        return None
+
+    def policies(self) -> None:
+        """Read the `policies` section."""
+        block = self._data.get("policies")
+        place = self._document.place(("policies",))
+        if not isinstance(block, list) or not block:
+            got = "nothing" if "policies" not in self._data or not block else describe(block)
+            self._faults.add(place, f"a schedule needs 'policies', a list of one or more; got {got}")
+            return
+        for index, item in enumerate(block):
+            self._policy(index, item)
+        for section, instances in self._instances.items():
+            for name in instances:
+                if (section, name) not in self._used and not self._faults:
+                    place = self._document.place((section, name), key=True)
+                    self._schedule.notes.append(f"{place}: warning: no policy uses {name!r} of {section!r}")
+
+    def _policy(self, index: int, block: Any) -> None:
+        path: Path_ = ("policies", index)
+        if not isinstance(block, dict):
+            self._faults.add(self._document.place(path), f"a policy should be a mapping, got {describe(block)}")
+            return
+        kinds = components("policies")
+        given = [key for key in block if key in kinds]
+        if "quantizer" in block:
+            self._faults.add(
+                self._document.place((*path, "quantizer"), key=True),
+                "quantizers are known from Distiller, not available yet",
+            )
+            return
+        check_keys(self._document, path, block, {*kinds, *_WINDOW}, self._faults, "a policy")
+        if len(given) != 1:
+            if not given and any(key not in _WINDOW for key in block):
+                return  # the misspelt kind is a fault already
+            got = " and ".join(given) or "none"
+            self._faults.add(
+                self._document.place(path),
+                f"a policy needs exactly one of {', '.join(sorted(kinds))}; got {got}",
+            )
+            return
+        times = {key: value for key, value in block.items() if key in _WINDOW}
+        window = parsing.build(Window, times, self._document, path, self._faults, what="the window")
+        kind = given[0]
+        cls = kinds[kind]
+        assert issubclass(cls, Policy)
+        if cls.component is None:
+            self._build(index, cls, block[kind], (*path, kind), (*path, kind), kind, window)
+        else:
+            self._applied(index, cls, block[kind], (*path, kind), window)
+
+    def _applied(self, index: int, cls: type[Policy], block: Any, path: Path_, window: Window | None) -> None:
+        """A policy that applies a component: by reference (`instance_name`), or inline (`class`)."""
+        section = cls.component
+        assert section is not None
+        if not isinstance(block, dict):
+            self._faults.add(
+                self._document.place(path),
+                f"{cls.name!r} should be a mapping with instance_name or class, got {describe(block)}",
+            )
+            return
+        component: Component | None = None
+        if "class" in block:
+            if "instance_name" in block:
+                self._faults.add(
+                    self._document.place((*path, "instance_name"), key=True),
+                    "give instance_name or class, not both",
+                )
+            name, component_path = str(block["class"]), path
+            component = self._component(section, cls.name, block, path, also=("args", "instance_name"))
+        else:
+            check_keys(self._document, path, block, {"instance_name", "args"}, self._faults, repr(cls.name))
+            if "instance_name" not in block:
+                if not set(block) - {"args"}:
+                    self._faults.add(self._document.place(path), f"{cls.name!r} needs instance_name or class")
+                return
+            name = block["instance_name"]
+            component_path = (section, name)
+            component = self._reference(section, name, (*path, "instance_name"))
+        arguments = block.get("args")
+        at = (*path, "args") if "args" in block else path
+        given = {cls.name: component} if component is not None else {}
+        self._build(index, cls, {} if arguments is None else arguments, at, component_path, str(name), window, **given)
+
+    def _reference(self, section: str, name: Any, path: Path_) -> Component | None:
+        instances = self._instances.get(section, {})
+        if not isinstance(name, str) or name not in instances:
+            hint = did_you_mean(str(name), instances)
+            self._faults.add(
+                self._document.place(path),
+                f"no {section.removesuffix('s')} is called {describe(name)}: {hint}",
+            )
+            return None
+        self._used.add((section, name))
+        return instances[name]
+
+    def _build(
+        self,
+        index: int,
+        cls: type[Policy],
+        arguments: Any,
+        path: Path_,
+        component_path: Path_,
+        name: str,
+        window: Window | None,
+        **given: Component,
+    ) -> None:
+        if cls.component is not None and not given:
+            return  # the component is a fault already
+        defaults: dict[str, Any] = {"window": window or Window(), **given}
+        if "origin" in cls.model_fields and isinstance(arguments, dict):
+            arguments = {"origin": "absolute" if self._schedule.version == 1 else "start", **arguments}
+        if isinstance(arguments, dict) and set(arguments) & set(defaults):
+            for key in set(arguments) & set(defaults):
+                self._faults.add(
+                    self._document.place((*path, key), key=True),
+                    f"unknown key {key!r} in the args of {cls.name!r}",
+                )
+            return
+        policy = parsing.build(
+            cls, arguments, self._document, path, self._faults, what=f"the args of {cls.name!r}", **defaults
+        )
+        if policy is not None and window is not None:
+            self._schedule.entries.append(Entry(f"{index}.{name}", policy, ("policies", index), component_path))

@@ -1,0 +1,91 @@
+"""From a block of a document to a pydantic object; pydantic's complaints become faults with a place."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from compressor.errors import did_you_mean
+from compressor.schedule.document import Document, Path_, describe
+from compressor.schedule.faults import Faults
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def build(
+    cls: type[Model], data: Any, document: Document, path: Path_, faults: Faults, *, what: str, **given: Any
+) -> Model | None:
+    """`cls` from `data` (which stands at `path`) and the `given` fields; None and faults where it does not fit."""
+    if not isinstance(data, dict):
+        faults.add(document.place(path), f"{what} should be a mapping, got {describe(data)}")
+        return None
+    try:
+        return cls.model_validate({**data, **given})
+    except ValidationError as error:
+        _report(error.errors(include_url=False), cls, document, path, faults, what, given)
+        return None
+
+
+def _report(
+    errors: list[ErrorDetails],
+    cls: type[BaseModel],
+    document: Document,
+    base: Path_,
+    faults: Faults,
+    what: str,
+    given: Iterable[str],
+) -> None:
+    missing = {str(e["loc"][-1]): e["loc"] for e in errors if e["type"] == "missing"}
+    wrong: dict[Path_, list[str]] = {}
+    for error in errors:
+        loc = error["loc"]
+        if error["type"] == "extra_forbidden":
+            key = str(loc[-1])
+            hint = did_you_mean(key, set(_keys(cls, loc[:-1])) - set(given))
+            for name in [name for name in missing if f"{name!r}" in hint and hint.startswith("did you mean")][:1]:
+                del missing[name]
+            place = document.place(_existing(document, base, loc), key=True)
+            faults.add(place, f"unknown key {key!r} in {what}: {hint}")
+    for error in errors:
+        if error["type"] == "extra_forbidden":
+            continue
+        if error["type"] == "missing":
+            name = str(error["loc"][-1])
+            if name in missing:
+                place = document.place(_existing(document, base, error["loc"][:-1]))
+                faults.add(place, f"{what} needs the key {name!r}")
+            continue
+        wrong.setdefault(_existing(document, base, error["loc"]), []).append(_say(error))
+    for path, messages in wrong.items():
+        name = f"{path[-1]!r} of {what}" if len(path) > len(base) else what
+        faults.add(document.place(path), f"{name}: {' or '.join(dict.fromkeys(messages))}")
+
+
+def _existing(document: Document, base: Path_, loc: tuple[int | str, ...]) -> Path_:
+    """The place in the document that pydantic's location means; it also names union members, which are no keys."""
+    path = base
+    for part in loc:
+        if document.has((*path, part)):
+            path = (*path, part)
+    return path
+
+
+def _keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The YAML keys that the model at `loc` below `cls` takes."""
+    here: Any = cls
+    for part in loc:
+        field = next((f for n, f in here.model_fields.items() if part in (n, f.alias)), None)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        here = inner
+    return [field.alias or name for name, field in here.model_fields.items()]
+
+
+def _say(error: ErrorDetails) -> str:
+    message = error["msg"]
+    if error["type"] == "value_error":
+        return message.removeprefix("Value error, ")
+    message = message.removeprefix("Input ").replace("should be a valid", "should be a")
+    return f"{message}, got {describe(error['input'])}"

@@ -1,0 +1,47 @@
+"""Finds every component: the files of the component packages are imported once, and enter themselves."""
+
+import importlib
+import pkgutil
+from functools import cache
+
+from compressor.component import REGISTRY, Component
+
+_PACKAGES = ("compressor.pruners", "compressor.regularizers", "compressor.policies")
+
+SECTIONS = ("pruners", "regularizers", "quantizers", "lr_schedulers", "extensions")
+"""The sections of a version 1 schedule that hold components."""
+
+DISTILLER = {
+    "pruners": (
+        "MagnitudeParameterPruner SensitivityPruner SparsityLevelParameterPruner AutomatedGradualPruner BaiduRNNPruner"
+        " SplicingPruner StructureParameterPruner L1RankedStructureParameterPruner L2RankedStructureParameterPruner"
+        " L1RankedStructureParameterPruner_AGP L2RankedStructureParameterPruner_AGP RandomLevelStructureParameterPruner"
+        " ActivationAPoZRankedFilterPruner ActivationAPoZRankedFilterPruner_AGP ActivationMeanRankedFilterPruner"
+        " ActivationMeanRankedFilterPruner_AGP GradientRankedFilterPruner GradientRankedFilterPruner_AGP"
+        " RandomRankedFilterPruner RandomRankedFilterPruner_AGP BernoulliFilterPruner BernoulliFilterPruner_AGP"
+        " FMReconstructionChannelPruner"
+    ).split(),
+    "regularizers": ["L1Regularizer", "GroupLassoRegularizer", "GroupVarianceRegularizer"],
+    "extensions": ["FilterRemover", "ChannelRemover", "StructureRemover"],
+    "quantizers": [
+        "DorefaQuantizer",
+        "PACTQuantizer",
+        "WRPNQuantizer",
+        "QuantAwareTrainRangeLinearQuantizer",
+    ],
+    "lr_schedulers": ["PolynomialLR", "MultiStepMultiGammaLR"],
+}
+"""The class names that Distiller's schedules use."""
+
+
+@cache
+def _import_all() -> None:
+    for package in _PACKAGES:
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            importlib.import_module(f"{package}.{module.name}")
+
+
+def components(section: str) -> dict[str, type[Component]]:
+    """The components of a section by the name a schedule gives them."""
+    _import_all()
+    return REGISTRY.get(section, {})

@@ -1,0 +1,127 @@
+"""From the names in a schedule to the weights of a model."""
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from compressor.component import Component, Selects, Targets
+from compressor.errors import did_you_mean
+from compressor.schedule.document import Document, Path_, describe
+from compressor.schedule.faults import Faults
+from compressor.sparsity.weights import prunable
+
+
+def plain(name: str) -> str:
+    """A parameter's name without the `module` components that DataParallel and Distiller's models put in."""
+    return ".".join(part for part in name.split(".") if part != "module")
+
+
+class NameFault(ValueError):
+    """A selector that means nothing in this model; the text says what exists."""
+
+
+class WeightNames:
+    """The names that selectors range over: an exact name any parameter, everything else the prunable weights.
+
+    Two names of one tied parameter are one weight, known by its first name.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        first = {id(p): name for name, p in model.named_parameters()}
+        every = model.named_parameters(remove_duplicate=False)
+        self._parameters = {plain(name): first[id(p)] for name, p in every}
+        self._weights = {plain(name): name for name in prunable(model)}
+        modules = dict(model.named_modules())
+        self._types = {name: type(modules[name.rpartition(".")[0]]).__name__ for name in first.values()}
+
+    def select(self, item: str) -> list[str]:
+        """The weights that one selector means, in the model's order; raises `NameFault` where there is none."""
+        if item == "*":
+            found = list(self._weights.values())
+            where = "the model has no convolution and no linear layer"
+        elif item.startswith("type:"):
+            wanted = item.removeprefix("type:")
+            found = [name for name, kind in self._types.items() if kind == wanted and name.endswith("weight")]
+            where = did_you_mean(wanted, self._types.values())
+        elif item.startswith("re:"):
+            found, where = self._by_regex(item.removeprefix("re:")), did_you_mean(item, self._weights)
+        elif any(character in item for character in "*?["):
+            found = [name for key, name in self._weights.items() if fnmatch.fnmatchcase(key, plain(item))]
+            where = did_you_mean(item, self._weights)
+        else:
+            found = [self._parameters[plain(item)]] if plain(item) in self._parameters else []
+            where = did_you_mean(plain(item), self._parameters)
+        if not found:
+            raise NameFault(f"{item!r} matches no weight: {where}")
+        return found
+
+    def _by_regex(self, pattern: str) -> list[str]:
+        try:
+            compiled = re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise NameFault(f"{pattern!r} is not a regular expression: {error}") from None
+        return [name for key, name in self._weights.items() if compiled.search(key)]
+
+
+def _exactness(key: str) -> int:
+    if key == "*":
+        return 0
+    if key.startswith("type:"):
+        return 1
+    return 2 if key.startswith("re:") or any(character in key for character in "*?[") else 3
+
+
+def bind(component: Component, document: Document, path: Path_, names: WeightNames, faults: Faults) -> Targets:
+    """What each selector field of `component` (which stands at `path`) means in the model."""
+    targets: dict[str, Any] = {}
+    for field, info in type(component).model_fields.items():
+        if not any(isinstance(mark, Selects) for mark in info.metadata):
+            continue
+        value, at = getattr(component, field), (*path, info.alias or field)
+        if isinstance(value, str):
+            targets[field] = _list({at: value}, document, names, faults)
+        elif isinstance(value, list):
+            targets[field] = _list({(*at, index): item for index, item in enumerate(value)}, document, names, faults)
+        elif isinstance(value, dict):
+            targets[field] = _mapping(value, at, document, names, faults)
+    return targets
+
+
+def _list(items: Mapping[Path_, str], document: Document, names: WeightNames, faults: Faults) -> list[str]:
+    found: dict[str, None] = {}
+    for at, item in items.items():
+        try:
+            found.update(dict.fromkeys(names.select(item)))
+        except NameFault as fault:
+            faults.add(document.place(at), str(fault))
+    if not items:
+        faults.add(document.place(()), "an empty list selects no weight")
+    return list(found)
+
+
+def _mapping(
+    values: Mapping[str, Any], path: Path_, document: Document, names: WeightNames, faults: Faults
+) -> dict[str, Any]:
+    """The most exact key wins: name, then glob or re:, then type:, then '*'."""
+    chosen: dict[str, tuple[int, str, Any]] = {}
+    for key, value in values.items():
+        rank = _exactness(key)
+        try:
+            matched = names.select(key)
+        except NameFault as fault:
+            faults.add(document.place((*path, key), key=True), str(fault))
+            continue
+        for name in matched:
+            before = chosen.get(name)
+            if before and before[0] == rank and before[2] != value:
+                faults.add(
+                    document.place((*path, key), key=True),
+                    f"{key!r} and {before[1]!r} both match {name!r}, with different values"
+                    f" ({describe(before[2])} and {describe(value)}): name the weight exactly",
+                )
+            if not before or rank > before[0]:
+                chosen[name] = (rank, key, value)
+    return {name: value for name, (_, _, value) in chosen.items()}

@@ -1,0 +1,1 @@
+"""Zeros: which weights there are, which are kept, how many are zero."""

@@ -1,0 +1,21 @@
+"""Which tensors of a network can be pruned, and what they are called."""
+
+from torch import nn
+
+PRUNABLE = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+)
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights of all convolutions and linear layers, by plain name, in the model's order; a tied one once."""
+    layers = {
+        f"{path}.weight" if path else "weight" for path, module in model.named_modules() if isinstance(module, PRUNABLE)
+    }
+    return {name: weight for name, weight in model.named_parameters() if name in layers}

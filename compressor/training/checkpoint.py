@@ -1,0 +1,37 @@
+"""A run on disk: tensors and plain values only, so that `torch.load(weights_only=True)` reads it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressor.errors import UserError
+from compressor.training.files import replace
+
+FORMAT = 1
+
+Checkpoint = dict[str, Any]
+"""`format`, `model` (the plain state dict), `config`, `schedule` (text), `shape`, `classes`, `epoch`, `metrics`, and in a
+run's own checkpoint `state` (what resuming needs) and `finished`."""
+
+_NEEDED = ("format", "model", "config", "shape", "classes", "metrics")
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write it whole or not at all; raises `CompressError` where the disk does not take it."""
+    replace(path, lambda file: torch.save(checkpoint, file))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU; raises `UserError` where the file is missing, torn or something else."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torn zip, foreign pickle, text: torch raises a dozen different types
+        raise UserError(f"{path}: not a checkpoint, or a torn one ({type(error).__name__})") from None
+    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in _NEEDED):
+        raise UserError(f"{path}: not a checkpoint of compress train (it should hold {', '.join(_NEEDED)})")
+    if checkpoint["format"] != FORMAT:
+        raise UserError(f"{path}: checkpoint format {checkpoint['format']}, this version reads format {FORMAT}")
+    return checkpoint

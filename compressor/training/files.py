@@ -1,0 +1,35 @@
+"""Files that are either the old one or the new one, whatever happens in between."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from compressor.errors import CompressError
+
+
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write under a temporary name, sync, rename, sync the folder. Raises `CompressError`, the old file intact."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise CompressError(f"{path}: cannot be written: {reason}") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """`replace` for text."""
+    replace(path, lambda file: file.write(text.encode()))

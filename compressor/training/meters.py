@@ -1,0 +1,42 @@
+"""Loss and accuracy, summed up over batches."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Meters:
+    """Sums of loss, top-1 and top-5 hits over samples; sums stay on the device until they are asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self._count = 0
+
+    @torch.no_grad()
+    def add(self, logits: Tensor, labels: Tensor, loss: Tensor | None = None) -> None:
+        """Count one batch; `loss` is its mean loss, by default the cross-entropy."""
+        if loss is None:
+            loss = F.cross_entropy(logits.float(), labels)
+        top = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+        hits = torch.stack([loss.detach().double() * len(labels), top[:, 0].sum().double(), top.sum().double()])
+        self._sums += hits
+        self._count += len(labels)
+
+    def means(self) -> dict[str, float]:
+        """`loss`, and `top1` and `top5` in percent; empty where nothing was counted."""
+        if not self._count:
+            return {}
+        loss, top1, top5 = (self._sums / self._count).tolist()
+        return {"loss": loss, "top1": 100 * top1, "top5": 100 * top5}
+
+    def state_dict(self) -> dict[str, object]:
+        """The sums and the count."""
+        return {"sums": self._sums.cpu(), "count": self._count}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take over saved sums."""
+        sums, count = state["sums"], state["count"]
+        assert isinstance(sums, Tensor)
+        assert isinstance(count, int)
+        self._sums.copy_(sums)
+        self._count = count

@@ -1,0 +1,107 @@
+"""Who watches a run: a progress bar or log lines, and the metrics file. They change nothing in it."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from compressor.errors import CompressError
+from compressor.training.files import replace_text
+
+
+class Observer:
+    """Is told of every step, every epoch and every message."""
+
+    def on_step(self, epoch: int, step: int, loss: Tensor) -> None:
+        """After an optimizer step."""
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        """After an epoch; `record` is its line of metrics.jsonl."""
+
+    def say(self, text: str) -> None:
+        """A message of the run."""
+
+
+def _line(record: dict[str, Any], epochs: int) -> str:
+    train, val = record["train"], record["val"]
+    shown = f"val loss {val['loss']:.4f} top-1 {val['top1']:6.2f} %" if val else "no validation"
+    return (
+        f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}  train loss {train['loss']:.4f}"
+        f" top-1 {train['top1']:6.2f} %  {shown}  sparsity {100 * record['sparsity']:5.2f} %"
+        f"  lr {record['lr']:.4g}  {record['seconds']:.1f} s"
+    )
+
+
+class Terminal(Observer):
+    """A tqdm bar within an epoch where stderr is a terminal; a line an epoch on stdout."""
+
+    def __init__(self, epochs: int, steps: int) -> None:
+        self._epochs, self._steps = epochs, steps
+        self._bar: tqdm[None] | None = None
+        self._shown_at = 0.0
+
+    def on_step(self, epoch: int, step: int, loss: Tensor) -> None:
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=self._steps, initial=step, desc=f"epoch {epoch + 1}/{self._epochs}", leave=False)
+        self._bar.update()
+        if time.monotonic() - self._shown_at > 1:
+            self._bar.set_postfix(loss=f"{float(loss.detach()):.4f}")
+            self._shown_at = time.monotonic()
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        self._close()
+        self.say(_line(record, self._epochs))
+
+    def say(self, text: str) -> None:
+        self._close()
+        print(text, flush=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class LogFile(Observer):
+    """log.txt: a dated line for each message and epoch."""
+
+    def __init__(self, path: Path, epochs: int) -> None:
+        self._path, self._epochs = path, epochs
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        self.say(_line(record, self._epochs))
+
+    def say(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        _append(self._path, "".join(f"{stamp} {line}\n" for line in text.splitlines()))
+
+
+class MetricsFile(Observer):
+    """metrics.jsonl: a JSON object an epoch."""
+
+    def __init__(self, path: Path, epochs_done: int) -> None:
+        """Cut the file back to `epochs_done` epochs: what a killed run wrote after its checkpoint is done again."""
+        self._path = path
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = "".join(line for line in lines[:epochs_done] if line.endswith("\n"))
+        replace_text(path, kept)
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        _append(self._path, json.dumps(record) + "\n")
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise CompressError(f"{path}: cannot be written: {error.strerror}") from error

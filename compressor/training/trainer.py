@@ -1,0 +1,208 @@
+"""The loop that `policies/policy.py` describes, step by step."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from compressor.config import Config
+from compressor.errors import CompressError
+from compressor.policies.scheduler import Scheduler
+from compressor.reports.report import overall_sparsity
+from compressor.training import rng
+from compressor.training.meters import Meters
+from compressor.training.observers import Observer
+
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+class Feed(Protocol):
+    """Where prepared batches (images, labels) come from; an epoch's batches are a function of the epoch alone."""
+
+    steps_per_epoch: int
+
+    def train(self, epoch: int, first_step: int) -> Batches:
+        """The training batches of an epoch from `first_step` on."""
+
+    def validation(self) -> Batches:
+        """The held-out training images, un-augmented; nothing where there are none."""
+
+    def test(self) -> Batches:
+        """The test images."""
+
+
+class Interrupted(CompressError):
+    """A signal arrived; the step was finished and the checkpoint written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted; the checkpoint is written, --resume continues")
+        self.exit_code = 128 + number
+
+
+@dataclass
+class Progress:
+    """How far a run is: epochs finished, steps taken in the current one, seconds spent in it, and the best so far."""
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    best_score: float = -math.inf
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+def evaluate(model: nn.Module, batches: Batches, device: torch.device) -> dict[str, float]:
+    """Mean cross-entropy, top-1 and top-5 (percent) of `model` in eval mode; empty where there are no batches."""
+    meters = Meters(device)
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for images, labels in batches:
+            meters.add(model(images), labels)
+    model.train(training)
+    return meters.means()
+
+
+class Trainer:
+    """Runs the epochs of one experiment and tells `save` when to write which checkpoint (`checkpoint` or `best`)."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        feed: Feed,
+        config: Config,
+        device: torch.device,
+        observers: Sequence[Observer],
+        save: Callable[[str], None],
+        stop_signal: Callable[[], int | None],
+    ) -> None:
+        self.scheduler, self.ctx = scheduler, scheduler.ctx
+        self.progress = Progress()
+        self._feed, self._config, self._device = feed, config, device
+        self._observers, self._save, self._stop_signal = observers, save, stop_signal
+        self._meters = Meters(device)
+        self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        # On an accelerator reading the loss waits for the device, so it is looked at now and then.
+        self._check_every = 1 if device.type == "cpu" else 50
+        self._saved_at = time.monotonic()
+
+    def run(self) -> None:
+        """Train from where `progress` stands to the last epoch. Raises `CompressError`, `Interrupted` on a signal."""
+        for epoch in range(self.progress.epoch, self._config.epochs):
+            self._epoch(epoch)
+
+    def _epoch(self, epoch: int) -> None:
+        ctx, progress = self.ctx, self.progress
+        begun = time.monotonic() - progress.seconds
+        ctx.epoch, ctx.step = epoch, progress.step
+        ctx.model.train()
+        if progress.step == 0:
+            self._meters = Meters(self._device)
+            self.scheduler.on_epoch_begin()
+        for images, labels in self._feed.train(epoch, progress.step):
+            self._minibatch(images, labels)
+            progress.step = ctx.step = ctx.step + 1
+            progress.seconds = time.monotonic() - begun
+            self._maybe_save()
+        progress.validation = evaluate(ctx.model, self._feed.validation(), self._device)
+        ctx.validation = progress.validation
+        record = self._record(epoch, time.monotonic() - begun)
+        self.scheduler.on_epoch_end()
+        progress.epoch, progress.step, progress.seconds = epoch + 1, 0, 0.0
+        if self._is_best(epoch):
+            self._save("best")
+        for observer in self._observers:
+            observer.on_epoch(record)
+        if progress.epoch % self._config.checkpoint.every_epochs == 0 or progress.epoch == self._config.epochs:
+            self._save_now()
+
+    def _minibatch(self, images: Tensor, labels: Tensor) -> None:
+        scheduler, optimizer = self.scheduler, self.ctx.optimizer
+        scheduler.on_minibatch_begin()
+        logits = self.ctx.model(images)
+        data_loss = self._criterion(logits, labels)
+        loss = scheduler.before_backward_pass(data_loss)
+        if self.ctx.step % self._check_every == 0:
+            self._refuse_non_finite(data_loss, loss)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        scheduler.penalty_gradients()
+        scheduler.before_parameter_optimization()
+        optimizer.step()
+        scheduler.on_minibatch_end()
+        self._meters.add(logits.detach(), labels, data_loss)
+        for observer in self._observers:
+            observer.on_step(self.ctx.epoch, self.ctx.step, data_loss)
+
+    def _refuse_non_finite(self, data_loss: Tensor, loss: Tensor) -> None:
+        if math.isfinite(float(loss.detach())):
+            return
+        parts = {"data": float(data_loss.detach()), **self.scheduler.losses()}
+        shown = ", ".join(f"{name} {value:g}" for name, value in parts.items())
+        raise CompressError(
+            f"the loss is not finite in epoch {self.ctx.epoch}, step {self.ctx.step} ({shown}):"
+            f" a lower learning rate or penalty may help"
+        )
+
+    def _record(self, epoch: int, seconds: float) -> dict[str, Any]:
+        train = self._meters.means()
+        return {
+            "epoch": epoch,
+            "train": train,
+            "val": dict(self.progress.validation),
+            "losses": {"data": train.get("loss"), **self.scheduler.losses()},
+            "lr": self.ctx.optimizer.param_groups[0]["lr"],
+            "sparsity": overall_sparsity(self.ctx.model),
+            "seconds": round(seconds, 3),
+        }
+
+    def _is_best(self, epoch: int) -> bool:
+        """Whether this epoch beats the ones before it, among those at or after the last pruning event."""
+        if epoch < self.scheduler.settled():
+            return False
+        validation = self.progress.validation
+        if self._config.best == "last" or not validation:
+            score = float(epoch)
+        else:
+            score = -validation["loss"] if self._config.best == "loss" else validation["top1"]
+        if self.progress.best_epoch is not None and not score > self.progress.best_score:
+            return False
+        self.progress.best_epoch, self.progress.best_score = epoch, score
+        return True
+
+    def _maybe_save(self) -> None:
+        minutes = self._config.checkpoint.every_minutes
+        stop = self._stop_signal()
+        if stop is not None or (minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes):
+            self._save_now()
+        if stop is not None:
+            raise Interrupted(stop)
+
+    def _save_now(self) -> None:
+        self._save("checkpoint")
+        self._saved_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while a run goes on, but the model itself."""
+        return {
+            "optimizer": self.ctx.optimizer.state_dict(),
+            "masks": self.ctx.masks.state_dict(),
+            "policies": self.scheduler.state_dict(),
+            "progress": asdict(self.progress),
+            "meters": self._meters.state_dict(),
+            "rng": rng.capture(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state; raises `UserError` where it belongs to another schedule or model."""
+        self.ctx.optimizer.load_state_dict(state["optimizer"])
+        self.ctx.masks.load_state_dict(state["masks"])
+        self.scheduler.load_state_dict(state["policies"])
+        self.progress = Progress(**state["progress"])
+        self.ctx.validation = self.progress.validation
+        self._meters.load_state_dict(state["meters"])
+        rng.restore(state["rng"])

@@ -1,0 +1,100 @@
+"""`module:factory`, with modules that the tests write."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compressor.errors import CompressError, UserError
+from compressor.models import arguments, build
+
+SOURCE = """
+from torch import nn
+from compressor.errors import CompressError
+
+answer = 42
+
+def linear(width, num_classes=4):
+    return nn.Linear(width, num_classes)
+
+def fixed(width=3):
+    return nn.Linear(width, 2)
+
+def anything(**arguments):
+    net = nn.Identity()
+    net.given = arguments
+    return net
+
+def positional(width, /):
+    return nn.Linear(width, 2)
+
+def number():
+    return 42
+
+def fails():
+    raise ValueError("no such\\nwidth")
+
+def refuses():
+    raise CompressError("its own words")
+"""
+
+
+@pytest.fixture(autouse=True)
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_nets.py").write_text(SOURCE)
+    (tmp_path / "their_broken.py").write_text("1 / 0")
+    (tmp_path / "their_exit.py").write_text("raise SystemExit(3)")
+    (tmp_path / "their_needs.py").write_text("import not_installed_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_arguments_and_classes_are_passed() -> None:
+    assert build("their_nets:linear", num_classes=7, width=5).weight.shape == (7, 5)
+    assert build("their_nets:linear", width=5).weight.shape == (4, 5)
+    assert build("their_nets:fixed", num_classes=7).weight.shape == (2, 3)
+    assert build("their_nets:anything", num_classes=7, a=[1], pretrained=True).given == {
+        "num_classes": 7,
+        "a": [1],
+        "pretrained": True,
+    }
+    assert build("torch.nn:Linear", in_features=3, out_features=2).weight.shape == (2, 3)
+
+
+def test_its_parameters() -> None:
+    assert list(arguments("their_nets:linear")) == ["width", "num_classes"]
+    assert arguments("their_nets:linear")["width"].default is inspect.Parameter.empty
+
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    (":", {}, "expected `package.module:factory`"),
+    ("their_nets:", {}, "expected `package.module:factory`"),
+    (":linear", {}, "expected `package.module:factory`"),
+    ("no_such_nets:linear", {}, "no module 'no_such_nets'"),
+    ("..:linear", {}, "importing '..' failed"),
+    ("their_needs:linear", {}, "no module 'not_installed_anywhere'"),
+    ("their_broken:linear", {}, "importing 'their_broken' failed: ZeroDivisionError"),
+    ("their_exit:linear", {}, "importing 'their_exit' failed: SystemExit"),
+    ("their_nets:liner", {}, "did you mean 'linear'"),
+    ("their_nets:answer", {}, "should be callable, got int"),
+    ("their_nets:number", {}, "should return a torch.nn.Module, got int"),
+    ("their_nets:linear", {}, "missing 1 required positional argument: 'width'"),
+    ("their_nets:linear", {"widht": 3}, "did you mean 'width'? It takes width, num_classes"),
+    ("their_nets:linear", {"width": "abc"}, "the factory failed: TypeError"),
+    ("their_nets:linear", {"width": 3, "pretrained": True}, "no argument 'pretrained'"),
+    ("their_nets:positional", {"width": 3}, "no argument 'width'"),
+    ("their_nets:fails", {}, "the factory failed: ValueError: no such"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "says"), WRONG)
+def test_one_clear_line(name: str, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        build(name, **given)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_factorys_own_error_is_kept() -> None:
+    with pytest.raises(CompressError, match=r"^its own words$"):
+        build("their_nets:refuses")
