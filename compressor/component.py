@@ -19,8 +19,8 @@ REGISTRY: dict[str, dict[str, type["Component"]]] = {}
 class Component(Settings):
     """A `Settings` that a schedule names: `class Foo(Base, name="Foo")` enters it into its section's registry.
 
-    `section` is the YAML section it belongs to; `example` is a working YAML of it, which the documentation shows and the
-    contract tests run.
+    `section` is the YAML section it belongs to; `example` is a working YAML of it, which the documentation shows and
+    the contract tests run.
     """
 
     section: ClassVar[str] = ""

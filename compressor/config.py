@@ -1,8 +1,8 @@
 """WHAT is trained: model, data, optimizer, length. The schedule says how it is compressed."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from compressor.component import Settings
 
@@ -58,6 +58,12 @@ class OptimizerConfig(Settings):
     weight_decay: float = Field(default=0.0, ge=0, description="gradient c*w, that is the penalty c/2 * sum w^2")
     bias_lr_scale: float = Field(default=1.0, ge=0, description="Caffe trains biases at twice the rate: 2.0")
 
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
 
 class CheckpointConfig(Settings):
     """When the run is saved."""
@@ -76,11 +82,11 @@ class Config(Settings):
     seed: int = Field(default=0, ge=0, lt=2**31)
     init: str = Field(
         default="default",
-        description="default: PyTorch's; xavier: Caffe's uniform over fan-in with zero biases; else the path of a checkpoint to start from",
+        description="default: PyTorch's; xavier: Caffe's, uniform over fan-in, zero biases; else a checkpoint's path",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     checkpoint: CheckpointConfig = CheckpointConfig()
     best: Literal["top1", "loss", "last"] = Field(
         default="top1",
-        description="best.pt: highest validation top-1, lowest validation loss, or the last epoch, among the epochs at or after the last pruning event",
+        description="best.pt: highest validation top-1, lowest loss, or the last, of the epochs from the last pruning event on",
     )

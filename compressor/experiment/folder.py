@@ -84,8 +84,7 @@ def other_content(spec: Specification, folder: Path) -> str | None:
     if found:
         return found
     schedule = _plain(folder / SCHEDULE) if (folder / SCHEDULE).is_file() else None
-    found = difference(spec.schedule.document.data if spec.schedule else None, schedule, "schedule")
-    return found
+    return difference(spec.schedule.document.data if spec.schedule else None, schedule, "schedule")
 
 
 def _plain(path: Path) -> object:

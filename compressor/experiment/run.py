@@ -38,9 +38,6 @@ class Outcome:
 def train(spec: Specification, out: Path | None, root: Path | None, wanted_device: str, resume: bool) -> Outcome:
     """Train in a new folder, or continue one. Raises `CompressError`; what was saved stays."""
     where = building.device(wanted_device)
-    dataset = building.load_data(spec.config, root)
-    rng.seed_all(spec.config.seed)
-    network = building.trained_model(spec.config, dataset, where)
     found = folder.to_resume(spec, out) if resume else None
     if found is not None:
         other = folder.other_content(spec, found)
@@ -48,6 +45,10 @@ def train(spec: Specification, out: Path | None, root: Path | None, wanted_devic
             raise UserError(f"{found} is a run of another schedule or configuration: {other}")
         if folder.finished(found):
             return Outcome(found, None)
+    building.check_init(spec.config)
+    dataset = building.load_data(spec.config, root)
+    rng.seed_all(spec.config.seed)
+    network = building.trained_model(spec.config, dataset, where)
     feed = DataFeed(dataset, spec.config.data, spec.config.seed, where)
     building.scheduler(spec, network, feed, say=lambda text: None)  # every fault before a folder is made
     path = found or folder.fresh(spec, out)

@@ -10,9 +10,9 @@ from compressor.policies.policy import Context, Memory, Policy
 class LRPolicy(Policy, name="lr_scheduler"):
     """A learning-rate schedule while the window fires; the rate it left stays in force afterwards.
 
-    As in Distiller the schedule is stepped at the end of an epoch: after epoch e the rate is the schedule's value at e + 1.
-    With `origin: absolute` (version 1) time is the run's epoch, wherever the window begins; with `origin: start` (version 2)
-    it counts from the window's first epoch.
+    As in Distiller the schedule is stepped at the end of an epoch: after epoch e the rate is the schedule's value at
+    e + 1. With `origin: absolute` (version 1) time is the run's epoch, wherever the window begins; with `origin: start`
+    (version 2) it counts from the window's first epoch.
     """
 
     component: ClassVar[str | None] = "lr_schedulers"

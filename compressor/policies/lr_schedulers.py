@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of time: torch's own, by name, and ReduceLROnPlateau, which needs the run."""
+"""Learning-rate schedules as pure functions of time: torch's own, by name; and ReduceLROnPlateau, which is none."""
 
 import collections.abc
 import inspect

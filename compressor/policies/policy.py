@@ -19,9 +19,9 @@ The loop, once and for all; `training/trainer.py` is this text in Python:
         policy.on_epoch_end                           # learning rates
         observers are told; checkpoint
 
-Policies run in file order at every event, learning-rate policies after all others, and only in the epochs in which their
-window fires. A policy is frozen: what it must remember lives in its memory, a dict of tensors, numbers, strings and
-containers of them that is saved with the run.
+Policies run in file order at every event, learning-rate policies after all others, and only in the epochs in which
+their window fires. A policy is frozen: what it must remember lives in its memory, a dict of tensors, numbers, strings
+and containers of them that is saved with the run.
 """
 
 from collections.abc import Callable, Mapping

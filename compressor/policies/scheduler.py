@@ -86,6 +86,6 @@ class Scheduler:
         """Take over saved memories; raises `UserError` where they belong to other policies."""
         if set(state) != set(self.memory):
             raise UserError(
-                f"the checkpoint was written under other policies: it has {sorted(state)}, the schedule has {sorted(self.memory)}"
+                f"the checkpoint was written under other policies: {sorted(state)}, the schedule has {sorted(self.memory)}"
             )
         self.memory = {key: copy.deepcopy(dict(memory)) for key, memory in state.items()}

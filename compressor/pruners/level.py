@@ -50,7 +50,7 @@ class SparsityLevelParameterPruner(LevelPruner, name="SparsityLevelParameterPrun
 
 
 class AutomatedGradualPruner(LevelPruner, name="AutomatedGradualPruner"):
-    """Automated gradual pruning (Zhu and Gupta 2017, arXiv 1710.01878): the sparsity rises along a cubic, fast at first."""
+    """Automated gradual pruning (Zhu and Gupta 2017, arXiv 1710.01878): sparsity rises along a cubic, fast at first."""
 
     example: ClassVar[str] = """
     pruners:

@@ -8,7 +8,7 @@ from compressor.component import Settings
 
 
 class Window(Settings):
-    """Epochs at which a policy fires: every `frequency` from `starting_epoch` up to, not including, `ending_epoch`; or a list.
+    """Epochs at which a policy fires: every `frequency` from `starting_epoch` to before `ending_epoch`; or a list.
 
     Raises pydantic's error where both forms are given or the window is empty.
     """

@@ -34,4 +34,5 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
 
     @torch.no_grad()
     def value(self, weights: Mapping[str, Tensor], targets: Targets) -> float:
-        return sum(strength * float(weights[name].abs().sum()) for name, strength in targets["reg_regims"].items())
+        terms = (strength * weights[name].abs().sum().item() for name, strength in targets["reg_regims"].items())
+        return float(sum(terms))

@@ -12,7 +12,7 @@ from compressor.sparsity.weights import prunable
 
 
 class TensorRow(BaseModel):
-    """One prunable weight. Shares are fractions of structures that are all zero; None where there is no such structure."""
+    """One prunable weight; shares are fractions of structures that are all zero, None where there is no such one."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,4 +1,4 @@
-"""Schedules and configs by path or bare name: the working directory, its schedules/ or configs/, the installed package."""
+"""Schedules and configs by path or bare name: here, in schedules/ or configs/, in the installed package."""
 
 from pathlib import Path
 

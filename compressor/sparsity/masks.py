@@ -15,8 +15,8 @@ MaskState = dict[str, dict[str, Tensor]]
 class Masks:
     """Each owner (a policy) has its own keep-masks; in force is their intersection, applied after the optimizer's step.
 
-    A mask is int8, one byte a weight: -1 (all bits set) keeps, 0 prunes. Applying it is a bitwise AND with the weight's own
-    bits: in place, exact, +0.0 even where the weight was negative, infinite or NaN, and as fast as a multiplication.
+    A mask is int8, one byte a weight: -1 (all bits set) keeps, 0 prunes. Applying it is a bitwise AND with the weight's
+    own bits: in place, exact, +0.0 even where the weight was negative, infinite or NaN, as fast as a multiplication.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:

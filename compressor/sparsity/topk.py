@@ -17,7 +17,7 @@ def pruned_count(sparsity: float, total: int) -> int:
 def smallest(score: Tensor, count: int) -> Tensor:
     """True at exactly the `count` smallest entries of `score` (any shape); of equal scores the lower index goes first.
 
-    One partition instead of a sort; NaN ranks as the largest. Raises `CompressError` where fewer than `count` are numbers.
+    One partition instead of a sort; NaN ranks as the largest. Raises `CompressError` where fewer are numbers.
     """
     if count <= 0:
         return torch.zeros_like(score, dtype=torch.bool)

@@ -11,8 +11,8 @@ from compressor.training.files import replace
 FORMAT = 1
 
 Checkpoint = dict[str, Any]
-"""`format`, `model` (the plain state dict), `config`, `schedule` (text), `shape`, `classes`, `epoch`, `metrics`, and in a
-run's own checkpoint `state` (what resuming needs) and `finished`."""
+"""`format`, `model` (the plain state dict), `config`, `schedule` (text), `shape`, `classes`, `epoch`, `metrics`, and in
+a run's own checkpoint `state` (what resuming needs) and `finished`."""
 
 _NEEDED = ("format", "model", "config", "shape", "classes", "metrics")
 

@@ -12,7 +12,7 @@ SCHEMES = ("default", "xavier")
 
 @torch.no_grad()
 def initialize(model: nn.Module, scheme: str) -> None:
-    """`default` leaves what the layers drew themselves; `xavier` is Caffe's filler: U(-sqrt(3/fan_in), +) and zero biases."""
+    """`default` leaves what the layers drew themselves; `xavier` is Caffe's: U(+-sqrt(3/fan_in)), zero biases."""
     if scheme == "default":
         return
     for module in model.modules():

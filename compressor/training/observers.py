@@ -42,7 +42,7 @@ class Terminal(Observer):
 
     def __init__(self, epochs: int, steps: int) -> None:
         self._epochs, self._steps = epochs, steps
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None
         self._shown_at = 0.0
 
     def on_step(self, epoch: int, step: int, loss: Tensor) -> None:

@@ -1,7 +1,7 @@
 """The global random states that a resumed run must continue: dropout draws from torch's, a user's code from any."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ def seed_all(seed: int) -> None:
 
 def capture() -> dict[str, Any]:
     """The state of Python's, NumPy's and torch's generators as tensors and plain values."""
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
