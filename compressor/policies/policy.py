@@ -5,23 +5,28 @@ The loop, once and for all; `training/trainer.py` is this text in Python:
     bind the schedule to the model; build the optimizer; policy.init, or load the saved state
     for epoch in epochs:
         policy.on_epoch_begin                         # masks, phases
-        for batch in training data:                   # one batch = one optimizer step
+        for batch in training data:                   # one batch = one optimizer step; accumulation is inside it
             policy.on_minibatch_begin                 # masks recomputed inside an epoch
+            masks.before_forward()                    # weights that live on behind their mask are masked
             loss = criterion(model(images), labels)
             policy.before_backward_pass(loss)         # may add to the loss; most need not
             loss.backward()
             policy.penalty_gradients                  # closed-form gradients of penalties, added to .grad
             policy.before_parameter_optimization
+            masks.before_step()                       # dense copies come back
+            clip the gradients
             optimizer.step()
             masks.apply()                             # the one place where masked weights become +0.0
-            policy.on_minibatch_end
-        validate on held-out training images
+            policy.on_minibatch_end                   # proximal steps, learning rates by the step
+            averages of the weights are updated
+        validate on held-out training images          # with the masked (and averaged) weights
         policy.on_epoch_end                           # learning rates
         observers are told; checkpoint
 
 Policies run in file order at every event, learning-rate policies after all others, and only in the epochs in which
-their window fires. A policy is frozen: what it must remember lives in its memory, a dict of tensors, numbers, strings
-and containers of them that is saved with the run.
+their window fires (only at the steps, where it counts steps: then the two epoch events are not theirs). A policy is
+frozen: what it must remember lives in its memory, a dict of tensors, numbers, strings and containers of them that is
+saved with the run.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,6 +63,19 @@ class Context:
     def global_step(self) -> int:
         """Optimizer steps taken before the current one."""
         return self.epoch * self.steps_per_epoch + self.step
+
+    def time(self, window: Window) -> int:
+        """Now, in the window's unit."""
+        return self.epoch if window.unit == "epoch" else self.global_step
+
+    def epoch_of(self, window: Window, time: int) -> int:
+        """The epoch in which a time of the window lies."""
+        return time if window.unit == "epoch" else time // max(self.steps_per_epoch, 1)
+
+    def rate_of(self, parameter: Tensor) -> float:
+        """The learning rate in force for one parameter."""
+        by_id = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
+        return float(self.cache.setdefault("groups", by_id)[id(parameter)]["lr"])
 
 
 class Policy(Component):
@@ -99,8 +117,8 @@ class Policy(Component):
         """The penalty's value now, for the log; called once an epoch."""
         return {}
 
-    def settled(self) -> int:
-        """The first epoch whose weights have all the zeros this policy will make (bound windows only)."""
+    def settled(self, ctx: Context) -> int:
+        """The first epoch whose weights have all the zeros this policy will make."""
         return 0
 
     def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:

@@ -1,55 +1,120 @@
-"""Asks a pruner for masks at its epochs, and inside them every so many steps."""
+"""Asks a pruner for masks at its epochs (or steps), and decides how they act between two steps."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.pruners.pruner import Pruner
+from compressor.pruners.pruner import PrunerBase
+from compressor.sparsity.masks import Mode
 from compressor.sparsity.topk import pruned_count
 
 
 class PruningPolicy(Policy, name="pruner"):
-    """Masks by a pruner. They stay in force after the window and between its epochs."""
+    """Masks by a pruner. They stay in force between its epochs and after the window, unless one of Distiller's modes
+    (`mask_on_forward_only`, `use_double_copies`, `discard_masks_at_minibatch_end`) says otherwise."""
 
     component: ClassVar[str | None] = "pruners"
 
-    pruner: Pruner
+    pruner: PrunerBase
     mini_batch_pruning_frequency: int = Field(
-        default=0,
-        ge=0,
-        description="also recompute the masks every so many optimizer steps; 0: at epoch begin only",
+        default=0, ge=0, description="also recompute the masks every so many optimizer steps; 0: at epoch begin only"
     )
+    mask_on_forward_only: bool = Field(
+        default=False, description="masked weights are not zeroed after the step, but before the next forward pass"
+    )
+    use_double_copies: bool = Field(
+        default=False, description="forward and backward on masked weights; the step updates a dense copy"
+    )
+    mask_gradients: bool = Field(default=False, description="masked weights get no gradient either")
+    discard_masks_at_minibatch_end: bool = Field(default=False, description="a mask lives for one step")
+    skip_first_minibatch: bool = Field(default=False, description="the first masks are made at the second mini-batch")
+    keep_mask: bool = Field(
+        default=False, description="in those three modes: the last mask becomes permanent instead of being forgotten"
+    )
+    fold_batchnorm: bool = Field(default=False, description="rank by weights with BN folded in")
+
+    @model_validator(mode="after")
+    def _landed(self) -> Self:
+        if self.fold_batchnorm:
+            raise ValueError("fold_batchnorm is known from Distiller, not available yet")
+        return self
+
+    @property
+    def _mode(self) -> Mode:
+        if self.use_double_copies:
+            return "dense"
+        return "forward" if self.mask_on_forward_only else "weights"
+
+    @property
+    def _forgets(self) -> bool:
+        """Whether the masks end with the window, if they are not kept on purpose."""
+        return self._mode != "weights" or self.discard_masks_at_minibatch_end
 
     def init(self, ctx: Context, memory: Memory) -> None:
-        memory["pruner"] = self.pruner.init(ctx.parameters, memory["targets"])
+        memory["pruner"] = {}
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
-        self._prune(ctx, memory)
-
-    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
-        every = self.mini_batch_pruning_frequency
-        if every and ctx.step > 0 and ctx.global_step % every == 0:
+        if not (self.skip_first_minibatch and ctx.epoch == self.window.first):
             self._prune(ctx, memory)
 
+    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+        if self._asks_inside(ctx):
+            self._prune(ctx, memory)
+
+    def _asks_inside(self, ctx: Context) -> bool:
+        if self.window.unit == "step":
+            return True
+        if self.skip_first_minibatch and ctx.epoch == self.window.first and ctx.step == 1:
+            return True
+        every = self.mini_batch_pruning_frequency
+        return every > 0 and ctx.step > 0 and ctx.global_step % every == 0
+
     def _prune(self, ctx: Context, memory: Memory) -> None:
-        masks = self.pruner.keep(ctx.parameters, memory["targets"], self.window, ctx.epoch, memory["pruner"])
+        time = ctx.time(self.window)
+        masks = self.pruner.keep(ctx.parameters, memory["targets"], self.window, time, memory["pruner"])
         for name, keep in masks.items():
-            ctx.masks.set(memory["owner"], name, keep)
+            ctx.masks.set(memory["owner"], name, keep, self._mode)
         ctx.masks.apply()
 
-    def settled(self) -> int:
-        return self.window.last
+    def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
+        if self.mask_gradients:
+            ctx.masks.zero_gradients(memory["owner"])
+
+    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
+        last = ctx.time(self.window) == self.window.last
+        if self.window.unit == "epoch":
+            last = last and ctx.step == ctx.steps_per_epoch - 1
+        if last and self._forgets:
+            self._end(ctx, memory)
+        elif self.discard_masks_at_minibatch_end:
+            ctx.masks.release(memory["owner"])
+
+    def _end(self, ctx: Context, memory: Memory) -> None:
+        """The window's last step in a mode that forgets: make the masks permanent, or drop them."""
+        masks = ctx.masks.owned(memory["owner"])
+        ctx.masks.release(memory["owner"])
+        if self.keep_mask:
+            for name, keep in masks.items():
+                ctx.masks.set(memory["owner"], name, keep)
+            ctx.masks.apply()
+
+    def settled(self, ctx: Context) -> int:
+        return ctx.epoch_of(self.window, self.window.last)
 
     def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:
+        if self._forgets and not self.keep_mask:
+            return []
         lines = []
-        for name, sparsity in self.pruner.goals(memory["targets"], self.window, self.window.last).items():
-            weight = ctx.parameters[name]
-            zeros = weight.numel() - int(weight.count_nonzero())
-            if zeros < pruned_count(sparsity, weight.numel()):
+        for goal in self.pruner.goals(memory["targets"], self.window, self.window.last):
+            weights = [ctx.parameters[name] for name in goal.names]
+            total = sum(weight.numel() for weight in weights)
+            zeros = total - sum(int(weight.detach().count_nonzero()) for weight in weights)
+            if zeros < pruned_count(goal.sparsity, total):
+                names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights together"
                 lines.append(
-                    f"target missed by {memory['owner']}: {name} should have sparsity {sparsity:.4f},"
-                    f" has {zeros / weight.numel():.4f} (the policy fires last in epoch {self.window.last},"
-                    f" the run has {ctx.epochs} epochs)"
+                    f"target missed by {memory['owner']}: {names} should have sparsity {goal.sparsity:.4f},"
+                    f" has {zeros / total:.4f} (the policy fires last in {self.window.unit} {self.window.last},"
+                    f" the run has {ctx.epochs} epochs of {ctx.steps_per_epoch} steps)"
                 )
         return lines

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.regularizers.regularizer import Regularizer
 
@@ -12,9 +14,21 @@ class RegularizationPolicy(Policy, name="regularizer"):
     component: ClassVar[str | None] = "regularizers"
 
     regularizer: Regularizer
+    keep_mask: bool = Field(
+        default=False, description="the zeros that a threshold or proximal step has made at the end stay masked"
+    )
 
     def penalty_gradients(self, ctx: Context, memory: Memory) -> None:
         self.regularizer.add_gradient(ctx.parameters, memory["targets"])
+
+    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
+        makes_zeros = self.regularizer.after_step(ctx.parameters, memory["targets"], ctx.rate_of)
+        last = ctx.time(self.window) == self.window.last
+        if self.window.unit == "epoch":
+            last = last and ctx.step == ctx.steps_per_epoch - 1
+        if makes_zeros and last and self.keep_mask:
+            for name in {name for field in memory["targets"].values() for name in field}:
+                ctx.masks.set(memory["owner"], name, ctx.parameters[name].detach() != 0)
 
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
         return {memory["owner"].partition(".")[2]: self.regularizer.value(ctx.parameters, memory["targets"])}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from compressor.errors import UserError
 from compressor.policies.policy import BoundPolicy, Context, Memory, Policy
+from compressor.rates.window import Window
 
 
 class Scheduler:
@@ -24,8 +25,18 @@ class Scheduler:
     def _active(self, event: str) -> Iterable[tuple[Policy, Memory]]:
         for bound in self._policies:
             overrides = getattr(type(bound.policy), event) is not getattr(Policy, event)
-            if overrides and bound.policy.window.fires(self.ctx.epoch):
+            if overrides and self._is_open(bound.policy.window, event):
                 yield bound.policy, self.memory[bound.key]
+
+    def _is_open(self, window: Window, event: str) -> bool:
+        if window.unit == "epoch":
+            return window.fires(self.ctx.epoch)
+        if event in ("on_epoch_begin", "on_epoch_end"):
+            return False
+        if event == "losses":  # asked once an epoch: was any of its steps in the window?
+            first = self.ctx.epoch * self.ctx.steps_per_epoch
+            return window.first < first + self.ctx.steps_per_epoch and window.last >= first
+        return window.fires(self.ctx.global_step)
 
     def _fire(self, event: str) -> None:
         for policy, memory in self._active(event):
@@ -54,8 +65,7 @@ class Scheduler:
         self._fire("before_parameter_optimization")
 
     def on_minibatch_end(self) -> None:
-        """After the optimizer's step: the masks are applied here, before any policy looks at the weights."""
-        self.ctx.masks.apply()
+        """After the optimizer's step and the masks."""
         self._fire("on_minibatch_end")
 
     def on_epoch_end(self) -> None:
@@ -71,8 +81,9 @@ class Scheduler:
         return values
 
     def settled(self) -> int:
-        """The first epoch after which no policy adds zeros; the last epoch where a window is never reached."""
-        return min(max((bound.policy.settled() for bound in self._policies), default=0), self.ctx.epochs - 1)
+        """The first epoch from which on no policy adds zeros; the last epoch where a window is never reached."""
+        settled = max((bound.policy.settled(self.ctx) for bound in self._policies), default=0)
+        return min(settled, self.ctx.epochs - 1)
 
     def shortfalls(self) -> list[str]:
         """Every target that was not reached."""

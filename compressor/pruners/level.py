@@ -1,13 +1,15 @@
 """Pruning to a share of zeros: the smallest |w| go, exactly floor(s * n) of them."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from collections import defaultdict
+from typing import Annotated, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from compressor.component import Selects, Targets, Weights
-from compressor.pruners.pruner import Pruner
+from compressor.component import Selects, Targets
+from compressor.component import Weights as Selection
+from compressor.pruners.pruner import Goal, PrunerBase, Remembered, Scope, Weights
 from compressor.rates.agp import agp
 from compressor.rates.window import Window
 from compressor.sparsity.topk import pruned_count, smallest
@@ -15,22 +17,41 @@ from compressor.sparsity.topk import pruned_count, smallest
 Level = Annotated[float, Field(ge=0, le=1)]
 
 
-class LevelPruner(Pruner):
-    """Magnitude pruning, tensor by tensor, to the sparsities of `goals`."""
+class LevelPruner(PrunerBase):
+    """Magnitude pruning to the sparsities of `goals`. With `scope: global` weights that share a level share one ranking."""
+
+    scope: Scope = "layer"
+
+    def levels_at(self, targets: Targets, window: Window, time: int) -> dict[str, float]:
+        """Sparsity by weight name at `time`."""
+        raise TypeError(f"{type(self).__name__} has no levels")
+
+    def goals(self, targets: Targets, window: Window, time: int) -> list[Goal]:
+        levels = self.levels_at(targets, window, time)
+        if self.scope == "layer":
+            return [Goal((name,), level) for name, level in levels.items()]
+        together: dict[float, list[str]] = defaultdict(list)
+        for name, level in levels.items():
+            together[level].append(name)
+        return [Goal(tuple(names), level) for level, names in together.items()]
 
     def keep(
-        self,
-        weights: Mapping[str, Tensor],
-        targets: Targets,
-        window: Window,
-        epoch: int,
-        memory: dict[str, Any],
+        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
     ) -> dict[str, Tensor]:
-        goals = self.goals(targets, window, epoch)
-        return {
-            name: ~smallest(weights[name].abs(), pruned_count(sparsity, weights[name].numel()))
-            for name, sparsity in goals.items()
-        }
+        masks: dict[str, Tensor] = {}
+        for goal in self.goals(targets, window, time):
+            masks.update(_keep_largest(weights, goal))
+        return masks
+
+
+def _keep_largest(weights: Weights, goal: Goal) -> dict[str, Tensor]:
+    if len(goal.names) == 1:
+        score = weights[goal.names[0]].detach().abs()
+        return {goal.names[0]: ~smallest(score, pruned_count(goal.sparsity, score.numel()))}
+    score = torch.cat([weights[name].detach().abs().flatten() for name in goal.names])
+    keep = ~smallest(score, pruned_count(goal.sparsity, score.numel()))
+    parts = keep.split([weights[name].numel() for name in goal.names])
+    return {name: part.view(weights[name].shape) for name, part in zip(goal.names, parts, strict=True)}
 
 
 class SparsityLevelParameterPruner(LevelPruner, name="SparsityLevelParameterPruner"):
@@ -45,7 +66,7 @@ class SparsityLevelParameterPruner(LevelPruner, name="SparsityLevelParameterPrun
 
     levels: Annotated[dict[str, Level], Selects()] = Field(min_length=1)
 
-    def goals(self, targets: Targets, window: Window, epoch: int) -> dict[str, float]:
+    def levels_at(self, targets: Targets, window: Window, time: int) -> dict[str, float]:
         return dict(targets["levels"])
 
 
@@ -61,8 +82,8 @@ class AutomatedGradualPruner(LevelPruner, name="AutomatedGradualPruner"):
 
     initial_sparsity: Level = 0.0
     final_sparsity: Level
-    weights: Weights
+    weights: Selection
 
-    def goals(self, targets: Targets, window: Window, epoch: int) -> dict[str, float]:
-        sparsity = agp(self.initial_sparsity, self.final_sparsity, window, epoch)
+    def levels_at(self, targets: Targets, window: Window, time: int) -> dict[str, float]:
+        sparsity = agp(self.initial_sparsity, self.final_sparsity, window, time)
         return dict.fromkeys(targets["weights"], sparsity)

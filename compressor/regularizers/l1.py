@@ -1,20 +1,25 @@
 """L1: lambda * sum |w| (Tibshirani 1996; Han et al. 2015 use it before pruning)."""
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from compressor.component import Selects, Targets
-from compressor.regularizers.regularizer import Regularizer
+from compressor.regularizers.regularizer import Regularizer, Weights
 
 Strength = Annotated[float, Field(ge=0)]
 
 
 class L1Regularizer(Regularizer, name="L1Regularizer"):
-    """Penalty lambda * sum |w|; its subgradient is lambda * sign(w), and 0 at w = 0."""
+    """Penalty lambda * sum |w|; its subgradient is lambda * sign(w), and 0 at w = 0.
+
+    `proximal` replaces the subgradient by a step after the optimizer's: w <- sign(w) max(|w| - lr lambda, 0), which
+    reaches exact zeros (Daubechies et al. 2004). With `threshold_criteria` (Distiller's name for "also threshold") or
+    `threshold` every |w| <= threshold becomes 0 after each step; the default threshold is lambda.
+    """
 
     example: ClassVar[str] = """
     regularizers:
@@ -24,15 +29,33 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
     """
 
     reg_regims: Annotated[dict[str, Strength], Selects()] = Field(min_length=1)
+    threshold_criteria: Literal["Max", "Mean_Abs"] | None = None
+    threshold: float | None = Field(default=None, ge=0)
+    proximal: bool = False
 
     @torch.no_grad()
-    def add_gradient(self, weights: Mapping[str, Tensor], targets: Targets) -> None:
+    def add_gradient(self, weights: Weights, targets: Targets) -> None:
+        if self.proximal:
+            return
         for name, strength in targets["reg_regims"].items():
-            weight = weights[name]
-            if weight.grad is not None:
-                weight.grad.add_(weight.sign(), alpha=strength)
+            gradient = weights[name].grad
+            if gradient is not None:
+                gradient.add_(weights[name].sign(), alpha=strength)
 
     @torch.no_grad()
-    def value(self, weights: Mapping[str, Tensor], targets: Targets) -> float:
+    def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> bool:
+        thresholds = self.threshold is not None or self.threshold_criteria is not None
+        for name, strength in targets["reg_regims"].items():
+            weight = weights[name].detach()
+            if self.proximal:
+                bound = rate(weights[name]) * strength
+                weight.sub_(weight.clamp(-bound, bound))
+            if thresholds:
+                limit = strength if self.threshold is None else self.threshold
+                weight.masked_fill_(weight.abs() <= limit, 0.0)
+        return thresholds or self.proximal
+
+    @torch.no_grad()
+    def value(self, weights: Weights, targets: Targets) -> float:
         terms = (strength * weights[name].abs().sum().item() for name, strength in targets["reg_regims"].items())
         return float(sum(terms))

@@ -1,11 +1,13 @@
 """What every penalty answers: its gradient, and its value when somebody asks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
 from compressor.component import Component, Targets
+
+Weights = Mapping[str, Tensor]
 
 
 class Regularizer(Component):
@@ -13,10 +15,17 @@ class Regularizer(Component):
 
     section: ClassVar[str] = "regularizers"
 
-    def add_gradient(self, weights: Mapping[str, Tensor], targets: Targets) -> None:
+    def add_gradient(self, weights: Weights, targets: Targets) -> None:
         """Add the penalty's (sub)gradient to the weights' `.grad`, in place."""
         raise TypeError(f"{type(self).__name__} has no gradient")
 
-    def value(self, weights: Mapping[str, Tensor], targets: Targets) -> float:
+    def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> bool:
+        """Proximal step or threshold after the optimizer's step, in place; `rate` gives a weight's learning rate.
+
+        Returns whether it makes exact zeros, which a policy may keep.
+        """
+        return False
+
+    def value(self, weights: Weights, targets: Targets) -> float:
         """The penalty itself."""
         raise TypeError(f"{type(self).__name__} has no value")

@@ -1,6 +1,8 @@
 """The one owner of every mask."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +11,13 @@ from compressor.errors import UserError
 
 _SAME_WIDTH = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
-MaskState = dict[str, dict[str, Tensor]]
+Mode = Literal["weights", "forward", "dense"]
+"""What a masked weight is between two steps: 0 (`weights`); what the step made of it, forgotten by the next forward pass
+(`forward`); a dense copy that every step goes on updating (`dense`)."""
 
 
 class Masks:
-    """Each owner (a policy) has its own keep-masks; in force is their intersection, applied after the optimizer's step.
+    """Each owner (a policy) has its own keep-masks; in force is their intersection.
 
     A mask is int8, one byte a weight: -1 (all bits set) keeps, 0 prunes. Applying it is a bitwise AND with the weight's
     own bits: in place, exact, +0.0 even where the weight was negative, infinite or NaN, as fast as a multiplication.
@@ -21,62 +25,126 @@ class Masks:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._parameters = dict(parameters)
-        self._owned: MaskState = {}
-        self._in_force: dict[str, Tensor] = {}
+        self._owned: dict[str, dict[str, Tensor]] = {}
+        self._modes: dict[str, Mode] = {}
+        self._after_step: dict[str, Tensor] = {}
+        self._in_forward: dict[str, Tensor] = {}
+        self._behind: dict[str, Tensor] = {}
 
-    def set(self, owner: str, name: str, keep: Tensor) -> None:
-        """Replace `owner`'s contribution to one weight by the boolean tensor `keep` (true = stays)."""
+    def set(self, owner: str, name: str, keep: Tensor, mode: Mode = "weights") -> None:
+        """Replace `owner`'s contribution to one weight by the boolean tensor `keep` (true = stays).
+
+        An owner has one mode for all its masks, the last one it gave.
+        """
         weight = self._parameters[name]
         if keep.shape != weight.shape:
             raise ValueError(f"mask of {name!r}: shape should be {tuple(weight.shape)}, got {tuple(keep.shape)}")
         bits = keep.to(device=weight.device, dtype=torch.int8).neg_()
         self._owned.setdefault(owner, {})[name] = bits.contiguous(memory_format=_layout(weight))
-        self._intersect(name)
+        changed = {name} if self._modes.get(owner, mode) == mode else set(self._owned[owner])
+        self._modes[owner] = mode
+        for name in changed:
+            self._intersect(name)
 
-    def release(self, owner: str, name: str) -> None:
-        """Drop `owner`'s contribution to one weight; what it pruned is free unless another owner prunes it too."""
-        self._owned.get(owner, {}).pop(name, None)
-        self._intersect(name)
+    def release(self, owner: str) -> None:
+        """Drop `owner`'s masks; what it pruned is free unless another owner prunes it too."""
+        for name in self._owned.pop(owner, {}):
+            self._intersect(name)
 
     def keep(self, name: str) -> Tensor | None:
         """The mask in force as booleans (true = kept), or None where nothing is masked."""
-        bits = self._in_force.get(name)
+        bits = self._in_forward.get(name, self._after_step.get(name))
         return None if bits is None else bits.bool()
 
-    @property
-    def names(self) -> list[str]:
-        """The weights that have a mask in force."""
-        return list(self._in_force)
+    def owned(self, owner: str) -> dict[str, Tensor]:
+        """`owner`'s own masks, as booleans (true = kept)."""
+        return {name: bits.bool() for name, bits in self._owned.get(owner, {}).items()}
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Zero every masked weight, in place."""
-        for name, bits in self._in_force.items():
+        """After the optimizer's step: zero every masked weight, but those that an owner lets live between two steps."""
+        for name, bits in self._after_step.items():
+            _zero(self._parameters[name], bits)
+
+    @torch.no_grad()
+    def before_forward(self) -> None:
+        """Put the masked weights in place of those that live on behind their mask, whose values are set aside."""
+        for name, bits in self._in_forward.items():
             weight = self._parameters[name].detach()
-            weight.view(_SAME_WIDTH[weight.element_size()]).bitwise_and_(bits)
+            if name in self._behind:
+                self._behind[name].copy_(weight)
+            _zero(weight, bits)
 
-    def state_dict(self) -> MaskState:
-        """Every owner's contributions: int8, -1 keeps and 0 prunes."""
-        return {owner: dict(masks) for owner, masks in self._owned.items()}
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Before the optimizer's step: bring the dense copies back, to be updated."""
+        for name, dense in self._behind.items():
+            self._parameters[name].detach().copy_(dense)
 
-    def load_state_dict(self, state: MaskState) -> None:
+    @torch.no_grad()
+    def zero_gradients(self, owner: str) -> None:
+        """Zero the gradients of what `owner` masks."""
+        for name, bits in self._owned.get(owner, {}).items():
+            gradient = self._parameters[name].grad
+            if gradient is not None:
+                _zero(gradient, bits)
+
+    @contextmanager
+    def folded(self) -> Iterator[dict[str, Tensor]]:
+        """Inside, every weight is masked as in the forward pass; yields the values that are put back at the end."""
+        aside = {name: self._parameters[name].detach().clone() for name in self._in_forward}
+        with torch.no_grad():
+            for name, bits in self._in_forward.items():
+                _zero(self._parameters[name], bits)
+        try:
+            yield aside
+        finally:
+            with torch.no_grad():
+                for name, value in aside.items():
+                    self._parameters[name].copy_(value)
+
+    @torch.no_grad()
+    def zero(self, tensors: Mapping[str, Tensor], *, forward: bool) -> None:
+        """Zero what is masked in other tensors of the weights' names and shapes: averages of them."""
+        for name, bits in {**self._after_step, **(self._in_forward if forward else {})}.items():
+            _zero(tensors[name], bits)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every owner's contributions (int8, -1 keeps and 0 prunes) and mode."""
+        return {"owned": {owner: dict(masks) for owner, masks in self._owned.items()}, "modes": dict(self._modes)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state; raises `UserError` where it does not fit the weights."""
-        for owner, masks in state.items():
+        for owner, masks in state["owned"].items():
             for name, bits in masks.items():
                 weight = self._parameters.get(name)
                 if weight is None or weight.shape != bits.shape:
                     raise UserError(f"the checkpoint's mask of {name!r} does not fit this model")
-                self.set(owner, name, bits.bool())
+                self.set(owner, name, bits.bool(), state["modes"][owner])
 
     def _intersect(self, name: str) -> None:
-        parts = [masks[name] for masks in self._owned.values() if name in masks]
-        if not parts:
-            self._in_force.pop(name, None)
-            return
-        in_force = parts[0]
-        for part in parts[1:]:
-            in_force = in_force & part
-        self._in_force[name] = in_force
+        parts = [(self._modes[owner], masks[name]) for owner, masks in self._owned.items() if name in masks]
+        _put(self._after_step, name, [bits for mode, bits in parts if mode == "weights"])
+        living = any(mode != "weights" for mode, _ in parts)
+        _put(self._in_forward, name, [bits for _, bits in parts] if living else [])
+        if any(mode == "dense" for mode, _ in parts):
+            self._behind.setdefault(name, self._parameters[name].detach().clone())
+        else:
+            self._behind.pop(name, None)
+
+
+def _put(table: dict[str, Tensor], name: str, parts: list[Tensor]) -> None:
+    if not parts:
+        table.pop(name, None)
+        return
+    both = parts[0]
+    for part in parts[1:]:
+        both = both & part
+    table[name] = both
+
+
+def _zero(tensor: Tensor, bits: Tensor) -> None:
+    tensor.detach().view(_SAME_WIDTH[tensor.element_size()]).bitwise_and_(bits)
 
 
 def _layout(weight: Tensor) -> torch.memory_format:

@@ -146,3 +146,12 @@ def test_file_names_of_any_bytes(folders: MakeFolders) -> None:
     root = folders(train=TWO, test=TWO)
     os.rename(root / "train/cat/000.png", os.fsencode(root) + b"/train/cat/\xff \xc3\xa9.png")
     assert len(_load(root).train) == 9
+
+
+def test_links_are_followed(folders: MakeFolders) -> None:
+    root = folders(train=TWO, test=TWO)
+    (root / "train/cat/more").symlink_to(root / "test/cat")
+    (root / "test/dog").rename(root / "elsewhere")
+    (root / "test/dog").symlink_to(root / "elsewhere")
+    data = _load(root)
+    assert (len(data.train), len(data.test)) == (14, 9)

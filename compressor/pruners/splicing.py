@@ -1,0 +1,60 @@
+"""Distiller's reading of dynamic network surgery (Guo, Yao and Chen, NIPS 2016): prune, and splice back."""
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from compressor.component import Selects, Targets
+from compressor.pruners.pruner import PrunerBase, Remembered, Weights
+from compressor.rates.window import Window
+
+class SplicingPruner(PrunerBase, name="SplicingPruner"):
+    """With base = mean(|w|) + s std(|w|), taken once: |w| < low * base goes, |w| >= hi * base comes back, between stays.
+
+    Distiller's class; it needs `use_double_copies`, so that pruned weights go on being trained.
+    """
+
+    example: ClassVar[str] = """
+    pruners:
+      surgery:
+        class: SplicingPruner
+        low_thresh_mult: 0.9
+        hi_thresh_mult: 1.1
+        sensitivities: {conv1.weight: -0.5, 'fc*.weight': 0.5}
+    policies:
+      - pruner:
+          instance_name: surgery
+          args: {use_double_copies: true, mini_batch_pruning_frequency: 4, keep_mask: true}
+        starting_epoch: 0
+        ending_epoch: 10
+    """
+
+    sensitivities: Annotated[dict[str, float], Selects()] = Field(min_length=1)
+    low_thresh_mult: float = Field(ge=0)
+    hi_thresh_mult: float = Field(ge=0)
+    sensitivity_multiplier: float = Field(default=0.0, ge=0, description="m: s grows to s (1 + m (t - t0))")
+
+    def threshold(self, targets: Targets, window: Window, time: int) -> str:
+        values = sorted({f"mean + {self._at(s, window, time):g} std" for s in targets["sensitivities"].values()})
+        return f"{self.low_thresh_mult:g}..{self.hi_thresh_mult:g} x ({', '.join(values)})"
+
+    def _at(self, sensitivity: float, window: Window, time: int) -> float:
+        return sensitivity * (1 + self.sensitivity_multiplier * (time - window.first))
+
+    def keep(
+        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
+    ) -> dict[str, Tensor]:
+        masks: dict[str, Tensor] = {}
+        for name, sensitivity in targets["sensitivities"].items():
+            magnitude = weights[name].detach().abs()
+            if name not in memory:
+                ones = torch.ones_like(magnitude, dtype=torch.bool)
+                memory[name] = {"mean": float(magnitude.mean()), "std": float(magnitude.std()), "keep": ones}
+            known = memory[name]
+            base = known["mean"] + self._at(sensitivity, window, time) * known["std"]
+            before = known["keep"].to(magnitude.device)
+            spliced = before | (magnitude >= self.hi_thresh_mult * base)
+            known["keep"] = masks[name] = spliced & ~(magnitude < self.low_thresh_mult * base)
+        return masks

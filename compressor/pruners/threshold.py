@@ -1,0 +1,66 @@
+"""Pruning by magnitude below a threshold: a number, or a multiple of the weights' standard deviation."""
+
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from compressor.component import Selects, Targets
+from compressor.pruners.pruner import PrunerBase, Remembered, Scope, Weights
+from compressor.rates.window import Window
+
+Threshold = Annotated[float, Field(ge=0)]
+
+
+class MagnitudeParameterPruner(PrunerBase, name="MagnitudeParameterPruner"):
+    """Keeps the weights with |w| > threshold (Distiller)."""
+
+    example: ClassVar[str] = """
+    pruners:
+      small: {class: MagnitudeParameterPruner, thresholds: {'*': 0.01, conv1.weight: 0.02}}
+    policies:
+      - {pruner: {instance_name: small}, starting_epoch: 0, ending_epoch: 10}
+    """
+
+    thresholds: Annotated[dict[str, Threshold], Selects()] = Field(min_length=1)
+
+    def threshold(self, targets: Targets, window: Window, time: int) -> str:
+        return ", ".join(sorted({f"{value:g}" for value in targets["thresholds"].values()}))
+
+    def keep(
+        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
+    ) -> dict[str, Tensor]:
+        return {name: weights[name].detach().abs() > value for name, value in targets["thresholds"].items()}
+
+
+class SensitivityPruner(PrunerBase, name="SensitivityPruner"):
+    """Keeps |w| > s * std(w), the deviation taken once, when the pruner is first asked (Han et al. 2015; Distiller).
+
+    With `scope: global` the deviation is that of all the weights together.
+    """
+
+    example: ClassVar[str] = """
+    pruners:
+      sensitivity: {class: SensitivityPruner, sensitivities: {conv1.weight: 0.25, 'fc*.weight': 0.5}}
+    policies:
+      - {pruner: {instance_name: sensitivity}, starting_epoch: 0, ending_epoch: 10, frequency: 2}
+    """
+
+    scope: Scope = "layer"
+    sensitivities: Annotated[dict[str, Threshold], Selects()] = Field(min_length=1)
+
+    def threshold(self, targets: Targets, window: Window, time: int) -> str:
+        return ", ".join(sorted({f"{value:g} std" for value in targets["sensitivities"].values()}))
+
+    def keep(
+        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
+    ) -> dict[str, Tensor]:
+        sensitivities: dict[str, float] = targets["sensitivities"]
+        if not memory:
+            if self.scope == "global":
+                together = torch.cat([weights[name].detach().flatten() for name in sensitivities])
+                memory.update(dict.fromkeys(sensitivities, float(together.std())))
+            else:
+                memory.update({name: float(weights[name].detach().std()) for name in sensitivities})
+        return {name: weights[name].detach().abs() > s * memory[name] for name, s in sensitivities.items()}
