@@ -1,6 +1,6 @@
 """WHAT is trained: model, data, optimizer, length. The schedule says how it is compressed."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -51,18 +51,36 @@ class DataConfig(Settings):
 class OptimizerConfig(Settings):
     """The optimizer; a schedule's lr policies start from `lr`."""
 
-    name: Literal["sgd"] = "sgd"
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(gt=0)
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: float = Field(default=0.0, ge=0, description="gradient c*w, that is the penalty c/2 * sum w^2")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="sgd")
+    nesterov: bool = Field(default=False, description="sgd")
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=[0.9, 0.999], min_length=2, max_length=2, description="adam, adamw"
+    )
+    eps: float = Field(default=1e-8, gt=0, description="adam, adamw")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="sgd, adam: gradient c*w, the penalty c/2 * sum w^2; adamw: decoupled"
+    )
     bias_lr_scale: float = Field(default=1.0, ge=0, description="Caffe trains biases at twice the rate: 2.0")
+    clip_norm: float | None = Field(default=None, gt=0, description="the gradient's L2 norm over all parameters")
+    accumulate: int = Field(default=1, ge=1, description="parts in which a batch goes through the network, one by one")
 
     @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
+    def _of_one_optimizer(self) -> Self:
+        foreign = {"betas", "eps"} if self.name == "sgd" else {"momentum", "nesterov"}
+        for key in sorted(foreign & self.model_fields_set):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{self.name} takes no {key!r}")
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self
+
+
+class EmaConfig(Settings):
+    """Polyak averaging of weights (and batch-norm statistics): validation, best.pt and the result use the average."""
+
+    decay: float = Field(gt=0, lt=1, description="average <- decay * average + (1 - decay) * weights, bias-corrected")
 
 
 class CheckpointConfig(Settings):
@@ -85,8 +103,15 @@ class Config(Settings):
         description="default: PyTorch's; xavier: Caffe's, uniform over fan-in, zero biases; else a checkpoint's path",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    ema: EmaConfig | None = None
+    precision: Literal["float32", "bf16"] = Field(default="float32", description="bf16: autocast in forward passes")
+    channels_last: bool = Field(default=False, description="convolution weights and images in NHWC order (CUDA)")
+    compile: bool = Field(default=False, description="torch.compile the network (CUDA)")
+    test_every_epoch: bool = Field(
+        default=False, description="also test after each epoch; figures selected by it are labelled as such"
+    )
     checkpoint: CheckpointConfig = CheckpointConfig()
     best: Literal["top1", "loss", "last"] = Field(
         default="top1",
-        description="best.pt: highest validation top-1, lowest loss, or the last, of the epochs from the last pruning event on",
+        description="best.pt: highest validation top-1, lowest loss, or last, from the last pruning event on",
     )

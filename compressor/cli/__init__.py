@@ -7,7 +7,10 @@ import traceback
 import click
 
 from compressor.cli.evaluate import evaluate
+from compressor.cli.listing import listing
+from compressor.cli.plan import plan
 from compressor.cli.report import report
+from compressor.cli.schema import schema
 from compressor.cli.train import train
 from compressor.cli.validate import validate
 from compressor.errors import CompressError
@@ -19,7 +22,7 @@ def cli() -> None:
     """Compress image classifiers from a schedule file: prune, regularize, report."""
 
 
-for command in (train, validate, evaluate, report):
+for command in (train, validate, plan, evaluate, report, listing, schema):
     cli.add_command(command)
 
 

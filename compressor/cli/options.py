@@ -7,6 +7,9 @@ import click
 data = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data sets [env COMPRESS_DATA].")
 device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 config = click.option("-c", "--config", help="Configuration: a path or a bare name. Default: the schedule's `config:`.")
+allow_plugins = click.option(
+    "--allow-plugins", is_flag=True, help="Import the modules that the schedule lists under `plugins:`."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 

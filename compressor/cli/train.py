@@ -17,6 +17,7 @@ from compressor.errors import CompressError
 @options.data
 @options.device
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Default: the configuration's.")
+@options.allow_plugins
 @click.option("--resume", is_flag=True, help="Continue --out, else the newest unfinished run of these files.")
 def train(
     schedule: str | None,
@@ -27,6 +28,7 @@ def train(
     data: Path | None,
     device: str,
     seed: int | None,
+    allow_plugins: bool,
     resume: bool,
 ) -> None:
     """Train a model under a schedule; write checkpoints and a sparsity report."""
@@ -37,7 +39,7 @@ def train(
     if resume and out is not None and schedule is None and config is None and (out / folder.CONFIG).is_file():
         config = str(out / folder.CONFIG)
         schedule = str(out / folder.SCHEDULE) if (out / folder.SCHEDULE).is_file() else None
-    spec = specification(schedule, config, sets, seed, init)
+    spec = specification(schedule, config, sets, seed=seed, init=init, allow_plugins=allow_plugins)
     outcome = run.train(spec, out, data, device, resume)
     if outcome.report is None:
         click.echo(f"{outcome.folder}: finished already; `compress report {outcome.folder}` shows it")

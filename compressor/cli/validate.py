@@ -9,14 +9,15 @@ from compressor.cli import options
 @click.argument("schedule")
 @options.config
 @options.sets
-def validate(schedule: str, config: str | None, sets: list[tuple[str, str]]) -> None:
+@options.allow_plugins
+def validate(schedule: str, config: str | None, sets: list[tuple[str, str]], allow_plugins: bool) -> None:
     """Report everything that is wrong with a schedule, one line each."""
     from compressor.experiment import inspection
     from compressor.experiment.specification import open_files
     from compressor.schedule.faults import Faults
 
     faults = Faults()
-    spec = open_files(schedule, config, sets, faults)
+    spec = open_files(schedule, config, sets, faults, allow_plugins=allow_plugins)
     warnings = inspection.validate(spec, faults) if spec is not None else []
     for line in [*warnings, *faults.lines]:
         click.echo(line, err=True)

@@ -65,6 +65,8 @@ def trained_model(config: Config, dataset: DataSet, where: torch.device) -> nn.M
     else:
         load_weights(network, checkpoint.load(Path(config.init)), config.init)
     network = network.to(where)
+    if config.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     try_out(network, dataset.shape, config.model.name, dataset.name)
     return network
 
@@ -83,6 +85,14 @@ def load_weights(network: nn.Module, saved: checkpoint.Checkpoint, source: str) 
     if shapes or names:
         raise UserError(f"{source}: the weights do not fit this model: {'; '.join((shapes + names)[:3])}")
     network.load_state_dict(theirs)
+
+
+@torch.no_grad()
+def restore_live(network: nn.Module, live: dict[str, torch.Tensor]) -> None:
+    """Put the values back that training goes on from, where the checkpoint's weights are masked or averaged ones."""
+    for name, tensor in network.state_dict().items():
+        if name in live:
+            tensor.copy_(live[name])
 
 
 @torch.no_grad()

@@ -14,7 +14,9 @@ from compressor.experiment import building, folder
 from compressor.experiment.specification import Specification
 from compressor.reports.report import Report, measure
 from compressor.schedule.faults import Faults
-from compressor.training import checkpoint
+from compressor.schedule.plan import Plan
+from compressor.schedule.plan import make as make_plan
+from compressor.training import checkpoint, optimizers
 from compressor.training.trainer import evaluate
 
 
@@ -60,7 +62,7 @@ def test_accuracy(path: Path, root: Path | None, wanted_device: str) -> dict[str
             f" {dataset.name} here has {dataset.shape} in {len(dataset.classes)}"
         )
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
-    return evaluate(loaded.network.to(where), feed.test(), where)
+    return evaluate(loaded.network.to(where), feed.test(), where, loaded.config)
 
 
 def report(path: Path) -> Report:
@@ -68,6 +70,28 @@ def report(path: Path) -> Report:
     loaded = load(path)
     with torch.no_grad():
         return measure(loaded.network, loaded.shape, loaded.saved["metrics"].get("test"))
+
+
+def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
+    """What a schedule will do under its configuration, and warnings. The data is looked at only where steps count.
+
+    Raises `UserError` for names that match nothing in the model.
+    """
+    faults = Faults()
+    building.check_init(spec.config)
+    network = building.skeleton(spec.config.model)
+    bound = building.bind(spec, network, faults)
+    faults.raise_any()
+    warnings: list[str] = []
+    steps = 1
+    if any(policy.policy.window.unit == "step" or getattr(policy.policy, "interval", "") == "step" for policy in bound):
+        try:
+            dataset = building.load_data(spec.config, root)
+            steps = DataFeed(dataset, spec.config.data, spec.config.seed, torch.device("cpu")).steps_per_epoch
+        except UserError as error:
+            warnings.append(f"steps are counted as 1 an epoch, for the data is not there: {error}")
+    optimizer = optimizers.build(network, spec.config.optimizer)
+    return make_plan(bound, network, optimizer, spec.config.epochs, steps), warnings
 
 
 def validate(spec: Specification, faults: Faults) -> list[str]:

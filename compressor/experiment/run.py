@@ -122,6 +122,7 @@ class _Run:
             rng.seed_all(config.seed)
         else:
             trainer.load_state_dict(saved["state"])
+            building.restore_live(self._network, saved["state"]["live"])
         trainer.run()
         return self._finish(trainer)
 
@@ -141,10 +142,11 @@ class _Run:
             self._say(f"continuing in epoch {progress['epoch'] + 1} after {progress['step']} steps")
 
     def _payload(self, trainer: Trainer) -> checkpoint.Checkpoint:
+        """A checkpoint of the weights that count now; `state` has those that training goes on from."""
         return {
             "format": checkpoint.FORMAT,
             "version": compressor.__version__,
-            "model": self._network.state_dict(),
+            "model": {name: tensor.detach().clone() for name, tensor in self._network.state_dict().items()},
             "config": self._spec.config_data,
             "schedule": self._spec.schedule_text,
             "shape": list(self._dataset.shape),
@@ -154,36 +156,37 @@ class _Run:
         }
 
     def _save(self, trainer: Trainer, kind: str) -> None:
-        payload = self._payload(trainer)
+        with trainer.evaluation_weights() as live:
+            payload = self._payload(trainer)
         if kind == "best":
             checkpoint.save(self._path / folder.BEST, payload)
         else:
-            checkpoint.save(
-                self._path / folder.CHECKPOINT, {**payload, "state": trainer.state_dict(), "finished": False}
-            )
+            state = {**trainer.state_dict(), "live": live}
+            checkpoint.save(self._path / folder.CHECKPOINT, {**payload, "state": state, "finished": False})
 
     def _finish(self, trainer: Trainer) -> Outcome:
         """Touch the test set, once: with the last weights and with the best ones."""
-        self._test_best(trainer)
-        test = evaluate(self._network, self._feed.test(), self._device)
-        self._say(f"test, last epoch: {_accuracies(test)}")
-        report = measure(self._network, self._dataset.shape, test)
+        self._test_best()
+        with trainer.evaluation_weights() as live:
+            test = trainer.evaluate(self._feed.test())
+            self._say(f"test, last epoch: {_accuracies(test)}")
+            report = measure(self._network, self._dataset.shape, test)
+            shortfalls = trainer.scheduler.shortfalls()
+            payload = self._payload(trainer)
         replace_text(self._path / "sparsity.csv", formats.as_csv(report))
         replace_text(self._path / "sparsity.json", formats.as_json(report))
-        shortfalls = trainer.scheduler.shortfalls()
-        payload = self._payload(trainer)
         payload["metrics"]["test"] = test
-        final = {**payload, "state": trainer.state_dict(), "finished": True}
-        checkpoint.save(self._path / folder.CHECKPOINT, final)
+        state = {**trainer.state_dict(), "live": live}
+        checkpoint.save(self._path / folder.CHECKPOINT, {**payload, "state": state, "finished": True})
         self._log.say(formats.as_table(report))
         return Outcome(self._path, report, shortfalls)
 
-    def _test_best(self, trainer: Trainer) -> None:
+    def _test_best(self) -> None:
         path = self._path / folder.BEST
         saved: dict[str, Any] = checkpoint.load(path)
         network = building.model(self._spec.config.model, len(self._dataset.classes), trained_elsewhere=True)
         building.load_weights(network, saved, str(path))
-        test = evaluate(network.to(self._device), self._feed.test(), self._device)
+        test = evaluate(network.to(self._device), self._feed.test(), self._device, self._spec.config)
         saved["metrics"]["test"] = test
         checkpoint.save(path, saved)
         self._say(f"test, best validation (epoch {saved['epoch']}): {_accuracies(test)}")

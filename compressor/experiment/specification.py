@@ -47,7 +47,12 @@ def text_of(document: Document) -> str:
 
 
 def open_files(
-    schedule: str | None, config: str | None, overrides: Sequence[tuple[str, str]], faults: Faults
+    schedule: str | None,
+    config: str | None,
+    overrides: Sequence[tuple[str, str]],
+    faults: Faults,
+    *,
+    allow_plugins: bool = False,
 ) -> Specification | None:
     """Read both files (paths or bare names) and apply `overrides`; None and faults where something is wrong.
 
@@ -58,7 +63,7 @@ def open_files(
     if schedule is not None:
         document = _document(schedule, "schedules", faults)
         _override(document, [(k.removeprefix("schedule."), v) for k, v in overrides if k.startswith("schedule.")])
-        parsed = grammar.read(document, faults)
+        parsed = grammar.read(document, faults, allow_plugins=allow_plugins)
     elif any(key.startswith("schedule.") for key, _ in overrides):
         raise UserError("--set schedule.…: there is no --schedule to set it in")
     config_name = config or (parsed.config if parsed else None)
@@ -89,13 +94,19 @@ def _override(document: Document, overrides: Sequence[tuple[str, str]]) -> None:
 
 
 def specification(
-    schedule: str | None, config: str | None, overrides: Sequence[tuple[str, str]], seed: int | None, init: str | None
+    schedule: str | None,
+    config: str | None,
+    overrides: Sequence[tuple[str, str]] = (),
+    *,
+    seed: int | None = None,
+    init: str | None = None,
+    allow_plugins: bool = False,
 ) -> Specification:
     """Read both files or raise `UserError` with everything that is wrong in them. `seed` and `init` are flags."""
     extra = [("seed", str(seed))] if seed is not None else []
     extra += [("init", init)] if init is not None else []
     faults = Faults()
-    spec = open_files(schedule, config, [*overrides, *extra], faults)
+    spec = open_files(schedule, config, [*overrides, *extra], faults, allow_plugins=allow_plugins)
     faults.raise_any()
     if spec is None:
         raise UserError("no configuration: give --config, or name one in the schedule (`config: NAME`, version 2)")

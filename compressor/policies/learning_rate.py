@@ -1,6 +1,8 @@
-"""Sets the learning rate at the end of each of its epochs, for the next one."""
+"""Sets the learning rate at the end of each of its epochs (or steps), for the next one."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
 
 from compressor.errors import UserError
 from compressor.policies.lr_schedulers import LRScheduler, PureScheduler, Rates, ReduceLROnPlateau, Simulation
@@ -12,7 +14,7 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     As in Distiller the schedule is stepped at the end of an epoch: after epoch e the rate is the schedule's value at
     e + 1. With `origin: absolute` (version 1) time is the run's epoch, wherever the window begins; with `origin: start`
-    (version 2) it counts from the window's first epoch.
+    (version 2) it counts from the window's first epoch. With `interval: step` the schedule's time is optimizer steps.
     """
 
     component: ClassVar[str | None] = "lr_schedulers"
@@ -20,28 +22,49 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     lr_scheduler: LRScheduler
     origin: Literal["absolute", "start"] = "absolute"
+    interval: Literal["epoch", "step"] = "epoch"
 
-    def _time(self, epoch: int) -> int:
-        return epoch if self.origin == "absolute" else epoch - self.window.first
+    @model_validator(mode="after")
+    def _one_clock(self) -> Self:
+        if self.window.unit == "step" and self.interval == "epoch":
+            raise ValueError("a window in steps needs `interval: step`")
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau) and self.interval == "step":
+            raise ValueError("ReduceLROnPlateau watches validation, once an epoch: it takes no `interval: step`")
+        return self
+
+    def _since(self, ctx: Context) -> int:
+        """The time at which the schedule counts 0."""
+        if self.origin == "absolute":
+            return 0
+        by_epoch = self.window.unit == "epoch" and self.interval == "step"
+        return self.window.first * (ctx.steps_per_epoch if by_epoch else 1)
 
     def init(self, ctx: Context, memory: Memory) -> None:
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
             memory["plateau"] = self.lr_scheduler.build(ctx.optimizer).state_dict()
 
-    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
-        if ctx.epoch == self.window.first and self._time(ctx.epoch) == 0:
+    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+        first = ctx.time(self.window) == self.window.first and (self.window.unit == "step" or ctx.step == 0)
+        now = ctx.global_step if self.interval == "step" else ctx.epoch
+        if first and now == self._since(ctx):
             self._set(ctx, memory, 0)
+
+    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
+        if self.interval == "step":
+            self._set(ctx, memory, ctx.global_step + 1 - self._since(ctx))
 
     def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
             self._plateau(self.lr_scheduler, ctx, memory)
-        else:
-            self._set(ctx, memory, self._time(ctx.epoch + 1))
+        elif self.interval == "epoch":
+            self._set(ctx, memory, ctx.epoch + 1 - self._since(ctx))
 
     def _set(self, ctx: Context, memory: Memory, time: int) -> None:
         if not isinstance(self.lr_scheduler, PureScheduler):
             return
-        simulation = ctx.cache.setdefault(memory["owner"], Simulation(self.lr_scheduler, ctx.optimizer))
+        simulation = ctx.cache.get(memory["owner"])
+        if simulation is None:
+            simulation = ctx.cache[memory["owner"]] = Simulation(self.lr_scheduler, ctx.optimizer)
         rates: Rates = simulation.at(time)
         for group, decided in zip(ctx.optimizer.param_groups, rates, strict=True):
             group.update(decided)

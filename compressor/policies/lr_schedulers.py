@@ -177,6 +177,49 @@ class PolynomialLR(PureScheduler, name="PolynomialLR"):
         return torch_lr.LambdaLR(optimizer, lambda time: (1 - min(time, self.T_max) / self.T_max) ** self.power)
 
 
+class MultiStepMultiGammaLR(PureScheduler, name="MultiStepMultiGammaLR"):
+    """At each milestone the rate is multiplied by that milestone's own gamma (Distiller)."""
+
+    example: ClassVar[str] = """
+    lr_schedulers:
+      lr: {class: MultiStepMultiGammaLR, milestones: [4, 8], gammas: [0.1, 0.5]}
+    policies:
+      - {lr_scheduler: {instance_name: lr}, starting_epoch: 0, ending_epoch: 10}
+    """
+
+    milestones: list[int] = Field(min_length=1)
+    gammas: list[float] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if len(self.milestones) != len(self.gammas) or self.milestones != sorted(set(self.milestones)):
+            raise ValueError("milestones should rise, and have one gamma each")
+        return self
+
+    def build(self, optimizer: Optimizer) -> Any:
+        def factor(time: int) -> float:
+            return math.prod(g for m, g in zip(self.milestones, self.gammas, strict=False) if time >= m)
+
+        return torch_lr.LambdaLR(optimizer, factor)
+
+
+class InvLR(PureScheduler, name="InvLR"):
+    """Caffe's `inv`: lr * (1 + gamma t)^-power, with t in steps where `interval: step`."""
+
+    example: ClassVar[str] = """
+    lr_schedulers:
+      lr: {class: InvLR, gamma: 1e-4, power: 0.75}
+    policies:
+      - {lr_scheduler: {instance_name: lr, args: {interval: step}}, starting_epoch: 0, ending_epoch: 10}
+    """
+
+    gamma: float = Field(ge=0)
+    power: float = Field(ge=0)
+
+    def build(self, optimizer: Optimizer) -> Any:
+        return torch_lr.LambdaLR(optimizer, lambda time: (1 + self.gamma * time) ** -self.power)
+
+
 class ReduceLROnPlateau(LRScheduler, name="ReduceLROnPlateau"):
     """Multiplies the rate by `factor` when the validation metric has not improved for `patience` epochs (torch's)."""
 

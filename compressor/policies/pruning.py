@@ -11,8 +11,10 @@ from compressor.sparsity.topk import pruned_count
 
 
 class PruningPolicy(Policy, name="pruner"):
-    """Masks by a pruner. They stay in force between its epochs and after the window, unless one of Distiller's modes
-    (`mask_on_forward_only`, `use_double_copies`, `discard_masks_at_minibatch_end`) says otherwise."""
+    """Masks by a pruner; they stay in force between its epochs and after the window.
+
+    Distiller's modes `mask_on_forward_only`, `use_double_copies` and `discard_masks_at_minibatch_end` say otherwise.
+    """
 
     component: ClassVar[str | None] = "pruners"
 

@@ -97,6 +97,6 @@ class Scheduler:
         """Take over saved memories; raises `UserError` where they belong to other policies."""
         if set(state) != set(self.memory):
             raise UserError(
-                f"the checkpoint was written under other policies: {sorted(state)}, the schedule has {sorted(self.memory)}"
+                f"written under other policies: the checkpoint has {sorted(state)}, the schedule {sorted(self.memory)}"
             )
         self.memory = {key: copy.deepcopy(dict(memory)) for key, memory in state.items()}

@@ -1,4 +1,4 @@
-"""Narang et al., "Exploring Sparsity in Recurrent Neural Networks", ICLR 2017: a threshold that rises along two slopes."""
+"""Narang et al., "Exploring Sparsity in Recurrent Neural Networks", ICLR 2017: a threshold that rises twice."""
 
 from typing import ClassVar
 

@@ -18,7 +18,7 @@ Level = Annotated[float, Field(ge=0, le=1)]
 
 
 class LevelPruner(PrunerBase):
-    """Magnitude pruning to the sparsities of `goals`. With `scope: global` weights that share a level share one ranking."""
+    """Magnitude pruning to the sparsities of `goals`. With `scope: global` weights of one level are ranked together."""
 
     scope: Scope = "layer"
 
@@ -50,7 +50,7 @@ def _keep_largest(weights: Weights, goal: Goal) -> dict[str, Tensor]:
         return {goal.names[0]: ~smallest(score, pruned_count(goal.sparsity, score.numel()))}
     score = torch.cat([weights[name].detach().abs().flatten() for name in goal.names])
     keep = ~smallest(score, pruned_count(goal.sparsity, score.numel()))
-    parts = keep.split([weights[name].numel() for name in goal.names])
+    parts = torch.split(keep, [weights[name].numel() for name in goal.names])
     return {name: part.view(weights[name].shape) for name, part in zip(goal.names, parts, strict=True)}
 
 

@@ -10,8 +10,9 @@ from compressor.component import Selects, Targets
 from compressor.pruners.pruner import PrunerBase, Remembered, Weights
 from compressor.rates.window import Window
 
+
 class SplicingPruner(PrunerBase, name="SplicingPruner"):
-    """With base = mean(|w|) + s std(|w|), taken once: |w| < low * base goes, |w| >= hi * base comes back, between stays.
+    """With base = mean(|w|) + s std(|w|), taken once: |w| < low base goes, |w| >= hi base comes back, between stays.
 
     Distiller's class; it needs `use_double_copies`, so that pruned weights go on being trained.
     """

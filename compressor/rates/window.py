@@ -12,8 +12,8 @@ Unit = Literal["epoch", "step"]
 class Window(Settings):
     """Times at which a policy fires: every `frequency` from `starting_epoch` to before `ending_epoch`; or a list.
 
-    With the three step keys time is counted in optimizer steps of the whole run. Raises pydantic's error where two forms
-    are given or the window is empty.
+    With the three step keys time is counted in optimizer steps of the whole run. Raises pydantic's error where two
+    forms are given or the window is empty.
     """
 
     starting_epoch: int = Field(default=0, ge=0)

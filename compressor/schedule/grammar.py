@@ -6,17 +6,18 @@ from typing import Any
 from torch import nn
 
 from compressor.component import Component
-from compressor.errors import did_you_mean
+from compressor.errors import UserError, did_you_mean
 from compressor.policies.policy import BoundPolicy, Policy
 from compressor.rates.window import Window
 from compressor.schedule import parsing
 from compressor.schedule.document import Document, Path_, check_keys, describe
 from compressor.schedule.faults import Faults
-from compressor.schedule.registry import DISTILLER, SECTIONS, components
+from compressor.schedule.registry import DISTILLER, SECTIONS, components, plug_in
 from compressor.schedule.selectors import WeightNames, bind
 
 _VERSION_2 = {"config", "gates"}
 _WINDOW = set(Window.model_fields)
+_STEPS = {key for key in _WINDOW if "step" in key}
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,11 @@ class Schedule:
         return bound
 
 
-def read(document: Document, faults: Faults) -> Schedule:
-    """The schedule in a document; whatever it does not understand becomes a fault."""
+def read(document: Document, faults: Faults, *, allow_plugins: bool = False) -> Schedule:
+    """The schedule in a document; whatever it does not understand becomes a fault.
+
+    Modules named under `plugins:` are imported, that is run, where `allow_plugins` says so.
+    """
     schedule = Schedule(document)
     if document.data is None and faults:
         return schedule
@@ -71,7 +75,7 @@ def read(document: Document, faults: Faults) -> Schedule:
         faults.add(document.place(("version",)), f"'version' should be 1 or 2, got {describe(version)}")
         version = 2
     schedule.version = version
-    known = {"version", "policies", *SECTIONS} | (_VERSION_2 if version == 2 else set())
+    known = {"version", "policies", "plugins", *SECTIONS} | (_VERSION_2 if version == 2 else set())
     for key in sorted(_VERSION_2 & set(data) - known):
         faults.add(document.place((key,), key=True), f"{key!r} needs `version: 2`")
     check_keys(document, (), {k: v for k, v in data.items() if k not in _VERSION_2}, known, faults, "the schedule")
@@ -79,8 +83,24 @@ def read(document: Document, faults: Faults) -> Schedule:
     if config is not None and not isinstance(config, str):
         faults.add(document.place(("config",)), f"'config' should be a name or a path, got {describe(config)}")
     schedule.config = config if isinstance(config, str) else None
+    _plugins(document, data.get("plugins", []), faults, allow_plugins)
     _Reader(schedule, faults).policies()
     return schedule
+
+
+def _plugins(document: Document, modules: Any, faults: Faults, allowed: bool) -> None:
+    if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
+        faults.add(document.place(("plugins",)), f"'plugins' should be a list of modules, got {describe(modules)}")
+        return
+    for index, module in enumerate(modules):
+        place = document.place(("plugins", index))
+        if not allowed:
+            faults.add(place, f"this schedule wants to run the module {module!r}: --allow-plugins lets it")
+            continue
+        try:
+            plug_in(module)
+        except UserError as error:
+            faults.add(place, str(error))
 
 
 class _Reader:
@@ -185,6 +205,9 @@ class _Reader:
             )
             return
         times = {key: value for key, value in block.items() if key in _WINDOW}
+        if self._schedule.version == 1:
+            for key in sorted(_STEPS & set(times)):
+                self._faults.add(self._document.place((*path, key), key=True), f"{key!r} needs `version: 2`")
         window = parsing.build(Window, times, self._document, path, self._faults, what="the window")
         kind = given[0]
         cls = kinds[kind]
@@ -224,8 +247,24 @@ class _Reader:
             component = self._reference(section, name, (*path, "instance_name"))
         arguments = block.get("args")
         at = (*path, "args") if "args" in block else path
+        if isinstance(arguments, dict) and "levels" in arguments and component is not None:
+            component = self._with_levels(component, arguments["levels"], at)
+            component_path = at
+            arguments = {key: value for key, value in arguments.items() if key != "levels"}
         given = {cls.name: component} if component is not None else {}
         self._build(index, cls, {} if arguments is None else arguments, at, component_path, str(name), window, **given)
+
+    def _with_levels(self, component: Component, levels: Any, path: Path_) -> Component | None:
+        """Distiller's `args: {levels: ...}` replaces the pruner's own levels for this policy."""
+        if "levels" not in type(component).model_fields:
+            self._faults.add(
+                self._document.place((*path, "levels"), key=True), f"{component.name} takes no 'levels' to replace"
+            )
+            return None
+        own = component.model_dump(by_alias=True)
+        return parsing.build(
+            type(component), {**own, "levels": levels}, self._document, path, self._faults, what="'levels'"
+        )
 
     def _reference(self, section: str, name: Any, path: Path_) -> Component | None:
         instances = self._instances.get(section, {})

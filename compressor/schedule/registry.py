@@ -3,8 +3,13 @@
 import importlib
 import pkgutil
 from functools import cache
+from importlib.metadata import entry_points
 
 from compressor.component import REGISTRY, Component
+from compressor.errors import UserError
+
+ENTRY_POINTS = "compressor.components"
+"""The entry-point group in which an installed package names modules with components."""
 
 _PACKAGES = ("compressor.pruners", "compressor.regularizers", "compressor.policies")
 
@@ -39,6 +44,20 @@ def _import_all() -> None:
     for package in _PACKAGES:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             importlib.import_module(f"{package}.{module.name}")
+    for entry in entry_points(group=ENTRY_POINTS):
+        plug_in(entry.value)
+
+
+def plug_in(module: str) -> None:
+    """Import a third party's components; raises `UserError` where that fails, whatever the reason."""
+    try:
+        importlib.import_module(module.partition(":")[0])
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"the plugin {module!r} cannot be imported: {type(error).__name__}: {reason}"
+            " (modules are found in installed packages and in PYTHONPATH)"
+        ) from None
 
 
 def components(section: str) -> dict[str, type[Component]]:

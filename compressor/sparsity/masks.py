@@ -12,7 +12,7 @@ from compressor.errors import UserError
 _SAME_WIDTH = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Mode = Literal["weights", "forward", "dense"]
-"""What a masked weight is between two steps: 0 (`weights`); what the step made of it, forgotten by the next forward pass
+"""What a masked weight is between two steps: 0 (`weights`); what the step made of it, until the next forward pass
 (`forward`); a dense copy that every step goes on updating (`dense`)."""
 
 

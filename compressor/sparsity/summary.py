@@ -8,10 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WeightSummary:
-    """Counts, shares of structures that are all zero (None where there is no such structure), and moments.
+    """Counts, shares of structures that are all zero (None where there is none), and moments.
 
-    filters: slices of dim 0 of a convolution; channels: of dim 1; kernels: of both. rows, cols: dims 0 and 1 of a matrix.
-    std is the unbiased one.
+    filters: slices of dim 0 of a convolution; channels: of dim 1; kernels: of both. rows, cols: dims 0 and 1 of a
+    matrix. std is the unbiased one.
     """
 
     shape: tuple[int, ...]

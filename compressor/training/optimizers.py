@@ -1,25 +1,31 @@
 """The optimizer that a configuration describes."""
 
+from typing import Any
+
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from compressor.config import OptimizerConfig
 
 
 def build(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """SGD over all parameters; biases in a group of their own where their rate differs (Caffe's is doubled)."""
+    """SGD, Adam or AdamW over all parameters; biases in a group of their own where their rate differs."""
     biases = [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias"]
-    scaled = config.bias_lr_scale != 1.0 and biases
-    taken = {id(p) for p in biases} if scaled else set()
-    groups = [{"params": [p for p in model.parameters() if id(p) not in taken], "lr": config.lr}]
-    if scaled:
-        groups.append({"params": biases, "lr": config.lr * config.bias_lr_scale})
+    apart = biases if config.bias_lr_scale != 1.0 else []
+    taken = {id(p) for p in apart}
+    groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if id(p) not in taken], "lr": config.lr}]
+    if apart:
+        groups.append({"params": apart, "lr": config.lr * config.bias_lr_scale})
     for group in groups:
         group["initial_lr"] = group["lr"]
-    return SGD(
-        groups,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-    )
+    if config.name == "sgd":
+        return SGD(
+            groups,
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+        )
+    adaptive = Adam if config.name == "adam" else AdamW
+    betas = (config.betas[0], config.betas[1])
+    return adaptive(groups, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from compressor.errors import CompressError
 from compressor.policies.scheduler import Scheduler
 from compressor.reports.report import overall_sparsity
 from compressor.training import rng
+from compressor.training.ema import Ema
 from compressor.training.meters import Meters
 from compressor.training.observers import Observer
 
@@ -55,16 +57,21 @@ class Progress:
     validation: dict[str, float] = field(default_factory=dict)
 
 
-def evaluate(model: nn.Module, batches: Batches, device: torch.device) -> dict[str, float]:
+def evaluate(model: nn.Module, batches: Batches, device: torch.device, config: Config) -> dict[str, float]:
     """Mean cross-entropy, top-1 and top-5 (percent) of `model` in eval mode; empty where there are no batches."""
     meters = Meters(device)
     training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad(), autocast(device, config):
         for images, labels in batches:
-            meters.add(model(images), labels)
+            meters.add(model(images).float(), labels)
     model.train(training)
     return meters.means()
+
+
+def autocast(device: torch.device, config: Config) -> torch.autocast:
+    """The forward pass's precision; bf16 needs no scaling of the gradient."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 class Trainer:
@@ -86,6 +93,9 @@ class Trainer:
         self._observers, self._save, self._stop_signal = observers, save, stop_signal
         self._meters = Meters(device)
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        # Compiled, the network is called through a wrapper; its parameters and their names stay those of the plain one.
+        self._forward = torch.compile(self.ctx.model) if config.compile else self.ctx.model
+        self._ema = Ema(self.ctx.model, self.ctx.masks, config.ema.decay) if config.ema else None
         # On an accelerator reading the loss waits for the device, so it is looked at now and then.
         self._check_every = 1 if device.type == "cpu" else 50
         self._saved_at = time.monotonic()
@@ -108,9 +118,14 @@ class Trainer:
             progress.step = ctx.step = ctx.step + 1
             progress.seconds = time.monotonic() - begun
             self._maybe_save()
-        progress.validation = evaluate(ctx.model, self._feed.validation(), self._device)
+        tests: dict[str, float] = {}
+        with self.evaluation_weights():
+            progress.validation = self.evaluate(self._feed.validation())
+            sparsity = overall_sparsity(ctx.model)
+            if self._config.test_every_epoch:
+                tests = self.evaluate(self._feed.test())
         ctx.validation = progress.validation
-        record = self._record(epoch, time.monotonic() - begun)
+        record = self._record(epoch, sparsity, tests, time.monotonic() - begun)
         self.scheduler.on_epoch_end()
         progress.epoch, progress.step, progress.seconds = epoch + 1, 0, 0.0
         if self._is_best(epoch):
@@ -121,22 +136,52 @@ class Trainer:
             self._save_now()
 
     def _minibatch(self, images: Tensor, labels: Tensor) -> None:
-        scheduler, optimizer = self.scheduler, self.ctx.optimizer
+        scheduler, optimizer, masks = self.scheduler, self.ctx.optimizer, self.ctx.masks
         scheduler.on_minibatch_begin()
-        logits = self.ctx.model(images)
-        data_loss = self._criterion(logits, labels)
-        loss = scheduler.before_backward_pass(data_loss)
-        if self.ctx.step % self._check_every == 0:
-            self._refuse_non_finite(data_loss, loss)
+        masks.before_forward()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        data_loss = self._forward_backward(images, labels)
         scheduler.penalty_gradients()
         scheduler.before_parameter_optimization()
+        masks.before_step()
+        if self._config.optimizer.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.ctx.model.parameters(), self._config.optimizer.clip_norm)
         optimizer.step()
+        masks.apply()
         scheduler.on_minibatch_end()
-        self._meters.add(logits.detach(), labels, data_loss)
+        if self._ema is not None:
+            self._ema.update()
         for observer in self._observers:
             observer.on_step(self.ctx.epoch, self.ctx.step, data_loss)
+
+    def _forward_backward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Gradients of the mean loss of one batch, which may go through the network in parts; returns that loss."""
+        total = torch.zeros((), device=self._device)
+        size = -(-len(labels) // self._config.optimizer.accumulate)
+        for start in range(0, len(labels), size):
+            part, truth = images[start : start + size], labels[start : start + size]
+            with autocast(self._device, self._config):
+                logits = self._forward(part)
+            data_loss = self._criterion(logits.float(), truth)
+            loss = self.scheduler.before_backward_pass(data_loss)
+            if self.ctx.step % self._check_every == 0:
+                self._refuse_non_finite(data_loss, loss)
+            share = len(truth) / len(labels)
+            torch.autograd.backward(loss * share if share < 1 else loss)
+            total += data_loss.detach() * share
+            self._meters.add(logits.detach(), truth, data_loss)
+        return total
+
+    def evaluate(self, batches: Batches) -> dict[str, float]:
+        """Loss and accuracies of the model as it is."""
+        return evaluate(self.ctx.model, batches, self._device, self._config)
+
+    def evaluation_weights(self) -> AbstractContextManager[dict[str, Tensor]]:
+        """Inside, the model holds the weights that count: masked, and averaged where averaging is on.
+
+        Yields the values that training goes on from.
+        """
+        return self.ctx.masks.folded() if self._ema is None else self._ema.averaged()
 
     def _refuse_non_finite(self, data_loss: Tensor, loss: Tensor) -> None:
         if math.isfinite(float(loss.detach())):
@@ -148,15 +193,16 @@ class Trainer:
             f" a lower learning rate or penalty may help"
         )
 
-    def _record(self, epoch: int, seconds: float) -> dict[str, Any]:
+    def _record(self, epoch: int, sparsity: float, tests: dict[str, float], seconds: float) -> dict[str, Any]:
         train = self._meters.means()
         return {
             "epoch": epoch,
             "train": train,
             "val": dict(self.progress.validation),
+            **({"test": tests} if tests else {}),
             "losses": {"data": train.get("loss"), **self.scheduler.losses()},
             "lr": self.ctx.optimizer.param_groups[0]["lr"],
-            "sparsity": overall_sparsity(self.ctx.model),
+            "sparsity": sparsity,
             "seconds": round(seconds, 3),
         }
 
@@ -195,6 +241,7 @@ class Trainer:
             "progress": asdict(self.progress),
             "meters": self._meters.state_dict(),
             "rng": rng.capture(),
+            "ema": self._ema.state_dict() if self._ema else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -205,4 +252,6 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.ctx.validation = self.progress.validation
         self._meters.load_state_dict(state["meters"])
+        if self._ema is not None:
+            self._ema.load_state_dict(state["ema"])
         rng.restore(state["rng"])

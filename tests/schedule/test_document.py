@@ -227,7 +227,7 @@ def test_an_empty_file_is_a_fault_on_line_1(parsed: Parsed, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("a: [1, 2\nb: 3\n", "2:1"),
+        ("a: [1, 2\nb: 3\n", "2:2"),
         ("a: 'open\n", "2:1"),
         ("a: b: c\n", "1:5"),
         ("a: *nowhere\n", "1:4"),

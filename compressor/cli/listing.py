@@ -1,0 +1,32 @@
+"""compress list"""
+
+import click
+
+KINDS = (
+    "policies",
+    "pruners",
+    "regularizers",
+    "gates",
+    "lr-schedulers",
+    "models",
+    "datasets",
+    "schedules",
+    "configs",
+)
+
+
+@click.command(name="list")
+@click.argument("kind", type=click.Choice(KINDS), required=False)
+def listing(kind: str | None) -> None:
+    """List what there is, with a line each: components, models, data sets, schedules, configs."""
+    from compressor.experiment.catalogue import catalogue
+
+    for name in [kind] if kind else KINDS:
+        if kind is None:
+            click.echo(f"{name}:")
+        entries = catalogue(name)
+        if not entries:
+            click.echo("  (none yet)" if kind is None else "(none yet)")
+        width = max(map(len, entries), default=0)
+        for entry, line in entries.items():
+            click.echo(f"{'' if kind else '  '}{entry.ljust(width)}  {line}".rstrip())

@@ -1,0 +1,34 @@
+"""compress plan"""
+
+from pathlib import Path
+
+import click
+
+from compressor.cli import options
+
+
+@click.command()
+@click.argument("schedule")
+@options.config
+@options.sets
+@options.data
+@options.allow_plugins
+@options.as_json
+def plan(
+    schedule: str,
+    config: str | None,
+    sets: list[tuple[str, str]],
+    data: Path | None,
+    allow_plugins: bool,
+    as_json: bool,
+) -> None:
+    """Show what a schedule will do, epoch by epoch, without training."""
+    from compressor.experiment import inspection
+    from compressor.experiment.specification import specification
+    from compressor.schedule.plan_table import as_table
+
+    spec = specification(schedule, config, sets, allow_plugins=allow_plugins)
+    made, warnings = inspection.plan(spec, data)
+    for line in warnings:
+        click.echo(f"warning: {line}", err=True)
+    click.echo(made.model_dump_json(indent=2) if as_json else as_table(made))

@@ -1,0 +1,30 @@
+"""What there is, by kind, with a line each."""
+
+from pathlib import Path
+
+from compressor import data, models
+from compressor.schedule import library
+from compressor.schedule.registry import components
+
+
+def catalogue(kind: str) -> dict[str, str]:
+    """Name -> one line, for one of the kinds that `compress list` knows."""
+    if kind == "models":
+        return models.catalogue()
+    if kind == "datasets":
+        return data.catalogue()
+    if kind in ("schedules", "configs"):
+        folder = library.shipped(kind)
+        files = sorted(folder.rglob("*.yaml"))
+        return {str(path.relative_to(folder).with_suffix("")): _headline(path) for path in files}
+    known = components(kind.replace("-", "_"))
+    return {name: known[name].summary() for name in sorted(known)}
+
+
+def _headline(path: Path) -> str:
+    """The first comment line that is a sentence for people."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.lstrip("# ")
+        if line.startswith("#") and text and not text.startswith("yaml-language-server"):
+            return text
+    return ""

@@ -1,0 +1,79 @@
+"""A plan for people."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import TypeVar
+
+from compressor.schedule.plan import Plan, PlannedPolicy
+
+T = TypeVar("T")
+
+
+def as_table(plan: Plan) -> str:
+    """Policies, learning rate by epoch, predicted sparsity, conflicts."""
+    lines: list[str] = []
+    for policy in plan.policies:
+        lines += _policy(policy)
+    lines += ["", "learning rate by epoch:", *_runs([_rate(rate) for rate in plan.lr])]
+    lines += ["", "predicted at the end (at least these zeros):"]
+    width = max((len(row.name) for row in plan.predicted), default=0)
+    for row in plan.predicted:
+        shape = "x".join(map(str, row.shape))
+        known = (
+            f"sparsity {100 * row.sparsity:6.2f} %, {row.nonzero:,} non-zero"
+            if row.sparsity is not None
+            else "depends on the values"
+        )
+        lines.append(f"  {row.name.ljust(width)}  {shape:>14}  {row.weights:>12,} weights  {known}")
+    if plan.total_sparsity is not None:
+        share = f"sparsity {100 * plan.total_sparsity:.2f} %"
+        lines.append(f"  total: {plan.total_nonzero:,} of {plan.total_weights:,} weights non-zero, {share}")
+    else:
+        lines.append(f"  total: {plan.total_weights:,} weights, their sparsity depends on the values")
+    if plan.conflicts:
+        lines += ["", "conflicts:", *(f"  {line}" for line in plan.conflicts)]
+    return "\n".join(lines)
+
+
+def _rate(rate: float | None) -> str:
+    return "as validation goes" if rate is None else f"{rate:.6g}"
+
+
+def _policy(policy: PlannedPolicy) -> list[str]:
+    fires = policy.fires
+    times = f"{policy.unit}s {_times(fires)}" if fires else "never in this run"
+    lines = [f"{policy.key} ({policy.kind}: {policy.component}): {times}"]
+    for weight in policy.weights:
+        lines.append(f"  {weight.name}  {'x'.join(map(str, weight.shape))}")
+    if policy.sparsity:
+        lines.append("  sparsity: " + ", ".join(f"{time}: {100 * s:.2f} %" for time, s in _few(policy.sparsity)))
+    if policy.threshold:
+        lines.append("  threshold: " + ", ".join(f"{time}: {said}" for time, said in _few(policy.threshold)))
+    return lines
+
+
+def _times(fires: list[int]) -> str:
+    steps = {b - a for a, b in pairwise(fires)}
+    if len(steps) == 1 and len(fires) > 2:
+        step = steps.pop()
+        return f"{fires[0]}..{fires[-1]}" + (f" every {step}" if step > 1 else "")
+    return ", ".join(map(str, fires))
+
+
+def _few(values: Mapping[int, T]) -> list[tuple[int, T]]:
+    """Up to 16 of the entries, evenly spread, the last one among them; equal neighbours once."""
+    items = [item for i, item in enumerate(values.items()) if i == 0 or item[1] != list(values.values())[i - 1]]
+    if len(items) <= 16:
+        return items
+    return [items[round(i * (len(items) - 1) / 15)] for i in range(16)]
+
+
+def _runs(values: list[str]) -> list[str]:
+    lines = []
+    start = 0
+    for index in range(1, len(values) + 1):
+        if index == len(values) or values[index] != values[start]:
+            span = f"{start}" if index - start == 1 else f"{start}..{index - 1}"
+            lines.append(f"  {span}: {values[start]}")
+            start = index
+    return lines

@@ -1,0 +1,101 @@
+"""The JSON Schema of the YAML files, made from the components themselves, for editors that complete and check."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from compressor.config import Config
+from compressor.policies.policy import Policy
+from compressor.rates.window import Window
+from compressor.schedule.registry import SECTIONS, components
+
+Schema = dict[str, Any]
+
+_DRAFT = "http://json-schema.org/draft-07/schema#"
+
+
+def config() -> Schema:
+    """The schema of a configuration."""
+    return {"$schema": _DRAFT, **Config.model_json_schema(by_alias=True)}
+
+
+def schedule() -> Schema:
+    """The schema of a schedule: every registered component under its section, every policy with its arguments."""
+    definitions: Schema = {}
+    sections: Schema = {}
+    for section in (*SECTIONS, "gates"):
+        known = components(section)
+        if not known:
+            continue
+        blocks = [_component(cls, name, definitions) for name, cls in sorted(known.items())]
+        definitions[section] = {"anyOf": blocks}
+        sections[section] = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/{section}"}}
+    policies = [
+        _policy(cls, definitions) for _, cls in sorted(components("policies").items()) if issubclass(cls, Policy)
+    ]
+    return {
+        "$schema": _DRAFT,
+        "title": "Schedule",
+        "type": "object",
+        "properties": {
+            "version": {"enum": [1, 2], "default": 1},
+            "config": {"type": "string", "description": "the configuration this schedule was made for"},
+            "plugins": {"type": "array", "items": {"type": "string"}},
+            **sections,
+            "policies": {"type": "array", "minItems": 1, "items": {"anyOf": policies}},
+        },
+        "required": ["policies"],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _properties(cls: type[BaseModel], definitions: Schema, leave_out: set[str]) -> tuple[Schema, list[str]]:
+    """The fields of `cls` as properties, and the required ones; what they refer to goes into `definitions`."""
+    whole = cls.model_json_schema(by_alias=True)
+    definitions.update({k: v for k, v in whole.pop("$defs", {}).items() if k not in ("Window", "PrunerBase")})
+    properties = {name: value for name, value in whole["properties"].items() if name not in leave_out}
+    return properties, [name for name in whole.get("required", []) if name in properties]
+
+
+def _component(cls: type[BaseModel], name: str, definitions: Schema) -> Schema:
+    properties, required = _properties(cls, definitions, set())
+    return {
+        "type": "object",
+        "description": (cls.__doc__ or "").partition("\n")[0],
+        "properties": {"class": {"const": name}, **properties},
+        "required": ["class", *required],
+        "additionalProperties": False,
+    }
+
+
+def _policy(cls: type[Policy], definitions: Schema) -> Schema:
+    times, _ = _properties(Window, definitions, set())
+    arguments, required = _properties(cls, definitions, {"window", cls.name})
+    block: Schema = {
+        "type": "object",
+        "properties": arguments,
+        "required": [name for name in required if name in arguments],
+        "additionalProperties": False,
+    }
+    if cls.component is not None:
+        if cls.component == "pruners":
+            arguments["levels"] = {"type": "object", "description": "replaces the pruner's own levels"}
+        reference: Schema = {
+            "type": "object",
+            "properties": {"instance_name": {"type": "string"}, "args": block},
+            "required": ["instance_name"],
+            "additionalProperties": False,
+        }
+        inline = [
+            {**each, "properties": {**each["properties"], "args": block}}
+            for each in definitions.get(cls.component, {"anyOf": []})["anyOf"]
+        ]
+        block = {"anyOf": [reference, *inline]}
+    return {
+        "type": "object",
+        "description": (cls.__doc__ or "").partition("\n")[0],
+        "properties": {cls.name: block, **times},
+        "required": [cls.name],
+        "additionalProperties": False,
+    }

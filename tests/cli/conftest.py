@@ -1,0 +1,12 @@
+"""Every test here starts in a folder of its own with a tiny experiment in it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from helpers import work  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.usefixtures("work")

@@ -1,0 +1,105 @@
+"""The commands themselves: what there is, what it is called, what it costs to ask."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from helpers import compress, environment, process
+
+from compressor.cli import cli
+
+# Frozen: whoever changes the command line changes this literal with it, and the README.
+# A required argument is in capitals; an option is given with its default (None: none).
+COMMANDS: dict[str, dict[str, Any]] = {
+    "train": {
+        "-s --schedule": None,
+        "-c --config": None,
+        "--set": (),
+        "--init": None,
+        "--out": None,
+        "--data": None,
+        "--device": "auto",
+        "--seed": None,
+        "--resume": False,
+    },
+    "validate": {"SCHEDULE": None, "-c --config": None, "--set": ()},
+    "eval": {"CHECKPOINT": None, "--data": None, "--device": "auto", "--json": False},
+    "report": {"RUN": None, "--json": False},
+}
+
+
+def described(command: click.Command) -> dict[str, Any]:
+    """A command's parameters as `COMMANDS` has them: the defaults are those that click hands over."""
+    parameters = {p.name: p for p in command.params}
+    required = {"SCHEDULE": "s", "CHECKPOINT": "c", "RUN": "r"}
+    arguments = [required[p.human_readable_name] for p in command.params if isinstance(p, click.Argument)]
+    given = command.make_context(command.name, arguments).params
+    shown: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        if isinstance(parameter, click.Argument):
+            shown[parameter.human_readable_name] = None
+        else:
+            value = given[name]
+            shown[" ".join(parameter.opts)] = tuple(value) if isinstance(value, list) else value
+    return shown
+
+
+def test_the_commands_and_their_options_are_the_frozen_ones() -> None:
+    assert {name: described(command) for name, command in cli.commands.items()} == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_every_option_says_what_it_does(command: str) -> None:
+    result = compress(command, "--help")
+    assert result.code == 0
+    assert cli.commands[command].get_short_help_str()
+    for option in COMMANDS[command]:
+        assert option.split()[-1] in result.out
+    undocumented = [
+        p.opts for p in cli.commands[command].params if isinstance(p, click.Option) and not (p.help or p.show_default)
+    ]
+    assert not undocumented
+
+
+def test_help_names_every_command() -> None:
+    result = compress("--help")
+    assert result.code == 0
+    assert all(f"\n  {name} " in result.out for name in COMMANDS)
+    assert compress("-h") == result
+
+
+HEAVY = ("torch", "torchvision", "numpy", "sklearn", "pydantic", "yaml", "tqdm", "compressor.config")
+
+
+def test_asking_for_help_imports_neither_torch_nor_anything_else_that_is_heavy(work: Path) -> None:
+    ask = f"""
+import sys
+sys.argv = ["compress", "--help"]
+from compressor.cli import main
+try:
+    main()
+finally:
+    print("LOADED", [name for name in {HEAVY!r} if name in sys.modules])
+"""
+    command = [sys.executable, "-c", ask]
+    done = subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: compress" in done.stdout
+    assert done.stdout.endswith("LOADED []\n")
+
+
+def test_the_version_is_the_one_of_the_metadata(work: Path) -> None:
+    result = process("--version", cwd=work)
+    assert result == (0, f"compress, version {version('compressor')}\n", "")
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours(work: Path) -> None:
+    assert compress("train", "-c", "tiny", "--set", "epochs=1", "--out", "run").code == 0
+    binary = Path(sys.executable).with_name("compress")
+    command = ["bash", "-c", f"{binary} report run --json | true"]
+    done = subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""

@@ -1,0 +1,160 @@
+"""What several folders of tests need: the command here and as a process, a tiny experiment, equality of bits."""
+
+import contextlib
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from compressor import cli
+
+TINY = """\
+model: {name: mlp, hidden: [16], dropout: [0.2], inputs: 64}
+data: {name: digits, size: 8, batch: 64, validation: 0.1}
+optimizer: {name: sgd, lr: 0.1, momentum: 0.9, weight_decay: 1e-4}
+epochs: 4
+"""
+"""1,293 training images, 144 for validation, 360 test images; 21 steps an epoch, the last one of 13 images."""
+
+PRUNE = """\
+version: 2
+config: tiny
+pruners:
+  fine: {class: AutomatedGradualPruner, initial_sparsity: 0.25, final_sparsity: 0.75, weights: '*'}
+regularizers:
+  shrink: {class: L1Regularizer, reg_regims: {fc1.weight: 1e-4}}
+lr_schedulers:
+  steps: {class: StepLR, step_size: 2, gamma: 0.1}
+policies:
+  - {pruner: {instance_name: fine}, starting_epoch: 1, ending_epoch: 4}
+  - {regularizer: {instance_name: shrink}}
+  - {lr_scheduler: {instance_name: steps}}
+"""
+"""AGP over epochs 1, 2, 3: sparsity 0.25, 0.75 - 0.5 / 8 = 0.6875, 0.75."""
+
+
+def write_tiny(folder: Path) -> None:
+    """`tiny.yaml` and `prune.yaml`, found by bare name from `folder`."""
+    (folder / "tiny.yaml").write_text(TINY)
+    (folder / "prune.yaml").write_text(PRUNE)
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory: `tiny.yaml` and `prune.yaml`. One thread, so that processes of their own agree."""
+    monkeypatch.delenv("COMPRESS_DATA", raising=False)
+    monkeypatch.delenv("COMPRESS_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+class Result(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def compress(*arguments: object) -> Result:
+    """Run `compress ...` in this process, as the console script does."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["compress", *map(str, arguments)]
+    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main()
+            code: Any = 0
+        except SystemExit as ended:
+            code = ended.code
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def succeed(*arguments: object) -> str:
+    """Run `compress ...` in this process and give its output; a failure shows the message."""
+    result = compress(*arguments)
+    assert result.code == 0, result.err
+    return result.out
+
+
+def environment() -> dict[str, str]:
+    """What a process of its own gets: one thread, nothing of the caller's settings."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("COMPRESS_")}
+    return {**kept, "OMP_NUM_THREADS": "1"}
+
+
+def start(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+    """Start `compress ...` as a process of its own, with its output in pipes."""
+    command = [str(Path(sys.executable).with_name("compress")), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment()}
+    return subprocess.Popen(command, cwd=cwd, **{**pipes, **options})
+
+
+def process(*arguments: object, cwd: Path, **options: Any) -> Result:
+    """Run `compress ...` as a process of its own, to its end."""
+    with start(*arguments, cwd=cwd, **options) as running:
+        out, err = running.communicate(timeout=300)
+    return Result(running.returncode, out, err)
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without `seconds`, which no two runs share."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def saved(path: Path) -> dict[str, Any]:
+    """A checkpoint, read as strangers read it: weights only."""
+    checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
+    return checkpoint
+
+
+def difference(ours: Any, theirs: Any, at: str = "") -> str | None:
+    """The first place where two trees of tensors and plain values are not the same bits; None where there is none."""
+    if type(ours) is not type(theirs):
+        return f"{at}: {type(ours).__name__} and {type(theirs).__name__}"
+    if isinstance(ours, Tensor):
+        same = ours.dtype == theirs.dtype and ours.shape == theirs.shape and raw(ours) == raw(theirs)
+        return None if same else f"{at}: other bits"
+    if isinstance(ours, dict):
+        if ours.keys() != theirs.keys():
+            return f"{at}: keys {sorted(map(str, ours))} and {sorted(map(str, theirs))}"
+        pairs = [(key, ours[key], theirs[key]) for key in ours]
+    elif isinstance(ours, (list, tuple)):
+        if len(ours) != len(theirs):
+            return f"{at}: {len(ours)} and {len(theirs)} items"
+        pairs = [(index, a, b) for index, (a, b) in enumerate(zip(ours, theirs, strict=True))]
+    elif isinstance(ours, float):
+        return None if struct.pack("d", ours) == struct.pack("d", theirs) else f"{at}: {ours!r} and {theirs!r}"
+    else:
+        return None if ours == theirs else f"{at}: {ours!r} and {theirs!r}"
+    return next((found for key, a, b in pairs if (found := difference(a, b, f"{at}/{key}"))), None)
+
+
+def raw(tensor: Tensor) -> bytes:
+    """A tensor's own bytes, in which -0.0 is not 0.0 and a NaN equals itself."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def run_difference(ours: Path, theirs: Path) -> str | None:
+    """The first difference between two finished runs: state, best weights, metrics, reports."""
+    for name in ("checkpoint.pt", "best.pt"):
+        if found := difference(saved(ours / name), saved(theirs / name), name):
+            return found
+    if found := difference(metrics(ours), metrics(theirs), "metrics.jsonl"):
+        return found
+    names = ("sparsity.json", "sparsity.csv", "config.yaml", "schedule.yaml")
+    return next((name for name in names if (ours / name).read_bytes() != (theirs / name).read_bytes()), None)
