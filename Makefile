@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow fuzz lint format clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -13,6 +13,9 @@ test: $(INSTALLED)  ## the whole suite but the slow tests
 
 test-slow: $(INSTALLED)  ## the tests that take minutes each
 	$(BIN)/pytest -m slow
+
+fuzz: $(INSTALLED)  ## 10,000 mutated schedules and configurations, about five minutes
+	FUZZ=10000 $(BIN)/pytest tests/fuzz
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -17,6 +18,9 @@ import torch
 from torch import Tensor
 
 from compressor import cli
+from compressor.training.observers import Terminal
+
+torch.set_num_threads(1)  # as `environment` has it: sums in another order are other bits
 
 TINY = """\
 model: {name: mlp, hidden: [16], dropout: [0.2], inputs: 64}
@@ -49,17 +53,14 @@ def write_tiny(folder: Path) -> None:
     (folder / "prune.yaml").write_text(PRUNE)
 
 
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory: `tiny.yaml` and `prune.yaml`. One thread, so that processes of their own agree."""
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of every test: `tiny.yaml` and `prune.yaml`."""
     monkeypatch.delenv("COMPRESS_DATA", raising=False)
     monkeypatch.delenv("COMPRESS_DEBUG", raising=False)
     monkeypatch.chdir(tmp_path)
     write_tiny(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path
-    torch.set_num_threads(threads)
+    return tmp_path
 
 
 class Result(NamedTuple):
@@ -158,3 +159,25 @@ def run_difference(ours: Path, theirs: Path) -> str | None:
         return found
     names = ("sparsity.json", "sparsity.csv", "config.yaml", "schedule.yaml")
     return next((name for name in names if (ours / name).read_bytes() != (theirs / name).read_bytes()), None)
+
+
+@contextlib.contextmanager
+def signal_after(number: int, epoch: int, step: int) -> Iterator[None]:
+    """Send this process a signal once that step of that epoch is taken (both count from 0)."""
+    plain = Terminal.on_step
+
+    def on_step(self: Terminal, at_epoch: int, at_step: int, loss: Tensor) -> None:
+        plain(self, at_epoch, at_step, loss)
+        if (at_epoch, at_step) == (epoch, step):
+            os.kill(os.getpid(), number)
+
+    with mock.patch.object(Terminal, "on_step", on_step):
+        yield
+
+
+def interrupted(*arguments: object, epoch: int = 2, step: int = 9, number: int = signal.SIGTERM) -> Result:
+    """Run `compress train ...` in this process until a signal stops it there."""
+    with signal_after(number, epoch, step):
+        result = compress("train", *arguments)
+    assert result.code == 128 + number, result.err
+    return result

@@ -13,7 +13,7 @@ from helpers import compress, environment, process
 from compressor.cli import cli
 
 # Frozen: whoever changes the command line changes this literal with it, and the README.
-# A required argument is in capitals; an option is given with its default (None: none).
+# An argument is in capitals, one that may be left out in brackets; an option has its default (None: none).
 COMMANDS: dict[str, dict[str, Any]] = {
     "train": {
         "-s --schedule": None,
@@ -34,17 +34,18 @@ COMMANDS: dict[str, dict[str, Any]] = {
 
 def described(command: click.Command) -> dict[str, Any]:
     """A command's parameters as `COMMANDS` has them: the defaults are those that click hands over."""
-    parameters = {p.name: p for p in command.params}
-    required = {"SCHEDULE": "s", "CHECKPOINT": "c", "RUN": "r"}
-    arguments = [required[p.human_readable_name] for p in command.params if isinstance(p, click.Argument)]
-    given = command.make_context(command.name, arguments).params
+    arguments = [p for p in command.params if isinstance(p, click.Argument) and p.required]
+    fitting = [p.type.choices[0] if isinstance(p.type, click.Choice) else "x" for p in arguments]
+    given = command.make_context(command.name, fitting).params
     shown: dict[str, Any] = {}
-    for name, parameter in parameters.items():
-        if isinstance(parameter, click.Argument):
+    for parameter in command.params:
+        value = given[parameter.name]
+        if isinstance(parameter, click.Option):
+            shown[" ".join(parameter.opts)] = tuple(value) if isinstance(value, list) else value
+        elif parameter.required:
             shown[parameter.human_readable_name] = None
         else:
-            value = given[name]
-            shown[" ".join(parameter.opts)] = tuple(value) if isinstance(value, list) else value
+            shown[f"[{parameter.human_readable_name.strip('[]')}]"] = value
     return shown
 
 

@@ -3,10 +3,6 @@
 import sys
 from pathlib import Path
 
-import pytest
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from helpers import work  # noqa: F401 - a fixture
-
-pytestmark = pytest.mark.usefixtures("work")
+from helpers import work  # noqa: E402, F401
