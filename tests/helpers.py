@@ -111,10 +111,10 @@ def process(*arguments: object, cwd: Path, **options: Any) -> Result:
     return Result(running.returncode, out, err)
 
 
-def metrics(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without `seconds`, which no two runs share."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+def metrics(folder: Path, *, timed: bool = False) -> list[dict[str, Any]]:
+    """metrics.jsonl; without `seconds`, which no two runs share, unless they are asked for."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if timed or key != "seconds"} for line in lines]
 
 
 def saved(path: Path) -> dict[str, Any]:

@@ -8,9 +8,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
-import torch
 from pydantic import Field, create_model, model_validator
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr
 
 from compressor.component import Component
@@ -41,7 +40,7 @@ class PureScheduler(LRScheduler):
             if any(number < 0 for number in _numbers(value)):
                 raise ValueError(f"{field} should be 0 or more, got {value}")
         try:
-            simulation = Simulation(self, SGD([torch.zeros(1)], lr=1.0, momentum=0.9))
+            simulation = Simulation(self, StandIn([{"lr": 1.0, "momentum": 0.9}]))
             simulation.at(2)
         except CompressError as error:
             raise ValueError(str(error)) from None
@@ -56,6 +55,17 @@ def _numbers(value: Any) -> Iterable[float]:
     return [value] if isinstance(value, (int, float)) else []
 
 
+class StandIn(Optimizer):
+    """Parameter groups without parameters, for schedules to act on; torch's own optimizers take a second to import."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.param_groups = [{**group, "params": []} for group in groups]
+        self.defaults = dict(groups[0])
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Nothing to optimize."""
+
+
 class Simulation:
     """Steps a schedule over a stand-in for the optimizer, so that its value at any time is known without any state."""
 
@@ -68,12 +78,10 @@ class Simulation:
             }
             for group in optimizer.param_groups
         ]
-        self._class = type(optimizer)
         self._restart()
 
     def _restart(self) -> None:
-        groups = [{**group, "params": [torch.zeros(1)]} for group in self._groups]
-        self._optimizer = self._class(groups, lr=1.0)  # type: ignore[call-arg]
+        self._optimizer = StandIn(self._groups)
         self._torch = self._scheduler.build(self._optimizer)
         self._time = 0
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.pruners.pruner import PrunerBase
+from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.masks import Mode
 from compressor.sparsity.topk import pruned_count
 
@@ -111,7 +112,7 @@ class PruningPolicy(Policy, name="pruner"):
         for goal in self.pruner.goals(memory["targets"], self.window, self.window.last):
             weights = [ctx.parameters[name] for name in goal.names]
             total = sum(weight.numel() for weight in weights)
-            zeros = total - sum(int(weight.detach().count_nonzero()) for weight in weights)
+            zeros = total - sum(count_nonzero(weight) for weight in weights)
             if zeros < pruned_count(goal.sparsity, total):
                 names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights together"
                 lines.append(

@@ -47,9 +47,9 @@ class LevelPruner(PrunerBase):
 def _keep_largest(weights: Weights, goal: Goal) -> dict[str, Tensor]:
     if len(goal.names) == 1:
         score = weights[goal.names[0]].detach().abs()
-        return {goal.names[0]: ~smallest(score, pruned_count(goal.sparsity, score.numel()))}
+        return {goal.names[0]: smallest(score, pruned_count(goal.sparsity, score.numel())).logical_not_()}
     score = torch.cat([weights[name].detach().abs().flatten() for name in goal.names])
-    keep = ~smallest(score, pruned_count(goal.sparsity, score.numel()))
+    keep = smallest(score, pruned_count(goal.sparsity, score.numel())).logical_not_()
     parts = torch.split(keep, [weights[name].numel() for name in goal.names])
     return {name: part.view(weights[name].shape) for name, part in zip(goal.names, parts, strict=True)}
 

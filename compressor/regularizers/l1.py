@@ -48,8 +48,7 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
         for name, strength in targets["reg_regims"].items():
             weight = weights[name].detach()
             if self.proximal:
-                bound = rate(weights[name]) * strength
-                weight.sub_(weight.clamp(-bound, bound))
+                torch._C._nn.softshrink(weight, rate(weights[name]) * strength, out=weight)  # type: ignore[call-arg]
             if thresholds:
                 limit = strength if self.threshold is None else self.threshold
                 weight.masked_fill_(weight.abs() <= limit, 0.0)

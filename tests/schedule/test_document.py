@@ -328,7 +328,9 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(parsed: Parsed) 
     assert str(document.place(("b", "c"))) == "s.yaml:3:6"
 
 
-def test_whatever_the_text_is_the_answer_is_data_or_faults(parsed: Parsed, faults_of: Callable[[str], list[str]]) -> None:
+def test_whatever_the_text_is_the_answer_is_data_or_faults(
+    parsed: Parsed, faults_of: Callable[[str], list[str]]
+) -> None:
     good = """\
 version: 2
 config: x
@@ -341,7 +343,26 @@ policies:
 """
     assert faults_of(good) == []
     draw = random.Random(0)
-    pieces = ["{", "}", "[", "]", ":", ": ", "- ", "\n", "\t", "&f ", "*f", "<<: *f", "!!int ", "!x ", "'", '"', "|", ">"]
+    pieces = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ": ",
+        "- ",
+        "\n",
+        "\t",
+        "&f ",
+        "*f",
+        "<<: *f",
+        "!!int ",
+        "!x ",
+        "'",
+        '"',
+        "|",
+        ">",
+    ]
     pieces += ["null", "on", "1e-4", "-1", "0x1f", "~", "#", "?", "%", "@", "\x00", "é", "class", "version: 1", ", "]
     broken = 0
     for _ in range(250):

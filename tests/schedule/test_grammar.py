@@ -104,9 +104,7 @@ def test_version_2_names_a_configuration_and_may_have_gates(faults_of: Read, sch
 
 
 def test_what_version_2_brought_is_a_fault_in_version_1(faults_of: Read) -> None:
-    check(
-        faults_of("config: x\ngates: {}\n" + GOOD), ("1:1", "'config' | version: 2"), ("2:1", "'gates' | version: 2")
-    )
+    check(faults_of("config: x\ngates: {}\n" + GOOD), ("1:1", "'config' | version: 2"), ("2:1", "'gates' | version: 2"))
     check(
         faults_of(GOOD.replace("version: 1", "config: x")),
         ("1:1", "'config' | version: 2"),
@@ -271,7 +269,9 @@ def test_row_a_class_outside_the_closed_registry_is_an_error_with_the_nearest_on
 
 
 def test_row_a_class_in_the_wrong_section_is_an_error_that_names_the_right_one(faults_of: Read) -> None:
-    check(faults_of(GOOD.replace("class: L1Regularizer", "class: StepLR")), ("9:15", "'regularizers' | 'lr_schedulers'"))
+    check(
+        faults_of(GOOD.replace("class: L1Regularizer", "class: StepLR")), ("9:15", "'regularizers' | 'lr_schedulers'")
+    )
     check(
         faults_of(GOOD.replace("class: StepLR", "class: AutomatedGradualPruner")),
         ("11:15", "AutomatedGradualPruner | 'lr_schedulers' | 'pruners'"),
@@ -394,7 +394,9 @@ def test_a_step_window_that_the_run_may_reach_is_no_warning(schedule_of: Parse) 
 
 
 def test_a_component_that_no_policy_uses_is_a_warning_at_its_name(schedule_of: Parse) -> None:
-    schedule = schedule_of(GOOD.replace("regularizers:", "regularizers:\n  two: {class: L1Regularizer, reg_regims: {a: 1}}"))
+    schedule = schedule_of(
+        GOOD.replace("regularizers:", "regularizers:\n  two: {class: L1Regularizer, reg_regims: {a: 1}}")
+    )
     assert len(schedule.notes) == 1
     assert schedule.notes[0].startswith("s.yaml:9:3: warning: ")
     assert "'two'" in schedule.notes[0]

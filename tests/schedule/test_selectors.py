@@ -192,10 +192,7 @@ def test_every_item_of_a_list_that_matches_nothing_is_a_fault_at_the_item(bound:
 
 
 def test_an_empty_list_is_a_fault_at_the_list(schedule_of: Parse, faults_of: Callable[[str], list[str]]) -> None:
-    text = (
-        "version: 1\npolicies:\n"
-        "  - pruner: {class: AutomatedGradualPruner, final_sparsity: 0.5, weights: []}\n"
-    )
+    text = "version: 1\npolicies:\n  - pruner: {class: AutomatedGradualPruner, final_sparsity: 0.5, weights: []}\n"
     lines = faults_of(text)
     if not lines:
         faults = Faults()

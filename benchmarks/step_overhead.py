@@ -1,0 +1,148 @@
+"""What a training step costs under each policy, as a ratio to a bare PyTorch loop.
+
+    python -m benchmarks.step_overhead [--blocks 7] [--steps 2]
+
+torchvision's resnet18 at 64 pixels, batch 32, SGD with momentum, one thread. Every variant trains its own copy of the same
+network on the same batch; the variants take turns within a block, in an order that rotates. Time is the process's CPU
+time, a ratio is taken within a block, and the median over the blocks is printed. `dense again` is the bare loop a second
+time: its distance from 1 is the noise.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torchvision
+from torch import nn
+
+from compressor.config import Config
+from compressor.experiment.specification import Specification
+from compressor.policies.policy import Context
+from compressor.policies.scheduler import Scheduler
+from compressor.schedule.document import parse
+from compressor.schedule.faults import Faults
+from compressor.schedule.grammar import read
+from compressor.sparsity.masks import Masks
+from compressor.training import optimizers
+from compressor.training.trainer import Batches, Trainer
+
+BUDGETS = {
+    "no policy": 1.00,
+    "element mask in force": 1.01,
+    "AGP, masks every mini-batch": 1.10,
+    "L1 subgradient, conv + fc": 1.03,
+    "L1 proximal, conv + fc": 1.01,
+}
+
+SCHEDULES = {
+    "no policy": "{version: 2, policies: [{pruner: {class: Pruner, weights: '*', rate: {sparsity: 0.8}}, epochs: [9]}]}",
+    "element mask in force": "{version: 2, policies: [{pruner: {class: Pruner, weights: '*', rate: {sparsity: 0.8}},"
+    " epochs: [0]}]}",
+    "AGP, masks every mini-batch": "{version: 2, policies: [{pruner: {class: AutomatedGradualPruner, weights: '*',"
+    " initial_sparsity: 0.5, final_sparsity: 0.8, args: {mini_batch_pruning_frequency: 1}}, ending_epoch: 10}]}",
+    "L1 subgradient, conv + fc": "{version: 2, policies: [{regularizer: {class: L1Regularizer,"
+    " reg_regims: {'*': 1e-5}}}]}",
+    "L1 proximal, conv + fc": "{version: 2, policies: [{regularizer: {class: L1Regularizer, proximal: true,"
+    " reg_regims: {'*': 1e-5}}}]}",
+    "double copies (Distiller's splicing), masks every mini-batch": "{version: 2, policies: [{pruner:"
+    " {class: SplicingPruner, sensitivities: {'*': 0.5}, low_thresh_mult: 0.9, hi_thresh_mult: 1.1,"
+    " args: {use_double_copies: true, mini_batch_pruning_frequency: 1}}, ending_epoch: 10}]}",
+}
+
+CONFIG = {
+    "model": {"name": "resnet18"},
+    "data": {"name": "digits", "batch": 32},
+    "optimizer": {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4},
+    "epochs": 10,
+}
+
+Step = Callable[[], None]
+
+
+class _NoFeed:
+    steps_per_epoch = 1000
+
+    def train(self, epoch: int, first_step: int) -> Batches:
+        return iter(())
+
+    validation = test = train
+
+
+def bare(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Step:
+    """The loop everybody writes, with the loss and hits that everybody counts."""
+    optimizer = optimizers.build(network, Config.model_validate(CONFIG).optimizer)
+    criterion = nn.CrossEntropyLoss()
+
+    def step() -> None:
+        logits = network(images)
+        loss = criterion(logits, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        logits.argmax(1).eq(labels).sum().item()
+
+    return step
+
+
+def ours(text: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Step:
+    """A trainer's step under the schedule `text`."""
+    faults = Faults()
+    schedule = read(parse("benchmark", text, faults), faults)
+    faults.raise_any()
+    spec = Specification(schedule, Config.model_validate(CONFIG), "benchmark", "benchmark")
+    policies = schedule.bind(network, spec.config.epochs, faults)
+    faults.raise_any()
+    parameters = dict(network.named_parameters())
+    optimizer = optimizers.build(network, spec.config.optimizer)
+    ctx = Context(network, parameters, optimizer, Masks(parameters), 10, 1000, print)
+    scheduler = Scheduler(policies, ctx)
+    cpu = torch.device("cpu")
+    trainer = Trainer(scheduler, _NoFeed(), spec.config, cpu, [], lambda kind: None, lambda: None)
+    network.train()
+    scheduler.on_epoch_begin()
+
+    def step() -> None:
+        trainer._minibatch(images, labels)
+        ctx.step += 1
+
+    return step
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--blocks", type=int, default=7)
+    arguments.add_argument("--steps", type=int, default=2)
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    images, labels = torch.randn(32, 3, 64, 64), torch.randint(0, 1000, (32,))
+    network = torchvision.models.resnet18(weights=None).train()
+    variants: dict[str, Step] = {
+        "dense": bare(copy.deepcopy(network), images, labels),
+        "dense again": bare(copy.deepcopy(network), images, labels),
+        **{name: ours(text, copy.deepcopy(network), images, labels) for name, text in SCHEDULES.items()},
+    }
+    for step in variants.values():
+        step()
+    names = list(variants)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    for block in range(given.blocks):
+        turn = block % len(names)
+        for name in names[turn:] + names[:turn]:
+            began = time.process_time()
+            for _ in range(given.steps):
+                variants[name]()
+            taken[name].append((time.process_time() - began) / given.steps)
+    print(f"{'':60} {'ratio':>6} {'budget':>6}   ms a step ({given.blocks} blocks of {given.steps} steps)")
+    for name in names:
+        ratios = [own / dense for own, dense in zip(taken[name], taken["dense"], strict=True)]
+        budget = f"{BUDGETS[name]:6.2f}" if name in BUDGETS else " " * 6
+        print(f"{name:60} {statistics.median(ratios):6.3f} {budget}   {1000 * statistics.median(taken[name]):.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""A tiny network on random images under any schedule, trained in this process, saved at every step."""
+
+import io
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import helpers
+import torch
+import yaml
+from torch import Tensor, nn
+
+from compressor.component import Component
+from compressor.config import Config
+from compressor.experiment import building
+from compressor.experiment.specification import Specification
+from compressor.policies.policy import Policy
+from compressor.schedule import grammar
+from compressor.schedule.document import parse
+from compressor.schedule.faults import Faults
+from compressor.schedule.registry import components
+from compressor.training import rng
+from compressor.training.observers import Observer
+from compressor.training.trainer import Trainer
+
+STEPS, EPOCHS, BATCH = 5, 6, 8
+FIRST, END = 1, 4
+"""The window that every example is given: epochs 1, 2 and 3 of six, or the steps of those epochs."""
+
+SECTIONS = ("pruners", "regularizers", "lr_schedulers", "gates", "extensions", "quantizers")
+
+Moment = tuple[int, int]
+"""Finished epochs, and steps taken in the current one."""
+
+Snapshot = dict[str, Any]
+
+
+def all_components() -> dict[str, type[Component]]:
+    """Every component there is, by section and name; of the policies those that are their own component."""
+    found = {f"{section}.{name}": cls for section in SECTIONS for name, cls in components(section).items()}
+    for name, cls in components("policies").items():
+        assert issubclass(cls, Policy)
+        if cls.component is None:
+            found[f"policies.{name}"] = cls
+    return found
+
+
+def network() -> nn.Sequential:
+    """The names that examples select: conv1, conv2, fc1, fc2; for 1x12x12 images of 5 classes."""
+    layers = [
+        *[("conv1", nn.Conv2d(1, 4, 3)), ("bn1", nn.BatchNorm2d(4)), ("relu1", nn.ReLU()), ("pool1", nn.MaxPool2d(2))],
+        *[("conv2", nn.Conv2d(4, 6, 3)), ("relu2", nn.ReLU()), ("flatten", nn.Flatten())],
+        *[("fc1", nn.Linear(54, 10)), ("relu3", nn.ReLU()), ("drop", nn.Dropout(0.2)), ("fc2", nn.Linear(10, 5))],
+    ]
+    return nn.Sequential(OrderedDict(layers))
+
+
+class Feed:
+    """Random images with random labels: an epoch's batches are a function of the epoch alone."""
+
+    steps_per_epoch = STEPS
+
+    def train(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """STEPS batches."""
+        yield from self._batches(epoch, STEPS)[first_step:]
+
+    def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Two batches."""
+        yield from self._batches(1000, 2)
+
+    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Two other ones."""
+        yield from self._batches(2000, 2)
+
+    def _batches(self, seed: int, count: int) -> list[tuple[Tensor, Tensor]]:
+        draws = torch.Generator().manual_seed(seed)
+        images = torch.randn(count, BATCH, 1, 12, 12, generator=draws)
+        return list(zip(images, torch.randint(0, 5, (count, BATCH), generator=draws), strict=True))
+
+
+class Records(Observer):
+    """The lines of metrics.jsonl, without the time they took."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        self.lines.append({key: value for key, value in record.items() if key != "seconds"})
+
+
+SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
+ADAM = {"name": "adam", "lr": 0.01, "weight_decay": 0.01}
+
+
+class Rig:
+    """One run. `snapshots` has what would be on disk after every step and every epoch, as bytes."""
+
+    def __init__(self, schedule: str, *, epochs: int = EPOCHS, seed: int = 0, **config: Any) -> None:
+        self.config = Config.model_validate(
+            {
+                "model": {"name": "rig"},
+                "data": {"name": "rig"},
+                "optimizer": SGD,
+                "epochs": epochs,
+                "checkpoint": {"every_minutes": 1e-12},
+                **config,
+            }
+        )
+        rng.seed_all(seed)
+        self.model = network()
+        spec = Specification(read(schedule), self.config, "schedule", "config")
+        scheduler = building.scheduler(spec, self.model, Feed(), say=lambda text: None)  # type: ignore[arg-type]
+        self.records = Records()
+        self.snapshots: dict[Moment, bytes] = {}
+        self.trainer = Trainer(
+            scheduler,
+            Feed(),
+            self.config,
+            torch.device("cpu"),
+            [self.records],
+            save=self._save,
+            stop_signal=lambda: None,
+        )
+        self.masks = scheduler.ctx.masks
+        self.fresh = self._written()
+        rng.seed_all(seed)
+
+    def _save(self, kind: str) -> None:
+        if kind == "checkpoint":
+            moment = self.trainer.progress.epoch, self.trainer.progress.step
+            self.snapshots[moment] = self._written()
+            self.look(moment)
+
+    def look(self, moment: Moment) -> None:
+        """Called after every step and every epoch."""
+
+    def _written(self) -> bytes:
+        with self.trainer.evaluation_weights() as live:
+            model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        file = io.BytesIO()
+        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": live}}, file)
+        return file.getvalue()
+
+    def at(self, moment: Moment) -> Snapshot:
+        """What was on disk then."""
+        return reread(self.snapshots[moment])
+
+    def run(self) -> Snapshot:
+        """Train to the end and give what is on disk then."""
+        self.trainer.run()
+        return self.at((self.config.epochs, 0))
+
+
+def reread(written: bytes) -> Snapshot:
+    """A snapshot as `torch.load` gives it to strangers."""
+    snapshot: Snapshot = torch.load(io.BytesIO(written), weights_only=True)
+    return snapshot
+
+
+def resumed(schedule: str, snapshot: Snapshot, **config: Any) -> Rig:
+    """A run that was begun elsewhere with other random numbers, and then continued from `snapshot` to the end."""
+    rig = Rig(schedule, seed=99, **config)
+    building.load_weights(rig.model, snapshot, "snapshot")
+    rig.trainer.load_state_dict(snapshot["state"])
+    building.restore_live(rig.model, snapshot["state"]["live"])
+    rig.trainer.run()
+    return rig
+
+
+def difference(ours: Snapshot, theirs: Snapshot) -> str | None:
+    """The first difference between two snapshots; None where they are the same bits."""
+    return helpers.difference(ours, theirs)
+
+
+def read(text: str) -> grammar.Schedule:
+    """A schedule without a fault."""
+    faults = Faults()
+    schedule = grammar.read(parse("example.yaml", text, faults), faults)
+    faults.raise_any()
+    return schedule
+
+
+def windowed(text: str, first: int = FIRST, end: int = END) -> str:
+    """The schedule with every policy's window moved to epochs `first` up to `end`."""
+    data = parsed(text)
+    for policy in data["policies"]:
+        by_step = any(key in policy for key in ("starting_step", "ending_step", "step_frequency"))
+        for key in ("epochs", "frequency", "step_frequency"):
+            policy.pop(key, None)
+        unit, scale = ("step", STEPS) if by_step else ("epoch", 1)
+        policy.update({f"starting_{unit}": first * scale, f"ending_{unit}": end * scale})
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def merged(*texts: str) -> str:
+    """One schedule with all their components and policies, in their order; a name that is taken gets a number."""
+    whole: dict[str, Any] = {"policies": []}
+    for number, text in enumerate(texts):
+        data = parsed(text)
+        for key, block in data.items():
+            if key in SECTIONS:
+                whole.setdefault(key, {}).update({f"{name}_{number}": value for name, value in block.items()})
+            elif key != "policies":
+                whole[key] = block
+        for policy in data["policies"]:
+            for applied in policy.values():
+                if isinstance(applied, dict) and "instance_name" in applied:
+                    applied["instance_name"] += f"_{number}"
+            whole["policies"].append(policy)
+    return yaml.safe_dump(whole, sort_keys=False)
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """A schedule's data, as our own reader understands it."""
+    faults = Faults()
+    data = parse("example.yaml", text, faults).data
+    faults.raise_any()
+    assert isinstance(data, dict)
+    return data
+
+
+def zeros(model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where the weights of two and more dimensions are zero."""
+    return {name: tensor == 0 for name, tensor in model.items() if tensor.dim() > 1}

@@ -1,0 +1,305 @@
+"""What holds of every component, whichever there are: written once, run over the registry.
+
+Each contract has a negative control, which shows that its test can fail.
+"""
+
+import inspect
+from typing import Any
+
+import jsonschema
+import pytest
+import rig
+import torch
+import yaml
+from rig import EPOCHS, FIRST, STEPS, Rig, all_components, difference, merged, reread, resumed, windowed, zeros
+
+from compressor.component import Component
+from compressor.policies.policy import Policy
+
+COMPONENTS = all_components()
+PRUNERS = [key for key in COMPONENTS if key.startswith("pruners.")]
+REGULARIZERS = [key for key in COMPONENTS if key.startswith("regularizers.")]
+
+every_component = pytest.mark.parametrize("key", COMPONENTS)
+every_pruner = pytest.mark.parametrize("key", PRUNERS)
+every_regularizer = pytest.mark.parametrize("key", REGULARIZERS)
+
+KNOWN = {
+    "pruners": "SparsityLevelParameterPruner AutomatedGradualPruner",
+    "regularizers": "L1Regularizer",
+    "lr_schedulers": "StepLR MultiStepLR ConstantLR LinearLR ExponentialLR CosineAnnealingLR CyclicLR OneCycleLR"
+    " CosineAnnealingWarmRestarts PolynomialLR ReduceLROnPlateau",
+}
+
+MOMENTS = {
+    "before the window": (0, 3),
+    "at the window's begin": (1, 0),
+    "after the window's first step": (1, 1),
+    "in the window, mid-epoch": (2, 2),
+    "at the end of an epoch's steps": (2, STEPS),
+    "after the window's last step": (3, STEPS),
+    "at the window's end": (4, 0),
+    "after the window, mid-epoch": (5, 1),
+}
+in_the_window = [(epoch, step) for epoch in (1, 2, 3) for step in range(1, STEPS + 1)]
+
+
+def test_the_registry_has_at_least_the_components_that_we_know() -> None:
+    found = {f"{section}.{name}" for section, names in KNOWN.items() for name in names.split()}
+    assert found <= set(COMPONENTS)
+
+
+@every_component
+def test_a_component_says_what_it_is_and_shows_itself(key: str) -> None:
+    cls = COMPONENTS[key]
+    assert (cls.__dict__.get("__doc__") or "").strip(), "no docstring of its own"
+    assert cls.summary()
+    assert inspect.getmodule(cls) is not None
+    assert key.partition(".")[2] in cls.example
+    assert "example" in cls.__dict__, "no example of its own"
+
+
+def own(schedule: rig.grammar.Schedule, cls: type[Component]) -> Component:
+    """The component of class `cls` in a schedule."""
+    policies = [entry.policy for entry in schedule.entries]
+    applied = [p if p.component is None else getattr(p, p.name) for p in policies]
+    return next(component for component in applied if type(component) is cls)
+
+
+@every_component
+def test_the_example_of_a_component_round_trips(key: str) -> None:
+    cls = COMPONENTS[key]
+    section, _, name = key.partition(".")
+    component = own(rig.read(cls.example), cls)
+    dumped = component.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(component, Policy):
+        dumped.pop("window", None)
+        text = yaml.safe_dump({"version": 2, "policies": [{cls.name: dumped}]})
+    else:
+        kind = next(p.name for p in rig.components("policies").values() if getattr(p, "component", None) == section)
+        instance = {"again": {"class": name, **dumped}}
+        version = 2 if section == "gates" else 1
+        policy = {kind: {"instance_name": "again"}}
+        text = yaml.safe_dump({"version": version, section: instance, "policies": [policy]})
+    again = own(rig.read(text), cls)
+    assert again == component
+    assert again.model_dump(mode="json", by_alias=True, exclude_unset=True) == dumped
+    jsonschema.validate(dumped, cls.model_json_schema())
+
+
+@every_component
+def test_a_component_refuses_an_argument_that_it_does_not_have(key: str) -> None:
+    cls = COMPONENTS[key]
+    component = own(rig.read(cls.example), cls)
+    arguments = component.model_dump(by_alias=True, exclude_unset=True)
+    with pytest.raises(ValueError, match="surely_not_an_argument"):
+        cls.model_validate({**arguments, "surely_not_an_argument": 1})
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(component, next(iter(cls.model_fields)), 1)
+
+
+@every_component
+def test_the_example_of_a_component_trains_two_epochs(key: str) -> None:
+    run = Rig(COMPONENTS[key].example, epochs=2)
+    end = run.run()
+    assert len(run.records.lines) == 2
+    assert all(torch.isfinite(tensor).all() for tensor in end["model"].values())
+    begin = reread(run.fresh)
+    assert all(not torch.equal(end["model"][name], begin["model"][name]) for name in ("conv1.weight", "fc2.bias"))
+
+
+REFERENCES: dict[str, Rig] = {}
+
+
+def reference(key: str) -> Rig:
+    """The uninterrupted run of a component in its window, trained once."""
+    if key not in REFERENCES:
+        REFERENCES[key] = Rig(windowed(COMPONENTS[key].example))
+        REFERENCES[key].run()
+    return REFERENCES[key]
+
+
+@every_component
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_a_run_resumed_then_ends_in_the_same_bits(key: str, moment: tuple[int, int]) -> None:
+    whole = reference(key)
+    run = resumed(windowed(COMPONENTS[key].example), whole.at(moment))
+    assert difference(run.at((EPOCHS, 0)), whole.at((EPOCHS, 0))) is None
+    assert run.records.lines == whole.records.lines[moment[0] :]
+
+
+def spoilt(key: str, moment: tuple[int, int], entry: str) -> str | None:
+    """How the end differs where one entry of the saved state was lost and is as in a fresh run."""
+    whole = reference(key)
+    snapshot = whole.at(moment)
+    lost = reread(whole.fresh)["state"][entry]
+    if entry == "live":
+        lost = {}
+    snapshot["state"][entry] = lost
+    run = resumed(windowed(COMPONENTS[key].example), snapshot)
+    return difference(run.at((EPOCHS, 0))["model"], whole.at((EPOCHS, 0))["model"])
+
+
+@every_component
+@pytest.mark.parametrize("entry", ["optimizer", "rng"])
+def test_control_a_resumed_run_differs_where_the_state_was_lost(key: str, entry: str) -> None:
+    assert spoilt(key, (2, 2), entry) is not None
+
+
+@every_pruner
+def test_control_a_resumed_run_differs_where_the_masks_were_lost(key: str) -> None:
+    assert spoilt(key, (4, 0), "masks") is not None
+
+
+@every_component
+def test_control_a_resumed_run_differs_where_the_memory_was_lost(key: str) -> None:
+    whole = reference(key)
+    fresh = reread(whole.fresh)["state"]["policies"]
+    moments = [m for m in in_the_window if difference(whole.at(m)["state"]["policies"], fresh) is not None]
+    if not moments:
+        pytest.skip("it remembers nothing")
+    assert any(spoilt(key, moment, "policies") is not None for moment in moments)
+
+
+@every_component
+def test_outside_its_window_a_component_makes_no_zeros_and_its_zeros_stay(key: str) -> None:
+    whole = reference(key)
+    for moment in whole.snapshots:
+        model = zeros(whole.at(moment)["model"])
+        if moment <= (FIRST, 0):
+            assert not any(zero.any() for zero in model.values())
+        elif moment >= (4, 0):
+            at_the_end = zeros(whole.at((4, 0))["model"])
+            assert all(torch.equal(zero, at_the_end[name]) for name, zero in model.items())
+
+
+@every_pruner
+def test_control_a_pruner_makes_zeros_in_its_window(key: str) -> None:
+    whole = reference(key)
+    assert any(zero.any() for zero in zeros(whole.at((4, 0))["model"]).values())
+
+
+@every_component
+def test_before_its_window_a_component_changes_nothing(key: str) -> None:
+    plain = Rig(windowed(COMPONENTS["regularizers.L1Regularizer"].example, first=EPOCHS - 1, end=EPOCHS))
+    plain.run()
+    whole = reference(key)
+    assert difference(whole.at((1, 0))["model"], plain.at((1, 0))["model"]) is None
+
+
+class Watched(Rig):
+    """Looks after every step at what is masked, in the weights that count."""
+
+    def __init__(self, schedule: str, **config: Any) -> None:
+        super().__init__(schedule, **config)
+        self.masked = 0
+        self.strict = False
+
+    def look(self, moment: tuple[int, int]) -> None:
+        """Masked weights are +0.0, and the mask in force is the intersection of all contributions."""
+        with self.trainer.evaluation_weights():
+            for name, weight in self.model.named_parameters():
+                keep = self.masks.keep(name)
+                owned = [masks[name] for key in self.trainer.scheduler.memory if name in (masks := self.masks.owned(key))]
+                assert (keep is None) == (not owned)
+                if keep is None:
+                    continue
+                assert torch.equal(keep, torch.stack(owned).all(0))
+                assert is_plus_zero(weight[~keep])
+                self.masked += int((~keep).sum())
+                self.strict |= len(owned) > 1 and all(not torch.equal(keep, mask) for mask in owned[-1:])
+
+
+def is_plus_zero(values: torch.Tensor) -> bool:
+    """Whether all are 0.0, and none is -0.0."""
+    return not values.any() and not torch.signbit(values).any()
+
+
+CONFIGS = {
+    "sgd with momentum and weight decay": {},
+    "adam": {"optimizer": rig.ADAM},
+    "averaged weights": {"ema": {"decay": 0.8}},
+}
+
+
+@every_pruner
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_masked_weights_are_plus_zero_after_every_step(key: str, config: dict[str, Any]) -> None:
+    run = Watched(windowed(COMPONENTS[key].example), **config)
+    run.run()
+    assert run.masked > 0
+
+
+def test_control_a_product_with_a_mask_is_not_plus_zero() -> None:
+    assert is_plus_zero(torch.zeros(3))
+    assert not is_plus_zero(torch.tensor([-1.5]) * 0)
+    assert not is_plus_zero(torch.tensor([0.0, 1e-30]))
+
+
+FEW = """
+pruners:
+  few: {class: SparsityLevelParameterPruner, levels: {'*': 0.03}}
+policies:
+  - {pruner: {instance_name: few}, epochs: [4]}
+"""
+MANY = """
+pruners:
+  many: {class: SparsityLevelParameterPruner, levels: {'*': 0.9}}
+policies:
+  - {pruner: {instance_name: many}, epochs: [0]}
+"""
+
+
+@every_pruner
+def test_of_two_pruners_on_one_weight_the_later_one_frees_nothing(key: str) -> None:
+    # What `few` prunes in epoch 4 is zero already: its own mask is almost all true, the one in force is not.
+    text = merged(windowed(COMPONENTS[key].example), FEW)
+    run = Watched(text)
+    run.run()
+    assert run.strict
+    before, after = zeros(run.at((4, 0))["model"]), zeros(run.at((EPOCHS, 0))["model"])
+    assert all((after[name] | ~zero).all() for name, zero in before.items())
+
+
+@every_component
+def test_a_component_composes_with_a_pruner_of_all_weights(key: str) -> None:
+    text = merged(MANY, windowed(COMPONENTS[key].example))
+    run = Watched(text)
+    end = run.run()
+    assert run.masked > 0
+    first = zeros(run.at((1, 0))["model"])
+    assert int(first["fc1.weight"].sum()) == 486  # floor(0.9 * 540)
+    for moment in run.snapshots:
+        now = zeros(run.at(moment)["model"])
+        assert all((now[name] | ~zero).all() for name, zero in first.items() if moment >= (1, 0))
+    again = resumed(text, run.at((2, 2)))
+    assert difference(again.at((EPOCHS, 0)), end) is None
+
+
+@pytest.mark.parametrize("other", REGULARIZERS)
+@every_regularizer
+def test_penalties_on_one_weight_add_up(key: str, other: str) -> None:
+    def gradients(text: str) -> dict[str, torch.Tensor]:
+        run = Rig(text)
+        for parameter in run.model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        run.trainer.ctx.epoch = FIRST
+        run.trainer.scheduler.penalty_gradients()
+        return {name: p.grad.clone() for name, p in run.model.named_parameters() if p.grad is not None}
+
+    texts = [windowed(COMPONENTS[name].example) for name in (key, other)]
+    one, two, both = gradients(texts[0]), gradients(texts[1]), gradients(merged(*texts))
+    assert any(gradient.any() for gradient in one.values())
+    for name, gradient in both.items():
+        torch.testing.assert_close(gradient, one[name] + two[name])
+
+
+def test_all_components_at_once_compose_and_resume_at_every_step() -> None:
+    text = merged(*(windowed(cls.example) for cls in COMPONENTS.values()))
+    whole = Watched(text)
+    end = whole.run()
+    assert whole.masked > 0
+    assert len(whole.snapshots) == EPOCHS * (STEPS + 1)
+    for moment in whole.snapshots:
+        found = difference(resumed(text, whole.at(moment)).at((EPOCHS, 0)), end)
+        assert found is None, f"resumed at {moment}: {found}"
