@@ -2,10 +2,10 @@
 
     python -m benchmarks.step_overhead [--blocks 7] [--steps 2]
 
-torchvision's resnet18 at 64 pixels, batch 32, SGD with momentum, one thread. Every variant trains its own copy of the same
-network on the same batch; the variants take turns within a block, in an order that rotates. Time is the process's CPU
-time, a ratio is taken within a block, and the median over the blocks is printed. `dense again` is the bare loop a second
-time: its distance from 1 is the noise.
+torchvision's resnet18 at 64 pixels, batch 32, SGD with momentum, one thread. Every variant trains its own copy of the
+same network on the same batch; the variants take turns within a block, in an order that rotates. Time is the process's
+CPU time, a ratio is taken within a block, and the median over the blocks is printed. `dense again` is the bare loop a
+second time: its distance from 1 is the noise.
 """
 
 import argparse
@@ -38,7 +38,8 @@ BUDGETS = {
 }
 
 SCHEDULES = {
-    "no policy": "{version: 2, policies: [{pruner: {class: Pruner, weights: '*', rate: {sparsity: 0.8}}, epochs: [9]}]}",
+    "no policy": "{version: 2, policies: [{pruner: {class: Pruner, weights: '*', rate: {sparsity: 0.8}},"
+    " epochs: [9]}]}",
     "element mask in force": "{version: 2, policies: [{pruner: {class: Pruner, weights: '*', rate: {sparsity: 0.8}},"
     " epochs: [0]}]}",
     "AGP, masks every mini-batch": "{version: 2, policies: [{pruner: {class: AutomatedGradualPruner, weights: '*',"

@@ -128,8 +128,10 @@ def parse(source: str, text: str, faults: Faults) -> Document:
         place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source, 1, 1)
         faults.add(place, f"not YAML: {error.problem or error.context}")
         return document
-    except yaml.YAMLError as error:
-        faults.add(Place(source, 1, 1), f"not YAML: {str(error).splitlines()[0]}")
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = Place(source, before.count("\n") + 1, len(before) - before.rfind("\n"))
+        faults.add(place, f"not YAML: {str(error).splitlines()[0]}")
         return document
     except RecursionError:
         faults.add(Place(source, 1, 1), f"nested deeper than {MAX_DEPTH} levels")
@@ -159,9 +161,18 @@ class _Builder:
         self._document = document
         self._faults = faults
         self._nodes = 0
+        self._depth = 0
         self._scalars = yaml.constructor.SafeConstructor()
 
     def build(self, node: yaml.Node, path: Path_) -> Any:
+        """The plain value of a node, which stands at `path`; faults become None."""
+        self._depth += 1
+        try:
+            return self._build(node, path)
+        finally:
+            self._depth -= 1
+
+    def _build(self, node: yaml.Node, path: Path_) -> Any:
         place = self._place(node)
         self._document._values[path] = place
         self._nodes += 1
@@ -169,7 +180,7 @@ class _Builder:
             if self._nodes == MAX_NODES + 1:
                 self._faults.add(place, f"more than {MAX_NODES} values: aliases that multiply?")
             return None
-        if len(path) > MAX_DEPTH:
+        if self._depth > MAX_DEPTH:
             self._faults.add(place, f"nested deeper than {MAX_DEPTH} levels, or an alias that contains itself")
             return None
         if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
@@ -185,19 +196,11 @@ class _Builder:
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
         data: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
         own: dict[str, Place] = {}
+        merged = self._merged([pair for pair in node.value if pair[0].tag == _MERGE], path)
         for key_node, value_node in node.value:
             place = self._place(key_node)
             if key_node.tag == _MERGE:
-                for part in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
-                    if self._nodes > MAX_NODES:
-                        break
-                    value = self.build(part, path)
-                    if isinstance(value, dict):
-                        merged = {**value, **merged}
-                    else:
-                        self._faults.add(place, "'<<' should merge a mapping")
                 continue
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
                 self._faults.add(place, f"a key should be text, got {_text(key_node)}; put it in quotes if it is meant")
@@ -212,16 +215,35 @@ class _Builder:
         self._document._values[path] = self._place(node)
         return {**merged, **data}
 
+    def _merged(self, pairs: list[tuple[yaml.Node, yaml.Node]], path: Path_) -> dict[str, Any]:
+        """What `<<` brings in; of several mappings the earlier ones win, and a mapping's own keys over all of them."""
+        merged: dict[str, Any] = {}
+        for key_node, value_node in pairs:
+            parts = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+            for part in reversed(parts):
+                if self._nodes > MAX_NODES:
+                    break
+                value = self.build(part, path)
+                if isinstance(value, dict):
+                    merged = {**merged, **value}
+                else:
+                    self._faults.add(self._place(key_node), "'<<' should merge a mapping")
+        return merged
+
     def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
         kind = node.tag.rpartition(":")[2]
         text = str(node.value)
         if kind in ("str", "timestamp") or (kind in ("int", "float") and ":" in text):
             return text  # 1:30 is no number to a person
         try:
-            return getattr(self._scalars, f"construct_yaml_{kind}")(node)
-        except (ValueError, KeyError, OverflowError):
+            value = getattr(self._scalars, f"construct_yaml_{kind}")(node)
+        except (ValueError, KeyError, IndexError, OverflowError):
             self._faults.add(place, f"{text[:40]!r} is not a {kind}")
             return None
+        if isinstance(value, int) and abs(value) >= 2**63:
+            self._faults.add(place, f"{text[:40]!r} is more than 64 bits can count")
+            return None
+        return value
 
     def _place(self, node: yaml.Node) -> Place:
         return Place(self._document.source, node.start_mark.line + 1, node.start_mark.column + 1)
@@ -257,5 +279,8 @@ def describe(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print whole numbers of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -49,7 +49,7 @@ class Schedule:
             applied = entry.policy if policy.component is None else getattr(policy, policy.name)
             targets = bind(applied, self.document, entry.component_path, names, faults)
             bound.append(BoundPolicy(entry.key, policy, targets))
-            if policy.window.last >= epochs:
+            if policy.window.unit == "epoch" and policy.window.last >= epochs:
                 place = self.document.place(entry.path)
                 self.notes.append(
                     f"{place}: warning: {entry.key} fires last in epoch {policy.window.last},"
@@ -86,6 +86,11 @@ def read(document: Document, faults: Faults, *, allow_plugins: bool = False) -> 
     _plugins(document, data.get("plugins", []), faults, allow_plugins)
     _Reader(schedule, faults).policies()
     return schedule
+
+
+def _near_class(block: dict[str, Any]) -> list[str]:
+    """The keys that are `class` misspelt."""
+    return [key for key in block if "'class'" in did_you_mean(key, ["class"]) and key != "class"]
 
 
 def _plugins(document: Document, modules: Any, faults: Faults, allowed: bool) -> None:
@@ -134,12 +139,14 @@ class _Reader:
             )
             return None
         if "class" not in block:
-            near = [key for key in block if did_you_mean(key, ["class"]).startswith("did")]
+            near = _near_class(block)
             place = self._document.place((*path, *near[:1]), key=True)
-            self._faults.add(
-                place,
-                f"{name!r} needs the key 'class'" + (f": did you mean it by {near[0]!r}?" if near else ""),
+            said = (
+                f"unknown key {near[0]!r} in {name!r}: did you mean 'class'?"
+                if near
+                else f"{name!r} needs the key 'class'"
             )
+            self._faults.add(place, said)
             return None
         wanted = block["class"]
         cls = self._class(section, wanted, (*path, "class"))
@@ -171,6 +178,10 @@ class _Reader:
         place = self._document.place(("policies",))
         if not isinstance(block, list) or not block:
             got = "nothing" if "policies" not in self._data or not block else describe(block)
+            if "policies" not in self._data and any(
+                "policies" in did_you_mean(key, ["policies"]) for key in self._data
+            ):
+                return  # the misspelt key is a fault already
             self._faults.add(place, f"a schedule needs 'policies', a list of one or more; got {got}")
             return
         for index, item in enumerate(block):
@@ -188,11 +199,9 @@ class _Reader:
             return
         kinds = components("policies")
         given = [key for key in block if key in kinds]
-        if "quantizer" in block:
-            self._faults.add(
-                self._document.place((*path, "quantizer"), key=True),
-                "quantizers are known from Distiller, not available yet",
-            )
+        for later in [key for key in ("quantizer", "extension") if key in block and key not in kinds]:
+            place = self._document.place((*path, later), key=True)
+            self._faults.add(place, f"policies of kind {later!r} are known from Distiller, not available yet")
             return
         check_keys(self._document, path, block, {*kinds, *_WINDOW}, self._faults, "a policy")
         if len(given) != 1:
@@ -228,13 +237,13 @@ class _Reader:
             )
             return
         component: Component | None = None
-        if "class" in block:
+        if "class" in block or ("instance_name" not in block and _near_class(block)):
             if "instance_name" in block:
                 self._faults.add(
                     self._document.place((*path, "instance_name"), key=True),
                     "give instance_name or class, not both",
                 )
-            name, component_path = str(block["class"]), path
+            name, component_path = str(block.get("class")), path
             component = self._component(section, cls.name, block, path, also=("args", "instance_name"))
         else:
             check_keys(self._document, path, block, {"instance_name", "args"}, self._faults, repr(cls.name))

@@ -1,5 +1,6 @@
 """From a block of a document to a pydantic object; pydantic's complaints become faults with a place."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -36,15 +37,15 @@ def _report(
     what: str,
     given: Iterable[str],
 ) -> None:
-    missing = {str(e["loc"][-1]): e["loc"] for e in errors if e["type"] == "missing"}
+    missing = {e["loc"] for e in errors if e["type"] == "missing"}
     wrong: dict[Path_, list[str]] = {}
     for error in errors:
         loc = error["loc"]
         if error["type"] == "extra_forbidden":
             key = str(loc[-1])
             hint = did_you_mean(key, set(_keys(cls, loc[:-1])) - set(given))
-            for name in [name for name in missing if f"{name!r}" in hint and hint.startswith("did you mean")][:1]:
-                del missing[name]
+            meant = {(*loc[:-1], name) for name in re.findall(r"'([^']+)'", hint) if hint.startswith("did you mean")}
+            missing -= set(sorted(meant & missing, key=str)[:1])
             place = document.place(_existing(document, base, loc), key=True)
             faults.add(place, f"unknown key {key!r} in {what}: {hint}")
     for error in errors:
@@ -52,7 +53,7 @@ def _report(
             continue
         if error["type"] == "missing":
             name = str(error["loc"][-1])
-            if name in missing:
+            if error["loc"] in missing:
                 place = document.place(_existing(document, base, error["loc"][:-1]))
                 faults.add(place, f"{what} needs the key {name!r}")
             continue

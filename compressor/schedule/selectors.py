@@ -84,6 +84,8 @@ def bind(component: Component, document: Document, path: Path_, names: WeightNam
         if isinstance(value, str):
             targets[field] = _list({at: value}, document, names, faults)
         elif isinstance(value, list):
+            if not value:
+                faults.add(document.place(at), "an empty list selects no weight")
             targets[field] = _list({(*at, index): item for index, item in enumerate(value)}, document, names, faults)
         elif isinstance(value, dict):
             targets[field] = _mapping(value, at, document, names, faults)
@@ -97,8 +99,6 @@ def _list(items: Mapping[Path_, str], document: Document, names: WeightNames, fa
             found.update(dict.fromkeys(names.select(item)))
         except NameFault as fault:
             faults.add(document.place(at), str(fault))
-    if not items:
-        faults.add(document.place(()), "an empty list selects no weight")
     return list(found)
 
 
@@ -106,22 +106,23 @@ def _mapping(
     values: Mapping[str, Any], path: Path_, document: Document, names: WeightNames, faults: Faults
 ) -> dict[str, Any]:
     """The most exact key wins: name, then glob or re:, then type:, then '*'."""
-    chosen: dict[str, tuple[int, str, Any]] = {}
-    for key, value in values.items():
-        rank = _exactness(key)
+    matching: dict[str, list[str]] = {}
+    for key in values:
         try:
-            matched = names.select(key)
+            for name in names.select(key):
+                matching.setdefault(name, []).append(key)
         except NameFault as fault:
             faults.add(document.place((*path, key), key=True), str(fault))
-            continue
-        for name in matched:
-            before = chosen.get(name)
-            if before and before[0] == rank and before[2] != value:
+    chosen: dict[str, Any] = {}
+    for name, keys in matching.items():
+        most = max(map(_exactness, keys))
+        first, *others = [key for key in keys if _exactness(key) == most]
+        chosen[name] = values[first]
+        for key in others:
+            if values[key] != values[first]:
                 faults.add(
                     document.place((*path, key), key=True),
-                    f"{key!r} and {before[1]!r} both match {name!r}, with different values"
-                    f" ({describe(before[2])} and {describe(value)}): name the weight exactly",
+                    f"{key!r} and {first!r} both match {name!r}, with different values"
+                    f" ({describe(values[first])} and {describe(values[key])}): name the weight exactly",
                 )
-            if not before or rank > before[0]:
-                chosen[name] = (rank, key, value)
-    return {name: value for name, (_, _, value) in chosen.items()}
+    return chosen

@@ -115,6 +115,8 @@ class Masks:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state; raises `UserError` where it does not fit the weights."""
+        for owner in list(self._owned):
+            self.release(owner)
         for owner, masks in state["owned"].items():
             for name, bits in masks.items():
                 weight = self._parameters.get(name)
