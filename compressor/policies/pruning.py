@@ -78,6 +78,8 @@ class PruningPolicy(Policy, name="pruner"):
         masks = self.pruner.keep(ctx.parameters, memory["targets"], self.window, time, memory["pruner"])
         for name, keep in masks.items():
             ctx.masks.set(memory["owner"], name, keep, self._mode)
+        if self.discard_masks_at_minibatch_end and self.keep_mask:
+            memory["last"] = masks
         ctx.masks.apply()
 
     def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
@@ -95,7 +97,7 @@ class PruningPolicy(Policy, name="pruner"):
 
     def _end(self, ctx: Context, memory: Memory) -> None:
         """The window's last step in a mode that forgets: make the masks permanent, or drop them."""
-        masks = ctx.masks.owned(memory["owner"])
+        masks = memory.pop("last", None) or ctx.masks.owned(memory["owner"])
         ctx.masks.release(memory["owner"])
         if self.keep_mask:
             for name, keep in masks.items():

@@ -49,6 +49,7 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
             weight = weights[name].detach()
             if self.proximal:
                 torch._C._nn.softshrink(weight, rate(weights[name]) * strength, out=weight)  # type: ignore[call-arg]
+                weight.add_(0.0)  # softshrink leaves -0.0
             if thresholds:
                 limit = strength if self.threshold is None else self.threshold
                 weight.masked_fill_(weight.abs() <= limit, 0.0)

@@ -38,6 +38,8 @@ class Document:
         self.text = text
         self.data: Any = None
         self.overridden = False
+        self.broken: set[Path_] = set()
+        """Where a scalar could not be read: what stands there is a fault already."""
         self._keys: dict[Path_, Place] = {}
         self._values: dict[Path_, Place] = {}
 
@@ -188,7 +190,7 @@ class _Builder:
         if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN:
-            return self._scalar(node, place)
+            return self._scalar(node, place, path)
         self._faults.add(
             place, f"the tag {_short(node.tag)} is not allowed here: plain values, lists and mappings only"
         )
@@ -230,7 +232,7 @@ class _Builder:
                     self._faults.add(self._place(key_node), "'<<' should merge a mapping")
         return merged
 
-    def _scalar(self, node: yaml.ScalarNode, place: Place) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, place: Place, path: Path_) -> Any:
         kind = node.tag.rpartition(":")[2]
         text = str(node.value)
         if kind in ("str", "timestamp") or (kind in ("int", "float") and ":" in text):
@@ -239,9 +241,11 @@ class _Builder:
             value = getattr(self._scalars, f"construct_yaml_{kind}")(node)
         except (ValueError, KeyError, IndexError, OverflowError):
             self._faults.add(place, f"{text[:40]!r} is not a {kind}")
+            self._document.broken.add(path)
             return None
         if isinstance(value, int) and abs(value) >= 2**63:
             self._faults.add(place, f"{text[:40]!r} is more than 64 bits can count")
+            self._document.broken.add(path)
             return None
         return value
 

@@ -179,7 +179,7 @@ class _Reader:
         if not isinstance(block, list) or not block:
             got = "nothing" if "policies" not in self._data or not block else describe(block)
             if "policies" not in self._data and any(
-                "policies" in did_you_mean(key, ["policies"]) for key in self._data
+                "'policies'" in did_you_mean(key, ["policies"]) for key in self._data
             ):
                 return  # the misspelt key is a fault already
             self._faults.add(place, f"a schedule needs 'policies', a list of one or more; got {got}")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -59,6 +59,8 @@ def _report(
             continue
         wrong.setdefault(_existing(document, base, error["loc"]), []).append(_say(error))
     for path, messages in wrong.items():
+        if path in document.broken:
+            continue
         name = f"{path[-1]!r} of {what}" if len(path) > len(base) else what
         faults.add(document.place(path), f"{name}: {' or '.join(dict.fromkeys(messages))}")
 
@@ -77,10 +79,11 @@ def _keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     here: Any = cls
     for part in loc:
         field = next((f for n, f in here.model_fields.items() if part in (n, f.alias)), None)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        options = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+        if not inner:
             return []
-        here = inner
+        here = inner[0]
     return [field.alias or name for name, field in here.model_fields.items()]
 
 

@@ -42,6 +42,8 @@ def summarize(weight: Tensor, scratch: Tensor | None = None) -> WeightSummary:
     `scratch` is a buffer of at least its size and of its kind: fresh memory costs more than the arithmetic.
     """
     weight = weight.detach().contiguous()
+    if weight.dtype not in (torch.float32, torch.float64):
+        weight, scratch = weight.float(), None  # sums of half-precision numbers overflow
     count, matrix = weight.numel(), weight.dim() == 2
     if scratch is None:
         scratch = torch.empty_like(weight)

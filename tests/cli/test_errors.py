@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import Result, compress, process, saved, succeed
+from helpers import Result, compress, process, saved, succeed, write_tiny
 
 
 @pytest.fixture(scope="module")
@@ -13,10 +13,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of a network with 16 hidden units."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("trained"))
-        (Path() / "tiny.yaml").write_text(
-            "{model: {name: mlp, hidden: [16], inputs: 64}, data: {name: digits, size: 8}, optimizer: {lr: 0.1}, epochs: 1}"
-        )
-        succeed("train", "-c", "tiny", "--out", "run")
+        write_tiny(Path())
+        succeed("train", "-c", "tiny", "--set", "epochs=1", "--set", "model.dropout=null", "--out", "run")
         return (Path() / "run").absolute()
 
 
@@ -111,17 +109,19 @@ def test_bad_yaml_is_refused_with_line_and_column(work: Path, text: str, words: 
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("line", "text", "words"),
     [
-        ("model: {name: mlp}\ndata: {name: digits}\noptimzer: {lr: 0.1}\nepochs: 3\n", ["bad.yaml:3:1", "'optimizer'"]),
-        ("model: {name: mlp}\ndata: {name: digits, btch: 3}\noptimizer: {lr: 0.1}\nepochs: 3\n", ["bad.yaml:2:22", "'batch'"]),
-        ("model: {name: mlp}\ndata: {name: digits}\noptimizer: {lr: fast}\nepochs: 3\n", ["bad.yaml:3:17", "'lr'", "fast"]),
-        ("model: {name: mlp}\ndata: {name: digits}\noptimizer: {lr: 0.1}\n", ["bad.yaml", "'epochs'"]),
-        ("model: [\n", ["bad.yaml:2:1", "YAML"]),
+        (3, "optimzer: {lr: 0.1}", ["bad.yaml:3:1", "'optimizer'"]),
+        (2, "data: {name: digits, btch: 3}", ["bad.yaml:2:22", "'batch'"]),
+        (3, "optimizer: {lr: fast}", ["bad.yaml:3:17", "'lr'", "fast"]),
+        (4, "", ["bad.yaml", "'epochs'"]),
+        (4, "epochs: [", ["bad.yaml:5:1", "YAML"]),
     ],
-)  # fmt: skip
-def test_a_bad_configuration_is_refused_with_line_and_hint(work: Path, text: str, words: list[str]) -> None:
-    (work / "bad.yaml").write_text(text)
+)
+def test_a_bad_configuration_is_refused_with_line_and_hint(work: Path, line: int, text: str, words: list[str]) -> None:
+    lines = ["model: {name: mlp}", "data: {name: digits}", "optimizer: {lr: 0.1}", "epochs: 3"]
+    lines[line - 1] = text
+    (work / "bad.yaml").write_text("\n".join(lines) + "\n")
     refused(compress("train", "-c", "bad"), *words)
 
 
@@ -200,7 +200,8 @@ def test_a_checkpoint_with_a_damaged_entry_is_refused(trained: Path, work: Path,
 def test_init_of_another_architecture_names_what_does_not_fit(trained: Path) -> None:
     result = compress(*TRAIN, "--set", "model.hidden=[8]", "--init", trained / "checkpoint.pt")
     refused(result, "checkpoint.pt", "fc1.weight", "(16, 64)", "(8, 64)")
-    result = compress(*TRAIN, "--set", "model.hidden=[16, 16]", "--set", "model.dropout=null", "--init", trained / "best.pt")
+    deeper = ["--set", "model={name: mlp, hidden: [16, 16], inputs: 64}"]
+    result = compress(*TRAIN, *deeper, "--init", trained / "best.pt")
     refused(result, "best.pt", "fc3.weight")
 
 

@@ -9,7 +9,10 @@ import pytest
 from helpers import TINY, metrics, process, run_difference, saved, start
 
 # 324 steps an epoch; a checkpoint every 30 ms, several in an epoch. Dropout draws from torch's generator at every step.
-CONFIG = TINY.replace("batch: 64", "batch: 4").replace("epochs: 4", "epochs: 10") + "checkpoint: {every_minutes: 0.0005}\n"
+CONFIG = f"""\
+{TINY.replace("batch: 64", "batch: 4").replace("epochs: 4", "epochs: 10")}
+checkpoint: {{every_minutes: 0.0005}}
+"""
 SCHEDULE = """\
 version: 2
 pruners:

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import compress, difference, interrupted, metrics, process, run_difference, saved, start, succeed
 
 from compressor.experiment import folder
@@ -253,8 +252,12 @@ def test_a_checkpoint_every_second_epoch_is_resumed_from_there(work: Path, refer
 
 @pytest.mark.parametrize(
     "restores",
-    ["torch.optim.SGD.load_state_dict", "compressor.sparsity.masks.Masks.load_state_dict", "compressor.training.rng.restore"],
-)  # fmt: skip
+    [
+        "torch.optim.SGD.load_state_dict",
+        "compressor.sparsity.masks.Masks.load_state_dict",
+        "compressor.training.rng.restore",
+    ],
+)
 def test_a_run_that_does_not_restore_everything_differs(
     work: Path, reference: Path, monkeypatch: pytest.MonkeyPatch, restores: str
 ) -> None:
