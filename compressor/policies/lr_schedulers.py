@@ -18,8 +18,6 @@ from compressor.errors import CompressError
 Rates = list[dict[str, Any]]
 """For each parameter group what the schedule decides: lr, and momentum or betas where it cycles them."""
 
-_DECIDED = ("lr", "momentum", "betas")
-
 
 class LRScheduler(Component):
     """A learning rate as a function of whole numbers: epochs, or optimizer steps."""
@@ -89,15 +87,15 @@ class Simulation:
         """The rates after `time` steps of the schedule; one that has an end stays there."""
         if time < self._time:
             self._restart()
+        # OneCycleLR has an end, beyond which it extrapolates for a step and then refuses.
+        time = min(time, getattr(self._torch, "total_steps", time + 1) - 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             while self._time < time:
-                try:
-                    self._torch.step()
-                except ValueError:  # OneCycleLR refuses to go past its last step
-                    break
+                self._torch.step()
                 self._time += 1
-        rates = [{key: group[key] for key in _DECIDED if key in group} for group in self._optimizer.param_groups]
+        decided = ("lr", "momentum", "betas") if getattr(self._torch, "cycle_momentum", False) else ("lr",)
+        rates = [{key: group[key] for key in decided if key in group} for group in self._optimizer.param_groups]
         for group in rates:
             if not math.isfinite(group["lr"]) or group["lr"] < 0:
                 raise CompressError(f"{self._scheduler.name} gives the learning rate {group['lr']} at time {time}")
@@ -234,6 +232,7 @@ class ReduceLROnPlateau(LRScheduler, name="ReduceLROnPlateau"):
     example: ClassVar[str] = _EXAMPLES["ReduceLROnPlateau"]
 
     metric: typing.Literal["loss", "top1", "top5"] = "loss"
+    mode: typing.Literal["min", "max"] | None = Field(default=None, description="default: min of a loss, max of the rest")
     factor: float = Field(default=0.1, gt=0, lt=1)
     patience: int = Field(default=10, ge=0)
     threshold: float = Field(default=1e-4, ge=0)
@@ -245,7 +244,7 @@ class ReduceLROnPlateau(LRScheduler, name="ReduceLROnPlateau"):
     def build(self, optimizer: Optimizer) -> torch_lr.ReduceLROnPlateau:
         return torch_lr.ReduceLROnPlateau(
             optimizer,
-            mode="min" if self.metric == "loss" else "max",
+            mode=self.mode or ("min" if self.metric == "loss" else "max"),
             factor=self.factor,
             patience=self.patience,
             threshold=self.threshold,

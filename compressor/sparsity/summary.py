@@ -58,7 +58,7 @@ def summarize(weight: Tensor, scratch: Tensor | None = None) -> WeightSummary:
         per_pair, per_dim0, per_dim1 = _dead(pairs), _dead(pairs.sum(1)), _dead(pairs.sum(0))
     total, squares = float(weight.sum()), float(torch.linalg.vector_norm(weight)) ** 2
     variance = max(squares - total * total / max(count, 1), 0.0) / max(count - 1, 1)
-    if count > 1 and variance * count < 1e-3 * squares:  # the difference of two near-equal sums says little
+    if count > 1 and variance * count < 0.25 * squares:  # the difference of two near-equal sums says little
         variance = float(weight.double().var())
     return WeightSummary(
         shape=tuple(weight.shape),

@@ -316,7 +316,10 @@ def test_arguments_that_torch_would_refuse_are_refused_when_the_schedule_is_read
 
 def test_a_rate_that_is_no_number_is_never_set(run_of: RunOf) -> None:
     run = run_of(text("ExponentialLR, gamma: 1e100"), model(), epochs=9, lr=1.0)
-    assert rates(run, 3) == pytest.approx([1, 1e100, 1e200])
+    for epoch in range(3):
+        run.begin(epoch)
+        run.end()
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(1e300)
     run.begin(3)
     with pytest.raises(CompressError, match="ExponentialLR gives the learning rate inf"):
         run.end()  # 1e400
