@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow fuzz lint format clean
+.PHONY: demo test test-slow fuzz lint format docs clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -26,6 +26,11 @@ lint: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## the generated parts of README.md, and the schemas
+	$(BIN)/python -m compressor.cli.reference README.md
+	$(BIN)/compress schema > schedules/schema.json
+	$(BIN)/compress schema --config > configs/schema.json
 
 clean:
 	rm -rf .venv build dist

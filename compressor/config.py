@@ -12,7 +12,7 @@ class ModelConfig(Settings):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str
+    name: str = Field(description="`compress list models`, or package.module:factory")
     num_classes: int | None = Field(default=None, ge=1, description="default: the data set's")
     pretrained: bool = Field(default=False, description="torchvision's published weights")
 
@@ -25,7 +25,7 @@ class ModelConfig(Settings):
 class DataConfig(Settings):
     """A data set, how it is split and how it is fed."""
 
-    name: str
+    name: str = Field(description="`compress list datasets`, or package.module:factory")
     size: int | None = Field(
         default=None, ge=1, le=4096, description="images are resized to size x size; default: as they are"
     )
@@ -52,7 +52,7 @@ class OptimizerConfig(Settings):
     """The optimizer; a schedule's lr policies start from `lr`."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, description="the rate that a schedule's lr policies start from")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="sgd")
     nesterov: bool = Field(default=False, description="sgd")
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -86,7 +86,7 @@ class EmaConfig(Settings):
 class CheckpointConfig(Settings):
     """When the run is saved."""
 
-    every_epochs: int = Field(default=1, ge=1)
+    every_epochs: int = Field(default=1, ge=1, description="after every so many epochs")
     every_minutes: float | None = Field(default=None, gt=0, description="in mid-epoch, too")
 
 
@@ -96,13 +96,13 @@ class Config(Settings):
     model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig
-    epochs: int = Field(ge=1, le=100_000)
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    epochs: int = Field(ge=1, le=100_000, description="passes over the training images")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of weights, split, order, augmentation and dropout")
     init: str = Field(
         default="default",
         description="default: PyTorch's; xavier: Caffe's, uniform over fan-in, zero biases; else a checkpoint's path",
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
     ema: EmaConfig | None = None
     precision: Literal["float32", "bf16"] = Field(default="float32", description="bf16: autocast in forward passes")
     channels_last: bool = Field(default=False, description="convolution weights and images in NHWC order (CUDA)")

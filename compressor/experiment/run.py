@@ -170,12 +170,16 @@ class _Run:
         with trainer.evaluation_weights() as live:
             test = trainer.evaluate(self._feed.test())
             self._say(f"test, last epoch: {_accuracies(test)}")
+            if best_test := trainer.progress.best_test:
+                self._say(f"test, best epoch by test error (selected on the test set): {_accuracies(best_test)}")
             report = measure(self._network, self._dataset.shape, test)
             shortfalls = trainer.scheduler.shortfalls()
             payload = self._payload(trainer)
         replace_text(self._path / "sparsity.csv", formats.as_csv(report))
         replace_text(self._path / "sparsity.json", formats.as_json(report))
         payload["metrics"]["test"] = test
+        if best_test:
+            payload["metrics"]["best_test_selected_on_the_test_set"] = best_test
         state = {**trainer.state_dict(), "live": live}
         checkpoint.save(self._path / folder.CHECKPOINT, {**payload, "state": state, "finished": True})
         self._log.say(formats.as_table(report))

@@ -232,7 +232,7 @@ class ReduceLROnPlateau(LRScheduler, name="ReduceLROnPlateau"):
     example: ClassVar[str] = _EXAMPLES["ReduceLROnPlateau"]
 
     metric: typing.Literal["loss", "top1", "top5"] = "loss"
-    mode: typing.Literal["min", "max"] | None = Field(default=None, description="default: min of a loss, max of the rest")
+    mode: typing.Literal["min", "max"] | None = Field(default=None, description="default: min of a loss, max of others")
     factor: float = Field(default=0.1, gt=0, lt=1)
     patience: int = Field(default=10, ge=0)
     threshold: float = Field(default=1e-4, ge=0)

@@ -55,6 +55,8 @@ class Progress:
     best_epoch: int | None = None
     best_score: float = -math.inf
     validation: dict[str, float] = field(default_factory=dict)
+    best_test: dict[str, float] = field(default_factory=dict)
+    """The test figures of the epoch with the highest test top-1, where every epoch is tested: selected on the test set."""
 
 
 def evaluate(model: nn.Module, batches: Batches, device: torch.device, config: Config) -> dict[str, float]:
@@ -124,6 +126,8 @@ class Trainer:
             sparsity = overall_sparsity(ctx.model)
             if self._config.test_every_epoch:
                 tests = self.evaluate(self._feed.test())
+                if tests["top1"] > progress.best_test.get("top1", -1.0):
+                    progress.best_test = {**tests, "epoch": float(epoch)}
         ctx.validation = progress.validation
         record = self._record(epoch, sparsity, tests, time.monotonic() - begun)
         self.scheduler.on_epoch_end()

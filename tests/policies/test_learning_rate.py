@@ -263,6 +263,17 @@ def test_reduce_on_plateau_may_watch_accuracy_where_more_is_better(run_of: RunOf
     assert found == [1, 1, 0.5, 0.5, 0.25]
 
 
+def test_reduce_on_plateau_takes_torchs_mode(run_of: RunOf) -> None:
+    for mode, expected in (("min", [1, 1, 0.5, 0.25]), ("max", [1, 0.5, 0.5, 0.25])):
+        schedule = text(f"ReduceLROnPlateau, factor: 0.5, patience: 0, mode: {mode}")
+        run = run_of(schedule, model(), epochs=4, lr=1.0)
+        found = []
+        for epoch, loss in enumerate([1.0, 0.5, 2.0, 2.0]):
+            run.epoch(epoch, {"loss": loss})
+            found.append(run.optimizer.param_groups[0]["lr"])
+        assert found == expected, mode
+
+
 def test_reduce_on_plateau_watches_in_its_window_only(run_of: RunOf) -> None:
     run = run_of(text("ReduceLROnPlateau, factor: 0.5, patience: 0", "epochs: [1, 3]"), model(), epochs=5, lr=1.0)
     found = []

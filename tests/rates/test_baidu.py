@@ -1,5 +1,7 @@
 """Baidu's two slopes: Distiller's vector and a pencil."""
 
+from itertools import pairwise
+
 import pytest
 
 from compressor.rates.baidu import baidu
@@ -29,4 +31,4 @@ def test_q_0_prunes_nothing_and_a_ramp_behind_the_window_never_begins() -> None:
     window = Window(ending_epoch=4)
     assert [baidu(0.0, 1, 2, window, epoch) for epoch in range(4)] == [0, 0, 0, 0]
     late = [baidu(0.4, 100, 5, window, epoch) for epoch in range(4)]
-    assert [b - a for a, b in zip(late, late[1:], strict=False)] == pytest.approx([late[0]] * 3)
+    assert [b - a for a, b in pairwise(late)] == pytest.approx([late[0]] * 3)

@@ -92,7 +92,7 @@ def test_every_component_says_what_it_is_and_shows_a_schedule_with_itself_in_it(
 
 
 def test_distillers_class_names_are_all_known() -> None:
-    # schedule-grammar.md, section 3: 23 pruner names ("(_AGP)" counts twice), 3 regularizers, 3 extensions, 4 quantizers.
+    # schedule-grammar.md, section 3; a pruner with "(_AGP)" has two names
     assert {section: len(set(names)) for section, names in DISTILLER.items()} == {
         "pruners": 23,
         "regularizers": 3,

@@ -1,12 +1,16 @@
 """A schedule's text, and every fault in it: where (line:column, from 1) and in which words."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from torch import nn
 
 from compressor.errors import UserError
 from compressor.policies.policy import BoundPolicy
+from compressor.schedule import grammar
+from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import Schedule
 from compressor.schedule.registry import DISTILLER, SECTIONS, components
@@ -463,8 +467,6 @@ def test_a_selector_of_an_inline_component_has_its_place_too(schedule_of: Parse)
 
 def test_a_value_that_was_set_by_a_flag_is_reported_under_the_flag(schedule_of: Parse) -> None:
     schedule = schedule_of(GOOD)
-    from compressor.schedule import grammar
-
     schedule.document.set("pruners.fine.final_sparsity", 7, "--set schedule.pruners.fine.final_sparsity=7")
     faults = Faults()
     grammar.read(schedule.document, faults)
@@ -483,3 +485,59 @@ def test_row_lr_origin_absolute_is_the_default_in_version_1_and_start_in_version
 def test_faults_raise_as_one_user_error(schedule_of: Parse) -> None:
     with pytest.raises(UserError, match=r"s\.yaml:6:21: .*\ns\.yaml:11:34: "):
         schedule_of(GOOD.replace("0.8", "80").replace("step_size: 30", "step_size: 3.5"))
+
+
+PLUGIN = """\
+from typing import ClassVar
+from compressor.regularizers.regularizer import Regularizer
+
+
+class Mine(Regularizer, name="{name}"):
+    \"\"\"One of a third party.\"\"\"
+
+    strength: float
+"""
+
+
+def plugged(module: str, name: str, *, allow: bool) -> list[str]:
+    text = f"plugins: [{module}]\npolicies:\n  - regularizer: {{class: {name}, strength: 0.5}}\n"
+    faults = Faults()
+    grammar.read(parse("s.yaml", text, faults), faults, allow_plugins=allow)
+    return faults.lines
+
+
+def test_row_plugins_are_imported_when_the_command_allows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin_of_test_grammar.py").write_text(PLUGIN.format(name="OfTestGrammar"))
+    monkeypatch.syspath_prepend(tmp_path)
+    refused = plugged("plugin_of_test_grammar", "OfTestGrammar", allow=False)
+    check(refused, ("1:11", "'plugin_of_test_grammar' | --allow-plugins"), ("3:26", "no class 'OfTestGrammar'"))
+    assert "plugin_of_test_grammar" not in sys.modules
+    try:
+        assert plugged("plugin_of_test_grammar", "OfTestGrammar", allow=True) == []
+    finally:
+        components("regularizers").pop("OfTestGrammar", None)
+        sys.modules.pop("plugin_of_test_grammar", None)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("import not_there_at_all", "not_there_at_all"),
+        ("raise SystemExit(3)", "SystemExit"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_a_fault_at_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: str
+) -> None:
+    (tmp_path / "broken_plugin_of_test_grammar.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = plugged("broken_plugin_of_test_grammar", "L1Regularizer", allow=True)
+    assert lines[0].startswith("s.yaml:1:11: ")
+    assert "'broken_plugin_of_test_grammar'" in lines[0]
+    assert words in lines[0]
+
+
+def test_plugins_that_are_no_list_of_names_are_a_fault(faults_of: Read) -> None:
+    check(faults_of("plugins: mine\n" + GOOD), ("1:10", "'plugins' | list"))
+    check(faults_of("plugins: [3]\n" + GOOD), ("1:10", "'plugins' | list"))

@@ -177,7 +177,7 @@ def test_a_mask_of_another_shape_or_name_is_refused(masks: Masks) -> None:
 
 def test_a_mask_takes_one_byte_a_weight(masks: Masks) -> None:
     masks.set("a", "w", keep(FIRST))
-    [tensor] = [t for t in masks.state_dict()["owned"]["a"].values()]
+    [tensor] = masks.state_dict()["owned"]["a"].values()
     assert tensor.element_size() == 1
     assert tensor.numel() == 16
 

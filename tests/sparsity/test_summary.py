@@ -108,3 +108,23 @@ def test_the_layout_in_memory_changes_nothing_and_no_gradient_is_recorded() -> N
     assert (turned.nonzero, turned.filters, turned.kernels) == (plain.nonzero, plain.filters, plain.kernels)
     assert turned.mean == pytest.approx(plain.mean)
     assert turned.std == pytest.approx(plain.std)
+
+
+@pytest.mark.parametrize("value", [1e-45, -1e-45, 1e-30, 3e38, float("inf"), float("nan")])
+def test_a_structure_with_one_weight_however_small_or_large_is_not_empty(value: float) -> None:
+    weight = torch.zeros(3, 2, 2, 2)
+    weight[1, 1, 0, 1] = value
+    summary = summarize(weight)
+    assert summary.nonzero == 1
+    assert (summary.filters, summary.channels, summary.kernels) == tuple(map(pytest.approx, (2 / 3, 1 / 2, 5 / 6)))
+    matrix = torch.zeros(4, 3)
+    matrix[2, 0] = value
+    assert (summarize(matrix).rows, summarize(matrix).cols) == (pytest.approx(3 / 4), pytest.approx(2 / 3))
+
+
+def test_weights_that_cancel_do_not_make_a_structure_empty() -> None:
+    weight = torch.zeros(2, 2, 1, 2)
+    weight[0, 0, 0] = torch.tensor([1.0, -1.0])
+    weight[0, 1, 0] = torch.tensor([-2.0, 2.0])
+    summary = summarize(weight)
+    assert (summary.filters, summary.channels, summary.kernels) == (0.5, 0, 0.5)

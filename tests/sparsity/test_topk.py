@@ -143,3 +143,28 @@ def test_scores_with_a_gradient_are_ranked_and_left_as_they_are() -> None:
 
 def test_an_empty_tensor_has_nothing_to_choose() -> None:
     assert smallest(torch.zeros(0, 3), 0).shape == (0, 3)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_exactly_k_among_magnitudes_most_of_which_are_zero_already(share: float, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+    score = torch.randint(1, 50, (5000,), generator=generator).to(dtype)
+    score[torch.rand(5000, generator=generator) < share] = 0.0
+    score[::7] *= -1.0
+    score.abs_()
+    score[3] = -0.0
+    zeros = int((score == 0).sum())
+    for count in (1, zeros - 1, zeros, zeros + 1, (zeros + 5000) // 2, 4999):
+        chosen = smallest(score, count)
+        assert np.array_equal(chosen.numpy(), by_stable_sort(score.double().numpy(), count)), count
+
+
+def test_nan_and_infinity_stay_last_where_most_are_zero() -> None:
+    score = torch.zeros(4000)
+    score[100:110] = torch.tensor([1.0, math.inf, math.nan, 2.0, math.nan, math.inf, 3.0, 1e-45, 5.0, 4.0])
+    chosen = smallest(score, 3990 + 6)
+    assert chosen[100:110].tolist() == [True, False, False, True, False, False, True, True, True, True]
+    assert smallest(score, 3998).tolist() == (~score.isnan()).tolist()
+    with pytest.raises(CompressError, match="fewer than 3999"):
+        smallest(score, 3999)

@@ -1,0 +1,85 @@
+"""The report of a two-layer net that was worked out by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from compressor.reports.report import measure, overall_sparsity
+
+
+@pytest.fixture
+def net() -> nn.Sequential:
+    """conv 2 x 1 x 3 x 3 on 4 x 4 images, fc 3 x 8; filter 1, and six weights of fc, are zero."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    with torch.no_grad():
+        model[0].weight.fill_(0.5)
+        model[0].weight[1] = 0.0
+        model[3].weight.copy_(torch.arange(1.0, 25).view(3, 8))
+        model[3].weight[0, :5] = 0.0
+        model[3].weight[1, 0] = -0.0
+    return model
+
+
+def test_the_totals_by_hand(net: nn.Sequential) -> None:
+    totals = measure(net, (1, 4, 4)).totals
+    assert totals.weights == 18 + 24
+    assert totals.nonzero == 9 + 18
+    assert totals.sparsity == pytest.approx(15 / 42)
+    assert totals.parameters == 18 + 2 + 16 + 24 + 3
+    assert totals.macs == 2 * 2 * 2 * 9 + 24
+    assert totals.macs_nonzero == 36 + 18
+    assert (totals.top1, totals.top5) == (None, None)
+
+
+def test_the_rows_by_hand(net: nn.Sequential) -> None:
+    conv, fc = measure(net, (1, 4, 4)).tensors
+    assert (conv.name, conv.shape, conv.weights, conv.nonzero, conv.sparsity) == ("0.weight", [2, 1, 3, 3], 18, 9, 0.5)
+    assert (conv.filters, conv.channels, conv.kernels, conv.rows, conv.cols) == (0.5, 0, 0.5, None, None)
+    assert (conv.mean, conv.mean_abs) == (0.25, 0.25)
+    assert conv.std == pytest.approx((18 * 0.0625 / 17) ** 0.5)
+    assert (fc.name, fc.shape, fc.weights, fc.nonzero, fc.sparsity) == ("3.weight", [3, 8], 24, 18, 0.25)
+    assert (fc.rows, fc.cols, fc.filters, fc.channels, fc.kernels) == (0, 0, None, None, None)
+    # 6 + 7 + 8 + (10 + ... + 16) + (17 + ... + 24) = 21 + 91 + 164
+    assert fc.mean == pytest.approx(276 / 24)
+
+
+def test_measured_accuracies_are_taken_over(net: nn.Sequential) -> None:
+    totals = measure(net, (1, 4, 4), {"loss": 0.1, "top1": 91.5, "top5": 99.0}).totals
+    assert (totals.top1, totals.top5) == (91.5, 99.0)
+
+
+def test_macs_with_a_nonzero_weight_count_a_shared_weight_in_both_of_its_layers() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        model[1].weight.fill_(1.0)
+        model[1].weight[:2] = 0.0
+    model[2].weight = model[1].weight
+    totals = measure(model, (1, 2, 2)).totals
+    assert (totals.weights, totals.nonzero, totals.parameters) == (16, 8, 16)
+    assert (totals.macs, totals.macs_nonzero) == (32, 16)
+
+
+def test_a_dense_model_saves_nothing_and_an_empty_one_everything(net: nn.Sequential) -> None:
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+        net[3].weight.fill_(1.0)
+    totals = measure(net, (1, 4, 4)).totals
+    assert (totals.sparsity, totals.macs_nonzero) == (0, 96)
+    with torch.no_grad():
+        net[0].weight.zero_()
+        net[3].weight.zero_()
+    totals = measure(net, (1, 4, 4)).totals
+    assert (totals.sparsity, totals.nonzero, totals.macs, totals.macs_nonzero) == (1, 0, 96, 0)
+
+
+def test_overall_sparsity_is_that_of_the_totals(net: nn.Sequential) -> None:
+    assert overall_sparsity(net) == pytest.approx(15 / 42)
+    assert overall_sparsity(nn.BatchNorm2d(3)) == 0
+
+
+def test_measuring_changes_nothing(net: nn.Sequential) -> None:
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    assert measure(net, (1, 4, 4)) == measure(net, (1, 4, 4))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert torch.signbit(net[3].weight[1, 0])
+    assert net.training
