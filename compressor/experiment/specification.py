@@ -12,13 +12,14 @@ from compressor.errors import UserError
 from compressor.schedule import grammar, library, parsing
 from compressor.schedule.document import Document, parse, parse_value, read
 from compressor.schedule.faults import Faults
+from compressor.schedule.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Specification:
     """A schedule (None: plain dense training) and a configuration, with the names they were asked for by."""
 
-    schedule: grammar.Schedule | None
+    schedule: Schedule | None
     config: Config
     schedule_name: str
     config_name: str

@@ -56,7 +56,7 @@ class Progress:
     best_score: float = -math.inf
     validation: dict[str, float] = field(default_factory=dict)
     best_test: dict[str, float] = field(default_factory=dict)
-    """The test figures of the epoch with the highest test top-1, where every epoch is tested: selected on the test set."""
+    """Where every epoch is tested, the figures of the one with the highest test top-1: selected on the test set."""
 
 
 def evaluate(model: nn.Module, batches: Batches, device: torch.device, config: Config) -> dict[str, float]:
