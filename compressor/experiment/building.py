@@ -15,6 +15,7 @@ from compressor.experiment.specification import Specification
 from compressor.policies.policy import BoundPolicy, Context
 from compressor.policies.scheduler import Scheduler
 from compressor.schedule.faults import Faults
+from compressor.sparsity.evaluating import evaluating
 from compressor.sparsity.masks import Masks
 from compressor.training import checkpoint, optimizers
 from compressor.training.initialization import SCHEMES, initialize
@@ -98,11 +99,10 @@ def restore_live(network: nn.Module, live: dict[str, torch.Tensor]) -> None:
 @torch.no_grad()
 def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> None:
     """One image through the network, so that a shape that does not fit is said before training, in one line."""
-    training = network.training
-    network.eval()
     parameter = next(network.parameters())
     try:
-        logits = network(torch.zeros(1, *shape, device=parameter.device))
+        with evaluating(network):
+            logits = network(torch.zeros(1, *shape, device=parameter.device))
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -110,7 +110,6 @@ def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> None:
         ) from None
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         raise UserError(f"the model {name} is no classifier: one image should give a (1, classes) tensor of logits")
-    network.train(training)
 
 
 def bind(spec: Specification, network: nn.Module, faults: Faults) -> list[BoundPolicy]:

@@ -54,6 +54,11 @@ class PruningPolicy(Policy, name="pruner"):
         """Whether the masks end with the window, if they are not kept on purpose."""
         return self._mode != "weights" or self.discard_masks_at_minibatch_end
 
+    @property
+    def permanent(self) -> bool:
+        """Whether the last masks stay in force after the window."""
+        return self.keep_mask or not self._forgets
+
     def init(self, ctx: Context, memory: Memory) -> None:
         memory["pruner"] = {}
 
@@ -108,7 +113,7 @@ class PruningPolicy(Policy, name="pruner"):
         return ctx.epoch_of(self.window, self.window.last)
 
     def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:
-        if self._forgets and not self.keep_mask:
+        if not self.permanent:
             return []
         lines = []
         for goal in self.pruner.goals(memory["targets"], self.window, self.window.last):

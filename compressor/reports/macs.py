@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from compressor.sparsity.evaluating import evaluating
 from compressor.sparsity.weights import prunable
 
 
@@ -13,13 +14,15 @@ def macs(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, dict[str, 
 
     A convolution takes volume(output) * C_in / groups * kh * kw, a linear layer in * out.
     """
-    training = model.training
-    model.eval()
     parameter = next(model.parameters())
     image = torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, evaluating(model):
         model(image)
-    model.train(training)
     by_module = {path.partition(".")[2]: sum(ops.values()) // 2 for path, ops in counter.get_flop_counts().items()}
-    by_weight = {name: by_module.get(name.rpartition(".")[0], 0) for name in prunable(model)}
+    names = {id(weight): name for name, weight in prunable(model).items()}
+    by_weight = dict.fromkeys(names.values(), 0)
+    for path, module in model.named_modules():
+        name = names.get(id(getattr(module, "weight", None)))
+        if name is not None:  # a weight that several layers share works in each of them
+            by_weight[name] += by_module.get(path, 0) if path else counter.get_total_flops() // 2
     return counter.get_total_flops() // 2, by_weight

@@ -188,41 +188,48 @@ def _own_step(bound: BoundPolicy, ctx: Context, before: float, after: float) -> 
 def _predict(
     policies: Sequence[BoundPolicy], weights: Mapping[str, nn.Parameter], epochs: int, steps_per_epoch: int
 ) -> tuple[list[Predicted], int, int | None]:
-    zeros: dict[str, int | None] = dict.fromkeys(weights, 0)
-    shared_zeros = 0
+    """The zeros that there will be at least: by weight, and over all of them; None where only the values decide."""
+    rankings: dict[frozenset[str], int] = {}
+    by_value: set[str] = set()
     for bound in policies:
         policy = bound.policy
         fires = _firings(policy.window, epochs, steps_per_epoch)
-        if not isinstance(policy, PruningPolicy) or not fires:
+        if not isinstance(policy, PruningPolicy) or not fires or not policy.permanent:
             continue
         goals = policy.pruner.goals(bound.targets, policy.window, fires[-1])
         if not goals:
-            zeros.update(dict.fromkeys((n for f in bound.targets.values() for n in f if n in zeros), None))
+            by_value.update(name for names in bound.targets.values() for name in names if name in weights)
         for goal in goals:
-            names = [name for name in goal.names if name in weights]
-            if len(names) > 1:
-                shared_zeros += pruned_count(goal.sparsity, sum(weights[name].numel() for name in names))
-                zeros.update(dict.fromkeys(names, None))
-            for name in names[:1] if len(names) == 1 else []:
-                known = zeros[name]
-                if known is not None:
-                    zeros[name] = max(known, pruned_count(goal.sparsity, weights[name].numel()))
+            names = frozenset(name for name in goal.names if name in weights)
+            zeros = pruned_count(goal.sparsity, sum(weights[name].numel() for name in names))
+            rankings[names] = max(rankings.get(names, 0), zeros)
+    shared = {name for names in rankings if len(names) > 1 for name in names}
     rows = []
     for name, weight in weights.items():
-        gone, count = zeros[name], weight.numel()
+        known = name not in shared | by_value
+        zeros, count = rankings.get(frozenset([name]), 0), weight.numel()
         rows.append(
             Predicted(
                 name=name,
                 shape=list(weight.shape),
                 weights=count,
-                nonzero=None if gone is None else count - gone,
-                sparsity=None if gone is None else gone / max(count, 1),
+                nonzero=count - zeros if known else None,
+                sparsity=zeros / max(count, 1) if known else None,
             )
         )
     total = sum(weight.numel() for weight in weights.values())
-    by_threshold = any(gone is None for gone in zeros.values()) and not shared_zeros
-    nonzero = None if by_threshold else total - shared_zeros - sum(gone for gone in zeros.values() if gone is not None)
-    return rows, total, nonzero
+    return rows, total, None if by_value else total - _disjoint(rankings)
+
+
+def _disjoint(rankings: Mapping[frozenset[str], int]) -> int:
+    """Zeros of rankings that share no weight, the largest first: what overlaps may be the same zeros."""
+    taken: set[str] = set()
+    zeros = 0
+    for names, count in sorted(rankings.items(), key=lambda item: -item[1]):
+        if not names & taken:
+            taken |= names
+            zeros += count
+    return zeros
 
 
 def _shared(policies: Sequence[BoundPolicy]) -> list[str]:

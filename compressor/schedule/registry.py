@@ -52,7 +52,7 @@ def plug_in(module: str) -> None:
     """Import a third party's components; raises `UserError` where that fails, whatever the reason."""
     try:
         importlib.import_module(module.partition(":")[0])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"the plugin {module!r} cannot be imported: {type(error).__name__}: {reason}"

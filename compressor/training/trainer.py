@@ -14,6 +14,7 @@ from compressor.config import Config
 from compressor.errors import CompressError
 from compressor.policies.scheduler import Scheduler
 from compressor.reports.report import overall_sparsity
+from compressor.sparsity.evaluating import evaluating
 from compressor.training import rng
 from compressor.training.ema import Ema
 from compressor.training.meters import Meters
@@ -62,12 +63,9 @@ class Progress:
 def evaluate(model: nn.Module, batches: Batches, device: torch.device, config: Config) -> dict[str, float]:
     """Mean cross-entropy, top-1 and top-5 (percent) of `model` in eval mode; empty where there are no batches."""
     meters = Meters(device)
-    training = model.training
-    model.eval()
-    with torch.no_grad(), autocast(device, config):
+    with torch.no_grad(), evaluating(model), autocast(device, config):
         for images, labels in batches:
             meters.add(model(images).float(), labels)
-    model.train(training)
     return meters.means()
 
 

@@ -1,0 +1,186 @@
+"""Any network on given batches under any schedule and settings, trained by the real trainer and watched at each step."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressor.config import Config
+from compressor.experiment import building
+from compressor.experiment.specification import Specification
+from compressor.schedule import grammar
+from compressor.schedule.document import parse
+from compressor.schedule.faults import Faults
+from compressor.training import rng
+from compressor.training.observers import Observer
+from compressor.training.trainer import Trainer
+
+Batch = tuple[Tensor, Tensor]
+Values = dict[str, Tensor]
+Moment = tuple[int, int]
+"""Finished epochs, and steps taken in the current one."""
+
+
+class Feed:
+    """The same batches in every epoch, unless they are a function of it."""
+
+    def __init__(self, train: Sequence[Batch] | Callable[[int], Sequence[Batch]], validation: Sequence[Batch]) -> None:
+        self._train = train if callable(train) else lambda epoch: train
+        self._validation = validation
+        self.steps_per_epoch = len(self._train(0))
+
+    def train(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        """The batches of an epoch from `first_step` on."""
+        yield from self._train(epoch)[first_step:]
+
+    def validation(self) -> Iterator[Batch]:
+        """The batches for validation."""
+        yield from self._validation
+
+    def test(self) -> Iterator[Batch]:
+        """The same ones in reverse order of labels, so that their figures are others."""
+        yield from [(images.flip(0), labels) for images, labels in self._validation]
+
+
+class Watch(Observer):
+    """Copies of the weights after each step; the epochs' records without their time."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.after: list[Values] = []
+        self.lines: list[dict[str, Any]] = []
+
+    def on_step(self, epoch: int, step: int, loss: Tensor) -> None:
+        self.after.append(values(self._model))
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        self.lines.append({key: value for key, value in record.items() if key != "seconds"})
+
+
+def values(model: nn.Module) -> Values:
+    """A copy of the parameters."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+class Loop:
+    """One run of `model`. Everything that is kept is in the order of the optimizer's steps."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Sequence[Batch] | Callable[[int], Sequence[Batch]],
+        schedule: str | None = None,
+        *,
+        epochs: int = 1,
+        validation: Sequence[Batch] | None = None,
+        optimizer: dict[str, Any] | None = None,
+        seed: int = 0,
+        **config: Any,
+    ) -> None:
+        self.model = model
+        self.config = Config.model_validate(
+            {
+                "model": {"name": "none"},
+                "data": {"name": "none"},
+                "optimizer": optimizer or {"lr": 0.1},
+                "epochs": epochs,
+                "checkpoint": {"every_minutes": 1e-12},
+                **config,
+            }
+        )
+        spec = Specification(read(schedule) if schedule else None, self.config, "schedule", "config")
+        feed = Feed(train, (train(0) if callable(train) else train) if validation is None else validation)
+        scheduler = building.scheduler(spec, model, feed, say=lambda text: None)  # type: ignore[arg-type]
+        self.watch = Watch(model)
+        self.trainer = Trainer(
+            scheduler,
+            feed,
+            self.config,
+            torch.device("cpu"),
+            [self.watch],
+            save=self._save,
+            stop_signal=lambda: None,
+        )
+        self.masks = scheduler.ctx.masks
+        self.snapshots: dict[Moment, bytes] = {}
+        self.best: bytes = b""
+        self.forwards: list[Values] = []
+        """The weights of every forward pass in training mode, and in `evaluated` of those in evaluation mode."""
+        self.evaluated: list[Values] = []
+        self.rates: list[list[float]] = []
+        """The learning rate of each parameter group in every forward pass in training mode."""
+        model.register_forward_pre_hook(self._forward)
+        rng.seed_all(seed)
+
+    def _forward(self, model: nn.Module, inputs: Any) -> None:
+        if model.training:
+            self.forwards.append(values(model))
+            self.rates.append([group["lr"] for group in self.trainer.ctx.optimizer.param_groups])
+        else:
+            self.evaluated.append(values(model))
+
+    def _save(self, kind: str) -> None:
+        with self.trainer.evaluation_weights() as live:
+            model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        file = io.BytesIO()
+        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": live}}, file)
+        if kind == "best":
+            self.best = file.getvalue()
+        else:
+            self.snapshots[self.trainer.progress.epoch, self.trainer.progress.step] = file.getvalue()
+
+    def run(self) -> "Loop":
+        """Train to the end."""
+        self.trainer.run()
+        return self
+
+    @property
+    def after(self) -> list[Values]:
+        """The weights after each step, as training goes on from them."""
+        return self.watch.after
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without the seconds."""
+        return self.watch.lines
+
+    def at(self, moment: Moment) -> dict[str, Any]:
+        """The checkpoint written then."""
+        return reread(self.snapshots[moment])
+
+    def resume(self, snapshot: dict[str, Any]) -> "Loop":
+        """Go on from a checkpoint of another run to the end."""
+        building.load_weights(self.model, snapshot, "snapshot")
+        self.trainer.load_state_dict(snapshot["state"])
+        building.restore_live(self.model, snapshot["state"]["live"])
+        return self.run()
+
+
+def reread(written: bytes) -> dict[str, Any]:
+    """A checkpoint as strangers read it: weights only."""
+    snapshot: dict[str, Any] = torch.load(io.BytesIO(written), weights_only=True)
+    return snapshot
+
+
+def read(text: str) -> grammar.Schedule:
+    """A schedule without a fault."""
+    faults = Faults()
+    schedule = grammar.read(parse("s.yaml", text, faults), faults)
+    faults.raise_any()
+    return schedule
+
+
+def is_plus_zero(tensor: Tensor) -> bool:
+    """Whether all entries are 0.0, and none is -0.0."""
+    return not tensor.any() and not torch.signbit(tensor).any()
+
+
+def random_batches(sizes: Sequence[int], features: int = 3, classes: int = 3, seed: int = 0) -> list[Batch]:
+    """Random vectors and labels."""
+    draws = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(size, features, generator=draws), torch.randint(0, classes, (size,), generator=draws))
+        for size in sizes
+    ]
