@@ -22,22 +22,25 @@ def fresh(spec: Specification, out: Path | None) -> Path:
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"{out} exists and is not overwritten: --resume continues it, another --out starts afresh")
-        folder = _make(out)
+        _make(out, exist_ok=True)
+        folder = out
     else:
         number = 1
-        while (folder := RUNS / f"{spec.name}-{number}").exists():
+        while not _make(folder := RUNS / f"{spec.name}-{number}", exist_ok=False):
             number += 1
-        folder = _make(folder)
     write_files(spec, folder)
     return folder
 
 
-def _make(folder: Path) -> Path:
+def _make(folder: Path, *, exist_ok: bool) -> bool:
+    """Make a folder; False where somebody else has made it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        return False
     except OSError as error:
         raise UserError(f"{folder}: cannot be made: {error.strerror}") from None
-    return folder
+    return True
 
 
 def write_files(spec: Specification, folder: Path) -> None:
