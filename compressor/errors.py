@@ -16,10 +16,10 @@ class UserError(CompressError):
     exit_code = 2
 
 
-def did_you_mean(name: str, known: Iterable[str], *, show: int = 12) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, show: int = 12, cutoff: float = 0.6) -> str:
     """What exists, and the names nearest to `name`: the tail of every "no such thing" message."""
     known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
     if near:
         return f"did you mean {' or '.join(repr(n) for n in near)}?"
     if not known:

@@ -11,5 +11,7 @@ def agp(initial: float, final: float, window: Window, epoch: int) -> float:
     span = window.last - window.first
     if span == 0 or epoch >= window.last:
         return final
-    remaining = 1 - max(epoch - window.first, 0) / span
+    if epoch <= window.first:
+        return initial  # exactly; the sum below may be a bit less
+    remaining = 1 - (epoch - window.first) / span
     return final + (initial - final) * remaining**3

@@ -24,7 +24,8 @@ class NameFault(ValueError):
 
 
 class WeightNames:
-    """The names that selectors range over: an exact name any parameter, everything else the prunable weights.
+    """The names that selectors range over: globs, re: and '*' the prunable weights; exact names any parameter, and
+    type: the weights of modules of that class, whatever it is.
 
     Two names of one tied parameter are one weight, known by its first name.
     """
@@ -53,7 +54,8 @@ class WeightNames:
             where = did_you_mean(item, self._weights)
         else:
             found = [self._parameters[plain(item)]] if plain(item) in self._parameters else []
-            where = did_you_mean(plain(item), self._parameters)
+            inside = [name for name in self._weights if name.startswith(f"{plain(item)}.")]
+            where = did_you_mean(plain(item), inside or self._parameters, cutoff=0.3 if inside else 0.6)
         if not found:
             raise NameFault(f"{item!r} matches no weight: {where}")
         return found

@@ -1,4 +1,4 @@
-"""Any network on given batches under any schedule and settings, trained by the real trainer and watched at each step."""
+"""Any network on given batches under any schedule and settings: the real trainer, watched at each step."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence

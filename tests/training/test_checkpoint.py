@@ -1,0 +1,69 @@
+"""What is read as a checkpoint, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import difference
+
+from compressor.errors import UserError
+from compressor.training import checkpoint
+
+WHOLE: dict[str, Any] = {
+    "format": checkpoint.FORMAT,
+    "model": {"fc.weight": torch.tensor([[1.5, -0.0]])},
+    "config": {},
+    "shape": [1, 8, 8],
+    "classes": ["a", "b"],
+    "metrics": {},
+}
+
+
+def test_what_was_saved_is_loaded_in_the_same_bits(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c.pt", WHOLE)
+    assert difference(checkpoint.load(tmp_path / "c.pt"), WHOLE) is None
+    assert difference(torch.load(tmp_path / "c.pt", weights_only=True), WHOLE) is None
+
+
+def test_the_format_is_one_until_it_is_changed_with_a_migration() -> None:
+    assert checkpoint.FORMAT == 1
+
+
+@pytest.mark.parametrize("key", WHOLE)
+def test_a_file_without_one_of_the_entries_is_refused(tmp_path: Path, key: str) -> None:
+    checkpoint.save(tmp_path / "c.pt", {name: value for name, value in WHOLE.items() if name != key})
+    with pytest.raises(UserError, match=r"c\.pt: not a checkpoint"):
+        checkpoint.load(tmp_path / "c.pt")
+
+
+def test_a_checkpoint_of_another_format_is_refused_by_number(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c.pt", {**WHOLE, "format": 77})
+    with pytest.raises(UserError, match=r"77.*1"):
+        checkpoint.load(tmp_path / "c.pt")
+
+
+def test_a_checkpoint_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c.pt", WHOLE)
+    whole = (tmp_path / "c.pt").read_bytes()
+    for length in range(0, len(whole), max(len(whole) // 25, 1)):
+        (tmp_path / "torn.pt").write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"torn\.pt"):
+            checkpoint.load(tmp_path / "torn.pt")
+
+
+def test_no_code_in_a_checkpoint_is_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "was here",))
+
+    torch.save({**WHOLE, "model": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match=r"evil\.pt"):
+        checkpoint.load(tmp_path / "evil.pt")
+    assert not (tmp_path / "was here").exists()
+
+
+@pytest.mark.parametrize("name", ["nowhere.pt", "."])
+def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="no such checkpoint"):
+        checkpoint.load(tmp_path / name)
