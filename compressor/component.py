@@ -37,7 +37,8 @@ class Component(Settings):
             return
         cls.name = name
         known = REGISTRY.setdefault(cls.section, {})
-        if known.get(name, cls).__qualname__ != cls.__qualname__:
+        before = known.get(name, cls)
+        if (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(f"two components of section {cls.section!r} are called {name!r}: {known[name]} and {cls}")
         known[name] = cls
 

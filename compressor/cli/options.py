@@ -18,7 +18,7 @@ def overrides(ctx: click.Context, parameter: click.Parameter, values: tuple[str,
     pairs = []
     for value in values:
         key, equals, text = value.partition("=")
-        if not equals or not key.strip(". "):
+        if not equals or not all(part.strip() for part in key.split(".")):
             raise click.BadParameter(f"{value!r} should look like optimizer.lr=0.01 or schedule.pruners.fine.levels=…")
         pairs.append((key.strip(), text))
     return pairs

@@ -106,6 +106,8 @@ class _Run:
         if saved is not None:
             building.load_weights(self._network, saved, str(self._path / folder.CHECKPOINT))
         scheduler = building.scheduler(spec, self._network, self._feed, self._say)
+        if saved is not None and not isinstance(saved.get("state", {}).get("progress"), dict):
+            raise UserError(f"{self._path / folder.CHECKPOINT}: this checkpoint has no state to resume from")
         done = int(saved["state"]["progress"]["epoch"]) if saved else 0
         observers: list[Observer] = [self._terminal, self._log, MetricsFile(self._path / "metrics.jsonl", done)]
         trainer = Trainer(
@@ -121,10 +123,17 @@ class _Run:
         if saved is None:
             rng.seed_all(config.seed)
         else:
-            trainer.load_state_dict(saved["state"])
-            building.restore_live(self._network, saved["state"]["live"])
+            self._restore(trainer, saved["state"])
         trainer.run()
         return self._finish(trainer)
+
+    def _restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        try:
+            trainer.load_state_dict(state)
+            building.restore_live(self._network, state["live"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            path = self._path / folder.CHECKPOINT
+            raise UserError(f"{path}: a damaged checkpoint: its state cannot be restored ({error})") from error
 
     def _introduce(self, saved: checkpoint.Checkpoint | None) -> None:
         spec, dataset = self._spec, self._dataset

@@ -63,7 +63,7 @@ def open_files(
     parsed = None
     if schedule is not None:
         document = _document(schedule, "schedules", faults)
-        _override(document, [(k.removeprefix("schedule."), v) for k, v in overrides if k.startswith("schedule.")])
+        _override(document, overrides, of_schedule=True)
         parsed = grammar.read(document, faults, allow_plugins=allow_plugins)
     elif any(key.startswith("schedule.") for key, _ in overrides):
         raise UserError("--set schedule.…: there is no --schedule to set it in")
@@ -71,7 +71,7 @@ def open_files(
     if config_name is None:
         return None
     document = _document(config_name, "configs", faults)
-    _override(document, [(key, value) for key, value in overrides if not key.startswith("schedule.")])
+    _override(document, overrides, of_schedule=False)
     if document.data is None and faults:
         return None
     built = parsing.build(Config, document.data, document, (), faults, what="the configuration")
@@ -86,12 +86,13 @@ def _document(name: str, kind: str, faults: Faults) -> Document:
     return parse(str(path), read(path), faults)
 
 
-def _override(document: Document, overrides: Sequence[tuple[str, str]]) -> None:
+def _override(document: Document, overrides: Sequence[tuple[str, str]], *, of_schedule: bool) -> None:
     if document.data is None:
         return
     for key, value in overrides:
-        source = f"--set {key}={value}"
-        document.set(key, parse_value(value, source), source)
+        if key.startswith("schedule.") == of_schedule:
+            source = f"--set {key}={value}"
+            document.set(key.removeprefix("schedule."), parse_value(value, source), source)
 
 
 def specification(

@@ -32,6 +32,10 @@ class LRPolicy(Policy, name="lr_scheduler"):
             raise ValueError("ReduceLROnPlateau watches validation, once an epoch: it takes no `interval: step`")
         return self
 
+    def clock(self, ctx: Context) -> int:
+        """The schedule's own time, now."""
+        return (ctx.global_step if self.interval == "step" else ctx.epoch) - self._since(ctx)
+
     def _since(self, ctx: Context) -> int:
         """The time at which the schedule counts 0."""
         if self.origin == "absolute":
@@ -45,19 +49,18 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
         first = ctx.time(self.window) == self.window.first and (self.window.unit == "step" or ctx.step == 0)
-        now = ctx.global_step if self.interval == "step" else ctx.epoch
-        if first and now == self._since(ctx):
+        if first and self.clock(ctx) == 0:
             self._set(ctx, memory, 0)
 
     def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
         if self.interval == "step":
-            self._set(ctx, memory, ctx.global_step + 1 - self._since(ctx))
+            self._set(ctx, memory, self.clock(ctx) + 1)
 
     def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
             self._plateau(self.lr_scheduler, ctx, memory)
         elif self.interval == "epoch":
-            self._set(ctx, memory, ctx.epoch + 1 - self._since(ctx))
+            self._set(ctx, memory, self.clock(ctx) + 1)
 
     def _set(self, ctx: Context, memory: Memory, time: int) -> None:
         if not isinstance(self.lr_scheduler, PureScheduler):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, create_model, model_validator
+from pydantic import ConfigDict, Field, create_model, model_validator
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr
 
@@ -159,6 +159,12 @@ for _name in _EXAMPLES:
         _from_torch(getattr(torch_lr, _name))
 
 
+def _either_name(schema: dict[str, Any]) -> None:
+    """Editors should know both names of PolynomialLR's length."""
+    schema["properties"]["total_iters"] = schema["properties"]["T_max"]
+    schema["required"].remove("T_max")
+
+
 class PolynomialLR(PureScheduler, name="PolynomialLR"):
     """lr * (1 - t / T_max)^power, and 0 from T_max on (Distiller's name for torch's total_iters)."""
 
@@ -169,12 +175,14 @@ class PolynomialLR(PureScheduler, name="PolynomialLR"):
       - {lr_scheduler: {instance_name: lr}, starting_epoch: 0, ending_epoch: 10}
     """
 
-    T_max: int = Field(ge=1, alias="T_max")
+    model_config = ConfigDict(json_schema_extra=_either_name)
+
+    T_max: int = Field(ge=1, description="or `total_iters`, torch's name of it")
     power: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
-    def _torch_name(cls, data: Any) -> Any:
+    def _torchs_name(cls, data: Any) -> Any:
         if isinstance(data, dict) and "total_iters" in data and "T_max" not in data:
             return {("T_max" if key == "total_iters" else key): value for key, value in data.items()}
         return data

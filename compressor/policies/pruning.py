@@ -38,9 +38,14 @@ class PruningPolicy(Policy, name="pruner"):
     fold_batchnorm: bool = Field(default=False, description="rank by weights with BN folded in")
 
     @model_validator(mode="after")
-    def _landed(self) -> Self:
+    def _consistent(self) -> Self:
         if self.fold_batchnorm:
             raise ValueError("fold_batchnorm is known from Distiller, not available yet")
+        if self.window.unit == "step" and (self.mini_batch_pruning_frequency or self.skip_first_minibatch):
+            raise ValueError(
+                "a window in steps says itself at which steps masks are made:"
+                " mini_batch_pruning_frequency and skip_first_minibatch have no place in it"
+            )
         return self
 
     @property

@@ -29,6 +29,6 @@ def find(name: str, kind: str) -> Path:
         for folder in folders[1:]
         if folder.is_dir()
         for path in folder.rglob("*.yaml")
-    }
+    } | {path.stem for path in Path().glob("*.yaml")}
     looked = ", ".join(str(folder.absolute()) for folder in folders)
     raise UserError(f"no {kind.removesuffix('s')} {name!r} in {looked}: {did_you_mean(name, known)}")

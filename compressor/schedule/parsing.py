@@ -91,5 +91,5 @@ def _say(error: ErrorDetails) -> str:
     message = error["msg"]
     if error["type"] == "value_error":
         return message.removeprefix("Value error, ")
-    message = message.removeprefix("Input ").replace("should be a valid", "should be a")
+    message = message.removeprefix("Input ").replace("a valid integer", "an integer").replace("a valid ", "a ")
     return f"{message}, got {describe(error['input'])}"

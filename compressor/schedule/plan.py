@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -17,7 +18,8 @@ from compressor.sparsity.masks import Masks
 from compressor.sparsity.topk import pruned_count
 from compressor.sparsity.weights import prunable
 
-MAX_SHOWN = 10_000
+MAX_FIRINGS, MAX_VALUES = 100_000, 1_000
+"""Of longer lists an even sample is shown, with both ends."""
 
 
 class Matched(BaseModel):
@@ -87,7 +89,7 @@ def make(
         total_weights=total,
         total_nonzero=nonzero,
         total_sparsity=None if nonzero is None or not total else 1 - nonzero / total,
-        conflicts=[*_shared(policies), *jumps, *_unreached(policies, epochs, steps_per_epoch)],
+        conflicts=[*_shared(policies, epochs, steps_per_epoch), *jumps, *_unreached(policies, epochs, steps_per_epoch)],
     )
 
 
@@ -95,10 +97,17 @@ def _end(window: Window, epochs: int, steps_per_epoch: int) -> int:
     return epochs if window.unit == "epoch" else epochs * steps_per_epoch
 
 
-def _firings(window: Window, epochs: int, steps_per_epoch: int) -> list[int]:
+def _firings(window: Window, epochs: int, steps_per_epoch: int) -> Sequence[int]:
     end = min(window.end, _end(window, epochs, steps_per_epoch))
-    times = range(window.first, end, window.step) if window.epochs is None else sorted(set(window.epochs))
-    return [time for time in times if time < end][:MAX_SHOWN]
+    if window.epochs is None:
+        return range(window.first, end, window.step)
+    return [epoch for epoch in sorted(set(window.epochs)) if epoch < end]
+
+
+def _sample(times: Sequence[int], most: int) -> list[int]:
+    if len(times) <= most:
+        return list(times)
+    return [times[round(index * (len(times) - 1) / (most - 1))] for index in range(most)]
 
 
 def _policy(bound: BoundPolicy, shapes: Mapping[str, list[int]], epochs: int, steps_per_epoch: int) -> PlannedPolicy:
@@ -109,7 +118,7 @@ def _policy(bound: BoundPolicy, shapes: Mapping[str, list[int]], epochs: int, st
     sparsity: dict[int, float] = {}
     threshold: dict[int, str] = {}
     if isinstance(policy, PruningPolicy):
-        for time in fires:
+        for time in _sample(fires, MAX_VALUES):
             goals = policy.pruner.goals(bound.targets, policy.window, time)
             count = sum(_size(goal.names, shapes) for goal in goals)
             if count:
@@ -122,7 +131,7 @@ def _policy(bound: BoundPolicy, shapes: Mapping[str, list[int]], epochs: int, st
         kind=policy.name,
         component=component.name,
         unit=policy.window.unit,
-        fires=fires,
+        fires=_sample(fires, MAX_FIRINGS),
         weights=[Matched(name=name, shape=shapes[name]) for name in names],
         sparsity=sparsity,
         threshold=threshold,
@@ -149,26 +158,21 @@ def _rates(
     scheduler = Scheduler([bound for bound in learning if not _watches(bound)], ctx)
     watched = min((bound.policy.window.first for bound in learning if _watches(bound)), default=epochs)
     by_step = any(bound.policy.interval == "step" for bound in learning if isinstance(bound.policy, LRPolicy))
+    waiting = [bound for bound in learning if not _watches(bound) and bound.policy.window.first > 0]
     rates: list[float | None] = []
     jumps: list[str] = []
     for epoch in range(epochs):
         ctx.epoch = epoch
         for step in range(steps_per_epoch if by_step else 1):
             ctx.step = step
+            for bound in [bound for bound in waiting if ctx.time(bound.policy.window) == bound.policy.window.first]:
+                jumps += _jump(bound, ctx)
+                waiting.remove(bound)
             scheduler.on_minibatch_begin()
             if step == 0:
                 rates.append(None if epoch > watched else float(optimizer.param_groups[0]["lr"]))
             scheduler.on_minibatch_end()
-        before = float(optimizer.param_groups[0]["lr"])
         scheduler.on_epoch_end()
-        after = float(optimizer.param_groups[0]["lr"])
-        for bound in learning:
-            late = isinstance(bound.policy, LRPolicy) and bound.policy.origin == "absolute" and epoch > 0
-            if late and bound.policy.window.first == epoch and not _own_step(bound, ctx, before, after):
-                jumps.append(
-                    f"{bound.key} starts in epoch {epoch} and counts from epoch 0: the learning rate jumps"
-                    f" from {before:g} to {after:g}; `args: {{origin: start}}` counts from its own start"
-                )
     return rates, jumps
 
 
@@ -176,13 +180,21 @@ def _watches(bound: BoundPolicy) -> bool:
     return isinstance(bound.policy, LRPolicy) and isinstance(bound.policy.lr_scheduler, ReduceLROnPlateau)
 
 
-def _own_step(bound: BoundPolicy, ctx: Context, before: float, after: float) -> bool:
-    """Whether the rate before the policy's start is what its schedule has there: then its first step is no jump."""
+def _jump(bound: BoundPolicy, ctx: Context) -> list[str]:
+    """A line where a schedule does not begin at the rate that is in force when its window opens."""
     policy = bound.policy
-    if not isinstance(policy, LRPolicy) or not isinstance(policy.lr_scheduler, PureScheduler):
-        return True
-    own = Simulation(policy.lr_scheduler, ctx.optimizer).at(ctx.epoch)[0]["lr"]
-    return before == after or abs(own - before) <= 1e-6 * max(abs(before), 1e-12)
+    assert isinstance(policy, LRPolicy)
+    assert isinstance(policy.lr_scheduler, PureScheduler)
+    now = policy.clock(ctx)
+    simulation = Simulation(policy.lr_scheduler, ctx.optimizer)
+    before, own = float(ctx.optimizer.param_groups[0]["lr"]), float(simulation.at(now)[0]["lr"])
+    if abs(own - before) <= 1e-6 * max(abs(own), abs(before)):
+        return []
+    after = float(simulation.at(now if now == 0 else now + 1)[0]["lr"])
+    when = f"{bound.key} starts in {policy.window.unit} {policy.window.first}"
+    if policy.origin == "absolute":
+        when += " and counts from the run's beginning (`args: {origin: start}` counts from its own)"
+    return [f"{when}: the learning rate jumps from {before:g} to {after:g}"]
 
 
 def _predict(
@@ -194,8 +206,10 @@ def _predict(
     for bound in policies:
         policy = bound.policy
         fires = _firings(policy.window, epochs, steps_per_epoch)
-        if not isinstance(policy, PruningPolicy) or not fires or not policy.permanent:
+        if not isinstance(policy, PruningPolicy) or not fires:
             continue
+        if not policy.permanent and policy.window.last == fires[-1]:
+            continue  # the window ends within the run, and its masks with it
         goals = policy.pruner.goals(bound.targets, policy.window, fires[-1])
         if not goals:
             by_value.update(name for names in bound.targets.values() for name in names if name in weights)
@@ -232,7 +246,7 @@ def _disjoint(rankings: Mapping[frozenset[str], int]) -> int:
     return zeros
 
 
-def _shared(policies: Sequence[BoundPolicy]) -> list[str]:
+def _shared(policies: Sequence[BoundPolicy], epochs: int, steps_per_epoch: int) -> list[str]:
     """Weights that two pruners act on, and epochs in which two schedules set the learning rate."""
     pruners: dict[str, list[str]] = defaultdict(list)
     for bound in policies:
@@ -245,13 +259,28 @@ def _shared(policies: Sequence[BoundPolicy]) -> list[str]:
         if len(keys) > 1
     ]
     learning = [bound for bound in policies if isinstance(bound.policy, LRPolicy)]
-    for index, first in enumerate(learning):
-        for second in learning[index + 1 :]:
-            a, b = first.policy.window, second.policy.window
-            if a.unit == b.unit and a.first <= b.last and b.first <= a.last:
-                begin, end = max(a.first, b.first), min(a.last, b.last)
-                lines.append(f"{first.key} and {second.key} both set the learning rate in {a.unit}s {begin}..{end}")
+    active = {bound.key: _epochs(bound.policy.window, epochs, steps_per_epoch) for bound in learning}
+    for first, second in combinations(active, 2):
+        both = sorted(active[first] & active[second])
+        if both:
+            lines.append(f"{first} and {second} both set the learning rate in epochs {times(both)}")
     return lines
+
+
+def _epochs(window: Window, epochs: int, steps_per_epoch: int) -> set[int]:
+    """The epochs in which a window fires."""
+    if window.unit == "epoch":
+        return set(_firings(window, epochs, steps_per_epoch))
+    return {time // steps_per_epoch for time in _firings(window, epochs, steps_per_epoch)}
+
+
+def times(fires: Sequence[int]) -> str:
+    """A list of times in few words."""
+    steps = {b - a for a, b in pairwise(fires)}
+    if len(steps) == 1 and (len(fires) > 2 or steps == {1}):
+        step = steps.pop()
+        return f"{fires[0]}..{fires[-1]}" + (f" every {step}" if step > 1 else "")
+    return ", ".join(map(str, fires))
 
 
 def _unreached(policies: Sequence[BoundPolicy], epochs: int, steps_per_epoch: int) -> list[str]:

@@ -1,10 +1,9 @@
 """A plan for people."""
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import TypeVar
 
-from compressor.schedule.plan import Plan, PlannedPolicy
+from compressor.schedule.plan import Plan, PlannedPolicy, times
 
 T = TypeVar("T")
 
@@ -41,8 +40,8 @@ def _rate(rate: float | None) -> str:
 
 def _policy(policy: PlannedPolicy) -> list[str]:
     fires = policy.fires
-    times = f"{policy.unit}s {_times(fires)}" if fires else "never in this run"
-    lines = [f"{policy.key} ({policy.kind}: {policy.component}): {times}"]
+    when = f"{policy.unit}s {times(fires)}" if fires else "never in this run"
+    lines = [f"{policy.key} ({policy.kind}: {policy.component}): {when}"]
     for weight in policy.weights:
         lines.append(f"  {weight.name}  {'x'.join(map(str, weight.shape))}")
     if policy.sparsity:
@@ -50,14 +49,6 @@ def _policy(policy: PlannedPolicy) -> list[str]:
     if policy.threshold:
         lines.append("  threshold: " + ", ".join(f"{time}: {said}" for time, said in _few(policy.threshold)))
     return lines
-
-
-def _times(fires: list[int]) -> str:
-    steps = {b - a for a, b in pairwise(fires)}
-    if len(steps) == 1 and len(fires) > 2:
-        step = steps.pop()
-        return f"{fires[0]}..{fires[-1]}" + (f" every {step}" if step > 1 else "")
-    return ", ".join(map(str, fires))
 
 
 def _few(values: Mapping[int, T]) -> list[tuple[int, T]]:

@@ -41,8 +41,10 @@ class Schedule:
             bound.append(BoundPolicy(entry.key, policy, targets))
             if policy.window.unit == "epoch" and policy.window.last >= epochs:
                 place = self.document.place(entry.path)
-                self.notes.append(
+                note = (
                     f"{place}: warning: {entry.key} fires last in epoch {policy.window.last},"
                     f" but the run ends after epoch {epochs - 1}"
                 )
+                if note not in self.notes:  # binding again says nothing new
+                    self.notes.append(note)
         return bound

@@ -34,7 +34,10 @@ class WeightNames:
         first = {id(p): name for name, p in model.named_parameters()}
         every = model.named_parameters(remove_duplicate=False)
         self._parameters = {plain(name): first[id(p)] for name, p in every}
-        self._weights = {plain(name): name for name in prunable(model)}
+        weights = {id(weight) for weight in prunable(model).values()}
+        self._weights = {
+            plain(name): first[id(p)] for name, p in model.named_parameters(remove_duplicate=False) if id(p) in weights
+        }
         modules = dict(model.named_modules())
         self._types = {name: type(modules[name.rpartition(".")[0]]).__name__ for name in first.values()}
 
@@ -56,6 +59,7 @@ class WeightNames:
             found = [self._parameters[plain(item)]] if plain(item) in self._parameters else []
             inside = [name for name in self._weights if name.startswith(f"{plain(item)}.")]
             where = did_you_mean(plain(item), inside or self._parameters, cutoff=0.3 if inside else 0.6)
+        found = list(dict.fromkeys(found))
         if not found:
             raise NameFault(f"{item!r} matches no weight: {where}")
         return found

@@ -48,6 +48,7 @@ class Masks:
 
     def release(self, owner: str) -> None:
         """Drop `owner`'s masks; what it pruned is free unless another owner prunes it too."""
+        self._modes.pop(owner, None)
         for name in self._owned.pop(owner, {}):
             self._intersect(name)
 

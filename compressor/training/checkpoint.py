@@ -32,6 +32,24 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{path}: not a checkpoint, or a torn one ({type(error).__name__})") from None
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in _NEEDED):
         raise UserError(f"{path}: not a checkpoint of compress train (it should hold {', '.join(_NEEDED)})")
+    if not _well_formed(checkpoint):
+        raise UserError(f"{path}: a damaged checkpoint: its {', '.join(_NEEDED)} are not what they should be")
     if checkpoint["format"] != FORMAT:
         raise UserError(f"{path}: checkpoint format {checkpoint['format']}, this version reads format {FORMAT}")
     return checkpoint
+
+
+def _well_formed(checkpoint: Checkpoint) -> bool:
+    model, shape, classes = checkpoint["model"], checkpoint["shape"], checkpoint["classes"]
+    return (
+        isinstance(model, dict)
+        and all(isinstance(tensor, torch.Tensor) for tensor in model.values())
+        and isinstance(shape, list)
+        and len(shape) == 3
+        and all(isinstance(side, int) and side > 0 for side in shape)
+        and isinstance(classes, list)
+        and len(classes) > 0
+        and isinstance(checkpoint["config"], dict)
+        and isinstance(checkpoint["metrics"], dict)
+        and isinstance(checkpoint.get("state", {}), dict)
+    )

@@ -1,6 +1,7 @@
 """Who watches a run: a progress bar or log lines, and the metrics file. They change nothing in it."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -94,7 +95,14 @@ class MetricsFile(Observer):
         replace_text(path, kept)
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        _append(self._path, json.dumps(record) + "\n")
+        _append(self._path, json.dumps(_finite(record), allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for what is not finite: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _append(path: Path, text: str) -> None:

@@ -129,13 +129,19 @@ class Trainer:
         ctx.validation = progress.validation
         record = self._record(epoch, sparsity, tests, time.monotonic() - begun)
         self.scheduler.on_epoch_end()
+        self._refuse_non_finite_weights()
         progress.epoch, progress.step, progress.seconds = epoch + 1, 0, 0.0
         if self._is_best(epoch):
             self._save("best")
         for observer in self._observers:
             observer.on_epoch(record)
-        if progress.epoch % self._config.checkpoint.every_epochs == 0 or progress.epoch == self._config.epochs:
-            self._save_now()
+        stop = self._stop_signal()
+        due = progress.epoch % self._config.checkpoint.every_epochs == 0 or progress.epoch == self._config.epochs
+        if due or stop is not None:
+            self._save("checkpoint")
+            self._saved_at = time.monotonic()
+        if stop is not None:
+            raise Interrupted(stop)
 
     def _minibatch(self, images: Tensor, labels: Tensor) -> None:
         scheduler, optimizer, masks = self.scheduler, self.ctx.optimizer, self.ctx.masks
@@ -195,6 +201,15 @@ class Trainer:
             f" a lower learning rate or penalty may help"
         )
 
+    def _refuse_non_finite_weights(self) -> None:
+        """Before a save: a step may have spoilt the weights after the last loss was looked at."""
+        for name, parameter in self.ctx.parameters.items():
+            if not bool(torch.isfinite(parameter.detach()).all()):
+                raise CompressError(
+                    f"{name} is not finite after epoch {self.ctx.epoch}, step {self.ctx.step - 1}:"
+                    f" a lower learning rate or penalty may help"
+                )
+
     def _record(self, epoch: int, sparsity: float, tests: dict[str, float], seconds: float) -> dict[str, Any]:
         train = self._meters.means()
         return {
@@ -226,13 +241,11 @@ class Trainer:
         minutes = self._config.checkpoint.every_minutes
         stop = self._stop_signal()
         if stop is not None or (minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes):
-            self._save_now()
+            self._refuse_non_finite_weights()
+            self._save("checkpoint")
+            self._saved_at = time.monotonic()
         if stop is not None:
             raise Interrupted(stop)
-
-    def _save_now(self) -> None:
-        self._save("checkpoint")
-        self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while a run goes on, but the model itself."""

@@ -24,18 +24,95 @@ SLOWEST_SECONDS = 20.0
 MEMORY_MB = 3000
 
 SCALARS = [
-    None, True, False, 0, 1, -1, 3, 10**6, 10**30, 0.5, -0.5, 1.5, 1e-30, 1e300, float("inf"), float("nan"), "", "x", "*",
-    "re:(", "re:.", "type:Conv2d", "type:Nope", "fc*.weight", "[", "conv1.weight", "a" * 5000, "\u0000", "\u202e", "1e-4",
-    "!!python/object/apply:os.system", [], {}, [[]], [None], {"a": {"b": {}}}, ["*", "*"], list(range(200)), "sgd", "adam",
-    "lenet_5", "mlp", "resnet18", "digits", "mnist", "cifar10", "StepLR", "L1Regularizer", "AutomatedGradualPruner",
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    3,
+    10**6,
+    10**30,
+    0.5,
+    -0.5,
+    1.5,
+    1e-30,
+    1e300,
+    float("inf"),
+    float("nan"),
+    "",
+    "x",
+    "*",
+    "re:(",
+    "re:.",
+    "type:Conv2d",
+    "type:Nope",
+    "fc*.weight",
+    "[",
+    "conv1.weight",
+    "a" * 5000,
+    "\u0000",
+    "\u202e",
+    "1e-4",
+    "!!python/object/apply:os.system",
+    [],
+    {},
+    [[]],
+    [None],
+    {"a": {"b": {}}},
+    ["*", "*"],
+    list(range(200)),
+    "sgd",
+    "adam",
+    "lenet_5",
+    "mlp",
+    "resnet18",
+    "digits",
+    "mnist",
+    "cifar10",
+    "StepLR",
+    "L1Regularizer",
+    "AutomatedGradualPruner",
+]
 SNIPPETS = [
-    "\n", ": ", "- ", "{", "}", "[", "]", "&a ", "*a", "!!binary ", "!foo ", "|\n", ">\n", "#", "\t", "'", '"', "<<: *a\n",
-    "? ", "---\n", "...\n", "%YAML 3.0\n", "\x07", "\ufeff", "é", "𝔘", "1e999", "0x1F", "0o17", "12:30:45", "2020-01-01", "~",
+    "\n",
+    ": ",
+    "- ",
+    "{",
+    "}",
+    "[",
+    "]",
+    "&a ",
+    "*a",
+    "!!binary ",
+    "!foo ",
+    "|\n",
+    ">\n",
+    "#",
+    "\t",
+    "'",
+    '"',
+    "<<: *a\n",
+    "? ",
+    "---\n",
+    "...\n",
+    "%YAML 3.0\n",
+    "\x07",
+    "\ufeff",
+    "é",
+    "𝔘",
+    "1e999",
+    "0x1F",
+    "0o17",
+    "12:30:45",
+    "2020-01-01",
+    "~",
     "a: &a [x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b, *b, *b]\n"
     "d: &d [*c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d, *d]\nf: [*e, *e, *e, *e, *e, *e, *e, *e]\n",
-    "[" * 3000, "{a: " * 500, "- " * 500,
-]  # fmt: skip
+    "[" * 3000,
+    "{a: " * 500,
+    "- " * 500,
+]
 
 
 def _as_text(text: str, rng: random.Random) -> str:
@@ -158,8 +235,10 @@ def test_a_mutated_file_is_either_valid_or_explained(
         codes[code] += 1
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 - before
     with capfd.disabled():
-        print(f"\n{COUNT} mutations: exit 0 {codes[0]}, exit 2 {codes[2]}, past YAML {parsed / COUNT:.0%},"
-              f" slowest {slowest:.1f} s, memory +{grown} MB")  # fmt: skip
+        print(
+            f"\n{COUNT} mutations: exit 0 {codes[0]}, exit 2 {codes[2]}, past YAML {parsed / COUNT:.0%},"
+            f" slowest {slowest:.1f} s, memory +{grown} MB"
+        )
     assert parsed >= 0.3 * COUNT
     assert codes[0] > 0
     assert codes[2] > 0

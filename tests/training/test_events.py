@@ -228,7 +228,7 @@ def test_the_checkpoint_is_written_every_so_many_epochs_and_at_the_end(every: in
 
 
 def test_a_signal_lets_the_step_end_saves_and_stops() -> None:
-    run = trainer(signals=[None, None, 15])
+    run = trainer(signals=[None, None, None, 15])
     with pytest.raises(Interrupted) as stopped:
         run.run()
     assert stopped.value.exit_code == 143

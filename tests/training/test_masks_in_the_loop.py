@@ -13,6 +13,7 @@ from helpers import difference
 from loop import Loop, is_plus_zero
 from torch import Tensor, nn
 
+from compressor.errors import UserError
 from compressor.reports.report import measure
 
 Matrix = list[list[float]]
@@ -385,9 +386,25 @@ ARGS = [
 ]
 
 
-@pytest.mark.parametrize("args", ARGS)
-@pytest.mark.parametrize("window", ["epochs: [0, 1]", "starting_step: 1\n    ending_step: 6\n    step_frequency: 2"])
-def test_a_run_resumed_at_any_step_ends_in_the_same_bits(args: str, window: str) -> None:
+BY_STEPS = "starting_step: 1\n    ending_step: 6\n    step_frequency: 2"
+INSIDE_AN_EPOCH = ("mini_batch_pruning_frequency", "skip_first_minibatch")
+
+
+@pytest.mark.parametrize("key", INSIDE_AN_EPOCH)
+def test_a_window_in_steps_refuses_what_counts_inside_an_epoch(key: str) -> None:
+    value = {"mini_batch_pruning_frequency": "2", "skip_first_minibatch": "true"}[key]
+    with pytest.raises(UserError, match=key):
+        loop(f"{key}: {value}", BY_STEPS)
+
+
+@pytest.mark.parametrize(
+    ("window", "args"),
+    [
+        *[("epochs: [0, 1]", args) for args in ARGS],
+        *[(BY_STEPS, args) for args in ARGS if not any(key in args for key in INSIDE_AN_EPOCH)],
+    ],
+)
+def test_a_run_resumed_at_any_step_ends_in_the_same_bits(window: str, args: str) -> None:
     settings: dict[str, Any] = {"epochs": 3, "optimizer": MOMENTUM}
     whole = loop(args, window, **settings).run()
     end = whole.at((3, 0))
