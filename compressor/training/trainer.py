@@ -181,8 +181,14 @@ class Trainer:
         return total
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
-        """Loss and accuracies of the model as it is."""
-        return evaluate(self.ctx.model, batches, self._device, self._config)
+        """Loss and accuracies of the model as it is; raises `CompressError` where the loss is not finite."""
+        figures = evaluate(self.ctx.model, batches, self._device, self._config)
+        if not math.isfinite(figures.get("loss", 0.0)):
+            raise CompressError(
+                f"the loss on held-out images is {figures['loss']} after epoch {self.ctx.epoch},"
+                f" step {self.ctx.step - 1}: a lower learning rate or penalty may help"
+            )
+        return figures
 
     def evaluation_weights(self) -> AbstractContextManager[dict[str, Tensor]]:
         """Inside, the model holds the weights that count: masked, and averaged where averaging is on.
