@@ -185,8 +185,8 @@ class Trainer:
         figures = evaluate(self.ctx.model, batches, self._device, self._config)
         if not math.isfinite(figures.get("loss", 0.0)):
             raise CompressError(
-                f"the loss on held-out images is {figures['loss']} after epoch {self.ctx.epoch},"
-                f" step {self.ctx.step - 1}: a lower learning rate or penalty may help"
+                f"the loss on held-out images is not finite after epoch {self.ctx.epoch}, step {self.ctx.step - 1}"
+                f" ({figures['loss']}): a lower learning rate or penalty may help"
             )
         return figures
 
