@@ -42,10 +42,12 @@ class DataConfig(Settings):
     workers: int = Field(
         default=0, ge=0, le=64, description="processes that decode images of sets too large for memory"
     )
-    mean: list[float] | None = Field(
+    mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
         default=None, description="per channel, of pixels in [0, 1]; default: the data set's"
     )
-    std: list[float] | None = Field(default=None, description="per channel; default: the data set's")
+    std: list[Annotated[float, Field(gt=0)]] | None = Field(
+        default=None, description="per channel; default: the data set's"
+    )
 
 
 class OptimizerConfig(Settings):
@@ -105,7 +107,7 @@ class Config(Settings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
     ema: EmaConfig | None = None
     precision: Literal["float32", "bf16"] = Field(default="float32", description="bf16: autocast in forward passes")
-    channels_last: bool = Field(default=False, description="convolution weights and images in NHWC order (CUDA)")
+    channels_last: bool = Field(default=False, description="convolution weights in NHWC order (CUDA)")
     compile: bool = Field(default=False, description="torch.compile the network (CUDA)")
     test_every_epoch: bool = Field(
         default=False, description="also test after each epoch; figures selected by it are labelled as such"

@@ -97,6 +97,7 @@ class Run:
             parameter.grad = torch.full_like(parameter, self.gradient)
         self.scheduler.penalty_gradients()
         self.scheduler.before_parameter_optimization()
+        self.masks.zero_gradients()
         self.masks.before_step()
         self.optimizer.step()
         self.masks.apply()

@@ -51,6 +51,8 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
         options = (field.annotation, *get_args(field.annotation))
         inner = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
         if inner:
+            if field.default is None:
+                rows.append(f"| `{prefix}{name}` | `null` | {inner[0].__doc__ or ''} |")
             rows += _rows(inner[0], f"{prefix}{name}.")
             continue
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"

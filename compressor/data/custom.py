@@ -1,9 +1,6 @@
 """A user's own data: `name: package.module:factory`."""
 
-import importlib
 import inspect
-import os
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +15,8 @@ from compressor.data.items import Items, given_labels, read_all
 from compressor.data.memory import fits, in_memory
 from compressor.data.pixels import per_channel
 from compressor.data.streamed import Streamed
-from compressor.errors import CompressError, UserError, did_you_mean
+from compressor.errors import CompressError, UserError
+from compressor.importing import import_callable
 
 
 def from_factory(config: DataConfig, root: Path, seed: int) -> DataSet:
@@ -27,7 +25,7 @@ def from_factory(config: DataConfig, root: Path, seed: int) -> DataSet:
     It is called with those of root, size, channels and seed that it takes. Raises UserError for a factory that cannot
     be imported or that fails, and for images and labels that are not what `Items` describes.
     """
-    factory = _find(config.name)
+    factory = import_callable(config.name, config.name)
     offered = {"root": root, "size": config.size, "channels": config.channels, "seed": seed}
     made = _call(config.name, factory, offered)
     if isinstance(made, DataSet):
@@ -38,25 +36,6 @@ def from_factory(config: DataConfig, root: Path, seed: int) -> DataSet:
         f"{config.name}: expected a DataSet or (train, test) of map-style datasets (with __len__ and __getitem__), "
         f"got {_described(made)}"
     )
-
-
-def _find(name: str) -> Callable[..., Any]:
-    module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:
-        # An installed script does not see the folder it is started in, where a user's module lies. Last, so that
-        # nothing is shadowed.
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise UserError(
-            f"{name}: cannot import {module_name!r} (looked in {os.getcwd()} and PYTHONPATH, too): {_blame(error)}"
-        ) from error
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        callables = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UserError(f"{name}: {module_name} has no callable {attribute!r}: {did_you_mean(attribute, callables)}")
-    return factory  # type: ignore[no-any-return]
 
 
 def _call(name: str, factory: Callable[..., Any], offered: dict[str, Any]) -> Any:

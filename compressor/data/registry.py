@@ -18,18 +18,19 @@ class Builder:
 
     summary: str
     build: Build
+    classes: int | None = None
 
 
 BUILDERS: dict[str, Builder] = {}
 
 
-def dataset(name: str, summary: str) -> Callable[[Build], Build]:
-    """Enters a builder under `name`; `summary` is its line in the catalogue."""
+def dataset(name: str, summary: str, classes: int | None = None) -> Callable[[Build], Build]:
+    """Enters a builder under `name`; `summary` is its catalogue line, `classes` how many it has, if that is known."""
 
     def enter(build: Build) -> Build:
         if name in BUILDERS:
             raise TypeError(f"two data sets are called {name!r}: {BUILDERS[name].build} and {build}")
-        BUILDERS[name] = Builder(summary, build)
+        BUILDERS[name] = Builder(summary, build, classes)
         return build
 
     return enter
@@ -41,6 +42,12 @@ def builders() -> dict[str, Builder]:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"compressor.data.{module.name}")
     return dict(sorted(BUILDERS.items()))
+
+
+def class_count(name: str) -> int | None:
+    """How many classes a named set has; None where only its files tell."""
+    builder = builders().get(name)
+    return builder.classes if builder else None
 
 
 def catalogue() -> dict[str, str]:

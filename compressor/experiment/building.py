@@ -11,11 +11,11 @@ from compressor.config import Config, ModelConfig
 from compressor.data.feed import DataFeed
 from compressor.data.images import DataSet
 from compressor.errors import UserError
+from compressor.evaluating import evaluating
 from compressor.experiment.specification import Specification
 from compressor.policies.policy import BoundPolicy, Context
 from compressor.policies.scheduler import Scheduler
 from compressor.schedule.faults import Faults
-from compressor.sparsity.evaluating import evaluating
 from compressor.sparsity.masks import Masks
 from compressor.training import checkpoint, optimizers
 from compressor.training.initialization import SCHEMES, initialize
@@ -42,33 +42,37 @@ def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool =
     )
 
 
-def skeleton(config: ModelConfig) -> nn.Module:
-    """The network without storage: enough to resolve names and shapes."""
+def skeleton(config: Config) -> nn.Module:
+    """The network without storage: enough to resolve names and shapes. Raises `UserError` where it cannot be built."""
     with torch.device("meta"):
-        return model(config, None, trained_elsewhere=True)
+        network = model(config.model, data.class_count(config.data.name), trained_elsewhere=True)
+    if next(network.parameters(), None) is None:
+        raise UserError(f"the model {config.model.name!r} has no parameters to train")
+    return network
 
 
-def check_init(config: Config) -> None:
-    """Raises `UserError` where `init` is neither a scheme nor a file."""
-    if config.init not in SCHEMES and not Path(config.init).is_file():
-        raise UserError(f"init: {config.init!r} is neither one of {', '.join(SCHEMES)} nor a checkpoint file")
+def new_model(config: Config, dataset: DataSet, where: torch.device, *, resumed: bool) -> nn.Module:
+    """A network ready to train on `dataset`: built, initialized or loaded from `init`, tried on one image.
 
-
-def trained_model(config: Config, dataset: DataSet, where: torch.device) -> nn.Module:
-    """A network ready to train on `dataset`: built, initialized or loaded from `init`, tried on one image."""
-    check_init(config)
+    `resumed`: its weights will be those of a run's checkpoint, so that `init` may be gone and nothing is fetched.
+    """
     classes = len(dataset.classes)
     if config.model.num_classes is not None and config.model.num_classes < classes:
         raise UserError(f"model.num_classes is {config.model.num_classes}, but {dataset.name} has {classes} classes")
-    network = model(config.model, classes, trained_elsewhere=config.init not in SCHEMES)
-    if config.init in SCHEMES:
+    network = model(config.model, classes, trained_elsewhere=resumed or config.init not in SCHEMES)
+    if resumed:
+        pass
+    elif config.init in SCHEMES:
         initialize(network, config.init)
     else:
         load_weights(network, checkpoint.load(Path(config.init)), config.init)
     network = network.to(where)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    try_out(network, dataset.shape, config.model.name, dataset.name)
+    logits = try_out(network, dataset.shape, config.model.name, dataset.name)
+    wanted = config.model.num_classes or classes
+    if logits < classes or (config.model.num_classes and logits != wanted):
+        raise UserError(f"the model {config.model.name} tells {logits} classes apart, {wanted} are wanted")
     return network
 
 
@@ -97,9 +101,12 @@ def restore_live(network: nn.Module, live: dict[str, torch.Tensor]) -> None:
 
 
 @torch.no_grad()
-def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> None:
-    """One image through the network, so that a shape that does not fit is said before training, in one line."""
-    parameter = next(network.parameters())
+def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> int:
+    """One image through the network, so that a shape that does not fit is said before training, in one line.
+
+    Returns how many classes it tells apart.
+    """
+    parameter = next(network.parameters(), torch.empty(0))
     try:
         with evaluating(network):
             logits = network(torch.zeros(1, *shape, device=parameter.device))
@@ -110,6 +117,7 @@ def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> None:
         ) from None
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         raise UserError(f"the model {name} is no classifier: one image should give a (1, classes) tensor of logits")
+    return logits.shape[1]
 
 
 def bind(spec: Specification, network: nn.Module, faults: Faults) -> list[BoundPolicy]:
@@ -122,6 +130,10 @@ def scheduler(spec: Specification, network: nn.Module, feed: DataFeed, say: Call
     faults = Faults()
     policies = bind(spec, network, faults)
     faults.raise_any()
+    for bound in policies:
+        window, steps = bound.policy.window, spec.config.epochs * feed.steps_per_epoch
+        if window.unit == "step" and window.last >= steps and spec.schedule is not None:
+            spec.schedule.note(f"warning: {bound.key} fires last in step {window.last}, but the run has {steps} steps")
     parameters = dict(network.named_parameters())
     ctx = Context(
         model=network,

@@ -45,39 +45,52 @@ def _make(folder: Path, *, exist_ok: bool) -> bool:
 
 def write_files(spec: Specification, folder: Path) -> None:
     """schedule.yaml and the resolved config.yaml."""
+    replace_text(folder / CONFIG, yaml.safe_dump(spec.config_data, sort_keys=False))
     if spec.schedule_text is not None:
         replace_text(folder / SCHEDULE, spec.schedule_text)
-    replace_text(folder / CONFIG, yaml.safe_dump(spec.config_data, sort_keys=False))
 
 
 def to_resume(spec: Specification, out: Path | None) -> Path | None:
     """The folder that --resume continues: `out`, else the newest unfinished run of this schedule and configuration,
-    else the newest finished one, else None. Raises `UserError` where only runs of another content are there."""
-    if out is not None:
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file; --out names a run's folder")
-        if out.is_dir() and any(out.iterdir()) and not (out / CONFIG).is_file():
-            raise UserError(f"{out} is not a run's folder: it has no {CONFIG}")
-        return out if (out / CONFIG).is_file() else None
-    numbered = [
-        (int(path.name.rpartition("-")[2]), path)
-        for path in RUNS.glob("*")
-        if path.name.rpartition("-")[0] == spec.name and path.name.rpartition("-")[2].isdecimal()
-    ]
-    runs = [path for _, path in sorted(numbered, reverse=True) if (path / CONFIG).is_file()]
-    unfinished = [path for path in runs if not finished(path)]
-    for path in unfinished:
-        if other_content(spec, path) is None:
-            return path
-    if unfinished:
-        return unfinished[0]
-    return runs[0] if runs else None
+    else the newest finished one; None where there is none, or it was killed before it had its files.
+
+    Raises `UserError` where `out` holds something else.
+    """
+    if out is None:
+        numbered = _numbered(spec)
+        runs = [path for path in numbered if other_content(spec, path) is None]
+        unfinished = [path for path in runs or numbered if not finished(path)]
+        # Of other content and unfinished: what is continued then is refused, with the difference.
+        return unfinished[0] if unfinished else (runs[0] if runs else None)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out names a run's folder")
+    if not out.is_dir() or not _foreign(out):
+        return out if (out / CHECKPOINT).is_file() else None
+    if not (out / CONFIG).is_file():
+        raise UserError(f"{out} is not a run's folder: it has no {CONFIG}")
+    return out
+
+
+def _numbered(spec: Specification) -> list[Path]:
+    """The runs in runs/ that have the specification's name, the newest first."""
+    parts = [(path.name.rpartition("-"), path) for path in RUNS.glob("*")]
+    found = [(int(number), path) for (name, _, number), path in parts if name == spec.name and number.isdecimal()]
+    return [path for _, path in sorted(found, reverse=True) if (path / CONFIG).is_file()]
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether something lies in it that is not left over from the very first moments of a run."""
+    ours = {CONFIG, SCHEDULE, f".{CONFIG}.partial", f".{SCHEDULE}.partial"}
+    return bool({path.name for path in folder.iterdir()} - ours)
 
 
 def finished(folder: Path) -> bool:
     """Whether a run's checkpoint says that it is done."""
     path = folder / CHECKPOINT
-    return path.is_file() and bool(checkpoint.load(path).get("finished"))
+    try:
+        return path.is_file() and bool(checkpoint.load(path).get("finished"))
+    except UserError:  # a damaged one is said when the run is continued
+        return False
 
 
 def other_content(spec: Specification, folder: Path) -> str | None:
@@ -99,7 +112,9 @@ def lock(folder: Path) -> int:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(descriptor)
         raise UserError(f"{folder}: another process is training in it") from None
+    except OSError:
+        pass  # a file system without locks
     return descriptor

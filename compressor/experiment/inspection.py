@@ -11,6 +11,7 @@ from compressor.config import Config
 from compressor.data.feed import DataFeed
 from compressor.errors import UserError
 from compressor.experiment import building, folder
+from compressor.experiment.checking import check
 from compressor.experiment.specification import Specification
 from compressor.reports.report import Report, measure
 from compressor.schedule.faults import Faults
@@ -78,10 +79,9 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     Raises `UserError` for names that match nothing in the model.
     """
     faults = Faults()
-    building.check_init(spec.config)
-    network = building.skeleton(spec.config.model)
-    bound = building.bind(spec, network, faults)
+    network, bound = check(spec, faults)
     faults.raise_any()
+    assert network is not None
     warnings: list[str] = []
     steps = 1
     if any(policy.policy.window.unit == "step" or getattr(policy.policy, "interval", "") == "step" for policy in bound):
@@ -99,7 +99,5 @@ def validate(spec: Specification, faults: Faults) -> list[str]:
 
     Returns the warnings.
     """
-    building.check_init(spec.config)
-    network = building.skeleton(spec.config.model)
-    building.bind(spec, network, faults)
+    check(spec, faults)
     return spec.schedule.notes if spec.schedule else []

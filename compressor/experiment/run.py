@@ -17,9 +17,11 @@ from compressor.data.feed import DataFeed
 from compressor.data.images import DataSet
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, folder
+from compressor.experiment.checking import check
 from compressor.experiment.specification import Specification
 from compressor.reports import formats
 from compressor.reports.report import Report, measure
+from compressor.schedule.faults import Faults
 from compressor.training import checkpoint, rng
 from compressor.training.files import replace_text
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
@@ -45,10 +47,13 @@ def train(spec: Specification, out: Path | None, root: Path | None, wanted_devic
             raise UserError(f"{found} is a run of another schedule or configuration: {other}")
         if folder.finished(found):
             return Outcome(found, None)
-    building.check_init(spec.config)
+    resumed = found is not None and (found / folder.CHECKPOINT).is_file()
+    faults = Faults()
+    check(spec, faults, init=not resumed)
+    faults.raise_any()
     dataset = building.load_data(spec.config, root)
     rng.seed_all(spec.config.seed)
-    network = building.trained_model(spec.config, dataset, where)
+    network = building.new_model(spec.config, dataset, where, resumed=resumed)
     feed = DataFeed(dataset, spec.config.data, spec.config.seed, where)
     building.scheduler(spec, network, feed, say=lambda text: None)  # every fault before a folder is made
     path = found or folder.fresh(spec, out)

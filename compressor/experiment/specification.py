@@ -1,7 +1,7 @@
 """What a command was asked to do: a schedule and a configuration, read, overridden and checked."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from compressor.schedule import grammar, library, parsing
 from compressor.schedule.document import Document, parse, parse_value, read
 from compressor.schedule.faults import Faults
 from compressor.schedule.schedule import Schedule
+from compressor.training.initialization import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Specification:
     config: Config
     schedule_name: str
     config_name: str
+    config_document: Document = field(default_factory=lambda: Document("the configuration", ""))
 
     @property
     def name(self) -> str:
@@ -53,6 +55,7 @@ def open_files(
     overrides: Sequence[tuple[str, str]],
     faults: Faults,
     *,
+    flags: Mapping[str, Any] | None = None,
     allow_plugins: bool = False,
 ) -> Specification | None:
     """Read both files (paths or bare names) and apply `overrides`; None and faults where something is wrong.
@@ -67,18 +70,24 @@ def open_files(
         parsed = grammar.read(document, faults, allow_plugins=allow_plugins)
     elif any(key.startswith("schedule.") for key, _ in overrides):
         raise UserError("--set schedule.…: there is no --schedule to set it in")
-    config_name = config or (parsed.config if parsed else None)
+    config_name = config if config is not None else (parsed.config if parsed else None)
     if config_name is None:
         return None
     document = _document(config_name, "configs", faults)
     _override(document, overrides, of_schedule=False)
     if document.data is None and faults:
         return None
+    for key, value in (flags or {}).items():
+        if value is not None:
+            document.set(key, value, f"--{key}")
     built = parsing.build(Config, document.data, document, (), faults, what="the configuration")
     if built is None:
         return None
     schedule_stem = "dense" if schedule is None else Path(schedule).stem
-    return Specification(parsed, built, schedule_stem, Path(config_name).stem)
+    if built.init not in SCHEMES and Path(built.init).is_file():
+        # The run may be resumed from another directory.
+        built = built.model_copy(update={"init": str(Path(built.init).absolute())})
+    return Specification(parsed, built, schedule_stem, Path(config_name).stem, document)
 
 
 def _document(name: str, kind: str, faults: Faults) -> Document:
@@ -105,10 +114,9 @@ def specification(
     allow_plugins: bool = False,
 ) -> Specification:
     """Read both files or raise `UserError` with everything that is wrong in them. `seed` and `init` are flags."""
-    extra = [("seed", str(seed))] if seed is not None else []
-    extra += [("init", init)] if init is not None else []
     faults = Faults()
-    spec = open_files(schedule, config, [*overrides, *extra], faults, allow_plugins=allow_plugins)
+    flags = {"seed": seed, "init": init}
+    spec = open_files(schedule, config, overrides, faults, flags=flags, allow_plugins=allow_plugins)
     faults.raise_any()
     if spec is None:
         raise UserError("no configuration: give --config, or name one in the schedule (`config: NAME`, version 2)")

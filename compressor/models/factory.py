@@ -1,12 +1,12 @@
 """`package.module:factory`: a network of the user's own, by the function (or class) that makes it."""
 
-import importlib
 import inspect
 from typing import Any
 
 from torch import nn
 
-from compressor.errors import CompressError, UserError, did_you_mean
+from compressor.errors import CompressError, UserError
+from compressor.importing import import_callable
 from compressor.models.checking import one_line, refuse_unknown
 
 
@@ -39,26 +39,7 @@ def arguments(name: str) -> dict[str, inspect.Parameter]:
 
 
 def _find(name: str) -> Any:
-    """The callable that `module:factory` names."""
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise UserError(f"model {name!r}: expected `package.module:factory`")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # Not found may be something that the module itself imports: then that is the name to give.
-        raise UserError(
-            f"model {name!r}: no module {error.name or module_name!r} (is it installed, or on PYTHONPATH?)"
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise UserError(f"model {name!r}: importing {module_name!r} failed: {one_line(error)}") from error
-    factory = getattr(module, attribute, None)
-    if factory is None:
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UserError(f"model {name!r}: {module_name!r} has no {attribute!r}: {did_you_mean(attribute, public)}")
-    if not callable(factory):
-        raise UserError(f"model {name!r}: {attribute!r} should be callable, got {type(factory).__name__}")
-    return factory
+    return import_callable(name, f"model {name!r}")
 
 
 def _parameters(factory: Any) -> dict[str, inspect.Parameter]:

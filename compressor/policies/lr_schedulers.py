@@ -69,17 +69,15 @@ class Simulation:
 
     def __init__(self, scheduler: PureScheduler, optimizer: Optimizer) -> None:
         self._scheduler = scheduler
-        self._groups = [
-            {
-                **{key: value for key, value in group.items() if key != "params"},
-                "lr": group.get("initial_lr", group["lr"]),
-            }
-            for group in optimizer.param_groups
-        ]
+        bases = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+        # Groups differ by a factor (`bias_lr_scale`), which schedules that name their own rates would forget.
+        self._scales = [base / bases[0] for base in bases]
+        first = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+        self._group = {**first, "lr": bases[0]}
         self._restart()
 
     def _restart(self) -> None:
-        self._optimizer = StandIn(self._groups)
+        self._optimizer = StandIn([self._group])
         self._torch = self._scheduler.build(self._optimizer)
         self._time = 0
 
@@ -95,14 +93,17 @@ class Simulation:
                 self._torch.step()
                 self._time += 1
         decided = ("lr", "momentum", "betas") if getattr(self._torch, "cycle_momentum", False) else ("lr",)
-        rates = [{key: group[key] for key in decided if key in group} for group in self._optimizer.param_groups]
-        for group in rates:
-            if not math.isfinite(group["lr"]) or group["lr"] < 0:
-                raise CompressError(f"{self._scheduler.name} gives the learning rate {group['lr']} at time {time}")
-        return rates
+        group = self._optimizer.param_groups[0]
+        if not math.isfinite(group["lr"]) or group["lr"] < 0:
+            raise CompressError(f"{self._scheduler.name} gives the learning rate {group['lr']} at time {time}")
+        rates = {key: group[key] for key in decided if key in group}
+        return [{**rates, "lr": group["lr"] * scale} for scale in self._scales]
 
 
 def _argument_type(hint: Any) -> Any:
+    """Plain YAML: one number for all parameter groups, a list where torch takes any iterable."""
+    if hint == float | list[float]:
+        return float
     return list[int] if hint == Iterable[int] else hint
 
 

@@ -13,6 +13,7 @@ The loop, once and for all; `training/trainer.py` is this text in Python:
             loss.backward()
             policy.penalty_gradients                  # closed-form gradients of penalties, added to .grad
             policy.before_parameter_optimization
+            masks.zero_gradients()                    # where masks act on gradients, too
             masks.before_step()                       # dense copies come back
             clip the gradients
             optimizer.step()
@@ -20,7 +21,8 @@ The loop, once and for all; `training/trainer.py` is this text in Python:
             policy.on_minibatch_end                   # proximal steps, learning rates by the step
             averages of the weights are updated
         validate on held-out training images          # with the masked (and averaged) weights
-        policy.on_epoch_end                           # learning rates
+        best.pt, if it is the best so far
+        policy.on_epoch_end                           # learning rates, the end of a window
         observers are told; checkpoint
 
 Policies run in file order at every event, learning-rate policies after all others, and only in the epochs in which
@@ -57,6 +59,8 @@ class Context:
     epoch: int = 0
     step: int = 0
     validation: Mapping[str, float] = field(default_factory=dict)
+    constants: dict[str, Memory] = field(default_factory=dict)
+    """What a component instance must remember, by its name: the policies that name it share it. Saved with the run."""
     cache: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -74,8 +78,11 @@ class Context:
 
     def rate_of(self, parameter: Tensor) -> float:
         """The learning rate in force for one parameter."""
-        by_id = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
-        return float(self.cache.setdefault("groups", by_id)[id(parameter)]["lr"])
+        groups = self.cache.get("groups")
+        if groups is None:
+            groups = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
+            self.cache["groups"] = groups
+        return float(groups[id(parameter)]["lr"])
 
 
 class Policy(Component):
@@ -89,7 +96,7 @@ class Policy(Component):
     window: Window = Window()
 
     def init(self, ctx: Context, memory: Memory) -> None:
-        """Fill the memory before the first epoch; it holds `owner` (this policy's key) and `targets` already."""
+        """Fill the memory before the first epoch; it holds `owner` (this policy's key), `instance` and `targets`."""
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         """Before the first mini-batch of an epoch."""
@@ -117,6 +124,10 @@ class Policy(Component):
         """The penalty's value now, for the log; called once an epoch."""
         return {}
 
+    def remarks(self, epochs: int) -> list[str]:
+        """What a user should know before a run of so many epochs (bound windows only)."""
+        return []
+
     def settled(self, ctx: Context) -> int:
         """The first epoch whose weights have all the zeros this policy will make."""
         return 0
@@ -133,3 +144,5 @@ class BoundPolicy:
     key: str
     policy: Policy
     targets: Targets
+    instance: str = ""
+    """The component's name where several policies can name it; else nothing is shared."""

@@ -41,6 +41,8 @@ class PruningPolicy(Policy, name="pruner"):
     def _consistent(self) -> Self:
         if self.fold_batchnorm:
             raise ValueError("fold_batchnorm is known from Distiller, not available yet")
+        if self.pruner.needs_double_copies and not self.use_double_copies:
+            raise ValueError(f"{self.pruner.name} needs `use_double_copies: true`: without it no weight can come back")
         if self.window.unit == "step" and (self.mini_batch_pruning_frequency or self.skip_first_minibatch):
             raise ValueError(
                 "a window in steps says itself at which steps masks are made:"
@@ -64,9 +66,6 @@ class PruningPolicy(Policy, name="pruner"):
         """Whether the last masks stay in force after the window."""
         return self.keep_mask or not self._forgets
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        memory["pruner"] = {}
-
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         if not (self.skip_first_minibatch and ctx.epoch == self.window.first):
             self._prune(ctx, memory)
@@ -85,34 +84,44 @@ class PruningPolicy(Policy, name="pruner"):
 
     def _prune(self, ctx: Context, memory: Memory) -> None:
         time = ctx.time(self.window)
-        masks = self.pruner.keep(ctx.parameters, memory["targets"], self.window, time, memory["pruner"])
+        owner, constants = memory["owner"], ctx.constants.setdefault(memory["instance"], {})
+        before = ctx.masks.before(owner)
+        masks = self.pruner.splice(ctx.parameters, memory["targets"], self.window, time, constants, before)
         for name, keep in masks.items():
-            ctx.masks.set(memory["owner"], name, keep, self._mode)
+            ctx.masks.set(owner, name, keep, self._mode, mask_gradients=self.mask_gradients)
         if self.discard_masks_at_minibatch_end and self.keep_mask:
             memory["last"] = masks
         ctx.masks.apply()
 
-    def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
-        if self.mask_gradients:
-            ctx.masks.zero_gradients(memory["owner"])
-
     def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        last = ctx.time(self.window) == self.window.last
-        if self.window.unit == "epoch":
-            last = last and ctx.step == ctx.steps_per_epoch - 1
-        if last and self._forgets:
-            self._end(ctx, memory)
-        elif self.discard_masks_at_minibatch_end:
+        owner = memory["owner"]
+        if self.discard_masks_at_minibatch_end:
+            ctx.masks.release(owner)
+        by_step = self.window.unit == "step"
+        last = ctx.time(self.window) == self.window.last and (by_step or ctx.step == ctx.steps_per_epoch - 1)
+        if last and self._forgets and self.keep_mask:
+            for name, keep in (memory.pop("last", None) or ctx.masks.owned(owner)).items():
+                ctx.masks.set(owner, name, keep, mask_gradients=self.mask_gradients)
+            ctx.masks.apply()
+        elif last and by_step and ctx.global_step + 1 < ctx.epochs * ctx.steps_per_epoch:
+            self._forget(ctx, memory)
+
+    def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
+        # After validation, which sees what was trained: masked weights.
+        if ctx.epoch == self.window.last and ctx.epoch + 1 < ctx.epochs:
+            self._forget(ctx, memory)
+
+    def _forget(self, ctx: Context, memory: Memory) -> None:
+        """The window's end in a mode that forgets; not at the run's end: what was trained masked is shipped masked."""
+        if not self.permanent:
             ctx.masks.release(memory["owner"])
 
-    def _end(self, ctx: Context, memory: Memory) -> None:
-        """The window's last step in a mode that forgets: make the masks permanent, or drop them."""
-        masks = memory.pop("last", None) or ctx.masks.owned(memory["owner"])
-        ctx.masks.release(memory["owner"])
-        if self.keep_mask:
-            for name, keep in masks.items():
-                ctx.masks.set(memory["owner"], name, keep)
-            ctx.masks.apply()
+    def remarks(self, epochs: int) -> list[str]:
+        ends = self.window.unit == "step" or self.window.last + 1 < epochs
+        if self.permanent or not ends:
+            return []
+        unit = self.window.unit
+        return [f"its masks are forgotten after {unit} {self.window.last} and leave no zeros (keep_mask is false)"]
 
     def settled(self, ctx: Context) -> int:
         return ctx.epoch_of(self.window, self.window.last)

@@ -1,8 +1,8 @@
 """Adds a penalty's gradient at every step of its epochs."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.regularizers.regularizer import Regularizer
@@ -18,17 +18,26 @@ class RegularizationPolicy(Policy, name="regularizer"):
         default=False, description="the zeros that a threshold or proximal step has made at the end stay masked"
     )
 
+    @model_validator(mode="after")
+    def _something_to_keep(self) -> Self:
+        if self.keep_mask and not self.regularizer.makes_zeros:
+            raise ValueError("`keep_mask: true`, but this regularizer makes no zeros (threshold, proximal)")
+        return self
+
     def penalty_gradients(self, ctx: Context, memory: Memory) -> None:
         self.regularizer.add_gradient(ctx.parameters, memory["targets"])
 
     def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        makes_zeros = self.regularizer.after_step(ctx.parameters, memory["targets"], ctx.rate_of)
+        self.regularizer.after_step(ctx.parameters, memory["targets"], ctx.rate_of)
         last = ctx.time(self.window) == self.window.last
         if self.window.unit == "epoch":
             last = last and ctx.step == ctx.steps_per_epoch - 1
-        if makes_zeros and last and self.keep_mask:
+        if last and self.keep_mask:
             for name in {name for field in memory["targets"].values() for name in field}:
                 ctx.masks.set(memory["owner"], name, ctx.parameters[name].detach() != 0)
+
+    def settled(self, ctx: Context) -> int:
+        return ctx.epoch_of(self.window, self.window.last) if self.keep_mask else 0
 
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
         return {memory["owner"].partition(".")[2]: self.regularizer.value(ctx.parameters, memory["targets"])}

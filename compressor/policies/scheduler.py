@@ -18,7 +18,8 @@ class Scheduler:
         self._policies = sorted(policies, key=lambda bound: bound.policy.runs_last)
         self.memory: dict[str, Memory] = {}
         for bound in self._policies:
-            memory: Memory = {"owner": bound.key, "targets": copy.deepcopy(dict(bound.targets))}
+            targets = copy.deepcopy(dict(bound.targets))
+            memory: Memory = {"owner": bound.key, "instance": bound.instance or bound.key, "targets": targets}
             bound.policy.init(ctx, memory)
             self.memory[bound.key] = memory
 

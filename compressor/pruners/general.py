@@ -9,6 +9,7 @@ from compressor.component import Settings, Targets
 from compressor.component import Weights as Selection
 from compressor.pruners.level import Level, LevelPruner
 from compressor.pruners.pruner import Goal, Remembered, Weights
+from compressor.pruners.threshold import keep_above_deviation
 from compressor.rates.agp import agp
 from compressor.rates.baidu import baidu
 from compressor.rates.window import Window
@@ -70,8 +71,8 @@ class Pruner(LevelPruner, name="Pruner"):
 
     @model_validator(mode="after")
     def _scope_fits(self) -> Self:
-        if self.scope == "global" and (self.rate.threshold is not None or self.rate.baidu or self.rate.std is not None):
-            raise ValueError("`scope: global` ranks weights together; a threshold is the same for all anyway")
+        if self.scope == "global" and (self.rate.threshold is not None or self.rate.baidu):
+            raise ValueError("`scope: global` takes weights together; this threshold is the same for all anyway")
         return self
 
     def levels_at(self, targets: Targets, window: Window, time: int) -> dict[str, float]:
@@ -86,30 +87,25 @@ class Pruner(LevelPruner, name="Pruner"):
         by_sparsity = self.rate.agp is not None or self.rate.sparsity is not None
         return super().goals(targets, window, time) if by_sparsity else []
 
-    def _epsilon(self, window: Window, time: int) -> float | None:
+    def _epsilon(self, window: Window, time: int) -> float:
         if self.rate.baidu is None:
-            return self.rate.threshold
+            return self.rate.threshold or 0.0
         ramp = self.rate.baidu
         return baidu(ramp.q, ramp.ramp_epoch_offset, ramp.ramp_slope_mult, window, time)
 
     def threshold(self, targets: Targets, window: Window, time: int) -> str | None:
-        epsilon = self._epsilon(window, time)
-        if epsilon is not None:
-            return f"{epsilon:.5g}"
-        return None if self.rate.std is None else f"{self.rate.std:g} std"
+        if self.rate.std is not None:
+            return f"{self.rate.std:g} std"
+        by_threshold = self.rate.threshold is not None or self.rate.baidu is not None
+        return f"{self._epsilon(window, time):.5g}" if by_threshold else None
 
     def keep(
         self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
     ) -> dict[str, Tensor]:
         if self.goals(targets, window, time):
             return super().keep(weights, targets, window, time, memory)
+        names = targets["weights"]
+        if self.rate.std is not None:
+            return keep_above_deviation(weights, dict.fromkeys(names, self.rate.std), self.scope, memory)
         epsilon = self._epsilon(window, time)
-        masks = {}
-        for name in targets["weights"]:
-            weight = weights[name].detach()
-            if epsilon is not None:
-                limit = epsilon
-            else:
-                limit = (self.rate.std or 0.0) * memory.setdefault(name, float(weight.std()))
-            masks[name] = weight.abs() > limit
-        return masks
+        return {name: weights[name].detach().abs() > epsilon for name in names}

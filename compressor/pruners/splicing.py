@@ -7,14 +7,15 @@ from pydantic import Field
 from torch import Tensor
 
 from compressor.component import Selects, Targets
-from compressor.pruners.pruner import PrunerBase, Remembered, Weights
+from compressor.pruners.pruner import Before, PrunerBase, Remembered, Weights
 from compressor.rates.window import Window
 
 
 class SplicingPruner(PrunerBase, name="SplicingPruner"):
     """With base = mean(|w|) + s std(|w|), taken once: |w| < low base goes, |w| >= hi base comes back, between stays.
 
-    Distiller's class; it needs `use_double_copies`, so that pruned weights go on being trained.
+    Distiller's class; mean and deviation are the instance's, the mask is the policy's. It needs `use_double_copies`, so
+    that pruned weights go on being trained.
     """
 
     example: ClassVar[str] = """
@@ -32,6 +33,8 @@ class SplicingPruner(PrunerBase, name="SplicingPruner"):
         ending_epoch: 10
     """
 
+    needs_double_copies: ClassVar[bool] = True
+
     sensitivities: Annotated[dict[str, float], Selects()] = Field(min_length=1)
     low_thresh_mult: float = Field(ge=0)
     hi_thresh_mult: float = Field(ge=0)
@@ -47,15 +50,20 @@ class SplicingPruner(PrunerBase, name="SplicingPruner"):
     def keep(
         self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
     ) -> dict[str, Tensor]:
+        return self.splice(weights, targets, window, time, memory, lambda name: None)
+
+    def splice(
+        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered, before: Before
+    ) -> dict[str, Tensor]:
         masks: dict[str, Tensor] = {}
         for name, sensitivity in targets["sensitivities"].items():
             magnitude = weights[name].detach().abs()
             if name not in memory:
-                ones = torch.ones_like(magnitude, dtype=torch.bool)
-                memory[name] = {"mean": float(magnitude.mean()), "std": float(magnitude.std()), "keep": ones}
-            known = memory[name]
-            base = known["mean"] + self._at(sensitivity, window, time) * known["std"]
-            before = known["keep"].to(magnitude.device)
-            spliced = before | (magnitude >= self.hi_thresh_mult * base)
-            known["keep"] = masks[name] = spliced & ~(magnitude < self.low_thresh_mult * base)
+                memory[name] = {"mean": float(magnitude.mean()), "std": float(magnitude.std())}
+            base = memory[name]["mean"] + self._at(sensitivity, window, time) * memory[name]["std"]
+            kept = before(name)
+            spliced = magnitude >= self.hi_thresh_mult * base
+            if kept is None:
+                kept = torch.ones_like(spliced)
+            masks[name] = (kept | spliced) & ~(magnitude < self.low_thresh_mult * base)
         return masks

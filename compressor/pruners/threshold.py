@@ -1,5 +1,6 @@
 """Pruning by magnitude below a threshold: a number, or a multiple of the weights' standard deviation."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -56,11 +57,17 @@ class SensitivityPruner(PrunerBase, name="SensitivityPruner"):
     def keep(
         self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
     ) -> dict[str, Tensor]:
-        sensitivities: dict[str, float] = targets["sensitivities"]
-        if not memory:
-            if self.scope == "global":
-                together = torch.cat([weights[name].detach().flatten() for name in sensitivities])
-                memory.update(dict.fromkeys(sensitivities, float(together.std())))
-            else:
-                memory.update({name: float(weights[name].detach().std()) for name in sensitivities})
-        return {name: weights[name].detach().abs() > s * memory[name] for name, s in sensitivities.items()}
+        return keep_above_deviation(weights, targets["sensitivities"], self.scope, memory)
+
+
+def keep_above_deviation(
+    weights: Weights, factors: Mapping[str, float], scope: Scope, memory: Remembered
+) -> dict[str, Tensor]:
+    """|w| > factor * std(w); the deviation (of each weight, or of all together) is taken once and remembered."""
+    if not memory and scope == "global":
+        together = torch.cat([weights[name].detach().flatten() for name in factors])
+        memory.update(dict.fromkeys(factors, float(together.std())))
+    for name in factors:
+        if name not in memory:
+            memory[name] = float(weights[name].detach().std())
+    return {name: weights[name].detach().abs() > factor * memory[name] for name, factor in factors.items()}

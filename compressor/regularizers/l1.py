@@ -42,18 +42,24 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
             if gradient is not None:
                 gradient.add_(weights[name].sign(), alpha=strength)
 
+    @property
+    def _thresholds(self) -> bool:
+        return self.threshold is not None or self.threshold_criteria is not None
+
+    @property
+    def makes_zeros(self) -> bool:
+        return self.proximal or self._thresholds
+
     @torch.no_grad()
-    def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> bool:
-        thresholds = self.threshold is not None or self.threshold_criteria is not None
+    def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> None:
         for name, strength in targets["reg_regims"].items():
             weight = weights[name].detach()
             if self.proximal:
                 torch._C._nn.softshrink(weight, rate(weights[name]) * strength, out=weight)  # type: ignore[call-arg]
                 weight.add_(0.0)  # softshrink leaves -0.0
-            if thresholds:
+            if self._thresholds:
                 limit = strength if self.threshold is None else self.threshold
                 weight.masked_fill_(weight.abs() <= limit, 0.0)
-        return thresholds or self.proximal
 
     @torch.no_grad()
     def value(self, weights: Weights, targets: Targets) -> float:

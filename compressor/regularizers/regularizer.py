@@ -19,12 +19,13 @@ class Regularizer(Component):
         """Add the penalty's (sub)gradient to the weights' `.grad`, in place."""
         raise TypeError(f"{type(self).__name__} has no gradient")
 
-    def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> bool:
-        """Proximal step or threshold after the optimizer's step, in place; `rate` gives a weight's learning rate.
-
-        Returns whether it makes exact zeros, which a policy may keep.
-        """
+    @property
+    def makes_zeros(self) -> bool:
+        """Whether `after_step` makes exact zeros, which a policy may keep."""
         return False
+
+    def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> None:
+        """Proximal step or threshold after the optimizer's step, in place; `rate` gives a weight's learning rate."""
 
     def value(self, weights: Weights, targets: Targets) -> float:
         """The penalty itself."""

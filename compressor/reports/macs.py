@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compressor.sparsity.evaluating import evaluating
+from compressor.evaluating import evaluating
 from compressor.sparsity.weights import prunable
 
 

@@ -85,6 +85,9 @@ class _Reader:
             place = self._document.place((section,))
             self._faults.add(place, f"{section!r} should be a mapping of names to components, got {describe(block)}")
             return {}
+        if section == "regularizers" and "data" in block:
+            place = self._document.place((section, "data"), key=True)
+            self._faults.add(place, "'data' is the name of the data loss in metrics.jsonl: choose another")
         return {name: self._component(section, name, value, (section, name)) for name, value in block.items()}
 
     def _component(
@@ -159,6 +162,9 @@ class _Reader:
         kinds = components("policies")
         given = [key for key in block if key in kinds]
         for later in [key for key in ("quantizer", "extension") if key in block and key not in kinds]:
+            named = block[later].get("instance_name") if isinstance(block[later], dict) else None
+            if named in self._data.get(f"{later}s", {}):
+                return  # the class is a fault already
             place = self._document.place((*path, later), key=True)
             self._faults.add(place, f"policies of kind {later!r} are known from Distiller, not available yet")
             return

@@ -208,7 +208,8 @@ def _predict(
         fires = _firings(policy.window, epochs, steps_per_epoch)
         if not isinstance(policy, PruningPolicy) or not fires:
             continue
-        if not policy.permanent and policy.window.last == fires[-1]:
+        ends = policy.window.last + 1 < _end(policy.window, epochs, steps_per_epoch)
+        if not policy.permanent and ends:
             continue  # the window ends within the run, and its masks with it
         goals = policy.pruner.goals(bound.targets, policy.window, fires[-1])
         if not goals:

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from compressor.component import REGISTRY, Component
-from compressor.errors import UserError
+from compressor.importing import import_module
 
 ENTRY_POINTS = "compressor.components"
 """The entry-point group in which an installed package names modules with components."""
@@ -40,24 +40,23 @@ DISTILLER = {
 
 
 @cache
-def _import_all() -> None:
+def _import_shipped() -> None:
     for package in _PACKAGES:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             importlib.import_module(f"{package}.{module.name}")
+
+
+@cache
+def _import_all() -> None:
+    _import_shipped()
     for entry in entry_points(group=ENTRY_POINTS):
         plug_in(entry.value)
 
 
 def plug_in(module: str) -> None:
     """Import a third party's components; raises `UserError` where that fails, whatever the reason."""
-    try:
-        importlib.import_module(module.partition(":")[0])
-    except (Exception, SystemExit) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(
-            f"the plugin {module!r} cannot be imported: {type(error).__name__}: {reason}"
-            " (modules are found in installed packages and in PYTHONPATH)"
-        ) from None
+    _import_shipped()  # first, so that a plugin cannot take one of our names
+    import_module(module.partition(":")[0], f"the plugin {module!r}")
 
 
 def components(section: str) -> dict[str, type[Component]]:

@@ -30,6 +30,11 @@ class Schedule:
     entries: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def note(self, text: str) -> None:
+        """Add a line for the user, unless it was said before: a schedule may be bound more than once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def bind(self, model: nn.Module, epochs: int, faults: Faults) -> list[BoundPolicy]:
         """Close the windows and resolve the selectors; names that mean nothing in `model` become faults."""
         names = WeightNames(model)
@@ -38,13 +43,15 @@ class Schedule:
             policy = entry.policy.model_copy(update={"window": entry.policy.window.bind(epochs)})
             applied = entry.policy if policy.component is None else getattr(policy, policy.name)
             targets = bind(applied, self.document, entry.component_path, names, faults)
-            bound.append(BoundPolicy(entry.key, policy, targets))
+            named = entry.component_path[0] != "policies"
+            instance = ".".join(map(str, entry.component_path)) if named else ""
+            bound.append(BoundPolicy(entry.key, policy, targets, instance))
             if policy.window.unit == "epoch" and policy.window.last >= epochs:
                 place = self.document.place(entry.path)
-                note = (
+                self.note(
                     f"{place}: warning: {entry.key} fires last in epoch {policy.window.last},"
                     f" but the run ends after epoch {epochs - 1}"
                 )
-                if note not in self.notes:  # binding again says nothing new
-                    self.notes.append(note)
+            for remark in policy.remarks(epochs):
+                self.note(f"{self.document.place(entry.path)}: {entry.key}: {remark}")
         return bound

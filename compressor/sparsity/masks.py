@@ -1,6 +1,6 @@
 """The one owner of every mask."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -20,22 +20,25 @@ class Masks:
     """Each owner (a policy) has its own keep-masks; in force is their intersection.
 
     A mask is int8, one byte a weight: -1 (all bits set) keeps, 0 prunes. Applying it is a bitwise AND with the weight's
-    own bits: in place, exact, +0.0 even where the weight was negative, infinite or NaN, as fast as a multiplication.
+    own bits: in place, exact, +0.0 even where the weight was negative, infinite or NaN, and nearly as fast as a
+    multiplication.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self._parameters = dict(parameters)
         self._owned: dict[str, dict[str, Tensor]] = {}
         self._modes: dict[str, Mode] = {}
+        self._of_gradients: set[str] = set()
         self._after_step: dict[str, Tensor] = {}
         self._in_forward: dict[str, Tensor] = {}
         self._behind: dict[str, Tensor] = {}
 
-    def set(self, owner: str, name: str, keep: Tensor, mode: Mode = "weights") -> None:
+    def set(self, owner: str, name: str, keep: Tensor, mode: Mode = "weights", *, mask_gradients: bool = False) -> None:
         """Replace `owner`'s contribution to one weight by the boolean tensor `keep` (true = stays).
 
-        An owner has one mode for all its masks, the last one it gave.
+        An owner has one mode for all its masks, the last one it gave; with `mask_gradients` they act on gradients, too.
         """
+        (self._of_gradients.add if mask_gradients else self._of_gradients.discard)(owner)
         weight = self._parameters[name]
         if keep.shape != weight.shape:
             raise ValueError(f"mask of {name!r}: shape should be {tuple(weight.shape)}, got {tuple(keep.shape)}")
@@ -49,6 +52,7 @@ class Masks:
     def release(self, owner: str) -> None:
         """Drop `owner`'s masks; what it pruned is free unless another owner prunes it too."""
         self._modes.pop(owner, None)
+        self._of_gradients.discard(owner)
         for name in self._owned.pop(owner, {}):
             self._intersect(name)
 
@@ -56,6 +60,11 @@ class Masks:
         """The mask in force as booleans (true = kept), or None where nothing is masked."""
         bits = self._in_forward.get(name, self._after_step.get(name))
         return None if bits is None else bits.bool()
+
+    def before(self, owner: str) -> Callable[[str], Tensor | None]:
+        """`owner`'s own mask of a weight by its name, as booleans (true = kept); None where it has none."""
+        masks = self._owned.get(owner, {})
+        return lambda name: masks[name].bool() if name in masks else None
 
     def owned(self, owner: str) -> dict[str, Tensor]:
         """`owner`'s own masks, as booleans (true = kept)."""
@@ -83,12 +92,13 @@ class Masks:
             self._parameters[name].detach().copy_(dense)
 
     @torch.no_grad()
-    def zero_gradients(self, owner: str) -> None:
-        """Zero the gradients of what `owner` masks."""
-        for name, bits in self._owned.get(owner, {}).items():
-            gradient = self._parameters[name].grad
-            if gradient is not None:
-                _zero(gradient, bits)
+    def zero_gradients(self) -> None:
+        """Zero the gradients of what the owners mask whose masks act on gradients, too."""
+        for owner in self._of_gradients:
+            for name, bits in self._owned.get(owner, {}).items():
+                gradient = self._parameters[name].grad
+                if gradient is not None:
+                    _zero(gradient, bits)
 
     @contextmanager
     def folded(self) -> Iterator[dict[str, Tensor]]:
@@ -111,8 +121,12 @@ class Masks:
             _zero(tensors[name], bits)
 
     def state_dict(self) -> dict[str, Any]:
-        """Every owner's contributions (int8, -1 keeps and 0 prunes) and mode."""
-        return {"owned": {owner: dict(masks) for owner, masks in self._owned.items()}, "modes": dict(self._modes)}
+        """Every owner's contributions (int8, -1 keeps and 0 prunes) and how they act."""
+        return {
+            "owned": {owner: dict(masks) for owner, masks in self._owned.items()},
+            "modes": dict(self._modes),
+            "of_gradients": sorted(self._of_gradients),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state; raises `UserError` where it does not fit the weights."""
@@ -123,7 +137,8 @@ class Masks:
                 weight = self._parameters.get(name)
                 if weight is None or weight.shape != bits.shape:
                     raise UserError(f"the checkpoint's mask of {name!r} does not fit this model")
-                self.set(owner, name, bits.bool(), state["modes"][owner])
+                on_gradients = owner in state["of_gradients"]
+                self.set(owner, name, bits.bool(), state["modes"][owner], mask_gradients=on_gradients)
 
     def _intersect(self, name: str) -> None:
         parts = [(self._modes[owner], masks[name]) for owner, masks in self._owned.items() if name in masks]

@@ -62,7 +62,10 @@ class Terminal(Observer):
 
     def say(self, text: str) -> None:
         self._close()
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # `| head` has gone; the log has everything
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -1,5 +1,6 @@
 """The loop that `policies/policy.py` describes, step by step."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 
 from compressor.config import Config
 from compressor.errors import CompressError
+from compressor.evaluating import evaluating
 from compressor.policies.scheduler import Scheduler
 from compressor.reports.report import overall_sparsity
-from compressor.sparsity.evaluating import evaluating
 from compressor.training import rng
 from compressor.training.ema import Ema
 from compressor.training.meters import Meters
@@ -96,8 +97,9 @@ class Trainer:
         # Compiled, the network is called through a wrapper; its parameters and their names stay those of the plain one.
         self._forward = torch.compile(self.ctx.model) if config.compile else self.ctx.model
         self._ema = Ema(self.ctx.model, self.ctx.masks, config.ema.decay) if config.ema else None
-        # On an accelerator reading the loss waits for the device, so it is looked at now and then.
+        # On an accelerator reading the loss waits for the device: there the first bad step is noted on the device.
         self._check_every = 1 if device.type == "cpu" else 50
+        self._first_bad = torch.full((), -1, device=device)
         self._saved_at = time.monotonic()
 
     def run(self) -> None:
@@ -128,11 +130,11 @@ class Trainer:
                     progress.best_test = {**tests, "epoch": float(epoch)}
         ctx.validation = progress.validation
         record = self._record(epoch, sparsity, tests, time.monotonic() - begun)
-        self.scheduler.on_epoch_end()
         self._refuse_non_finite_weights()
         progress.epoch, progress.step, progress.seconds = epoch + 1, 0, 0.0
         if self._is_best(epoch):
             self._save("best")
+        self.scheduler.on_epoch_end()
         for observer in self._observers:
             observer.on_epoch(record)
         stop = self._stop_signal()
@@ -151,6 +153,7 @@ class Trainer:
         data_loss = self._forward_backward(images, labels)
         scheduler.penalty_gradients()
         scheduler.before_parameter_optimization()
+        masks.zero_gradients()
         masks.before_step()
         if self._config.optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.ctx.model.parameters(), self._config.optimizer.clip_norm)
@@ -172,8 +175,7 @@ class Trainer:
                 logits = self._forward(part)
             data_loss = self._criterion(logits.float(), truth)
             loss = self.scheduler.before_backward_pass(data_loss)
-            if self.ctx.step % self._check_every == 0:
-                self._refuse_non_finite(data_loss, loss)
+            self._refuse_non_finite(data_loss, loss)
             share = len(truth) / len(labels)
             torch.autograd.backward(loss * share if share < 1 else loss)
             total += data_loss.detach() * share
@@ -198,12 +200,19 @@ class Trainer:
         return self.ctx.masks.folded() if self._ema is None else self._ema.averaged()
 
     def _refuse_non_finite(self, data_loss: Tensor, loss: Tensor) -> None:
-        if math.isfinite(float(loss.detach())):
+        if self._check_every > 1:
+            new = ~torch.isfinite(loss.detach()) & (self._first_bad < 0)
+            self._first_bad = torch.where(new, self.ctx.step, self._first_bad)
+            if self.ctx.step % self._check_every or (step := int(self._first_bad)) < 0:
+                return
+        elif math.isfinite(float(loss.detach())):
             return
+        else:
+            step = self.ctx.step
         parts = {"data": float(data_loss.detach()), **self.scheduler.losses()}
         shown = ", ".join(f"{name} {value:g}" for name, value in parts.items())
         raise CompressError(
-            f"the loss is not finite in epoch {self.ctx.epoch}, step {self.ctx.step} ({shown}):"
+            f"the loss is not finite in epoch {self.ctx.epoch}, step {step} ({shown}):"
             f" a lower learning rate or penalty may help"
         )
 
@@ -259,6 +268,7 @@ class Trainer:
             "optimizer": self.ctx.optimizer.state_dict(),
             "masks": self.ctx.masks.state_dict(),
             "policies": self.scheduler.state_dict(),
+            "constants": self.ctx.constants,
             "progress": asdict(self.progress),
             "meters": self._meters.state_dict(),
             "rng": rng.capture(),
@@ -270,6 +280,7 @@ class Trainer:
         self.ctx.optimizer.load_state_dict(state["optimizer"])
         self.ctx.masks.load_state_dict(state["masks"])
         self.scheduler.load_state_dict(state["policies"])
+        self.ctx.constants = copy.deepcopy(dict(state["constants"]))
         self.progress = Progress(**state["progress"])
         self.ctx.validation = self.progress.validation
         self._meters.load_state_dict(state["meters"])

@@ -80,7 +80,9 @@ def test_the_example_of_a_component_round_trips(key: str) -> None:
         kind = next(p.name for p in rig.components("policies").values() if getattr(p, "component", None) == section)
         instance = {"again": {"class": name, **dumped}}
         version = 2 if section == "gates" else 1
-        policy = {kind: {"instance_name": "again"}}
+        policy: dict[str, Any] = {kind: {"instance_name": "again"}}
+        if getattr(cls, "needs_double_copies", False):
+            policy[kind]["args"] = {"use_double_copies": True}
         text = yaml.safe_dump({"version": version, section: instance, "policies": [policy]})
     again = own(rig.read(text), cls)
     assert again == component

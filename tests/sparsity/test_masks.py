@@ -282,11 +282,11 @@ def test_folded_shows_the_masked_weights_and_puts_the_dense_ones_back(masks: Mas
 
 
 def test_gradients_of_what_an_owner_masks_are_zeroed(masks: Masks, weight: nn.Parameter) -> None:
-    masks.set("a", "w", keep("...# #### #### ####"))
+    masks.set("a", "w", keep("...# #### #### ####"), mask_gradients=True)
     masks.set("b", "w", keep("###. #### #### ####"))
-    masks.zero_gradients("a")  # no gradient yet: nothing to do
+    masks.zero_gradients()  # no gradient yet: nothing to do
     weight.grad = torch.full((4, 4), -2.0)
-    masks.zero_gradients("a")
+    masks.zero_gradients()
     assert weight.grad.tolist() == [[0, 0, 0, -2]] + [[-2] * 4] * 3
     assert not torch.signbit(weight.grad[0, :3]).any()
 

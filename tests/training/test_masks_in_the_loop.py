@@ -338,7 +338,7 @@ living = pytest.mark.parametrize("mode", LIVING)
 def test_inside_the_window_validation_checkpoints_and_reports_see_masked_weights(mode: str) -> None:
     run = loop(f"{mode}: true", "epochs: [0, 2]", epochs=3, test_every_epoch=True).run()
     assert len(run.evaluated) == 6
-    for state, test in zip(run.evaluated[:4:2], run.evaluated[1:4:2], strict=True):  # validation and test, twice
+    for state, test in zip(run.evaluated[::2], run.evaluated[1::2], strict=True):  # validation and test, three times
         assert is_plus_zero(state["weight"][:, 1])
         assert torch.equal(state["weight"], test["weight"])
     for moment in [(0, 1), (0, 2), (0, 3), (1, 0), (1, 2), (2, 0)]:
@@ -352,7 +352,7 @@ def test_inside_the_window_validation_checkpoints_and_reports_see_masked_weights
         plain = layer()
         plain.load_state_dict(saved["model"])
         assert measure(plain, (1, 1, 2)).totals.sparsity == 0.5
-    assert [line["sparsity"] for line in run.lines] == [0.5, 0.5, 0.0]
+    assert [line["sparsity"] for line in run.lines] == [0.5, 0.5, 0.5]
 
 
 @living
