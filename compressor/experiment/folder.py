@@ -14,13 +14,19 @@ from compressor.training import checkpoint
 from compressor.training.files import replace_text
 
 RUNS = Path("runs")
+_FIRST = {"config.yaml", "schedule.yaml", ".config.yaml.partial", ".schedule.yaml.partial"}
+"""What a new run writes before it trains."""
 CHECKPOINT, BEST, SCHEDULE, CONFIG = "checkpoint.pt", "best.pt", "schedule.yaml", "config.yaml"
 
 
-def fresh(spec: Specification, out: Path | None) -> Path:
-    """Make the folder of a new run and write its files; raises `UserError` where `out` holds something already."""
+def fresh(spec: Specification, out: Path | None, *, resume: bool) -> Path:
+    """Make the folder of a new run and write its files; raises `UserError` where `out` holds something already.
+
+    With `resume` it may hold what a run leaves that is killed in its very first moments.
+    """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        left = out.is_dir() and resume and not _begun(out)
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not left)):
             raise UserError(f"{out} exists and is not overwritten: --resume continues it, another --out starts afresh")
         _make(out, exist_ok=True)
         folder = out
@@ -45,6 +51,8 @@ def _make(folder: Path, *, exist_ok: bool) -> bool:
 
 def write_files(spec: Specification, folder: Path) -> None:
     """schedule.yaml and the resolved config.yaml."""
+    for name in _FIRST:
+        (folder / name).unlink(missing_ok=True)
     replace_text(folder / CONFIG, yaml.safe_dump(spec.config_data, sort_keys=False))
     if spec.schedule_text is not None:
         replace_text(folder / SCHEDULE, spec.schedule_text)
@@ -64,8 +72,8 @@ def to_resume(spec: Specification, out: Path | None) -> Path | None:
         return unfinished[0] if unfinished else (runs[0] if runs else None)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names a run's folder")
-    if not out.is_dir() or not _foreign(out):
-        return out if (out / CHECKPOINT).is_file() else None
+    if not out.is_dir() or not _begun(out):
+        return None
     if not (out / CONFIG).is_file():
         raise UserError(f"{out} is not a run's folder: it has no {CONFIG}")
     return out
@@ -75,13 +83,12 @@ def _numbered(spec: Specification) -> list[Path]:
     """The runs in runs/ that have the specification's name, the newest first."""
     parts = [(path.name.rpartition("-"), path) for path in RUNS.glob("*")]
     found = [(int(number), path) for (name, _, number), path in parts if name == spec.name and number.isdecimal()]
-    return [path for _, path in sorted(found, reverse=True) if (path / CONFIG).is_file()]
+    return [path for _, path in sorted(found, reverse=True) if (path / CONFIG).is_file() and _begun(path)]
 
 
-def _foreign(folder: Path) -> bool:
-    """Whether something lies in it that is not left over from the very first moments of a run."""
-    ours = {CONFIG, SCHEDULE, f".{CONFIG}.partial", f".{SCHEDULE}.partial"}
-    return bool({path.name for path in folder.iterdir()} - ours)
+def _begun(folder: Path) -> bool:
+    """Whether more lies in it than a run leaves that is killed in its very first moments."""
+    return bool({path.name for path in folder.iterdir()} - _FIRST)
 
 
 def finished(folder: Path) -> bool:

@@ -56,7 +56,7 @@ def train(spec: Specification, out: Path | None, root: Path | None, wanted_devic
     network = building.new_model(spec.config, dataset, where, resumed=resumed)
     feed = DataFeed(dataset, spec.config.data, spec.config.seed, where)
     building.scheduler(spec, network, feed, say=lambda text: None)  # every fault before a folder is made
-    path = found or folder.fresh(spec, out)
+    path = found or folder.fresh(spec, out, resume=resume)
     with ExitStack() as stack:
         descriptor = folder.lock(path)
         stack.callback(os.close, descriptor)

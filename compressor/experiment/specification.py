@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from compressor import data, models
 from compressor.config import Config
-from compressor.errors import UserError
+from compressor.errors import UserError, did_you_mean
 from compressor.schedule import grammar, library, parsing
 from compressor.schedule.document import Document, parse, parse_value, read
 from compressor.schedule.faults import Faults
@@ -82,12 +83,22 @@ def open_files(
             document.set(key, value, f"--{key}")
     built = parsing.build(Config, document.data, document, (), faults, what="the configuration")
     if built is None:
+        _names(document, faults)
         return None
     schedule_stem = "dense" if schedule is None else Path(schedule).stem
     if built.init not in SCHEMES and Path(built.init).is_file():
         # The run may be resumed from another directory.
         built = built.model_copy(update={"init": str(Path(built.init).absolute())})
     return Specification(parsed, built, schedule_stem, Path(config_name).stem, document)
+
+
+def _names(document: Document, faults: Faults) -> None:
+    """In a configuration that has other faults: a model or data set that there is not, so that all is said at once."""
+    for block, known in (("model", models.catalogue()), ("data", data.catalogue())):
+        here = document.data.get(block) if isinstance(document.data, dict) else None
+        name = here.get("name") if isinstance(here, dict) else None
+        if isinstance(name, str) and ":" not in name and name not in known:
+            faults.add(document.place((block, "name")), f"there is no {block} {name!r}: {did_you_mean(name, known)}")
 
 
 def _document(name: str, kind: str, faults: Faults) -> Document:

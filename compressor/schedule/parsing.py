@@ -61,7 +61,9 @@ def _report(
     for path, messages in wrong.items():
         if path in document.broken:
             continue
-        name = f"{path[-1]!r} of {what}" if len(path) > len(base) else what
+        inside = [str(part) if isinstance(part, str) else f"[{part}]" for part in path[len(base) :]]
+        named = ".".join(inside[-2:]).replace(".[", "[") if inside and inside[-1][0] == "[" else "".join(inside[-1:])
+        name = f"{named!r} of {what}" if named else what
         faults.add(document.place(path), f"{name}: {' or '.join(dict.fromkeys(messages))}")
 
 
