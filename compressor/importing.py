@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import traceback
 from types import ModuleType
 from typing import Any
 
@@ -17,11 +18,15 @@ def import_module(name: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{what}: cannot import {name!r} (looked in {os.getcwd()} and PYTHONPATH, too):"
-            f" {type(error).__name__}: {reason}"
+            f"{what}: cannot import {name!r} (looked in {os.getcwd()} and PYTHONPATH, too): {blame(error)}"
         ) from error
+
+
+def blame(error: BaseException) -> str:
+    """Type, message and the line of the user's code it came from: enough without a traceback."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]} ({place.filename}:{place.lineno})"
 
 
 def import_callable(name: str, what: str) -> Any:
@@ -31,7 +36,9 @@ def import_callable(name: str, what: str) -> Any:
         raise UserError(f"{what}: expected `package.module:factory`")
     module = import_module(module_name, what)
     factory = getattr(module, attribute, None)
-    if not callable(factory):
+    if attribute in vars(module) and not callable(factory):
+        raise UserError(f"{what}: {attribute!r} should be callable, got {type(factory).__name__}")
+    if factory is None:
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UserError(f"{what}: {module_name!r} has no callable {attribute!r}: {did_you_mean(attribute, public)}")
     return factory

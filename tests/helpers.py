@@ -158,9 +158,7 @@ def run_difference(ours: Path, theirs: Path) -> str | None:
     if found := difference(metrics(ours), metrics(theirs), "metrics.jsonl"):
         return found
     names = ("sparsity.json", "sparsity.csv", "config.yaml", "schedule.yaml")
-    there = [
-        name for name in names if (ours / name).exists() or (theirs / name).exists()
-    ]  # a dense run has no schedule
+    there = [name for name in names if (ours / name).exists() or (theirs / name).exists()]
     return next((name for name in there if (ours / name).read_bytes() != (theirs / name).read_bytes()), None)
 
 

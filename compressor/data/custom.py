@@ -1,7 +1,6 @@
 """A user's own data: `name: package.module:factory`."""
 
 import inspect
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from compressor.data.memory import fits, in_memory
 from compressor.data.pixels import per_channel
 from compressor.data.streamed import Streamed
 from compressor.errors import CompressError, UserError
-from compressor.importing import import_callable
+from compressor.importing import blame, import_callable
 
 
 def from_factory(config: DataConfig, root: Path, seed: int) -> DataSet:
@@ -55,7 +54,7 @@ def _call(name: str, factory: Callable[..., Any], offered: dict[str, Any]) -> An
     except CompressError:
         raise
     except Exception as error:
-        raise UserError(f"{name}: it failed: {_blame(error)}") from error
+        raise UserError(f"{name}: it failed: {blame(error)}") from error
 
 
 def _checked(made: DataSet, config: DataConfig) -> DataSet:
@@ -108,9 +107,3 @@ def _described(made: Any) -> str:
     if isinstance(made, (tuple, list)):
         return f"a {type(made).__name__} of {len(made)}: ({', '.join(type(part).__name__ for part in made[:4])})"
     return type(made).__name__
-
-
-def _blame(error: Exception) -> str:
-    """Type, message and the line of the user's code it came from: enough without a traceback."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"

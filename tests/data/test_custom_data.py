@@ -183,7 +183,7 @@ def test_failures_of_the_users_code(mine: SimpleNamespace) -> None:
     _fails(r"got a tuple of 3: \(Pairs, Pairs, int\)")
     mine.maker = mine.make
     del mine.make
-    _fails(r"mine has no callable 'make': did you mean 'maker'")
+    _fails(r"'mine' has no callable 'make': did you mean 'maker'")
 
 
 def test_imports(monkeypatch: pytest.MonkeyPatch) -> None:
