@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from compressor import data, models
-from compressor.schedule import library
+from compressor.schedule import lookup
 from compressor.schedule.registry import components
 
 
@@ -14,7 +14,7 @@ def catalogue(kind: str) -> dict[str, str]:
     if kind == "datasets":
         return data.catalogue()
     if kind in ("schedules", "configs"):
-        folder = library.shipped(kind)
+        folder = lookup.shipped(kind)
         files = sorted(folder.rglob("*.yaml"))
         return {str(path.relative_to(folder).with_suffix("")): _headline(path) for path in files}
     known = components(kind.replace("-", "_"))

@@ -10,7 +10,7 @@ import yaml
 from compressor import data, models
 from compressor.config import Config
 from compressor.errors import UserError, did_you_mean
-from compressor.schedule import grammar, library, parsing
+from compressor.schedule import grammar, lookup, parsing
 from compressor.schedule.document import Document, parse, parse_value, read
 from compressor.schedule.faults import Faults
 from compressor.schedule.schedule import Schedule
@@ -102,7 +102,7 @@ def _names(document: Document, faults: Faults) -> None:
 
 
 def _document(name: str, kind: str, faults: Faults) -> Document:
-    path = library.find(name, kind)
+    path = lookup.find(name, kind)
     return parse(str(path), read(path), faults)
 
 

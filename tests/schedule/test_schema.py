@@ -11,7 +11,7 @@ import yaml
 from compressor.schedule import schema
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
-from compressor.schedule.library import shipped
+from compressor.schedule.lookup import shipped
 from compressor.schedule.registry import SECTIONS, components
 
 EXAMPLES = {
