@@ -43,6 +43,11 @@ class Component(Settings):
         known[name] = cls
 
     @classmethod
+    def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """What a schedule of version 1 means by these arguments, and a remark for the user where that is a surprise."""
+        return arguments, None
+
+    @classmethod
     def summary(cls) -> str:
         """The first line of the docstring."""
         return (inspect.getdoc(cls) or "").partition("\n")[0]

@@ -30,5 +30,5 @@ def plan(
     spec = specification(schedule, config, sets, allow_plugins=allow_plugins)
     made, warnings = inspection.plan(spec, data)
     for line in warnings:
-        click.echo(f"warning: {line}", err=True)
+        click.echo(line, err=True)
     click.echo(made.model_dump_json(indent=2) if as_json else as_table(made))

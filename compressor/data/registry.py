@@ -19,18 +19,24 @@ class Builder:
     summary: str
     build: Build
     classes: int | None = None
+    shape: tuple[int, int, int] | None = None
 
 
 BUILDERS: dict[str, Builder] = {}
 
 
-def dataset(name: str, summary: str, classes: int | None = None) -> Callable[[Build], Build]:
-    """Enters a builder under `name`; `summary` is its catalogue line, `classes` how many it has, if that is known."""
+def dataset(
+    name: str, summary: str, classes: int | None = None, shape: tuple[int, int, int] | None = None
+) -> Callable[[Build], Build]:
+    """Enters a builder under `name`; `summary` is its catalogue line.
+
+    `classes` is how many it has, `shape` (C, H, W) that of its images, where they are known beforehand.
+    """
 
     def enter(build: Build) -> Build:
         if name in BUILDERS:
             raise TypeError(f"two data sets are called {name!r}: {BUILDERS[name].build} and {build}")
-        BUILDERS[name] = Builder(summary, build, classes)
+        BUILDERS[name] = Builder(summary, build, classes, shape)
         return build
 
     return enter
@@ -48,6 +54,16 @@ def class_count(name: str) -> int | None:
     """How many classes a named set has; None where only its files tell."""
     builder = builders().get(name)
     return builder.classes if builder else None
+
+
+def image_shape(config: DataConfig) -> tuple[int, int, int] | None:
+    """(C, H, W) of the images of a configuration; None where only the files tell."""
+    builder = builders().get(config.name)
+    channels, height, width = builder.shape if builder and builder.shape else (3, None, None)
+    if config.size is not None:
+        height = width = config.size
+    known = builder is not None and (builder.shape is not None or config.size is not None)
+    return (config.channels or channels, height, width) if known and height and width else None
 
 
 def catalogue() -> dict[str, str]:

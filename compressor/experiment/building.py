@@ -1,6 +1,6 @@
 """The parts of an experiment: model, data, optimizer, scheduler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +13,12 @@ from compressor.data.images import DataSet
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.experiment.specification import Specification
+from compressor.models.checking import shapes
 from compressor.policies.policy import BoundPolicy, Context
 from compressor.policies.scheduler import Scheduler
 from compressor.schedule.faults import Faults
 from compressor.sparsity.masks import Masks
+from compressor.thinning.architecture import resize
 from compressor.training import checkpoint, optimizers
 from compressor.training.initialization import SCHEMES, initialize
 
@@ -44,8 +46,7 @@ def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool =
 
 def skeleton(config: Config) -> nn.Module:
     """The network without storage: enough to resolve names and shapes. Raises `UserError` where it cannot be built."""
-    with torch.device("meta"):
-        network = model(config.model, data.class_count(config.data.name), trained_elsewhere=True)
+    network = shapes(lambda: model(config.model, data.class_count(config.data.name), trained_elsewhere=True))
     if next(network.parameters(), None) is None:
         raise UserError(f"the model {config.model.name!r} has no parameters to train")
     return network
@@ -77,18 +78,22 @@ def new_model(config: Config, dataset: DataSet, where: torch.device, *, resumed:
 
 
 def load_weights(network: nn.Module, saved: checkpoint.Checkpoint, source: str) -> None:
-    """Load a checkpoint's plain weights strictly; raises `UserError` naming what does not fit."""
+    """Load a checkpoint's plain weights strictly, thinning the network where that was thinned.
+
+    Raises `UserError` naming what does not fit.
+    """
+    resize(network, saved.get("architecture", {}), source)
     own = network.state_dict()
     theirs = saved["model"]
-    shapes = [
+    wrong = [
         f"{name} is {tuple(theirs[name].shape)} there, {tuple(own[name].shape)} here"
         for name in own
         if name in theirs and theirs[name].shape != own[name].shape
     ]
     names = [f"{name} is missing there" for name in own if name not in theirs]
     names += [f"{name} is unknown here" for name in theirs if name not in own]
-    if shapes or names:
-        raise UserError(f"{source}: the weights do not fit this model: {'; '.join((shapes + names)[:3])}")
+    if wrong or names:
+        raise UserError(f"{source}: the weights do not fit this model: {'; '.join((wrong + names)[:3])}")
     network.load_state_dict(theirs)
 
 
@@ -125,8 +130,17 @@ def bind(spec: Specification, network: nn.Module, faults: Faults) -> list[BoundP
     return [] if spec.schedule is None else spec.schedule.bind(network, spec.config.epochs, faults)
 
 
-def scheduler(spec: Specification, network: nn.Module, feed: DataFeed, say: Callable[[str], None]) -> Scheduler:
-    """Optimizer, masks and policies over `network`; raises `UserError` for names that match nothing in it."""
+def scheduler(
+    spec: Specification,
+    network: nn.Module,
+    feed: DataFeed,
+    say: Callable[[str], None],
+    dense: Mapping[str, Sequence[int]] | None = None,
+) -> Scheduler:
+    """Optimizer, masks and policies over `network`; raises `UserError` for names that match nothing in it.
+
+    `dense` has the parameters' shapes at the run's beginning, where the network has been thinned since.
+    """
     faults = Faults()
     policies = bind(spec, network, faults)
     faults.raise_any()
@@ -143,6 +157,8 @@ def scheduler(spec: Specification, network: nn.Module, feed: DataFeed, say: Call
         epochs=spec.config.epochs,
         steps_per_epoch=feed.steps_per_epoch,
         say=say,
+        sample=lambda: next(iter(feed.train(0, 0)))[0],
+        dense=dense or {name: list(parameter.shape) for name, parameter in parameters.items()},
     )
     return Scheduler(policies, ctx)
 

@@ -11,7 +11,10 @@ from compressor.experiment.specification import Specification
 from compressor.policies.learning_rate import LRPolicy
 from compressor.policies.lr_schedulers import ReduceLROnPlateau
 from compressor.policies.policy import BoundPolicy
+from compressor.policies.pruning import PruningPolicy
 from compressor.schedule.faults import Faults
+from compressor.thinning.coupling import couplings
+from compressor.thinning.graph import ChannelGraph, Untraceable, trace
 from compressor.training.initialization import SCHEMES
 
 
@@ -39,4 +42,46 @@ def check(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[nn
         if plateau and config.data.validation == 0 and spec.schedule is not None:
             place = spec.schedule.document.place(entry.path)
             faults.add(place, f"{entry.key} watches validation, and the configuration holds out no images for it")
+    _check_structures(spec, network, bound, faults)
     return network, bound
+
+
+def _check_structures(spec: Specification, network: nn.Module, bound: list[BoundPolicy], faults: Faults) -> None:
+    """Weights that a pruner cannot cut its structures from, and channels that its weights share with others."""
+    schedule = spec.schedule
+    if schedule is None:
+        return
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    graph: ChannelGraph | None = None
+    for policy, entry in zip(bound, schedule.entries, strict=True):
+        if not isinstance(policy.policy, PruningPolicy):
+            continue
+        pruner, place = policy.policy.pruner, schedule.document.place(entry.component_path)
+        misfits = pruner.misfits(policy.targets, shapes)
+        for line in misfits:
+            faults.add(place, line)
+        if pruner.ranks.dim is None or misfits:
+            continue
+        shape = data.image_shape(spec.config.data)
+        if shape is None:
+            schedule.note(f"{place}: which channels {entry.key} shares with other weights depends on the images' shape")
+            continue
+        try:
+            graph = graph or trace(network, shape)
+        except Untraceable as error:
+            schedule.note(f"{place}: warning: {error}: {entry.key} ranks weight by weight, and cannot be thinned")
+            continue
+        names = [name for field in policy.targets.values() for name in field]
+        if pruner.extends:
+            names = graph.channels.closure(names, pruner.ranks.dim)
+        found = couplings(graph, names, pruner.ranks)
+        for joint in found.joint:
+            schedule.note(f"{place}: {entry.key} ranks as one, for they share channels: {', '.join(joint)}")
+        for name in found.logits:
+            schedule.note(f"{place}: warning: {name} makes the network's output: its zeros cannot be thinned")
+        for name, keeper in found.broken:
+            said = f"{name} is pruned by {entry.key}, but {keeper}"
+            if schedule.version == 1:
+                schedule.note(f"{place}: warning: {said}: it is masked, and cannot be thinned")
+            else:
+                faults.add(place, f"{said}: select all of them, or `scope: coupled` of `class: Pruner`")

@@ -82,14 +82,14 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     network, bound = check(spec, faults)
     faults.raise_any()
     assert network is not None
-    warnings: list[str] = []
+    warnings: list[str] = list(spec.schedule.notes) if spec.schedule else []
     steps = 1
     if any(policy.policy.window.unit == "step" or getattr(policy.policy, "interval", "") == "step" for policy in bound):
         try:
             dataset = building.load_data(spec.config, root)
             steps = DataFeed(dataset, spec.config.data, spec.config.seed, torch.device("cpu")).steps_per_epoch
         except UserError as error:
-            warnings.append(f"steps are counted as 1 an epoch, for the data is not there: {error}")
+            warnings.append(f"warning: steps are counted as 1 an epoch, for the data is not there: {error}")
     optimizer = optimizers.build(network, spec.config.optimizer)
     return make_plan(bound, network, optimizer, spec.config.epochs, steps), warnings
 

@@ -19,9 +19,11 @@ from compressor.errors import CompressError, UserError
 from compressor.experiment import building, folder
 from compressor.experiment.checking import check
 from compressor.experiment.specification import Specification
+from compressor.models.checking import shapes
 from compressor.reports import formats
 from compressor.reports.report import Report, measure
 from compressor.schedule.faults import Faults
+from compressor.thinning.architecture import describe
 from compressor.training import checkpoint, rng
 from compressor.training.files import replace_text
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
@@ -75,6 +77,8 @@ class _Run:
     ) -> None:
         self._spec, self._path, self._dataset, self._feed = spec, path, dataset, feed
         self._network, self._device = network, where
+        classes = len(dataset.classes)
+        self._dense = describe(shapes(lambda: building.model(spec.config.model, classes, trained_elsewhere=True)))
         self._log = LogFile(path / "log.txt", spec.config.epochs)
         self._terminal = Terminal(spec.config.epochs, feed.steps_per_epoch)
         self._signal: int | None = None
@@ -110,10 +114,11 @@ class _Run:
         saved = checkpoint.load(self._path / folder.CHECKPOINT) if (self._path / folder.CHECKPOINT).exists() else None
         if saved is not None:
             building.load_weights(self._network, saved, str(self._path / folder.CHECKPOINT))
-        scheduler = building.scheduler(spec, self._network, self._feed, self._say)
-        if saved is not None and not isinstance(saved.get("state", {}).get("progress"), dict):
+        state = saved.get("state", {}) if saved is not None else {}
+        if saved is not None and not isinstance(state.get("progress"), dict):
             raise UserError(f"{self._path / folder.CHECKPOINT}: this checkpoint has no state to resume from")
-        done = int(saved["state"]["progress"]["epoch"]) if saved else 0
+        scheduler = building.scheduler(spec, self._network, self._feed, self._say, state.get("dense"))
+        done = int(state["progress"]["epoch"]) if saved else 0
         observers: list[Observer] = [self._terminal, self._log, MetricsFile(self._path / "metrics.jsonl", done)]
         trainer = Trainer(
             scheduler,
@@ -128,7 +133,7 @@ class _Run:
         if saved is None:
             rng.seed_all(config.seed)
         else:
-            self._restore(trainer, saved["state"])
+            self._restore(trainer, state)
         trainer.run()
         return self._finish(trainer)
 
@@ -167,7 +172,13 @@ class _Run:
             "classes": list(self._dataset.classes),
             "epoch": trainer.progress.epoch,
             "metrics": {"validation": dict(trainer.progress.validation)},
+            **self._architecture(),
         }
+
+    def _architecture(self) -> dict[str, Any]:
+        """What tells a thinned network from the dense one; nothing while it is that."""
+        now = describe(self._network)
+        return {} if now == self._dense else {"architecture": now}
 
     def _save(self, trainer: Trainer, kind: str) -> None:
         with trainer.evaluation_weights() as live:

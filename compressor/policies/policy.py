@@ -6,7 +6,7 @@ The loop, once and for all; `training/trainer.py` is this text in Python:
     for epoch in epochs:
         policy.on_epoch_begin                         # masks, phases
         for batch in training data:                   # one batch = one optimizer step; accumulation is inside it
-            policy.on_minibatch_begin                 # masks recomputed inside an epoch
+            policy.on_minibatch_begin                 # masks recomputed inside an epoch; thinning at the first one
             masks.before_forward()                    # weights that live on behind their mask are masked
             loss = criterion(model(images), labels)
             policy.before_backward_pass(loss)         # may add to the loss; most need not
@@ -31,7 +31,7 @@ frozen: what it must remember lives in its memory, a dict of tensors, numbers, s
 saved with the run.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -41,8 +41,14 @@ from torch.optim import Optimizer
 from compressor.component import Component, Targets
 from compressor.rates.window import Window
 from compressor.sparsity.masks import Masks
+from compressor.thinning.cutting import Cut
+from compressor.thinning.graph import ChannelGraph, Untraceable, trace
 
 Memory = dict[str, Any]
+
+
+def _no_images() -> Tensor:
+    raise LookupError("there are no images here")
 
 
 @dataclass
@@ -56,12 +62,18 @@ class Context:
     epochs: int
     steps_per_epoch: int
     say: Callable[[str], None]
+    sample: Callable[[], Tensor] = _no_images
+    """A batch of real training images."""
+    dense: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """The shapes of the parameters before anything was removed; what sparsities and selectors refer to."""
     epoch: int = 0
     step: int = 0
     validation: Mapping[str, float] = field(default_factory=dict)
     constants: dict[str, Memory] = field(default_factory=dict)
     """What a component instance must remember, by its name: the policies that name it share it. Saved with the run."""
     cache: dict[str, Any] = field(default_factory=dict)
+    followers: list[Callable[[Cut], None]] = field(default_factory=list)
+    """Who else holds tensors in the shapes of the parameters: called when channels were removed."""
 
     @property
     def global_step(self) -> int:
@@ -75,6 +87,28 @@ class Context:
     def epoch_of(self, window: Window, time: int) -> int:
         """The epoch in which a time of the window lies."""
         return time if window.unit == "epoch" else time // max(self.steps_per_epoch, 1)
+
+    def graph(self) -> ChannelGraph | None:
+        """The network's channels; None, which is said once, where they cannot be followed."""
+        if "graph" not in self.cache:
+            try:
+                self.cache["graph"] = trace(self.model, tuple(self.sample().shape[1:]))
+            except Untraceable as error:
+                self.cache["graph"] = None
+                self.say(f"warning: {error}: structures are ranked weight by weight, and nothing can be thinned")
+        graph: ChannelGraph | None = self.cache["graph"]
+        return graph
+
+    def cut(self, cut: Cut) -> None:
+        """Remove channels: from the network, the optimizer's state, the masks, and whoever follows."""
+        cut.model(self.model)
+        cut.optimizer(self.optimizer, self.parameters.items())
+        self.masks.cut(cut)
+        for constants in self.constants.values():
+            constants.update(cut.memory(constants))
+        for follow in self.followers:
+            follow(cut)
+        self.cache.clear()
 
     def rate_of(self, parameter: Tensor) -> float:
         """The learning rate in force for one parameter."""

@@ -1,14 +1,18 @@
 """Asks a pruner for masks at its epochs (or steps), and decides how they act between two steps."""
 
+import math
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.pruners.pruner import PrunerBase
+from compressor.pruners.pruner import Asked, PrunerBase
+from compressor.sparsity.channels import Channels
 from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.masks import Mode
-from compressor.sparsity.topk import pruned_count
 
 
 class PruningPolicy(Policy, name="pruner"):
@@ -83,15 +87,39 @@ class PruningPolicy(Policy, name="pruner"):
         return every > 0 and ctx.step > 0 and ctx.global_step % every == 0
 
     def _prune(self, ctx: Context, memory: Memory) -> None:
-        time = ctx.time(self.window)
-        owner, constants = memory["owner"], ctx.constants.setdefault(memory["instance"], {})
-        before = ctx.masks.before(owner)
-        masks = self.pruner.splice(ctx.parameters, memory["targets"], self.window, time, constants, before)
+        owner = memory["owner"]
+        asked = Asked(
+            weights=ctx.parameters,
+            targets=memory["targets"],
+            window=self.window,
+            time=ctx.time(self.window),
+            memory=ctx.constants.setdefault(memory["instance"], {}),
+            before=ctx.masks.before(owner),
+            dense=ctx.dense,
+            channels=lambda: _channels(ctx),
+        )
+        masks = self.pruner.keep(asked)
+        if self.pruner.ranks.dim == 0:
+            masks = {**self._speakers(ctx, owner, masks), **masks}
         for name, keep in masks.items():
             ctx.masks.set(owner, name, keep, self._mode, mask_gradients=self.mask_gradients)
         if self.discard_masks_at_minibatch_end and self.keep_mask:
             memory["last"] = masks
         ctx.masks.apply()
+
+    def _speakers(self, ctx: Context, owner: str, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them."""
+        graph = ctx.graph()
+        if graph is None:
+            return {}
+        others = [name for name in ctx.masks.owned(owner) if name not in masks]
+        keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
+        pruned = {name: ~mask.flatten(1).any(1) for name, mask in masks.items()}
+        for name, gone in graph.speakers(pruned).items():
+            parameter = ctx.parameters[name]
+            side = (-1,) + (1,) * (parameter.dim() - 1)
+            keep[name] = (~gone).reshape(side).expand(parameter.shape)
+        return keep
 
     def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
         owner = memory["owner"]
@@ -130,11 +158,12 @@ class PruningPolicy(Policy, name="pruner"):
         if not self.permanent:
             return []
         lines = []
+        in_groups: dict[str, int] = ctx.constants.get(memory["instance"], {}).get("within groups", {})
         for goal in self.pruner.goals(memory["targets"], self.window, self.window.last):
-            weights = [ctx.parameters[name] for name in goal.names]
-            total = sum(weight.numel() for weight in weights)
-            zeros = total - sum(count_nonzero(weight) for weight in weights)
-            if zeros < pruned_count(goal.sparsity, total):
+            shapes = {name: ctx.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
+            total = sum(math.prod(shape) for shape in shapes.values())
+            zeros = total - sum(count_nonzero(ctx.parameters[name]) for name in goal.names)
+            if zeros < min(goal.zeros(shapes), in_groups.get(goal.names[0], total)):
                 names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights together"
                 lines.append(
                     f"target missed by {memory['owner']}: {names} should have sparsity {goal.sparsity:.4f},"
@@ -142,3 +171,8 @@ class PruningPolicy(Policy, name="pruner"):
                     f" the run has {ctx.epochs} epochs of {ctx.steps_per_epoch} steps)"
                 )
         return lines
+
+
+def _channels(ctx: Context) -> Channels:
+    graph = ctx.graph()
+    return Channels() if graph is None else graph.channels

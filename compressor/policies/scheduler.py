@@ -8,6 +8,7 @@ from torch import Tensor
 from compressor.errors import UserError
 from compressor.policies.policy import BoundPolicy, Context, Memory, Policy
 from compressor.rates.window import Window
+from compressor.thinning.cutting import Cut
 
 
 class Scheduler:
@@ -17,11 +18,16 @@ class Scheduler:
         self.ctx = ctx
         self._policies = sorted(policies, key=lambda bound: bound.policy.runs_last)
         self.memory: dict[str, Memory] = {}
+        ctx.followers.append(self._cut)
         for bound in self._policies:
             targets = copy.deepcopy(dict(bound.targets))
             memory: Memory = {"owner": bound.key, "instance": bound.instance or bound.key, "targets": targets}
             bound.policy.init(ctx, memory)
             self.memory[bound.key] = memory
+
+    def _cut(self, cut: Cut) -> None:
+        for memory in self.memory.values():  # in place: a policy may hold its memory in the midst of an event
+            memory.update(cut.memory(memory))
 
     def _active(self, event: str) -> Iterable[tuple[Policy, Memory]]:
         for bound in self._policies:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from compressor.component import Targets
 from compressor.component import Weights as Selection
-from compressor.pruners.pruner import PrunerBase, Remembered, Weights
+from compressor.pruners.pruner import Asked, PrunerBase
 from compressor.rates.baidu import baidu
 from compressor.rates.window import Window
 
@@ -33,8 +33,6 @@ class BaiduRNNPruner(PrunerBase, name="BaiduRNNPruner"):
     def threshold(self, targets: Targets, window: Window, time: int) -> str:
         return f"{self._epsilon(window, time):.5g}"
 
-    def keep(
-        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
-    ) -> dict[str, Tensor]:
-        epsilon = self._epsilon(window, time)
-        return {name: weights[name].detach().abs() > epsilon for name in targets["weights"]}
+    def keep(self, asked: Asked) -> dict[str, Tensor]:
+        epsilon = self._epsilon(asked.window, asked.time)
+        return {name: asked.weights[name].detach().abs() > epsilon for name in asked.targets["weights"]}

@@ -1,5 +1,6 @@
 """The general form: any criterion, any structure, any rate."""
 
+import math
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,12 +8,20 @@ from torch import Tensor
 
 from compressor.component import Settings, Targets
 from compressor.component import Weights as Selection
-from compressor.pruners.level import Level, LevelPruner
-from compressor.pruners.pruner import Goal, Remembered, Weights
+from compressor.pruners.level import Level, keep_largest
+from compressor.pruners.pruner import Asked, Goal, PrunerBase, Scope
+from compressor.pruners.ranking import keep_best, keep_best_of_all, structures_to_prune
 from compressor.pruners.threshold import keep_above_deviation
 from compressor.rates.agp import agp
 from compressor.rates.baidu import baidu
 from compressor.rates.window import Window
+from compressor.sparsity.structures import BY_NAME, Blocks, Criterion, Structure
+from compressor.sparsity.topk import pruned_count
+
+StructureName = Literal[
+    "Elements", "2D", "Kernels", "Filters", "3D", "Channels", "Rows", "Cols", "4D", "Layer", "Shapes", "Blocks"
+]
+BlockSides = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
 
 
 class AgpRate(Settings):
@@ -48,8 +57,8 @@ class Rate(Settings):
         return self
 
 
-class Pruner(LevelPruner, name="Pruner"):
-    """Any criterion x any structure x any rate. So far: magnitude (`l1`) of single elements."""
+class Pruner(PrunerBase, name="Pruner"):
+    """Any criterion x any structure x any rate: the single weights, filters, blocks ... of smallest norm go."""
 
     example: ClassVar[str] = """
     policies:
@@ -64,28 +73,56 @@ class Pruner(LevelPruner, name="Pruner"):
         ending_epoch: 10
     """
 
-    criterion: Literal["l1"] = "l1"
-    structure: Literal["Elements"] = "Elements"
+    criterion: Criterion = Field(default="l1", description="the norm that ranks structures")
+    structure: StructureName = "Elements"
+    block_shape: BlockSides | None = Field(default=None, description="for Blocks: [filters, channels]")
+    scope: Literal["layer", "global", "coupled"] = Field(
+        default="layer",
+        description="layer: each weight by itself (with those that it shares channels with, if they are selected);"
+        " global: all together, by mean norms; coupled: as layer, with all that shares channels with the selected",
+    )
     weights: Selection
     rate: Rate
 
     @model_validator(mode="after")
-    def _scope_fits(self) -> Self:
+    def _fits(self) -> Self:
+        by_threshold = self.rate.agp is None and self.rate.sparsity is None
         if self.scope == "global" and (self.rate.threshold is not None or self.rate.baidu):
             raise ValueError("`scope: global` takes weights together; this threshold is the same for all anyway")
+        if by_threshold and self.structure != "Elements":
+            raise ValueError("structures are ranked: their rate is `sparsity` or `agp`, not a threshold")
+        if self.scope == "coupled" and self.ranks.dim is None:
+            raise ValueError(f"`scope: coupled` is for whole filters, channels, rows or columns, not {self.structure}")
+        if self.structure in ("4D", "Layer") and self.scope != "global":
+            raise ValueError("a weight is one layer: `scope: global` ranks layers")
+        if (self.structure == "Blocks") != (self.block_shape is not None):
+            raise ValueError("`block_shape: [filters, channels]` belongs to `structure: Blocks`")
         return self
 
-    def levels_at(self, targets: Targets, window: Window, time: int) -> dict[str, float]:
-        rate = self.rate
-        if rate.agp is not None:
-            return dict.fromkeys(
-                targets["weights"], agp(rate.agp.initial_sparsity, rate.agp.final_sparsity, window, time)
-            )
-        return dict.fromkeys(targets["weights"], rate.sparsity or 0.0)
+    @property
+    def ranks(self) -> Structure:
+        if self.block_shape is not None:
+            return Blocks(filters=self.block_shape[0], depth=self.block_shape[1])
+        return BY_NAME[self.structure]
+
+    @property
+    def extends(self) -> bool:
+        return self.scope == "coupled"
+
+    def _sparsity(self, window: Window, time: int) -> float:
+        rate = self.rate.agp
+        return (
+            self.rate.sparsity or 0.0 if rate is None else agp(rate.initial_sparsity, rate.final_sparsity, window, time)
+        )
 
     def goals(self, targets: Targets, window: Window, time: int) -> list[Goal]:
-        by_sparsity = self.rate.agp is not None or self.rate.sparsity is not None
-        return super().goals(targets, window, time) if by_sparsity else []
+        if self.rate.agp is None and self.rate.sparsity is None:
+            return []
+        sparsity, names = self._sparsity(window, time), targets["weights"]
+        count = pruned_count if self.structure == "Elements" else structures_to_prune
+        if self.scope == "global":
+            return [Goal(tuple(names), sparsity, self.ranks, count)]
+        return [Goal((name,), sparsity, self.ranks, count) for name in names]
 
     def _epsilon(self, window: Window, time: int) -> float:
         if self.rate.baidu is None:
@@ -99,13 +136,37 @@ class Pruner(LevelPruner, name="Pruner"):
         by_threshold = self.rate.threshold is not None or self.rate.baidu is not None
         return f"{self._epsilon(window, time):.5g}" if by_threshold else None
 
-    def keep(
-        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
-    ) -> dict[str, Tensor]:
-        if self.goals(targets, window, time):
-            return super().keep(weights, targets, window, time, memory)
-        names = targets["weights"]
+    def keep(self, asked: Asked) -> dict[str, Tensor]:
+        names = asked.targets["weights"]
+        goals = self.goals(asked.targets, asked.window, asked.time)
+        if not goals:
+            return self._above_threshold(asked)
+        if self.structure == "Elements":
+            return {name: mask for goal in goals for name, mask in keep_largest(asked, goal).items()}
+        sparsity = self._sparsity(asked.window, asked.time)
+        if self.scope == "global":
+            return keep_best_of_all(
+                asked, names, self.ranks, self._mean_norm, lambda total: structures_to_prune(sparsity, total)
+            )
+        if self.extends:
+            names = asked.channels().closure(names, self.ranks.dim or 0)
+        return keep_best(
+            asked,
+            names,
+            self.ranks,
+            lambda weight: self.ranks.norms(weight, self.criterion),
+            lambda total: structures_to_prune(sparsity, total),
+        )
+
+    def _mean_norm(self, weight: Tensor) -> Tensor:
+        """Norms that do not favour large structures: divided by the size (l1) or its root (l2)."""
+        size = self.ranks.size(weight.shape)
+        return self.ranks.norms(weight, self.criterion) / (size if self.criterion == "l1" else math.sqrt(size))
+
+    def _above_threshold(self, asked: Asked) -> dict[str, Tensor]:
+        names = asked.targets["weights"]
         if self.rate.std is not None:
-            return keep_above_deviation(weights, dict.fromkeys(names, self.rate.std), self.scope, memory)
-        epsilon = self._epsilon(window, time)
-        return {name: weights[name].detach().abs() > epsilon for name in names}
+            scope: Scope = "global" if self.scope == "global" else "layer"
+            return keep_above_deviation(asked, dict.fromkeys(names, self.rate.std), scope)
+        epsilon = self._epsilon(asked.window, asked.time)
+        return {name: asked.weights[name].detach().abs() > epsilon for name in names}

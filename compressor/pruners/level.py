@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compressor.component import Selects, Targets
 from compressor.component import Weights as Selection
-from compressor.pruners.pruner import Goal, PrunerBase, Remembered, Scope, Weights
+from compressor.pruners.pruner import Asked, Goal, PrunerBase, Scope
 from compressor.rates.agp import agp
 from compressor.rates.window import Window
 from compressor.sparsity.topk import pruned_count, smallest
@@ -35,21 +35,22 @@ class LevelPruner(PrunerBase):
             together[level].append(name)
         return [Goal(tuple(names), level) for level, names in together.items()]
 
-    def keep(
-        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
-    ) -> dict[str, Tensor]:
+    def keep(self, asked: Asked) -> dict[str, Tensor]:
         masks: dict[str, Tensor] = {}
-        for goal in self.goals(targets, window, time):
-            masks.update(_keep_largest(weights, goal))
+        for goal in self.goals(asked.targets, asked.window, asked.time):
+            masks.update(keep_largest(asked, goal))
         return masks
 
 
-def _keep_largest(weights: Weights, goal: Goal) -> dict[str, Tensor]:
+def keep_largest(asked: Asked, goal: Goal) -> dict[str, Tensor]:
+    """The masks that reach a goal over single entries; what was removed from the weights counts as zeros."""
+    weights, removed = asked.weights, sum(map(asked.removed, goal.names))
     if len(goal.names) == 1:
         score = weights[goal.names[0]].detach().abs()
-        return {goal.names[0]: smallest(score, pruned_count(goal.sparsity, score.numel())).logical_not_()}
+        going = pruned_count(goal.sparsity, score.numel() + removed) - removed
+        return {goal.names[0]: smallest(score, going).logical_not_()}
     score = torch.cat([weights[name].detach().abs().flatten() for name in goal.names])
-    keep = smallest(score, pruned_count(goal.sparsity, score.numel())).logical_not_()
+    keep = smallest(score, pruned_count(goal.sparsity, score.numel() + removed) - removed).logical_not_()
     parts = torch.split(keep, [weights[name].numel() for name in goal.names])
     return {name: part.view(weights[name].shape) for name, part in zip(goal.names, parts, strict=True)}
 

@@ -1,36 +1,82 @@
 """What every pruner answers: which entries of which weights stay."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from compressor.component import Component, Targets
 from compressor.rates.window import Window
+from compressor.sparsity.channels import Channels
+from compressor.sparsity.structures import ELEMENTS, Structure
+from compressor.sparsity.topk import pruned_count
 
-Weights = Mapping[str, Tensor]
-Remembered = dict[str, Any]
-
-Before = Callable[[str], Tensor | None]
+Shapes = Mapping[str, Sequence[int]]
 Scope = Literal["layer", "global"]
 """Whether weights are ranked (or measured) tensor by tensor, or all together."""
 
 
+def _nothing(name: str) -> Tensor | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a pruner is asked at one time (in its window's own unit), and what it may look at.
+
+    `memory` holds the instance's constants: it starts empty, is shared by the policies that name one instance, and is
+    saved with the run. `before` gives the policy's mask of a weight as it is now. `dense` has the weights' shapes
+    before anything was removed: sparsities refer to them.
+    """
+
+    weights: Mapping[str, Tensor]
+    targets: Targets
+    window: Window
+    time: int
+    memory: dict[str, Any] = field(default_factory=dict)
+    before: Callable[[str], Tensor | None] = _nothing
+    dense: Shapes = field(default_factory=dict)
+    channels: Callable[[], Channels] = Channels
+
+    def removed(self, name: str) -> int:
+        """How many entries of a weight are there no more."""
+        now = self.weights[name].shape
+        return ELEMENTS.count(self.dense.get(name, now)) - ELEMENTS.count(now)
+
+
 @dataclass(frozen=True)
 class Goal:
-    """A share of zeros over some weights taken together."""
+    """A share of zeros over some weights taken together; `count` is how many of so many structures go."""
 
     names: tuple[str, ...]
     sparsity: float
+    structure: Structure = ELEMENTS
+    count: Callable[[float, int], int] = pruned_count
+
+    def zeros(self, shapes: Shapes) -> int:
+        """The zeros that this makes in weights of these shapes, at least."""
+        counts = [self.structure.count(shapes[name]) for name in self.names]
+        smallest = min(self.structure.size(shapes[name]) for name in self.names)
+        return self.count(self.sparsity, sum(counts)) * smallest
 
 
 class PrunerBase(Component):
-    """WHICH weights go. A pruner is asked by a policy, which knows when. Times are in the window's own unit."""
+    """WHICH weights go. A pruner is asked by a policy, which knows when."""
 
     section: ClassVar[str] = "pruners"
     needs_double_copies: ClassVar[bool] = False
     """Whether it brings weights back by what they became behind the mask."""
+
+    @property
+    def ranks(self) -> Structure:
+        """What is pruned as one. Whole outputs of a layer go with all that speaks for them."""
+        return ELEMENTS
+
+    @property
+    def extends(self) -> bool:
+        """Whether weights that share channels with the selected ones are pruned with them."""
+        return False
 
     def goals(self, targets: Targets, window: Window, time: int) -> list[Goal]:
         """The sparsities that the pruner imposes at `time`; empty for pruners that go by threshold."""
@@ -40,18 +86,12 @@ class PrunerBase(Component):
         """In words, the threshold that the pruner goes by at `time`; None for pruners that go by sparsity."""
         return None
 
-    def keep(
-        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
-    ) -> dict[str, Tensor]:
-        """Boolean masks by weight name, true = stays.
+    def misfits(self, targets: Targets, shapes: Shapes) -> list[str]:
+        """One line for each weight that this pruner cannot prune."""
+        names = dict.fromkeys(name for selected in targets.values() for name in selected)
+        found = [(name, self.ranks.misfit(shapes[name])) for name in names]
+        return [f"{name}: {why}" for name, why in found if why is not None]
 
-        `memory` holds the instance's constants: it starts empty, is shared by the policies that name one instance, and
-        is saved with the run.
-        """
+    def keep(self, asked: Asked) -> dict[str, Tensor]:
+        """Boolean masks by weight name, true = stays."""
         raise TypeError(f"{type(self).__name__} does not say what it keeps")
-
-    def splice(
-        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered, before: Before
-    ) -> dict[str, Tensor]:
-        """`keep`, for pruners that go on from the mask that their policy has now: `before` gives it by weight name."""
-        return self.keep(weights, targets, window, time, memory)

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from compressor.component import Selects, Targets
-from compressor.pruners.pruner import Before, PrunerBase, Remembered, Weights
+from compressor.pruners.pruner import Asked, PrunerBase
 from compressor.rates.window import Window
 
 
@@ -47,21 +47,15 @@ class SplicingPruner(PrunerBase, name="SplicingPruner"):
     def _at(self, sensitivity: float, window: Window, time: int) -> float:
         return sensitivity * (1 + self.sensitivity_multiplier * (time - window.first))
 
-    def keep(
-        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
-    ) -> dict[str, Tensor]:
-        return self.splice(weights, targets, window, time, memory, lambda name: None)
-
-    def splice(
-        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered, before: Before
-    ) -> dict[str, Tensor]:
+    def keep(self, asked: Asked) -> dict[str, Tensor]:
         masks: dict[str, Tensor] = {}
-        for name, sensitivity in targets["sensitivities"].items():
-            magnitude = weights[name].detach().abs()
+        memory = asked.memory
+        for name, sensitivity in asked.targets["sensitivities"].items():
+            magnitude = asked.weights[name].detach().abs()
             if name not in memory:
                 memory[name] = {"mean": float(magnitude.mean()), "std": float(magnitude.std())}
-            base = memory[name]["mean"] + self._at(sensitivity, window, time) * memory[name]["std"]
-            kept = before(name)
+            base = memory[name]["mean"] + self._at(sensitivity, asked.window, asked.time) * memory[name]["std"]
+            kept = asked.before(name)
             spliced = magnitude >= self.hi_thresh_mult * base
             if kept is None:
                 kept = torch.ones_like(spliced)

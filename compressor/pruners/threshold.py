@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from compressor.component import Selects, Targets
-from compressor.pruners.pruner import PrunerBase, Remembered, Scope, Weights
+from compressor.pruners.pruner import Asked, PrunerBase, Scope
 from compressor.rates.window import Window
 
 Threshold = Annotated[float, Field(ge=0)]
@@ -29,10 +29,9 @@ class MagnitudeParameterPruner(PrunerBase, name="MagnitudeParameterPruner"):
     def threshold(self, targets: Targets, window: Window, time: int) -> str:
         return ", ".join(sorted({f"{value:g}" for value in targets["thresholds"].values()}))
 
-    def keep(
-        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
-    ) -> dict[str, Tensor]:
-        return {name: weights[name].detach().abs() > value for name, value in targets["thresholds"].items()}
+    def keep(self, asked: Asked) -> dict[str, Tensor]:
+        thresholds = asked.targets["thresholds"].items()
+        return {name: asked.weights[name].detach().abs() > value for name, value in thresholds}
 
 
 class SensitivityPruner(PrunerBase, name="SensitivityPruner"):
@@ -54,16 +53,13 @@ class SensitivityPruner(PrunerBase, name="SensitivityPruner"):
     def threshold(self, targets: Targets, window: Window, time: int) -> str:
         return ", ".join(sorted({f"{value:g} std" for value in targets["sensitivities"].values()}))
 
-    def keep(
-        self, weights: Weights, targets: Targets, window: Window, time: int, memory: Remembered
-    ) -> dict[str, Tensor]:
-        return keep_above_deviation(weights, targets["sensitivities"], self.scope, memory)
+    def keep(self, asked: Asked) -> dict[str, Tensor]:
+        return keep_above_deviation(asked, asked.targets["sensitivities"], self.scope)
 
 
-def keep_above_deviation(
-    weights: Weights, factors: Mapping[str, float], scope: Scope, memory: Remembered
-) -> dict[str, Tensor]:
+def keep_above_deviation(asked: Asked, factors: Mapping[str, float], scope: Scope) -> dict[str, Tensor]:
     """|w| > factor * std(w); the deviation (of each weight, or of all together) is taken once and remembered."""
+    weights, memory = asked.weights, asked.memory
     if not memory and scope == "global":
         together = torch.cat([weights[name].detach().flatten() for name in factors])
         memory.update(dict.fromkeys(factors, float(together.std())))

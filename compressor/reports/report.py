@@ -1,6 +1,7 @@
 """The sparsity report of a model: what a run writes and what `compress report` prints."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -84,8 +85,8 @@ def measure(model: nn.Module, shape: tuple[int, int, int], test: Mapping[str, fl
     return Report(tensors=rows, totals=totals)
 
 
-def overall_sparsity(model: nn.Module) -> float:
-    """Share of zeros over all prunable weights."""
-    weights = prunable(model).values()
-    total = sum(weight.numel() for weight in weights)
-    return 1 - sum(count_nonzero(weight) for weight in weights) / total if total else 0.0
+def overall_sparsity(model: nn.Module, dense: Mapping[str, Sequence[int]] | None = None) -> float:
+    """Share of zeros over all prunable weights; `dense` has their shapes before channels were removed."""
+    weights = prunable(model)
+    total = sum(math.prod((dense or {}).get(name, weight.shape)) for name, weight in weights.items())
+    return 1 - sum(count_nonzero(weight) for weight in weights.values()) / total if total else 0.0

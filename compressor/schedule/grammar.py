@@ -115,6 +115,10 @@ class _Reader:
         if cls is None:
             return None
         arguments = {key: value for key, value in block.items() if key != "class" and key not in also}
+        if self._schedule.version == 1:
+            arguments, remark = cls.of_version_1(arguments)
+            if remark is not None:
+                self._schedule.note(f"{self._document.place(path)}: {name}: {remark}")
         return parsing.build(cls, arguments, self._document, path, self._faults, what=f"{wanted} {name!r}")
 
     def _class(self, section: str, wanted: Any, path: Path_) -> type[Component] | None:

@@ -15,7 +15,6 @@ from compressor.policies.pruning import PruningPolicy
 from compressor.policies.scheduler import Scheduler
 from compressor.rates.window import Window
 from compressor.sparsity.masks import Masks
-from compressor.sparsity.topk import pruned_count
 from compressor.sparsity.weights import prunable
 
 MAX_FIRINGS, MAX_VALUES = 100_000, 1_000
@@ -216,7 +215,7 @@ def _predict(
             by_value.update(name for names in bound.targets.values() for name in names if name in weights)
         for goal in goals:
             names = frozenset(name for name in goal.names if name in weights)
-            zeros = pruned_count(goal.sparsity, sum(weights[name].numel() for name in names))
+            zeros = goal.zeros({name: tuple(weights[name].shape) for name in goal.names}) if names else 0
             rankings[names] = max(rankings.get(names, 0), zeros)
     shared = {name for names in rankings if len(names) > 1 for name in names}
     rows = []

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,13 @@ _SAME_WIDTH = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 Mode = Literal["weights", "forward", "dense"]
 """What a masked weight is between two steps: 0 (`weights`); what the step made of it, until the next forward pass
 (`forward`); a dense copy that every step goes on updating (`dense`)."""
+
+
+class Cutter(Protocol):
+    """What removes channels from a tensor."""
+
+    def tensor(self, name: str, value: Tensor) -> Tensor:
+        """What stays of a tensor that has the shape of the parameter `name` as it was."""
 
 
 class Masks:
@@ -99,6 +106,14 @@ class Masks:
                 gradient = self._parameters[name].grad
                 if gradient is not None:
                     _zero(gradient, bits)
+
+    def cut(self, cut: "Cutter") -> None:
+        """After channels were removed from the weights: remove them from every owner's masks, and the dense copies."""
+        for table in (self._behind, *self._owned.values()):
+            for name in table:
+                table[name] = cut.tensor(name, table[name])
+        for name in {name for masks in self._owned.values() for name in masks}:
+            self._intersect(name)
 
     @contextmanager
     def folded(self) -> Iterator[dict[str, Tensor]]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.sparsity.masks import Masks
+from compressor.thinning.cutting import Cut
 
 
 class Ema:
@@ -17,7 +18,7 @@ class Ema:
     """
 
     def __init__(self, model: nn.Module, masks: Masks, decay: float) -> None:
-        self._decay, self._masks, self._steps = decay, masks, 0
+        self._model, self._decay, self._masks, self._steps = model, decay, masks, 0
         self._live = {name: tensor for name, tensor in _state(model).items() if tensor.is_floating_point()}
         self._average = {name: torch.zeros_like(tensor) for name, tensor in self._live.items()}
 
@@ -28,6 +29,11 @@ class Ema:
         averages, values = list(self._average.values()), list(self._live.values())
         torch._foreach_lerp_(averages, values, 1 - self._decay)
         self._masks.zero(self._average, forward=False)
+
+    def cut(self, cut: Cut) -> None:
+        """After channels were removed from the model: remove them from the averages."""
+        self._live = {name: tensor for name, tensor in _state(self._model).items() if tensor.is_floating_point()}
+        self._average = {name: cut.tensor(name, tensor) for name, tensor in self._average.items()}
 
     @contextmanager
     def averaged(self) -> Iterator[dict[str, Tensor]]:

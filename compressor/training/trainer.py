@@ -97,6 +97,8 @@ class Trainer:
         # Compiled, the network is called through a wrapper; its parameters and their names stay those of the plain one.
         self._forward = torch.compile(self.ctx.model) if config.compile else self.ctx.model
         self._ema = Ema(self.ctx.model, self.ctx.masks, config.ema.decay) if config.ema else None
+        if self._ema is not None:
+            self.ctx.followers.append(self._ema.cut)
         # On an accelerator reading the loss waits for the device: there the first bad step is noted on the device.
         self._check_every = 1 if device.type == "cpu" else 50
         self._first_bad = torch.full((), -1, device=device)
@@ -123,7 +125,7 @@ class Trainer:
         tests: dict[str, float] = {}
         with self.evaluation_weights():
             progress.validation = self.evaluate(self._feed.validation())
-            sparsity = overall_sparsity(ctx.model)
+            sparsity = overall_sparsity(ctx.model, ctx.dense)
             if self._config.test_every_epoch:
                 tests = self.evaluate(self._feed.test())
                 if tests["top1"] > progress.best_test.get("top1", -1.0):
@@ -269,6 +271,7 @@ class Trainer:
             "masks": self.ctx.masks.state_dict(),
             "policies": self.scheduler.state_dict(),
             "constants": self.ctx.constants,
+            "dense": {name: list(shape) for name, shape in self.ctx.dense.items()},
             "progress": asdict(self.progress),
             "meters": self._meters.state_dict(),
             "rng": rng.capture(),

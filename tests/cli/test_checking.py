@@ -105,25 +105,25 @@ def test_a_regularizer_called_data_is_an_error_with_its_place() -> None:
         refused(compress(*command), "s.yaml:4:3", "'data'")
 
 
-def test_a_filter_remover_and_the_policy_that_names_it_are_one_error() -> None:
+def test_a_quantizer_and_the_policy_that_names_it_are_one_error() -> None:
     written(
         "s.yaml",
-        "version: 1\nextensions:\n  net_thinner:\n    class: FilterRemover\n    thinning_func_str: remove_filters\n"
-        "    arch: resnet20_cifar\n    dataset: cifar10\n"
+        "version: 1\nquantizers:\n  net_quantizer:\n    class: DorefaQuantizer\n    bits_activations: 4\n"
+        "    bits_weights: 4\n"
         "lr_schedulers:\n  lr: {class: StepLR, step_size: 2, gamma: 0.1}\n"
-        "policies:\n  - extension: {instance_name: net_thinner}\n    epochs: [0]\n"
+        "policies:\n  - quantizer: {instance_name: net_quantizer}\n    epochs: [0]\n"
         "  - lr_scheduler: {instance_name: lr}\n",
     )
     result = compress("validate", "s.yaml", "-c", "tiny")
     assert result.code == 2
     assert len(result.err.splitlines()) == 1, result.err
-    assert "FilterRemover" in result.err
+    assert "DorefaQuantizer" in result.err
     assert "not available yet" in result.err
 
 
 def test_an_extension_policy_that_names_nothing_is_still_an_error() -> None:
     written("s.yaml", "version: 1\npolicies:\n  - extension: {instance_name: nothing}\n    epochs: [0]\n")
-    refused(compress("validate", "s.yaml", "-c", "tiny"), "s.yaml:3:5")
+    refused(compress("validate", "s.yaml", "-c", "tiny"), "s.yaml:3:32")
 
 
 PLATEAU = "policies:\n  - lr_scheduler: {class: ReduceLROnPlateau, factor: 0.5, patience: 0}\n"
@@ -242,9 +242,9 @@ from compressor.pruners.pruner import PrunerBase
 class ZzComb(PrunerBase, name="ZzComb"):
     weights: Selection
 
-    def keep(self, weights, targets, window, time, memory):
-        return {name: torch.arange(weights[name].numel()).view(weights[name].shape) % 2 != 0
-                for name in targets["weights"]}
+    def keep(self, asked):
+        shapes = {name: asked.weights[name].shape for name in asked.targets["weights"]}
+        return {name: torch.arange(shape.numel()).view(shape) % 2 != 0 for name, shape in shapes.items()}
 """
 
 

@@ -19,6 +19,7 @@ from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import components
+from compressor.thinning.architecture import describe
 from compressor.training import rng
 from compressor.training.observers import Observer
 from compressor.training.trainer import Trainer
@@ -95,7 +96,9 @@ ADAM = {"name": "adam", "lr": 0.01, "weight_decay": 0.01}
 class Rig:
     """One run. `snapshots` has what would be on disk after every step and every epoch, as bytes."""
 
-    def __init__(self, schedule: str, *, epochs: int = EPOCHS, seed: int = 0, **config: Any) -> None:
+    def __init__(
+        self, schedule: str, *, epochs: int = EPOCHS, seed: int = 0, snapshot: Snapshot | None = None, **config: Any
+    ) -> None:
         self.config = Config.model_validate(
             {
                 "model": {"name": "rig"},
@@ -106,10 +109,15 @@ class Rig:
                 **config,
             }
         )
+        self.said: list[str] = []
         rng.seed_all(seed)
         self.model = network()
+        self.dense = describe(self.model)
+        if snapshot is not None:
+            building.load_weights(self.model, snapshot, "snapshot")
         spec = Specification(read(schedule), self.config, "schedule", "config")
-        scheduler = building.scheduler(spec, self.model, Feed(), say=lambda text: None)  # type: ignore[arg-type]
+        dense = snapshot["state"]["dense"] if snapshot is not None else None
+        scheduler = building.scheduler(spec, self.model, Feed(), self.said.append, dense)  # type: ignore[arg-type]
         self.records = Records()
         self.snapshots: dict[Moment, bytes] = {}
         self.trainer = Trainer(
@@ -138,7 +146,9 @@ class Rig:
         with self.trainer.evaluation_weights() as live:
             model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         file = io.BytesIO()
-        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": live}}, file)
+        now = describe(self.model)
+        thinned = {} if now == self.dense else {"architecture": now}
+        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": live}, **thinned}, file)
         return file.getvalue()
 
     def at(self, moment: Moment) -> Snapshot:
@@ -159,8 +169,7 @@ def reread(written: bytes) -> Snapshot:
 
 def resumed(schedule: str, snapshot: Snapshot, **config: Any) -> Rig:
     """A run that was begun elsewhere with other random numbers, and then continued from `snapshot` to the end."""
-    rig = Rig(schedule, seed=99, **config)
-    building.load_weights(rig.model, snapshot, "snapshot")
+    rig = Rig(schedule, seed=99, snapshot=snapshot, **config)
     rig.trainer.load_state_dict(snapshot["state"])
     building.restore_live(rig.model, snapshot["state"]["live"])
     rig.trainer.run()

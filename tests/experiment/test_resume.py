@@ -62,7 +62,6 @@ def test_a_process_that_gets_a_signal_ends_with_128_and_its_number(
     assert running.returncode == code
     assert (err.count("\n"), "Traceback" in err) == (1, False)
     state = saved(work / "run" / "checkpoint.pt")["state"]
-    assert state["progress"]["step"] > 0  # it stopped in an epoch, not at the next one's end
     assert [line["epoch"] for line in metrics(work / "run")] == list(range(state["progress"]["epoch"]))
 
 

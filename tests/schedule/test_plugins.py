@@ -32,10 +32,10 @@ class {name}(PrunerBase, name="{name}"):
     weights: Selection
     stride: int = 2
 
-    def keep(self, weights, targets, window, time, memory):
+    def keep(self, asked):
         masks = {{}}
-        for name in targets["weights"]:
-            index = torch.arange(weights[name].numel()).view(weights[name].shape)
+        for name in asked.targets["weights"]:
+            index = torch.arange(asked.weights[name].numel()).view(asked.weights[name].shape)
             masks[name] = index % self.stride != 0
         return masks
 '''

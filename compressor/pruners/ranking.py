@@ -1,0 +1,147 @@
+"""Ranking of structures: the smallest go, so many of each layer, or of all layers together."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from compressor.pruners.pruner import Asked
+from compressor.sparsity.channels import Channels, Slices
+from compressor.sparsity.structures import Structure
+from compressor.sparsity.topk import smallest
+
+Rounding = Literal["floor", "ceil", "round"]
+Score = Callable[[Tensor], Tensor]
+"""From a weight to a number for each of its structures."""
+
+_ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.ceil, "round": round}
+
+
+def structures_to_prune(sparsity: float, total: int, rounding: Rounding = "floor", group_size: int = 1) -> int:
+    """How many of `total` structures go: the rounded share, in multiples of `group_size`; one is always spared."""
+    share = sparsity * total if group_size == 1 else sparsity * total / group_size
+    return max(min(_ROUND[rounding](share) * group_size, total - 1), 0)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Weights whose structures are ranked as one: of one weight its structures, of several the channels they share.
+
+    `score` has a number for each; `part` the group of a grouped convolution that it lies in, where there is one;
+    `removed` is how many more there were before some were thinned away.
+    """
+
+    names: tuple[str, ...]
+    score: Tensor
+    removed: int
+    cells: Tensor | None = None
+    part: Tensor | None = None
+
+    @property
+    def total(self) -> int:
+        return len(self.score) + self.removed
+
+    def going(self, count: int) -> Tensor:
+        """True at the `count` (with those removed already) smallest scores, as many in each group."""
+        count -= self.removed
+        if self.part is None:
+            return smallest(self.score, min(count, len(self.score) - 1))
+        gone = torch.zeros(len(self.score), dtype=torch.bool)
+        groups = sorted(set(self.part.tolist()))
+        for group in groups:
+            mine = self.part == group
+            gone[mine] = smallest(self.score[mine], min(count // len(groups), int(mine.sum()) - 1))
+        return gone
+
+    def masks(self, gone: Tensor, asked: Asked, structure: Structure, channels: Channels) -> dict[str, Tensor]:
+        """Keep-masks of the weights, where `gone` says which structures (or shared channels) go."""
+        found = {}
+        for name in self.names:
+            weight = asked.weights[name]
+            index = gone
+            if self.cells is not None:
+                index = torch.isin(channels.cells[name, structure.dim or 0], self.cells[gone])
+            index = index.reshape(structure.index_shape(weight.shape)).to(weight.device)
+            found[name] = structure.expand(~index, weight.shape)
+        return found
+
+
+def keep_best(
+    asked: Asked,
+    names: Sequence[str],
+    structure: Structure,
+    score: Score,
+    going: Callable[[int], int],
+    *,
+    leader: bool = False,
+) -> dict[str, Tensor]:
+    """Masks in which of each weight the structures of smallest score are gone: `going(how many there were)` of them.
+
+    Weights that share channels are ranked as one, by the sum of their scores; with `leader` by those of the first.
+    Channels of a grouped convolution are ranked within its groups, so that the groups stay of equal size.
+    """
+    channels = Channels() if structure.dim is None else asked.channels()
+    masks: dict[str, Tensor] = {}
+    for ranked in _sets(asked, names, structure, score, channels, leader=leader):
+        gone = ranked.going(going(ranked.total))
+        masks.update(ranked.masks(gone, asked, structure, channels))
+        if ranked.part is not None:
+            for name in ranked.names:
+                zeros = (int(gone.sum()) + ranked.removed) * structure.size(asked.weights[name].shape)
+                asked.memory.setdefault("within groups", {})[name] = zeros
+    return masks
+
+
+def keep_best_of_all(
+    asked: Asked, names: Sequence[str], structure: Structure, score: Score, going: Callable[[int], int]
+) -> dict[str, Tensor]:
+    """Masks in which the structures of smallest score over all the weights are gone; each weight keeps its best one.
+
+    Weights that share channels are ranked as one, by the mean of their scores.
+    """
+    channels = Channels() if structure.dim is None else asked.channels()
+    sets = _sets(asked, names, structure, score, channels)
+    parts = []
+    for ranked in sets:
+        mine = ranked.score / len(ranked.names)
+        mine[mine.argmax()] = math.inf
+        parts.append(mine)
+    every = torch.cat(parts)
+    count = going(sum(ranked.total for ranked in sets)) - sum(ranked.removed for ranked in sets)
+    gone = smallest(every, min(count, len(every) - len(sets)))
+    masks: dict[str, Tensor] = {}
+    for ranked, mine in zip(sets, torch.split(gone, [len(part) for part in parts]), strict=True):
+        masks.update(ranked.masks(mine, asked, structure, channels))
+    return masks
+
+
+def _sets(
+    asked: Asked, names: Sequence[str], structure: Structure, score: Score, channels: Channels, *, leader: bool = False
+) -> list[_Ranked]:
+    dim = structure.dim
+    sets: list[list[Slices]] = [[(name, -1)] for name in names]
+    if dim is not None:
+        sets = channels.joined([(name, dim) for name in names])
+    return [_ranked(asked, together, structure, score, channels, leader) for together in sets]
+
+
+def _ranked(
+    asked: Asked, together: list[Slices], structure: Structure, score: Score, channels: Channels, leader: bool
+) -> _Ranked:
+    names = tuple(name for name, _ in together)
+    shape = asked.weights[names[0]].shape
+    removed = structure.count(asked.dense.get(names[0], shape)) - structure.count(shape)
+    cells = [channels.cells[slices] for slices in together if slices in channels.cells]
+    every = torch.tensor(sorted({number for cell in cells for number in cell.tolist()} - {-1}), dtype=torch.long)
+    part = channels.part[every] if channels.part is not None and len(every) else None
+    part = None if part is None or bool((part < 0).any()) else part
+    if len(names) == 1 and part is None:
+        return _Ranked(names, score(asked.weights[names[0]]).flatten().cpu().double(), removed)
+    total = torch.zeros(int(every.max()) + 1, dtype=torch.float64)
+    for name, cell in list(zip(names, cells, strict=True))[: 1 if leader else None]:
+        mine = cell >= 0
+        total.index_add_(0, cell[mine], score(asked.weights[name]).flatten().cpu().double()[mine])
+    return _Ranked(names, total[every], removed, every, part)

@@ -1,0 +1,1 @@
+"""Physical removal of channels: which may go, and everything that goes with them."""

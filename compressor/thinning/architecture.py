@@ -1,0 +1,53 @@
+"""A thinned network as data: the numbers of channels of its layers, from which a dense one is cut to size."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.errors import UserError
+from compressor.thinning.layers import attributes, set_attributes, sized, tensors
+
+Architecture = dict[str, dict[str, int]]
+"""By the path of each convolution, linear layer and norm: its attributes that count channels."""
+
+
+def describe(network: nn.Module) -> Architecture:
+    """The architecture of a network."""
+    found = {path: attributes(module) for path, module in network.named_modules()}
+    return {path: sizes for path, sizes in found.items() if sizes}
+
+
+@torch.no_grad()
+def resize(network: nn.Module, architecture: Any, source: str) -> None:
+    """Give a network the widths of another of its kind; what changes its shape holds zeros then.
+
+    Raises `UserError` where the data describes something else.
+    """
+    if not isinstance(architecture, dict):
+        raise UserError(f"{source}: its architecture should be a table of layers")
+    modules = dict(network.named_modules())
+    for path, sizes in architecture.items():
+        own = attributes(modules[path]) if path in modules else {}
+        if not own or not isinstance(sizes, dict) or set(sizes) != set(own):
+            raise UserError(f"{source}: its architecture has a layer {path!r} that this model has not")
+        if any(not isinstance(n, int) or not 0 < n <= own[key] for key, n in sizes.items()):
+            raise UserError(f"{source}: its architecture gives {path!r} {sizes}, of {own} in the dense model")
+        if sizes != own:
+            _resize(modules[path], sizes)
+
+
+def _resize(module: nn.Module, sizes: dict[str, int]) -> None:
+    own = tensors(module)
+    for name, shape in sized(module, sizes).items():
+        value = own[name]
+        if value.shape == torch.Size(shape):
+            continue
+        fresh = torch.zeros(shape, dtype=value.dtype, device=value.device)
+        if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last):
+            fresh = fresh.contiguous(memory_format=torch.channels_last)
+        if isinstance(value, nn.Parameter):
+            value.data = fresh
+        else:
+            module._buffers[name] = fresh
+    set_attributes(module, sizes)

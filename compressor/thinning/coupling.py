@@ -1,0 +1,86 @@
+"""What a selection of weights means for the channels that they share with others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compressor.sparsity.structures import Structure
+from compressor.thinning.graph import ChannelGraph, Node
+
+
+@dataclass(frozen=True)
+class Couplings:
+    """`joint`: selected weights that share channels, which are ranked as one. `broken`: (weight, who keeps it alive)
+    where what is selected goes only in part. `logits`: weights whose outputs are the network's."""
+
+    joint: tuple[tuple[str, ...], ...]
+    broken: tuple[tuple[str, str], ...]
+    logits: tuple[str, ...]
+
+
+def couplings(graph: ChannelGraph, names: Sequence[str], structure: Structure) -> Couplings:
+    """How pruning whole outputs (or inputs) of the named weights goes together with the rest of the network."""
+    dim = structure.dim
+    if dim is None:
+        return Couplings((), (), ())
+    channels = graph.channels
+    listed = [name for name in names if (name, dim) in channels.cells]
+    sets = channels.joined([(name, dim) for name in listed])
+    joint = tuple(tuple(name for name, _ in members) for members in sets if len(members) > 1)
+    logits = tuple(graph.weights[n.label] for n in graph.nodes if n.is_output and n.label in graph.weights)
+    final = tuple(name for name in listed if dim == 0 and name in logits)
+    alive = _alive_without(graph, listed) if dim == 0 else _read_by_others(graph, listed)
+    broken = []
+    for name in listed:
+        mine = channels.cells[name, dim]
+        mine = mine[mine >= 0]
+        if name in final or not bool(alive[mine].any()):
+            continue
+        broken.append((name, _keeper(graph, int(mine[alive[mine]][0]), listed, dim)))
+    return Couplings(joint, tuple(broken), final)
+
+
+def _alive_without(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
+    """[cells]: those of the named weights' outputs that some layer still reads as not 0 when all of them are."""
+    outputs = {name: graph.channels.cells[name, 0] for name in names}
+    dead = graph.zeroed({name: torch.ones(len(cells), dtype=torch.bool) for name, cells in outputs.items()})
+    alive = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
+    for node, read, zero in graph.readers(dead):
+        assert node.into is not None
+        own = graph.weights[node.label] in names and node.kind == "depthwise"
+        if not own:
+            alive[node.into[read & ~zero]] = True
+    return alive
+
+
+def _read_by_others(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
+    """[cells]: those that a layer reads whose weight is not among the named."""
+    alive = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
+    for node in graph.nodes:
+        if node.kind == "producer" and node.into is not None and graph.weights[node.label] not in names:
+            alive[node.into[node.into >= 0]] = True
+    return alive
+
+
+def _keeper(graph: ChannelGraph, cell: int, names: Sequence[str], dim: int) -> str:
+    """Who keeps a channel alive, in words."""
+    through = graph.who_carries(cell)
+    if dim == 1:
+        readers = [n for n in graph.nodes if n.into is not None and bool((n.into == cell).any())]
+        others = [graph.weights[n.label] for n in readers if graph.weights[n.label] not in names]
+        return f"{_few(others)} {'reads' if len(others) == 1 else 'read'} the same channels"
+    others = [graph.weights[n.label] for n in through if n.kind == "producer" and graph.weights[n.label] not in names]
+    joins = [n.label for n in through if n.kind == "operation" and len(n.inputs) > 1]
+    if others:
+        how = f"joined by {joins[0]}" if joins else "joined"
+        return f"{_few(others)} {'makes' if len(others) == 1 else 'make'} the same channels ({how})"
+    mixing: list[Node] = [n for n in through if n.kind == "mixing"]
+    return f"{mixing[0].label} mixes channels" if mixing else "an operation on the way is not 0 where its input is 0"
+
+
+def _few(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    more = f" and {len(unique) - 3} more" if len(unique) > 3 else ""
+    return ", ".join(unique[:3]) + more

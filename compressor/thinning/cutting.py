@@ -1,0 +1,131 @@
+"""The removal itself: of parameters, gradients, buffers, and of every tensor that goes along with them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from compressor.thinning.graph import ChannelGraph
+from compressor.thinning.layers import attributes, dims, set_attributes, tensors
+from compressor.thinning.removal import Removal
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What stays of each tensor that changes: its entries' positions in the flattened old one, in the new shape."""
+
+    stays: Mapping[str, Tensor]
+    shapes: Mapping[str, torch.Size]
+    """The old shapes."""
+    sizes: Mapping[str, Mapping[str, int]]
+    """The new numbers of channels, by the path of each layer that changes."""
+
+    def __bool__(self) -> bool:
+        return bool(self.stays)
+
+    def tensor(self, name: str, value: Tensor) -> Tensor:
+        """What stays of a tensor that belongs to the parameter or buffer `name` and has its shape; else the same."""
+        index = self.stays.get(name)
+        if index is None or value.shape != self.shapes[name]:
+            return value
+        kept = value.detach().flatten()[index.flatten().to(value.device)].reshape(index.shape)
+        if value.dim() == 4 and value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous():
+            kept = kept.contiguous(memory_format=torch.channels_last)
+        return kept
+
+    def memory(self, value: Any) -> Any:
+        """Containers with every tensor cut that stands under a parameter's name and has its shape."""
+        if isinstance(value, dict):
+            return {
+                key: self.tensor(key, item) if isinstance(item, Tensor) and isinstance(key, str) else self.memory(item)
+                for key, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.memory(item) for item in value)
+        return value
+
+    @torch.no_grad()
+    def model(self, network: nn.Module) -> None:
+        """Cut the parameters (they stay the same objects) with their gradients, and the buffers."""
+        parameters = dict(network.named_parameters())
+        for name in self.stays:
+            path, _, own = name.rpartition(".")
+            if name in parameters:
+                parameter = parameters[name]
+                gradient = None if parameter.grad is None else self.tensor(name, parameter.grad)
+                parameter.grad = None
+                parameter.data = self.tensor(name, parameter)
+                parameter.grad = gradient
+            else:
+                module = network.get_submodule(path)
+                module._buffers[own] = self.tensor(name, module._buffers[own])  # type: ignore[arg-type]
+        for path, sizes in self.sizes.items():
+            set_attributes(network.get_submodule(path), dict(sizes))
+
+    @torch.no_grad()
+    def optimizer(self, optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+        """Cut the buffers that an optimizer keeps in the shape of a parameter: momentum, moments."""
+        for name, parameter in parameters:
+            state = optimizer.state.get(parameter, {})
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    state[key] = self.tensor(name, value)
+
+
+def cut_of(graph: ChannelGraph, network: nn.Module, removal: Removal) -> Cut:
+    """The cut that a removal makes of every layer's tensors."""
+    stays: dict[str, Tensor] = {}
+    shapes: dict[str, torch.Size] = {}
+    sizes: dict[str, dict[str, int]] = {}
+    for path, node in graph.by_path.items():
+        if node.kind == "mixing":
+            continue
+        module = network.get_submodule(path)
+        before = attributes(module)
+        own = tensors(module)
+        places = {name: torch.arange(tensor.numel()).view(tensor.shape) for name, tensor in own.items()}
+        out = removal.kept(node.out)
+        into = out if node.into is None else removal.kept(node.into)
+        if len(out) == len(node.out) and (node.into is None or len(into) == len(node.into)):
+            continue
+        if node.kind == "producer":
+            groups, kept = _weight(module, places["weight"], node.out, node.into, out, into)
+            after = dict(zip(before, (len(into), len(out), groups)[: len(before)], strict=True))
+            places["weight"] = kept
+        else:
+            groups = len(out)
+            after = dict(zip(before, (len(out), len(out), groups)[: len(before)], strict=True))
+            places["weight"] = places["weight"].index_select(0, out) if "weight" in places else torch.empty(0)
+        for name, tensor in own.items():
+            kept = places[name] if name == "weight" else places[name].index_select(0, out)
+            if kept.shape != tensor.shape:
+                full = f"{path}.{name}" if path else name
+                stays[full], shapes[full] = kept, tensor.shape
+        sizes[path] = after
+    return Cut(stays, shapes, sizes)
+
+
+def _weight(
+    module: nn.Module, places: Tensor, cells_out: Tensor, cells_in: Tensor | None, out: Tensor, into: Tensor
+) -> tuple[int, Tensor]:
+    """The groups that stay of a convolution or linear layer (1 of the latter), and what stays of its weight."""
+    assert cells_in is not None
+    out_dim, in_dim = dims(module)
+    groups = int(getattr(module, "groups", 1))
+    if groups == 1:
+        return 1, places.index_select(out_dim, out).index_select(in_dim, into)
+    outs, ins = len(cells_out) // groups, len(cells_in) // groups
+    parts = []
+    for group in range(groups):
+        rows = out[(out >= group * outs) & (out < (group + 1) * outs)]
+        columns = into[(into >= group * ins) & (into < (group + 1) * ins)] - group * ins
+        if len(rows) == 0 and len(columns) == 0:
+            continue
+        if out_dim == 0:
+            parts.append(places.index_select(0, rows).index_select(1, columns))
+        else:
+            parts.append(places.index_select(0, columns + group * ins).index_select(1, rows - group * outs))
+    return len(parts), torch.cat(parts)

@@ -1,0 +1,71 @@
+"""The layers whose tensors can be cut, and the dims in which they have channels."""
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+CONVOLUTIONS = _ConvNd
+BATCHNORMS = _BatchNorm
+
+_ATTRIBUTES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
+    (_ConvNd, ("in_channels", "out_channels", "groups")),
+    (nn.Linear, ("in_features", "out_features")),
+    (_BatchNorm, ("num_features",)),
+    (nn.PReLU, ("num_parameters",)),
+)
+
+
+def attributes(module: nn.Module) -> dict[str, int]:
+    """The numbers of channels a layer says of itself; empty where it has none that could change."""
+    names: tuple[str, ...] = next((names for kind, names in _ATTRIBUTES if isinstance(module, kind)), ())
+    return {name: int(getattr(module, name)) for name in names}
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of the layer itself, by their names in it; no counters."""
+    every = {**module._parameters, **module._buffers}
+    return {name: tensor for name, tensor in every.items() if tensor is not None and tensor.dim() > 0}
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """A convolution whose every filter sees one channel, and every channel has one filter."""
+    return (
+        isinstance(module, _ConvNd)
+        and module.groups == module.out_channels == module.in_channels
+        and module.out_channels > 1
+    )
+
+
+def dims(module: nn.Module) -> tuple[int, int]:
+    """The dim of the outputs and the dim of the inputs in a layer's weight."""
+    return (1, 0) if getattr(module, "transposed", False) else (0, 1)
+
+
+def sized(module: nn.Module, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a layer's tensors if its numbers of channels were `sizes`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, tensor in tensors(module).items():
+        shape = list(tensor.shape)
+        if isinstance(module, _ConvNd):
+            out, into = sizes["out_channels"], sizes["in_channels"]
+            if name != "weight":
+                shape = [out]
+            elif module.transposed:
+                shape[:2] = [into, out // sizes["groups"]]
+            else:
+                shape[:2] = [out, into // sizes["groups"]]
+        elif isinstance(module, nn.Linear):
+            shape = [sizes["out_features"], sizes["in_features"]] if name == "weight" else [sizes["out_features"]]
+        else:
+            shape = [math.prod(sizes.values())]
+        shapes[name] = tuple(shape)
+    return shapes
+
+
+def set_attributes(module: Any, sizes: dict[str, int]) -> None:
+    """Let a layer say its new numbers of channels."""
+    for name, value in sizes.items():
+        setattr(module, name, value)

@@ -1,0 +1,149 @@
+"""Which channels say anything about the image: found by running the network on an image of NaN.
+
+What depends on the image becomes NaN; what does not stays a number, and that number is exact, for the network's own
+operations computed it. Arithmetic that a zero stops (0 * NaN) is put right here: a zero weight, or a zero factor, lets
+nothing through.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compressor.evaluating import evaluating
+from compressor.thinning.layers import CONVOLUTIONS
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a layer is given, by input channel: whether it is 0 everywhere; the constant it is everywhere, or NaN."""
+
+    zero: Tensor
+    constant: Tensor
+
+    def also(self, other: "Seen") -> "Seen":
+        """Of a layer that is called twice."""
+        same = self.constant == other.constant
+        return Seen(self.zero & other.zero, torch.where(same, self.constant, torch.nan))
+
+
+def inputs_of(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> dict[str, Seen]:
+    """What every convolution and linear layer is given, by the layer's path.
+
+    With `training` only what holds in training mode, too: a batch norm whose gamma is not 0 normalizes by the batch.
+    """
+    found: dict[str, Seen] = {}
+
+    def look(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            seen = _look(module, arguments[0])
+            found[path] = found[path].also(seen) if path in found else seen
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(look(path))
+        for path, module in model.named_modules()
+        if isinstance(module, (CONVOLUTIONS, nn.Linear))
+    ]
+    parameter = next(model.parameters())
+    image = torch.full((1, *shape), torch.nan, device=parameter.device, dtype=parameter.dtype)
+    try:
+        with evaluating(model), torch.no_grad(), _Taint(training):
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _look(module: nn.Module, given: Tensor) -> Seen:
+    dim = given.dim() - 1 if isinstance(module, nn.Linear) else 1
+    flat = given.movedim(dim, 0).flatten(1)
+    low, high = flat.amin(1), flat.amax(1)
+    constant = torch.where((low == high) & torch.isfinite(low), low, torch.nan)
+    return Seen((flat == 0).all(1).cpu(), constant.double().cpu())
+
+
+class _Taint(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Propagates NaN as 'depends on the image'."""
+
+    def __init__(self, training: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._training = training
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is aten.convolution.default:
+            return _through(function, args, 0, 1, 2)
+        if function is aten.addmm.default:
+            return _through(function, args, 1, 2, 0, **kwargs)
+        if function in (aten.mm.default, aten.bmm.default):
+            return _through(function, args, 0, 1, None)
+        out = function(*args, **kwargs)
+        if function in _BATCH_NORMS:
+            return self._normalized(out, args)
+        if function in (aten.mul.Tensor, aten.mul_.Tensor):
+            return _product(out, args, function is aten.mul_.Tensor)
+        return out
+
+    def _normalized(self, out: Any, args: tuple[Any, ...]) -> Any:
+        image, gamma, beta = args[0], args[1], args[2]
+        values = out[0]
+        if gamma is None:
+            if self._training:
+                values.fill_(torch.nan)
+            return out
+        side = (1, -1) + (1,) * (image.dim() - 2)
+        silent = (gamma == 0).reshape(side).expand_as(values)
+        spoken = torch.full_like(values, torch.nan) if self._training else values
+        values.copy_(torch.where(silent, beta.reshape(side).expand_as(values).to(values.dtype), spoken))
+        return out
+
+
+_BATCH_NORMS = tuple(
+    getattr(aten, name).default
+    for name in (
+        "native_batch_norm",
+        "cudnn_batch_norm",
+        "miopen_batch_norm",
+        "_native_batch_norm_legit_no_training",
+        "_batch_norm_no_update",
+    )
+    if hasattr(aten, name)
+)
+
+
+def _through(function: Any, args: tuple[Any, ...], left: int, right: int, bias: int | None, **kwargs: Any) -> Tensor:
+    """A convolution or matrix product: an output depends on the image where a NaN meets an entry that is not 0."""
+    args = tuple(args)
+    a, b = args[left], args[right]
+    unknown_a, unknown_b = torch.isnan(a), torch.isnan(b)
+    clean = list(args)
+    clean[left], clean[right] = torch.where(unknown_a, 0, a), torch.where(unknown_b, 0, b)
+    values: Tensor = function(*clean, **kwargs)
+    reached = torch.zeros_like(values, dtype=torch.bool)
+    there = (((a != 0) | unknown_a), ((b != 0) | unknown_b))
+    for first, second in ((unknown_a, there[1]), (there[0], unknown_b)):
+        if bool(first.any()) and bool(second.any()):
+            paths = list(args)
+            paths[left], paths[right] = first.to(a.dtype), second.to(b.dtype)
+            if bias is not None and paths[bias] is not None:
+                paths[bias] = torch.zeros_like(paths[bias])
+            reached |= function(*paths, **kwargs) > 0.5
+    return torch.where(reached, torch.nan, values)
+
+
+def _product(out: Tensor, args: tuple[Any, ...], in_place: bool) -> Tensor:
+    """0 times anything is 0. In place the first factor is gone: then only the second one's zeros tell."""
+    for factor in args[1:] if in_place else args:
+        if isinstance(factor, Tensor):
+            out.masked_fill_((factor == 0).expand_as(out), 0)
+    return out

@@ -1,0 +1,269 @@
+"""Decides which channels go: those that bring nothing, or that nobody reads, anywhere in the network, to the fix point.
+
+A channel can go if every layer that reads it is given 0 there (or a constant that its bias can take over), or has
+nothing but zeros for it. Removing the neurons of Han et al. 2015 without inputs or without outputs is a case of this.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from compressor.thinning.graph import ChannelGraph, Node
+from compressor.thinning.layers import dims
+from compressor.thinning.liveness import Seen
+
+Way = Literal["zero", "unread", "constant"]
+"""Why a channel may go: it is 0; nobody reads it; it is a constant."""
+
+EVERY_WAY: frozenset[Way] = frozenset({"zero", "unread", "constant"})
+
+
+@dataclass(frozen=True)
+class Stay:
+    """Filters of a weight that are all zero and yet stay."""
+
+    weight: str
+    count: int
+    reason: str
+
+    def __str__(self) -> str:
+        filters = "1 zero filter stays" if self.count == 1 else f"{self.count} zero filters stay"
+        return f"{self.weight}: {filters}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """`gone` [cells]: what goes. `folds`: what each layer's output changes by when its constant inputs go."""
+
+    gone: Tensor
+    folds: Mapping[str, Tensor] = field(default_factory=dict)
+    stays: tuple[Stay, ...] = ()
+
+    def kept(self, cells: Tensor) -> Tensor:
+        """The positions that stay of a layer's channels, given their cells."""
+        return ((cells < 0) | ~self.gone[cells.clamp(min=0)]).nonzero().flatten()
+
+
+def decide(
+    graph: ChannelGraph,
+    model: nn.Module,
+    seen: Mapping[str, Seen],
+    ways: frozenset[Way] = EVERY_WAY,
+    round_to: int = 1,
+) -> Removal:
+    """What can be removed of `model`; `seen` is what its layers are given, by `liveness.inputs_of`."""
+    return _Decision(graph, model, seen, ways, round_to).decide()
+
+
+class _Decision:
+    def __init__(
+        self, graph: ChannelGraph, model: nn.Module, seen: Mapping[str, Seen], ways: frozenset[Way], round_to: int
+    ) -> None:
+        self._graph, self._model, self._seen, self._ways = graph, model, seen, ways
+        self._round_to = round_to
+        self._modules: dict[str, Any] = dict(model.named_modules())
+        self._nonzero = {path: self._pairs(path) for path in graph.weights}
+        self._reasons: dict[int, str] = {}
+
+    def decide(self) -> Removal:
+        fixed = self._fixed()
+        gone = torch.zeros(max(self._graph.cells, 1), dtype=torch.bool)
+        while True:
+            more = self._removable(gone) & ~fixed
+            if bool((more <= gone).all()):
+                break
+            gone |= more
+        gone = self._spare(gone)
+        return Removal(gone, self._folds(gone), tuple(self._stays(gone)))
+
+    def _fixed(self) -> Tensor:
+        """Channels that must stay whatever they carry."""
+        fixed = torch.zeros(max(self._graph.cells, 1), dtype=torch.bool)
+        for node in self._graph.nodes:
+            if node.is_output or node.kind == "mixing":
+                mine = node.out[node.out >= 0]
+                fixed[mine] = True
+                kind = type(self._modules.get(node.label)).__name__
+                why = "they are the network's output" if node.is_output else f"{node.label} ({kind}) mixes channels"
+                if node.kind == "mixing" and node.label not in self._modules:
+                    why = f"they meet {node.label}"
+                for cell in mine.tolist():
+                    self._reasons.setdefault(cell, why)
+        return fixed
+
+    def _pairs(self, path: str) -> Tensor:
+        """[outputs, inputs]: whether a layer connects the two at all."""
+        module = self._modules[path]
+        weight = module.weight.detach() != 0
+        pairs = weight.flatten(2).any(2) if weight.dim() > 2 else weight
+        groups = getattr(module, "groups", 1)
+        if getattr(module, "transposed", False):
+            pairs = torch.cat([part.T for part in pairs.chunk(groups)])
+        if groups > 1:
+            parts = pairs.chunk(groups)
+            wide = pairs.new_zeros(len(pairs), pairs.shape[1] * groups)
+            for number, part in enumerate(parts):
+                rows, columns = number * len(part), number * part.shape[1]
+                wide[rows : rows + len(part), columns : columns + part.shape[1]] = part
+            pairs = wide
+        connected: Tensor = pairs.cpu()
+        return connected
+
+    def _harmless(self, node: Node) -> Tensor:
+        """[inputs]: where what a layer is given may be left out."""
+        assert node.into is not None
+        seen = self._seen.get(node.label)
+        out = torch.zeros_like(node.into, dtype=torch.bool)
+        if seen is None:  # it never ran
+            return out
+        if "zero" in self._ways:
+            out |= seen.zero
+        if "constant" in self._ways and self._sink(node) is not None:
+            out |= torch.isfinite(seen.constant)
+        return out
+
+    def _removable(self, gone: Tensor) -> Tensor:
+        """[cells]: what every reader can do without, the channels `gone` being gone."""
+        needed = torch.zeros_like(gone)
+        for node in self._graph.nodes:
+            if node.kind != "producer" or node.into is None:
+                continue
+            mine = node.into >= 0
+            alive = (node.out < 0) | ~gone[node.out.clamp(min=0)]
+            read = self._nonzero[node.label][alive].any(0)
+            if "unread" not in self._ways:
+                read = torch.ones_like(read)
+            needed[node.into[mine & read & ~self._harmless(node)]] = True
+        return ~needed
+
+    def _sink(self, node: Node) -> str | None:
+        """The layer that can take over a constant: the reader itself by its bias, or the batch norm right behind it."""
+        module = self._modules[node.label]
+        if getattr(module, "groups", 1) > 1 or getattr(module, "transposed", False):
+            return None
+        padding = getattr(module, "padding", 0)
+        if isinstance(padding, str) or any(padding if isinstance(padding, tuple) else (padding,)):
+            return None
+        if module.bias is not None:
+            return node.label
+        number = next(i for i, other in enumerate(self._graph.nodes) if other is node)
+        readers = [other for other in self._graph.nodes if number in other.inputs]
+        if len(readers) == 1 and readers[0].kind == "norm" and not readers[0].is_output:
+            norm = self._modules[readers[0].label]
+            return readers[0].label if norm.running_mean is not None else None
+        return None
+
+    def _folds(self, gone: Tensor) -> dict[str, Tensor]:
+        folds: dict[str, Tensor] = {}
+        for node in self._graph.nodes:
+            if node.kind != "producer" or node.into is None or node.label not in self._seen:
+                continue
+            constant = self._seen[node.label].constant
+            mine = (node.into >= 0) & gone[node.into.clamp(min=0)] & torch.isfinite(constant) & (constant != 0)
+            sink = self._sink(node)
+            if sink is None or not bool(mine.any()):
+                continue
+            weight = self._modules[node.label].weight.detach().cpu().double()
+            taps = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
+            change = taps[:, mine] @ constant[mine]
+            folds[sink] = change if sink == node.label else -change
+        return folds
+
+    def _spare(self, gone: Tensor) -> Tensor:
+        """Bring channels back until no layer is empty, groups stay of equal size, and widths are round."""
+        gone = gone.clone()
+        while True:
+            before = gone.clone()
+            for node in self._graph.nodes:
+                module = self._modules.get(node.label)
+                if module is None or node.kind not in ("producer", "depthwise", "norm", "prelu"):
+                    continue
+                sides = [node.out] if node.into is None else [node.out, node.into]
+                groups = 1 if node.kind != "producer" else int(getattr(module, "groups", 1))
+                if groups > 1:
+                    self._balance(node, groups, gone)
+                    continue
+                for cells in sides:
+                    self._keep_enough(cells, gone)
+            if bool((before == gone).all()):
+                return gone
+
+    def _keep_enough(self, cells: Tensor, gone: Tensor) -> None:
+        """At least one channel of a layer, and a multiple of `round_to`."""
+        mine = list(dict.fromkeys(cells[cells >= 0].tolist()))  # a flattened channel has many places
+        going = [cell for cell in mine if bool(gone[cell])]
+        width = len(mine) + int((cells < 0).sum())
+        left = width - len(going)
+        wanted = min(max(-(-left // self._round_to) * self._round_to, 1), width)
+        why = "one channel is always spared" if left == 0 else f"widths are rounded up to multiples of {self._round_to}"
+        for cell in going[: wanted - left]:
+            gone[cell] = False
+            self._reasons[cell] = why
+
+    def _balance(self, node: Node, groups: int, gone: Tensor) -> None:
+        """A grouped convolution loses whole groups, and of the others as many channels each."""
+        assert node.into is not None
+        parts = [side.reshape(groups, -1) for side in (node.out, node.into)]
+        leaving = [(part >= 0) & gone[part.clamp(min=0)] for part in parts]
+        whole = leaving[0].all(1) & leaving[1].all(1)
+        if bool(whole.all()):
+            whole[0] = False
+        for part, going in zip(parts, leaving, strict=True):
+            rest = going[~whole]
+            most = min(int(rest.sum(1).min()), part.shape[1] - 1)
+            left = part.shape[1] - most
+            if int(whole.sum()) == 0 and self._round_to > 1:
+                while left < part.shape[1] and (left * groups) % self._round_to:
+                    left += 1
+            for row in (~whole).nonzero().flatten().tolist():
+                places = going[row].nonzero().flatten()
+                for place in places[part.shape[1] - left :].tolist():
+                    cell = int(part[row, place])
+                    gone[cell] = False
+                    self._reasons[cell] = f"the {groups} groups of {node.label} must lose equally many"
+
+    def _stays(self, gone: Tensor) -> list[Stay]:
+        """Filters that are all zero and stay, by weight and reason."""
+        found: list[Stay] = []
+        for node in self._graph.nodes:
+            if node.label not in self._graph.weights or node.label not in self._modules:
+                continue
+            weight = self._modules[node.label].weight.detach()
+            dead = (weight == 0).movedim(dims(self._modules[node.label])[0], 0).flatten(1).all(1).cpu()
+            if len(dead) != len(node.out):
+                continue
+            stays = dead & ((node.out < 0) | ~gone[node.out.clamp(min=0)])
+            reasons = Counter(self._reason(int(cell)) for cell in node.out[stays])
+            found += [Stay(self._graph.weights[node.label], count, why) for why, count in reasons.items()]
+        return found
+
+    def _reason(self, cell: int) -> str:
+        if cell < 0:
+            return "nothing follows it that could be traced"
+        if cell in self._reasons:
+            return self._reasons[cell]
+        nodes = self._graph.who_carries(cell)
+        alive = [n for n in nodes if n.kind in ("producer", "depthwise") and self._speaks(n, cell)]
+        joins = [n.label for n in nodes if n.kind == "operation" and len(n.inputs) > 1]
+        if alive and joins:
+            return f"{joins[0]} joins them with {alive[0].label}, which is not zero there"
+        for node in self._graph.nodes:
+            if node.kind == "producer" and node.into is not None and node.label in self._seen:
+                constant = self._seen[node.label].constant[node.into == cell]
+                if len(constant) and bool((torch.isfinite(constant) & (constant != 0)).any()):
+                    return (
+                        f"they are constant, not 0, and {node.label} cannot take the constant over (padding or no bias)"
+                    )
+        norms = [n.label for n in nodes if n.kind == "norm"]
+        return f"{norms[0]} behind them is not zero there" if norms else "what reads them is not given 0"
+
+    def _speaks(self, node: Node, cell: int) -> bool:
+        places = (node.out == cell).nonzero().flatten()
+        weight = self._modules[node.label].weight.detach().movedim(dims(self._modules[node.label])[0], 0)
+        return (
+            bool(len(places)) and len(weight) == len(node.out) and bool((weight[places.to(weight.device)] != 0).any())
+        )
