@@ -1,5 +1,23 @@
 """Compress image classifiers from a schedule file."""
 
+from __future__ import annotations
+
+import os
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __version__ = version("compressor")
+
+
+def load(path: str | os.PathLike[str]) -> nn.Module:
+    """The network of a checkpoint or a run's folder, thinned if that was thinned, with its weights, in eval mode.
+
+    Raises `compressor.errors.UserError` where the file is none.
+    """
+    from compressor.experiment import inspection  # imports torch
+
+    return inspection.load(Path(path)).network

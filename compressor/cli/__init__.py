@@ -11,6 +11,7 @@ from compressor.cli.listing import listing
 from compressor.cli.plan import plan
 from compressor.cli.report import report
 from compressor.cli.schema import schema
+from compressor.cli.thin import thin
 from compressor.cli.train import train
 from compressor.cli.validate import validate
 from compressor.errors import CompressError
@@ -22,7 +23,7 @@ def cli() -> None:
     """Compress image classifiers from a schedule file: prune, regularize, report."""
 
 
-for command in (train, validate, plan, evaluate, report, listing, schema):
+for command in (train, validate, plan, evaluate, report, thin, listing, schema):
     cli.add_command(command)
 
 

@@ -6,6 +6,7 @@ KINDS = (
     "policies",
     "pruners",
     "regularizers",
+    "extensions",
     "gates",
     "lr-schedulers",
     "models",

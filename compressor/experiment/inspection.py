@@ -9,14 +9,16 @@ from torch import nn
 
 from compressor.config import Config
 from compressor.data.feed import DataFeed
+from compressor.data.images import DataSet
 from compressor.errors import UserError
 from compressor.experiment import building, folder
 from compressor.experiment.checking import check
 from compressor.experiment.specification import Specification
-from compressor.reports.report import Report, measure
+from compressor.reports.report import Report, Thinning, compare, measure
 from compressor.schedule.faults import Faults
 from compressor.schedule.plan import Plan
 from compressor.schedule.plan import make as make_plan
+from compressor.sparsity.weights import weight_count
 from compressor.training import checkpoint, optimizers
 from compressor.training.trainer import evaluate
 
@@ -34,6 +36,15 @@ class Loaded:
         """C, H, W of the images it was trained on."""
         channels, height, width = self.saved["shape"]
         return channels, height, width
+
+    @property
+    def thinnings(self) -> list[Thinning]:
+        """What was removed from it."""
+        return [Thinning.model_validate(record) for record in self.saved.get("thinnings", [])]
+
+    def dense(self) -> nn.Module:
+        """The network as it was before anything was removed, with fresh weights."""
+        return building.model(self.config.model, len(self.saved["classes"]), trained_elsewhere=True)
 
 
 def load(path: Path) -> Loaded:
@@ -56,21 +67,35 @@ def test_accuracy(path: Path, root: Path | None, wanted_device: str) -> dict[str
     """Loss, top-1 and top-5 of a checkpoint on the test images."""
     loaded = load(path)
     where = building.device(wanted_device)
+    dataset = dataset_of(loaded, path, root)
+    feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
+    return evaluate(loaded.network.to(where), feed.test(), where, loaded.config)
+
+
+def dataset_of(loaded: Loaded, path: Path, root: Path | None) -> DataSet:
+    """The data set that a checkpoint was trained on; raises `UserError` where the one here is another."""
     dataset = building.load_data(loaded.config, root)
     if dataset.shape != loaded.shape or len(dataset.classes) != len(loaded.saved["classes"]):
         raise UserError(
             f"{path} was trained on images of {loaded.shape} in {len(loaded.saved['classes'])} classes,"
             f" {dataset.name} here has {dataset.shape} in {len(dataset.classes)}"
         )
-    feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
-    return evaluate(loaded.network.to(where), feed.test(), where, loaded.config)
+    return dataset
 
 
 def report(path: Path) -> Report:
-    """The sparsity report of a run or a checkpoint, with the test accuracy that it recorded."""
+    """The sparsity report of a run or a checkpoint, with the test accuracy that it recorded, and measured latency."""
     loaded = load(path)
+    stage = "thin" if "architecture" in loaded.saved else "masked"
     with torch.no_grad():
-        return measure(loaded.network, loaded.shape, loaded.saved["metrics"].get("test"))
+        dense = loaded.dense()
+        before = weight_count(dense) if stage == "thin" else None
+        test = loaded.saved["metrics"].get("test")
+        measured = measure(loaded.network, loaded.shape, test, loaded.thinnings, before)
+        stages = {"dense": dense, stage: loaded.network}
+        if stage == "masked" and measured.totals.sparsity == 0:
+            del stages["masked"]
+        return measured.model_copy(update={"comparison": compare(stages, loaded.shape)})
 
 
 def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:

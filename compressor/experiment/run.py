@@ -21,8 +21,9 @@ from compressor.experiment.checking import check
 from compressor.experiment.specification import Specification
 from compressor.models.checking import shapes
 from compressor.reports import formats
-from compressor.reports.report import Report, measure
+from compressor.reports.report import Report, Thinning, measure
 from compressor.schedule.faults import Faults
+from compressor.sparsity.weights import weight_count
 from compressor.thinning.architecture import describe
 from compressor.training import checkpoint, rng
 from compressor.training.files import replace_text
@@ -78,7 +79,8 @@ class _Run:
         self._spec, self._path, self._dataset, self._feed = spec, path, dataset, feed
         self._network, self._device = network, where
         classes = len(dataset.classes)
-        self._dense = describe(shapes(lambda: building.model(spec.config.model, classes, trained_elsewhere=True)))
+        self._skeleton = shapes(lambda: building.model(spec.config.model, classes, trained_elsewhere=True))
+        self._dense = describe(self._skeleton)
         self._log = LogFile(path / "log.txt", spec.config.epochs)
         self._terminal = Terminal(spec.config.epochs, feed.steps_per_epoch)
         self._signal: int | None = None
@@ -172,8 +174,15 @@ class _Run:
             "classes": list(self._dataset.classes),
             "epoch": trainer.progress.epoch,
             "metrics": {"validation": dict(trainer.progress.validation)},
+            "thinnings": list(trainer.ctx.thinnings),
             **self._architecture(),
         }
+
+    def _dense_weights(self) -> int | None:
+        """How many prunable weights the dense network has; None while it is that."""
+        if describe(self._network) == self._dense:
+            return None
+        return weight_count(self._skeleton)
 
     def _architecture(self) -> dict[str, Any]:
         """What tells a thinned network from the dense one; nothing while it is that."""
@@ -197,7 +206,8 @@ class _Run:
             self._say(f"test, last epoch: {_accuracies(test)}")
             if best_test := trainer.progress.best_test:
                 self._say(f"test, best epoch by test error (selected on the test set): {_accuracies(best_test)}")
-            report = measure(self._network, self._dataset.shape, test)
+            thinnings = [Thinning.model_validate(record) for record in trainer.ctx.thinnings]
+            report = measure(self._network, self._dataset.shape, test, thinnings, self._dense_weights())
             shortfalls = trainer.scheduler.shortfalls()
             payload = self._payload(trainer)
         replace_text(self._path / "sparsity.csv", formats.as_csv(report))

@@ -72,6 +72,8 @@ class Context:
     constants: dict[str, Memory] = field(default_factory=dict)
     """What a component instance must remember, by its name: the policies that name it share it. Saved with the run."""
     cache: dict[str, Any] = field(default_factory=dict)
+    thinnings: list[dict[str, Any]] = field(default_factory=list)
+    """What was removed so far, as the report tells it. Saved with the run."""
     followers: list[Callable[[Cut], None]] = field(default_factory=list)
     """Who else holds tensors in the shapes of the parameters: called when channels were removed."""
 

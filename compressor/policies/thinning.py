@@ -31,15 +31,27 @@ class ThinningPolicy(Policy, name="extension"):
         if thinned.cut:
             ctx.cut(thinned.cut)
         after = sum(parameter.numel() for parameter in ctx.parameters.values())
+        record = {
+            "when": f"{memory['owner']}, epoch {ctx.epoch}",
+            "parameters_before": before,
+            "parameters_after": after,
+            "images": thinned.images,
+            "largest_difference": thinned.largest_difference,
+            "stays": [str(stay) for stay in thinned.stays],
+        }
+        ctx.thinnings.append(record)
         found = (
             f"{before:,} parameters become {after:,}; the largest difference of a logit"
             f" on {thinned.images} training images is {thinned.largest_difference:.2g}"
             if thinned.cut
             else "nothing that is zero could be removed"
         )
-        ctx.say(f"epoch {ctx.epoch}: {memory['owner']} thins: {found}")
+        ctx.say(f"{record['when']}: {found}")
         for stay in thinned.stays:
             ctx.say(f"  {stay}")
+
+    def settled(self, ctx: Context) -> int:
+        return ctx.epoch_of(self.window, self.window.last)
 
     def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:
         return [memory["refused"]] if "refused" in memory else []

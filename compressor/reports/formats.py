@@ -3,7 +3,7 @@
 import csv
 import io
 
-from compressor.reports.report import Report, TensorRow
+from compressor.reports.report import Comparison, Report, TensorRow, Thinning
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
 _MOMENTS = ("mean", "std", "mean_abs")
@@ -47,20 +47,55 @@ def as_table(report: Report) -> str:
     totals = report.totals
     blank = [""] * (len(head) - 5)
     lines.append(["total", "", f"{totals.weights:,}", f"{totals.nonzero:,}", f"{100 * totals.sparsity:.2f}", *blank])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    table = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+    table = _aligned(lines, left=2)
     rule = "-" * max(map(len, table))
     table = [table[0], rule, *table[1:-1], rule, table[-1]]
     kept = 100 * totals.macs_nonzero / totals.macs if totals.macs else 100.0
     table.append("")
     table.append(f"parameters {totals.parameters:,}, of them prunable weights {totals.weights:,}")
+    if totals.dense_weights is not None:
+        times = f"{totals.dense_weights / totals.nonzero:.2f} times fewer" if totals.nonzero else "none"
+        table.append(f"of the dense network's {totals.dense_weights:,} weights {totals.nonzero:,} are left: {times}")
     table.append(f"MACs {totals.macs:,}, with a non-zero weight {totals.macs_nonzero:,} ({kept:.1f} %)")
     if totals.top1 is not None and totals.top5 is not None:
         table.append(f"test top-1 {totals.top1:.2f} %, top-5 {totals.top5:.2f} %")
+    for thinning in report.thinnings:
+        table.append(f"thinned ({thinning.when}): {thinned(thinning)}")
+        table += [f"  {stay}" for stay in thinning.stays]
+    if report.comparison is not None:
+        table += ["", *_stages(report.comparison)]
     return "\n".join(table) + "\n"
+
+
+def thinned(thinning: Thinning) -> str:
+    """A removal in a line."""
+    if thinning.parameters_before == thinning.parameters_after:
+        return "nothing that is zero could be removed"
+    return (
+        f"{thinning.parameters_before:,} parameters became {thinning.parameters_after:,};"
+        f" the largest difference of a logit on {thinning.images} images is {thinning.largest_difference:.2g}"
+    )
+
+
+def _stages(comparison: Comparison) -> list[str]:
+    lines = [["", "parameters", "MACs", "ms an image", "times as fast"]]
+    for stage in comparison.stages:
+        gain = "zeros alone save no time" if stage.times_as_fast is None else f"{stage.times_as_fast:.2f}"
+        lines.append([stage.name, f"{stage.parameters:,}", f"{stage.macs:,}", f"{stage.milliseconds:.3f}", gain])
+    threads = "1 thread" if comparison.threads == 1 else f"{comparison.threads} threads"
+    return [
+        *_aligned(lines, left=1),
+        f"one image at a time on {threads} of the {comparison.device}: medians of {comparison.rounds} rounds in turns",
+    ]
+
+
+def _aligned(lines: list[list[str]], left: int) -> list[str]:
+    """Columns padded to one width, the first `left` of them to the left."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]

@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from compressor.reports.latency import latencies
 from compressor.reports.macs import macs
 from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.summary import summarize
@@ -45,21 +46,87 @@ class Totals(BaseModel):
     parameters: int
     macs: int
     macs_nonzero: int
+    dense_weights: int | None = None
+    """Prunable weights before channels were removed; None where none were."""
     top1: float | None = None
     top5: float | None = None
 
 
+class Thinning(BaseModel):
+    """One physical removal: when, how it changed the parameters, and by how much a logit on real images at most."""
+
+    model_config = ConfigDict(frozen=True)
+
+    when: str
+    parameters_before: int
+    parameters_after: int
+    images: int
+    largest_difference: float
+    stays: list[str]
+
+
+class Stage(BaseModel):
+    """The network dense, masked, or thin. `times_as_fast` as the dense one: of a masked one nothing is claimed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    parameters: int
+    macs: int
+    milliseconds: float
+    times_as_fast: float | None
+
+
+class Comparison(BaseModel):
+    """Measured latency of one image: the stages in turns, medians over so many rounds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stages: list[Stage]
+    device: str
+    threads: int
+    rounds: int
+
+
 class Report(BaseModel):
-    """Sparsity by tensor, and totals."""
+    """Sparsity by tensor, and totals; what was removed, and what it gains."""
 
     model_config = ConfigDict(frozen=True)
 
     tensors: list[TensorRow]
     totals: Totals
+    thinnings: list[Thinning] = []
+    comparison: Comparison | None = None
 
 
-def measure(model: nn.Module, shape: tuple[int, int, int], test: Mapping[str, float] | None = None) -> Report:
-    """The report of `model` on images of `shape` (C, H, W); `test` has its measured top1 and top5, in percent."""
+def compare(networks: Mapping[str, nn.Module], shape: tuple[int, int, int]) -> Comparison:
+    """Sizes and measured latency of the stages of one network (`dense`, `masked`, `thin`)."""
+    times, rounds = latencies(networks, shape)
+    stages = [
+        Stage(
+            name=name,
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            macs=macs(network, shape)[0],
+            milliseconds=times[name],
+            times_as_fast=None if name == "masked" else times["dense"] / times[name],
+        )
+        for name, network in networks.items()
+    ]
+    device = next(next(iter(networks.values())).parameters()).device
+    return Comparison(stages=stages, device=device.type, threads=torch.get_num_threads(), rounds=rounds)
+
+
+def measure(
+    model: nn.Module,
+    shape: tuple[int, int, int],
+    test: Mapping[str, float] | None = None,
+    thinnings: Sequence[Thinning] = (),
+    dense_weights: int | None = None,
+) -> Report:
+    """The report of `model` on images of `shape` (C, H, W); `test` has its measured top1 and top5, in percent.
+
+    `dense_weights` is how many prunable weights a thinned model had.
+    """
     weights = prunable(model)
     rows = []
     largest = max(weights.values(), key=lambda weight: weight.numel(), default=None)
@@ -79,10 +146,11 @@ def measure(model: nn.Module, shape: tuple[int, int, int], test: Mapping[str, fl
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=total_macs,
         macs_nonzero=total_macs - saved,
+        dense_weights=dense_weights,
         top1=test.get("top1") if test else None,
         top5=test.get("top5") if test else None,
     )
-    return Report(tensors=rows, totals=totals)
+    return Report(tensors=rows, totals=totals, thinnings=list(thinnings))
 
 
 def overall_sparsity(model: nn.Module, dense: Mapping[str, Sequence[int]] | None = None) -> float:

@@ -19,3 +19,8 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
         f"{path}.weight" if path else "weight" for path, module in model.named_modules() if isinstance(module, PRUNABLE)
     }
     return {name: weight for name, weight in model.named_parameters() if name in layers}
+
+
+def weight_count(model: nn.Module) -> int:
+    """How many prunable weights a network has."""
+    return sum(weight.numel() for weight in prunable(model).values())

@@ -271,6 +271,7 @@ class Trainer:
             "masks": self.ctx.masks.state_dict(),
             "policies": self.scheduler.state_dict(),
             "constants": self.ctx.constants,
+            "thinnings": self.ctx.thinnings,
             "dense": {name: list(shape) for name, shape in self.ctx.dense.items()},
             "progress": asdict(self.progress),
             "meters": self._meters.state_dict(),
@@ -284,6 +285,7 @@ class Trainer:
         self.ctx.masks.load_state_dict(state["masks"])
         self.scheduler.load_state_dict(state["policies"])
         self.ctx.constants = copy.deepcopy(dict(state["constants"]))
+        self.ctx.thinnings = copy.deepcopy(list(state["thinnings"]))
         self.progress = Progress(**state["progress"])
         self.ctx.validation = self.progress.validation
         self._meters.load_state_dict(state["meters"])

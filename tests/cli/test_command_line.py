@@ -38,6 +38,14 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "eval": {"CHECKPOINT": None, "--data": None, "--device": "auto", "--json": False},
     "report": {"RUN": None, "--json": False},
+    "thin": {
+        "CHECKPOINT": None,
+        "--round-to": 1,
+        "--out": None,
+        "--data": None,
+        "--device": "auto",
+        "--json": False,
+    },
     "list": {"[KIND]": None},
     "schema": {"--config": False},
 }

@@ -18,6 +18,7 @@ KNOWN = {
     "pruners": "MagnitudeParameterPruner SensitivityPruner SparsityLevelParameterPruner AutomatedGradualPruner"
     " BaiduRNNPruner SplicingPruner Pruner",
     "regularizers": "L1Regularizer L2Regularizer",
+    "extensions": "FilterRemover ChannelRemover StructureRemover",
     "gates": "",
     "lr-schedulers": "StepLR MultiStepLR ConstantLR LinearLR ExponentialLR CosineAnnealingLR CyclicLR OneCycleLR"
     " CosineAnnealingWarmRestarts PolynomialLR MultiStepMultiGammaLR ReduceLROnPlateau",

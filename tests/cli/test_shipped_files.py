@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 SCHEDULES = sorted((ROOT / "schedules").rglob("*.yaml"))
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
-WITHOUT_CONFIG = {"resnet20_cifar_agp": "resnet20_cifar10"}
+WITHOUT_CONFIG = {
+    "resnet20_cifar_agp": ["-c", "resnet20_cifar10"],
+    "resnet20_cifar_filters": ["-c", "resnet20_cifar10", "--set", "epochs=8"],
+}
 """Version 1 cannot name its configuration."""
 
 SHAPES = {
@@ -99,15 +102,16 @@ def test_there_are_as_many_files_and_components_as_we_know() -> None:
 def test_a_shipped_schedule_validates_plans_and_trains_a_step_under_its_bare_name(path: Path) -> None:
     name = path.relative_to(ROOT / "schedules").with_suffix("").as_posix()
     text = yaml.safe_load(path.read_text())
-    config = text.get("config") or WITHOUT_CONFIG[name]
-    options = [] if "config" in text else ["-c", config]
+    options = [] if "config" in text else WITHOUT_CONFIG[name]
+    config = text.get("config") or options[1]
     result = compress("validate", name, *options)
     assert (result.code, result.err) == (0, "")
     assert config in result.out
     planned = plan(name, *options)
     assert len(planned["policies"]) == len(text["policies"])
     assert all(policy["fires"] for policy in planned["policies"])
-    assert all(policy["weights"] for policy in planned["policies"] if policy["kind"] != "lr_scheduler")
+    without = ("lr_scheduler", "extension")
+    assert all(policy["weights"] for policy in planned["policies"] if policy["kind"] not in without)
     assert planned["conflicts"] == []
     assert len(planned["lr"]) == planned["epochs"]
     one_step("-s", name, *options)

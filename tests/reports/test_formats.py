@@ -37,6 +37,7 @@ def test_json_is_the_whole_report_and_reads_back(report: Report) -> None:
         "parameters": 1218 + 152,
         "macs": 72 + 1200,
         "macs_nonzero": 36 + 800,
+        "dense_weights": None,
         "top1": 98.5,
         "top5": 100.0,
     }

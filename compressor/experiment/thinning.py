@@ -1,0 +1,63 @@
+"""`compress thin`: a finished checkpoint made physically smaller."""
+
+import copy
+from pathlib import Path
+
+from compressor.data.feed import DataFeed
+from compressor.errors import CompressError, UserError
+from compressor.experiment import building, inspection
+from compressor.reports.report import Report, Thinning, compare, measure
+from compressor.sparsity.weights import weight_count
+from compressor.thinning.architecture import describe
+from compressor.thinning.thin import thin
+from compressor.training import checkpoint
+
+IMAGES = 256
+"""On so many test images at most the logits are compared."""
+
+
+def thin_checkpoint(
+    path: Path, out: Path | None, root: Path | None, wanted_device: str, round_to: int
+) -> tuple[Path, Report]:
+    """Write a checkpoint without the channels that say nothing; returns its path and its report.
+
+    Raises `UserError` for wrong input, `CompressError` where nothing can be removed or the function would change.
+    """
+    target = out or (path if path.is_dir() else path.parent) / "thin.pt"
+    if target.exists():
+        raise UserError(f"{target} exists and is not overwritten: --out names another file")
+    loaded = inspection.load(path)
+    where = building.device(wanted_device)
+    dataset = inspection.dataset_of(loaded, path, root)
+    feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
+    masked = loaded.network.to(where)
+    images = next(iter(feed.test()))[0][:IMAGES]
+    network = copy.deepcopy(masked)
+    thinned = thin(network, images, round_to=round_to)
+    if not thinned.cut:
+        stays = "".join(f"\n  {stay}" for stay in thinned.stays)
+        raise CompressError(
+            f"{path}: nothing can be removed: every channel is read somewhere and is not zero"
+            f" (zeros that are scattered do not make a network smaller){stays}"
+        )
+    thinned.cut.model(network)
+    record = Thinning(
+        when="compress thin" + (f" --round-to {round_to}" if round_to > 1 else ""),
+        parameters_before=sum(parameter.numel() for parameter in masked.parameters()),
+        parameters_after=sum(parameter.numel() for parameter in network.parameters()),
+        images=thinned.images,
+        largest_difference=thinned.largest_difference,
+        stays=[str(stay) for stay in thinned.stays],
+    )
+    thinnings = [*loaded.thinnings, record]
+    saved = {key: value for key, value in loaded.saved.items() if key not in ("state", "finished")}
+    saved["model"] = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    saved["architecture"] = describe(network)
+    saved["thinnings"] = [one.model_dump() for one in thinnings]
+    checkpoint.save(target, saved)
+    dense = loaded.dense().to(where)
+    test = loaded.saved["metrics"].get("test")
+    report = measure(network, loaded.shape, test, thinnings, weight_count(dense))
+    # Of a network that was thinned before, the masked one is smaller than the dense one already.
+    stages = {"dense": dense, "thinned before" if loaded.thinnings else "masked": masked, "thin": network}
+    return target, report.model_copy(update={"comparison": compare(stages, loaded.shape)})

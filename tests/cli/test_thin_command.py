@@ -1,0 +1,154 @@
+"""Thinning as a user meets it: in mid-run, by `compress thin`, resumed, evaluated, fine-tuned, reloaded in Python."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import compress, interrupted, metrics, run_difference, saved, succeed, write_tiny
+
+import compressor
+from compressor.errors import UserError
+
+FILTERS = """\
+version: 2
+config: tiny
+pruners:
+  neurons: {class: L1RankedStructureParameterPruner, group_type: Rows, desired_sparsity: 0.5, weights: [fc1.weight]}
+policies:
+  - {pruner: {instance_name: neurons}, epochs: [1]}
+"""
+"""Half of the 16 hidden neurons of `tiny`'s 64-16-10: 8 stay, that is 8 (64 + 1) + 10 (8 + 1) = 610 parameters."""
+
+THINNER = """\
+  - {extension: {class: StructureRemover}, epochs: [2]}
+"""
+
+DENSE, THIN = 16 * 65 + 10 * 17, 610
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished run with half of its neurons masked."""
+    folder = tmp_path_factory.mktemp("masked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_tiny(folder)
+        (folder / "filters.yaml").write_text(FILTERS)
+        succeed("train", "-s", "filters", "--out", "run", "--set", "epochs=3")
+        yield folder / "run"
+
+
+def parameters(path: Path) -> int:
+    return sum(tensor.numel() for tensor in saved(path)["model"].values())
+
+
+def test_a_masked_run_is_thinned_and_says_what_that_gains(masked: Path) -> None:
+    out = succeed("thin", masked, "--out", "thin.pt")
+    assert (parameters(masked / "checkpoint.pt"), parameters(Path("thin.pt"))) == (DENSE, THIN)
+    assert f"{DENSE:,} parameters became {THIN:,}" in out
+    lines = {line.split()[0]: line for line in out.splitlines() if line.split()}
+    assert "zeros alone save no time" in lines["masked"]
+    assert lines["thin"].split()[1:3] == [f"{THIN:,}", f"{8 * 64 + 10 * 8:,}"]
+    assert "1 thread of the cpu" in out
+
+
+def test_the_json_report_has_the_stages_and_claims_nothing_of_the_masked_one(masked: Path) -> None:
+    report = json.loads(succeed("thin", masked, "--out", "thin.pt", "--json"))
+    stages = {stage["name"]: stage for stage in report["comparison"]["stages"]}
+    assert list(stages) == ["dense", "masked", "thin"]
+    assert stages["masked"]["times_as_fast"] is None
+    assert stages["masked"]["macs"] == stages["dense"]["macs"] == 16 * 64 + 160
+    assert report["totals"]["dense_weights"] == 16 * 64 + 160
+    [thinning] = report["thinnings"]
+    assert thinning["largest_difference"] <= 1e-4
+    assert thinning["images"] == 256
+
+
+def test_a_thin_checkpoint_evaluates_reports_and_reloads_as_it_was(masked: Path) -> None:
+    succeed("thin", masked, "--out", "thin.pt")
+    before, after = (json.loads(succeed("eval", path, "--json")) for path in (masked, "thin.pt"))
+    assert after == pytest.approx(before, abs=1e-4)
+    report = json.loads(succeed("report", "thin.pt", "--json"))
+    assert [row["shape"] for row in report["tensors"]] == [[8, 64], [10, 8]]
+    network = compressor.load("thin.pt")
+    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(images), compressor.load(masked)(images))
+    assert not network.training
+
+
+def test_loading_what_is_no_checkpoint_is_one_clear_error() -> None:
+    with pytest.raises(UserError, match=r"nothing\.pt: no such checkpoint"):
+        compressor.load("nothing.pt")
+
+
+def test_widths_can_be_rounded_up(masked: Path) -> None:
+    succeed("thin", masked, "--round-to", "6", "--out", "thin.pt")
+    assert saved(Path("thin.pt"))["model"]["fc1.weight"].shape == (12, 64)
+
+
+def test_a_thin_checkpoint_is_not_overwritten(masked: Path) -> None:
+    succeed("thin", masked)
+    result = compress("thin", masked)
+    assert result.code == 2
+    assert "thin.pt exists" in result.err
+    (masked / "thin.pt").unlink()
+
+
+def test_where_nothing_can_be_removed_that_is_said_and_nothing_is_written() -> None:
+    succeed("train", "-c", "tiny", "--set", "epochs=1", "--out", "run")
+    result = compress("thin", "run", "--out", "thin.pt")
+    assert (result.code, Path("thin.pt").exists()) == (1, False)
+    assert "nothing can be removed" in result.err
+
+
+def test_fine_tuning_starts_from_a_thin_checkpoint(masked: Path) -> None:
+    succeed("thin", masked, "--out", "thin.pt")
+    succeed("train", "-c", "tiny", "--init", "thin.pt", "--out", "tuned", "--set", "epochs=2")
+    assert parameters(Path("tuned/checkpoint.pt")) == parameters(Path("tuned/best.pt")) == THIN
+    assert compressor.load("tuned").get_submodule("fc1").weight.shape == (8, 64)
+
+
+def test_in_mid_run_the_network_is_thinned_said_and_counted_against_the_dense_one() -> None:
+    Path("thinned.yaml").write_text(FILTERS + THINNER)
+    out = succeed("train", "-s", "thinned", "--out", "run")
+    assert f"{DENSE:,} parameters become {THIN:,}" in out
+    assert parameters(Path("run/checkpoint.pt")) == parameters(Path("run/best.pt")) == THIN
+    kept = (8 * 64 + 10 * 8) / (16 * 64 + 160)
+    assert [line["sparsity"] for line in metrics(Path("run"))][2:] == pytest.approx([1 - kept] * 2)
+    report = json.loads(Path("run/sparsity.json").read_text())
+    assert report["thinnings"][0]["when"] == "1.StructureRemover, epoch 2"
+    assert report["totals"]["dense_weights"] == 16 * 64 + 160
+
+
+@pytest.mark.parametrize(("epoch", "step"), [(1, 9), (2, 0), (2, 9), (3, 3)])
+def test_a_thinned_run_resumes_to_the_same_bits(epoch: int, step: int) -> None:
+    Path("thinned.yaml").write_text(FILTERS + THINNER)
+    averaged = ("-s", "thinned", "--set", "ema={decay: 0.9}", "--set", "optimizer={name: adamw, lr: 0.01}")
+    succeed("train", *averaged, "--out", "whole")
+    interrupted(*averaged, "--out", "run", epoch=epoch, step=step)
+    succeed("train", *averaged, "--out", "run", "--resume")
+    assert run_difference(Path("run"), Path("whole")) is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ({"fc1": {"in_features": 64, "out_features": 99}}, "'fc1'"),
+        ({"fc9": {"in_features": 64, "out_features": 8}}, "'fc9'"),
+        ({"fc1": {"in_features": "many"}}, "'fc1'"),
+        ([1, 2], "a table of layers"),
+        ({"fc1": {"in_features": 64, "out_features": 7}}, "fc1.weight is (8, 64) there, (7, 64) here"),
+    ],
+)
+def test_a_damaged_architecture_is_one_clear_error(masked: Path, spoil: object, said: str) -> None:
+    succeed("thin", masked, "--out", "thin.pt")
+    checkpoint = saved(Path("thin.pt"))
+    checkpoint["architecture"] = spoil
+    torch.save(checkpoint, "bad.pt")
+    for command in (("eval", "bad.pt"), ("report", "bad.pt"), ("train", "-c", "tiny", "--init", "bad.pt")):
+        result = compress(*command)
+        assert result.code == 2, result.err
+        assert said in result.err
+        assert len(result.err.splitlines()) == 1
