@@ -54,7 +54,14 @@ class Component(Settings):
 
 
 class Selects:
-    """Marks a field as a selector of weights: the binder replaces it by the plain names (and values) it matched."""
+    """Marks a field as a selector of weights: the binder replaces it by the plain names (and values) it matched.
+
+    With `modules` it selects modules of these class names instead; with `values` a mapping's values select a weight
+    each.
+    """
+
+    def __init__(self, modules: tuple[str, ...] = (), *, values: bool = False) -> None:
+        self.modules, self.values = modules, values
 
 
 Weights = Annotated[str | list[str], Selects()]

@@ -158,6 +158,7 @@ def scheduler(
         steps_per_epoch=feed.steps_per_epoch,
         say=say,
         sample=lambda: next(iter(feed.train(0, 0)))[0],
+        images=feed.images,
         dense=dense or {name: list(parameter.shape) for name, parameter in parameters.items()},
     )
     return Scheduler(policies, ctx)

@@ -1,5 +1,6 @@
 """Everything about a schedule and a configuration that can be known to be wrong without the data."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -42,24 +43,34 @@ def check(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[nn
         if plateau and config.data.validation == 0 and spec.schedule is not None:
             place = spec.schedule.document.place(entry.path)
             faults.add(place, f"{entry.key} watches validation, and the configuration holds out no images for it")
-    _check_structures(spec, network, bound, faults)
-    return network, bound
+    return network, _check_structures(spec, network, bound, faults)
 
 
-def _check_structures(spec: Specification, network: nn.Module, bound: list[BoundPolicy], faults: Faults) -> None:
-    """Weights that a pruner cannot cut its structures from, and channels that its weights share with others."""
+def _check_structures(
+    spec: Specification, network: nn.Module, bound: list[BoundPolicy], faults: Faults
+) -> list[BoundPolicy]:
+    """Weights that a pruner cannot cut its structures from, and channels that its weights share with others.
+
+    Returns the policies with all the weights that they will prune.
+    """
     schedule = spec.schedule
     if schedule is None:
-        return
+        return bound
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    graph: ChannelGraph | None = None
-    for policy, entry in zip(bound, schedule.entries, strict=True):
+    transposed = {f"{path}.weight" for path, module in network.named_modules() if getattr(module, "transposed", False)}
+    graph: ChannelGraph | Untraceable | None = None
+    whole = list(bound)
+    for number, (policy, entry) in enumerate(zip(bound, schedule.entries, strict=False)):
         if not isinstance(policy.policy, PruningPolicy):
             continue
         pruner, place = policy.policy.pruner, schedule.document.place(entry.component_path)
         misfits = pruner.misfits(policy.targets, shapes)
         for line in misfits:
             faults.add(place, line)
+        names = [name for field in policy.targets.values() for name in field]
+        if pruner.ranks.dim is not None:
+            for name in sorted(transposed & set(names)):
+                faults.add(place, f"{name} is of a transposed convolution: its filters and channels are not supported")
         if pruner.ranks.dim is None or misfits:
             continue
         shape = data.image_shape(spec.config.data)
@@ -69,11 +80,13 @@ def _check_structures(spec: Specification, network: nn.Module, bound: list[Bound
         try:
             graph = graph or trace(network, shape)
         except Untraceable as error:
-            schedule.note(f"{place}: warning: {error}: {entry.key} ranks weight by weight, and cannot be thinned")
+            graph = error
+        if isinstance(graph, Untraceable):
+            schedule.note(f"{place}: warning: {graph}: {entry.key} ranks weight by weight, and cannot be thinned")
             continue
-        names = [name for field in policy.targets.values() for name in field]
         if pruner.extends:
             names = graph.channels.closure(names, pruner.ranks.dim)
+            whole[number] = replace(policy, targets={**policy.targets, "weights": names})
         found = couplings(graph, names, pruner.ranks)
         for joint in found.joint:
             schedule.note(f"{place}: {entry.key} ranks as one, for they share channels: {', '.join(joint)}")
@@ -85,3 +98,4 @@ def _check_structures(spec: Specification, network: nn.Module, bound: list[Bound
                 schedule.note(f"{place}: warning: {said}: it is masked, and cannot be thinned")
             else:
                 faults.add(place, f"{said}: select all of them, or `scope: coupled` of `class: Pruner`")
+    return whole

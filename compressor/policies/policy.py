@@ -8,19 +8,22 @@ The loop, once and for all; `training/trainer.py` is this text in Python:
         for batch in training data:                   # one batch = one optimizer step; accumulation is inside it
             policy.on_minibatch_begin                 # masks recomputed inside an epoch; thinning at the first one
             masks.before_forward()                    # weights that live on behind their mask are masked
+            substitutions.before_forward()            # gates, shared and random weights stand in their places
             loss = criterion(model(images), labels)
             policy.before_backward_pass(loss)         # may add to the loss; most need not
             loss.backward()
+            substitutions.after_backward()            # the weights are back, and their gradients
             policy.penalty_gradients                  # closed-form gradients of penalties, added to .grad
             policy.before_parameter_optimization
             masks.zero_gradients()                    # where masks act on gradients, too
             masks.before_step()                       # dense copies come back
             clip the gradients
-            optimizer.step()
+            optimizer.step()                          # at the rates times ctx.lr_scales
             masks.apply()                             # the one place where masked weights become +0.0
+            substitutions.after_step()
             policy.on_minibatch_end                   # proximal steps, learning rates by the step
             averages of the weights are updated
-        validate on held-out training images          # with the masked (and averaged) weights
+        validate on held-out training images          # with the masked, folded (and averaged) weights
         best.pt, if it is the best so far
         policy.on_epoch_end                           # learning rates, the end of a window
         observers are told; checkpoint
@@ -31,6 +34,7 @@ frozen: what it must remember lives in its memory, a dict of tensors, numbers, s
 saved with the run.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -41,6 +45,7 @@ from torch.optim import Optimizer
 from compressor.component import Component, Targets
 from compressor.rates.window import Window
 from compressor.sparsity.masks import Masks
+from compressor.sparsity.substitution import Substitution
 from compressor.thinning.cutting import Cut
 from compressor.thinning.graph import ChannelGraph, Untraceable, trace
 
@@ -74,6 +79,16 @@ class Context:
     cache: dict[str, Any] = field(default_factory=dict)
     thinnings: list[dict[str, Any]] = field(default_factory=list)
     """What was removed so far, as the report tells it. Saved with the run."""
+    lr_scales: dict[str, float] = field(default_factory=dict)
+    """Factors on every learning rate, by who asks for them; set anew at each of his steps."""
+    images: int = 1
+    """How many images are trained on."""
+    installed: dict[str, Substitution] = field(default_factory=dict)
+    """The gates of the run, by their policies."""
+    substitutions: dict[str, Substitution] = field(default_factory=dict)
+    """What stands in the place of parameters in the forward pass, by who put it there."""
+    averaged: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors that belong to no module and are averaged where weights are: gates."""
     followers: list[Callable[[Cut], None]] = field(default_factory=list)
     """Who else holds tensors in the shapes of the parameters: called when channels were removed."""
 
@@ -118,7 +133,26 @@ class Context:
         if groups is None:
             groups = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
             self.cache["groups"] = groups
-        return float(groups[id(parameter)]["lr"])
+        return float(groups[id(parameter)]["lr"]) * self.lr_scale
+
+    @property
+    def lr_scale(self) -> float:
+        """The product of all factors on the learning rates."""
+        return math.prod(self.lr_scales.values())
+
+    def regroup(self, parameters: Sequence[nn.Parameter], **changed: Any) -> None:
+        """Give parameters (known to the optimizer or not) a group of their own, like the first but for what is changed.
+
+        To be called in `init` alone, so that a resumed run has the same groups.
+        """
+        mine = {id(parameter) for parameter in parameters}
+        for group in self.optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in mine]
+        first = {key: value for key, value in self.optimizer.param_groups[0].items() if key != "params"}
+        if "lr" in changed:
+            changed["initial_lr"] = changed["lr"]
+        self.optimizer.add_param_group({**first, **changed, "params": list(parameters)})
+        self.cache.clear()
 
 
 class Policy(Component):
@@ -133,6 +167,9 @@ class Policy(Component):
 
     def init(self, ctx: Context, memory: Memory) -> None:
         """Fill the memory before the first epoch; it holds `owner` (this policy's key), `instance` and `targets`."""
+
+    def resume(self, ctx: Context, memory: Memory) -> None:
+        """After `init`, when a saved memory took the place of the one that was filled there."""
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         """Before the first mini-batch of an epoch."""
@@ -158,6 +195,10 @@ class Policy(Component):
 
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
         """The penalty's value now, for the log; called once an epoch."""
+        return {}
+
+    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
+        """What else the log says of this policy; called once an epoch in which it acts, and at the end."""
         return {}
 
     def remarks(self, epochs: int) -> list[str]:

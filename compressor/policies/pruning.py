@@ -106,12 +106,28 @@ class PruningPolicy(Policy, name="pruner"):
         if self.discard_masks_at_minibatch_end and self.keep_mask:
             memory["last"] = masks
         ctx.masks.apply()
+        if asked.time == self.window.last:
+            self._say_what_is_out_of_reach(ctx, asked, owner)
+
+    def _say_what_is_out_of_reach(self, ctx: Context, asked: Asked, owner: str) -> None:
+        """Shares that whole channels, or equal groups of a grouped convolution, cannot give exactly."""
+        for goal in self.pruner.goals(asked.targets, self.window, asked.time):
+            shapes = {name: ctx.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
+            total, due = sum(math.prod(shape) for shape in shapes.values()), goal.zeros(shapes)
+            promised = asked.memory.get("promised", {}).get(goal.key, due)
+            if promised < due:
+                names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights"
+                ctx.say(
+                    f"warning: {owner}: {names} has sparsity {promised / total:.4f}, not {goal.sparsity:.4f}:"
+                    f" shared channels and groups of a convolution go only as wholes, equally many of each group"
+                )
 
     def _speakers(self, ctx: Context, owner: str, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them."""
         graph = ctx.graph()
         if graph is None:
-            return {}
+            biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1).any(1) for name, mask in masks.items()}
+            return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
         others = [name for name in ctx.masks.owned(owner) if name not in masks]
         keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
         pruned = {name: ~mask.flatten(1).any(1) for name, mask in masks.items()}
@@ -158,12 +174,12 @@ class PruningPolicy(Policy, name="pruner"):
         if not self.permanent:
             return []
         lines = []
-        in_groups: dict[str, int] = ctx.constants.get(memory["instance"], {}).get("within groups", {})
+        promised: dict[str, int] = ctx.constants.get(memory["instance"], {}).get("promised", {})
         for goal in self.pruner.goals(memory["targets"], self.window, self.window.last):
             shapes = {name: ctx.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
             total = sum(math.prod(shape) for shape in shapes.values())
             zeros = total - sum(count_nonzero(ctx.parameters[name]) for name in goal.names)
-            if zeros < min(goal.zeros(shapes), in_groups.get(goal.names[0], total)):
+            if zeros < min(goal.zeros(shapes), promised.get(goal.key, total)):
                 names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights together"
                 lines.append(
                     f"target missed by {memory['owner']}: {names} should have sparsity {goal.sparsity:.4f},"

@@ -40,7 +40,7 @@ class Scheduler:
             return window.fires(self.ctx.epoch)
         if event in ("on_epoch_begin", "on_epoch_end"):
             return False
-        if event == "losses":  # asked once an epoch: was any of its steps in the window?
+        if event in ("losses", "figures"):  # asked once an epoch: was any of its steps in the window?
             first = self.ctx.epoch * self.ctx.steps_per_epoch
             return window.first < first + self.ctx.steps_per_epoch and window.last >= first
         return window.fires(self.ctx.global_step)
@@ -87,6 +87,11 @@ class Scheduler:
                 values[name] = values.get(name, 0.0) + value
         return values
 
+    def figures(self) -> dict[str, dict[str, float]]:
+        """What else every active policy has to say, by key."""
+        found = {memory["owner"]: policy.figures(self.ctx, memory) for policy, memory in self._active("figures")}
+        return {key: figures for key, figures in found.items() if figures}
+
     def settled(self) -> int:
         """The first epoch from which on no policy adds zeros; the last epoch where a window is never reached."""
         settled = max((bound.policy.settled(self.ctx) for bound in self._policies), default=0)
@@ -107,3 +112,5 @@ class Scheduler:
                 f"written under other policies: the checkpoint has {sorted(state)}, the schedule {sorted(self.memory)}"
             )
         self.memory = {key: copy.deepcopy(dict(memory)) for key, memory in state.items()}
+        for bound in self._policies:
+            bound.policy.resume(self.ctx, self.memory[bound.key])

@@ -21,6 +21,8 @@ class ThinningPolicy(Policy, name="extension"):
         before = sum(parameter.numel() for parameter in ctx.parameters.values())
         how = self.extension
         try:
+            if ctx.installed:
+                raise CompressError("weights behind a gate keep their widths; `compress thin` removes what it closed")
             with ctx.masks.folded():
                 thinned = thin(ctx.model, ctx.sample(), ways=how.ways, round_to=how.round_to, training=True)
         except CompressError as error:

@@ -9,13 +9,13 @@ from torch import Tensor
 from compressor.component import Settings, Targets
 from compressor.component import Weights as Selection
 from compressor.pruners.level import Level, keep_largest
-from compressor.pruners.pruner import Asked, Goal, PrunerBase, Scope
+from compressor.pruners.pruner import Asked, Goal, PrunerBase, Scope, Shapes
 from compressor.pruners.ranking import keep_best, keep_best_of_all, structures_to_prune
 from compressor.pruners.threshold import keep_above_deviation
 from compressor.rates.agp import agp
 from compressor.rates.baidu import baidu
 from compressor.rates.window import Window
-from compressor.sparsity.structures import BY_NAME, Blocks, Criterion, Structure
+from compressor.sparsity.structures import BY_NAME, CHANNELS, FILTERS, Blocks, Criterion, Structure
 from compressor.sparsity.topk import pruned_count
 
 StructureName = Literal[
@@ -79,7 +79,7 @@ class Pruner(PrunerBase, name="Pruner"):
     scope: Literal["layer", "global", "coupled"] = Field(
         default="layer",
         description="layer: each weight by itself (with those that it shares channels with, if they are selected);"
-        " global: all together, by mean norms; coupled: as layer, with all that shares channels with the selected",
+        " global: all together, by mean norms, not in equal groups; coupled: as layer, with all that shares channels with the selected",
     )
     weights: Selection
     rate: Rate
@@ -91,7 +91,7 @@ class Pruner(PrunerBase, name="Pruner"):
             raise ValueError("`scope: global` takes weights together; this threshold is the same for all anyway")
         if by_threshold and self.structure != "Elements":
             raise ValueError("structures are ranked: their rate is `sparsity` or `agp`, not a threshold")
-        if self.scope == "coupled" and self.ranks.dim is None:
+        if self.scope == "coupled" and (self.structure == "Blocks" or BY_NAME[self.structure].dim is None):
             raise ValueError(f"`scope: coupled` is for whole filters, channels, rows or columns, not {self.structure}")
         if self.structure in ("4D", "Layer") and self.scope != "global":
             raise ValueError("a weight is one layer: `scope: global` ranks layers")
@@ -103,7 +103,14 @@ class Pruner(PrunerBase, name="Pruner"):
     def ranks(self) -> Structure:
         if self.block_shape is not None:
             return Blocks(filters=self.block_shape[0], depth=self.block_shape[1])
+        if self.extends:  # rows may share their channels with a convolution's filters
+            return {0: FILTERS, 1: CHANNELS}[BY_NAME[self.structure].dim or 0]
         return BY_NAME[self.structure]
+
+    def misfits(self, targets: Targets, shapes: Shapes) -> list[str]:
+        structure = BY_NAME.get(self.structure, self.ranks)
+        found = [(name, structure.misfit(shapes[name])) for name in targets["weights"]]
+        return [f"{name}: {why}" for name, why in found if why is not None]
 
     @property
     def extends(self) -> bool:

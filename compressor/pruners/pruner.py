@@ -39,6 +39,10 @@ class Asked:
     dense: Shapes = field(default_factory=dict)
     channels: Callable[[], Channels] = Channels
 
+    def promise(self, names: Sequence[str], zeros: int) -> None:
+        """Remember how many zeros there will be where whole channels, or equal groups, cannot give the exact share."""
+        self.memory.setdefault("promised", {})["+".join(names)] = zeros
+
     def removed(self, name: str) -> int:
         """How many entries of a weight are there no more."""
         now = self.weights[name].shape
@@ -53,6 +57,11 @@ class Goal:
     sparsity: float
     structure: Structure = ELEMENTS
     count: Callable[[float, int], int] = pruned_count
+
+    @property
+    def key(self) -> str:
+        """What `Asked.promise` calls it."""
+        return "+".join(self.names)
 
     def zeros(self, shapes: Shapes) -> int:
         """The zeros that this makes in weights of these shapes, at least."""

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from compressor.errors import CompressError
 from compressor.pruners.pruner import Asked
 from compressor.sparsity.channels import Channels, Slices
 from compressor.sparsity.structures import Structure
@@ -23,7 +24,8 @@ _ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.c
 def structures_to_prune(sparsity: float, total: int, rounding: Rounding = "floor", group_size: int = 1) -> int:
     """How many of `total` structures go: the rounded share, in multiples of `group_size`; one is always spared."""
     share = sparsity * total if group_size == 1 else sparsity * total / group_size
-    return max(min(_ROUND[rounding](share) * group_size, total - 1), 0)
+    most = max(total - 1, 0) // group_size * group_size
+    return min(_ROUND[rounding](share) * group_size, most)
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class _Ranked:
     removed: int
     cells: Tensor | None = None
     part: Tensor | None = None
+    weights: Tensor | None = None
+    """How many of the weights have each of the shared channels."""
 
     @property
     def total(self) -> int:
@@ -54,6 +58,17 @@ class _Ranked:
         for group in groups:
             mine = self.part == group
             gone[mine] = smallest(self.score[mine], min(count // len(groups), int(mine.sum()) - 1))
+        return gone
+
+    def spared(self, gone: Tensor, channels: Channels, dim: int) -> Tensor:
+        """`gone`, but for the best structure of each weight that would lose all of them."""
+        if self.cells is None:
+            return gone
+        gone = gone.clone()
+        for name in self.names:
+            mine = torch.isin(self.cells, channels.cells[name, dim])
+            if bool(mine.any()) and bool((gone | ~mine).all()):
+                gone[int(torch.where(mine, self.score, -1.0).argmax())] = False
         return gone
 
     def masks(self, gone: Tensor, asked: Asked, structure: Structure, channels: Channels) -> dict[str, Tensor]:
@@ -86,12 +101,12 @@ def keep_best(
     channels = Channels() if structure.dim is None else asked.channels()
     masks: dict[str, Tensor] = {}
     for ranked in _sets(asked, names, structure, score, channels, leader=leader):
-        gone = ranked.going(going(ranked.total))
-        masks.update(ranked.masks(gone, asked, structure, channels))
-        if ranked.part is not None:
-            for name in ranked.names:
-                zeros = (int(gone.sum()) + ranked.removed) * structure.size(asked.weights[name].shape)
-                asked.memory.setdefault("within groups", {})[name] = zeros
+        gone = ranked.spared(ranked.going(going(ranked.total)), channels, structure.dim or 0)
+        mine = ranked.masks(gone, asked, structure, channels)
+        masks.update(mine)
+        if ranked.cells is not None:
+            for name, keep in mine.items():
+                asked.promise([name], int((~keep).sum()) + asked.removed(name))
     return masks
 
 
@@ -106,15 +121,21 @@ def keep_best_of_all(
     sets = _sets(asked, names, structure, score, channels)
     parts = []
     for ranked in sets:
-        mine = ranked.score / len(ranked.names)
-        mine[mine.argmax()] = math.inf
+        mine = ranked.score.clone() if ranked.weights is None else ranked.score / ranked.weights
+        if len(mine) > 1:
+            mine[len(mine) - 1 - int(mine.flip(0).argmax())] = math.inf
         parts.append(mine)
     every = torch.cat(parts)
     count = going(sum(ranked.total for ranked in sets)) - sum(ranked.removed for ranked in sets)
-    gone = smallest(every, min(count, len(every) - len(sets)))
+    gone = smallest(
+        every, min(count, max(int(torch.isfinite(every).sum()), 1) - int(bool(torch.isfinite(every).all())))
+    )
     masks: dict[str, Tensor] = {}
     for ranked, mine in zip(sets, torch.split(gone, [len(part) for part in parts]), strict=True):
+        mine = ranked.spared(mine, channels, structure.dim or 0)
         masks.update(ranked.masks(mine, asked, structure, channels))
+    if any(ranked.cells is not None for ranked in sets):
+        asked.promise(names, sum(int((~keep).sum()) + asked.removed(name) for name, keep in masks.items()))
     return masks
 
 
@@ -132,16 +153,24 @@ def _ranked(
     asked: Asked, together: list[Slices], structure: Structure, score: Score, channels: Channels, leader: bool
 ) -> _Ranked:
     names = tuple(name for name, _ in together)
+    for name in names:
+        if (why := structure.misfit(asked.weights[name].shape)) is not None:
+            raise CompressError(f"{name} cannot be pruned any more, now that channels were removed: {why}")
     shape = asked.weights[names[0]].shape
     removed = structure.count(asked.dense.get(names[0], shape)) - structure.count(shape)
     cells = [channels.cells[slices] for slices in together if slices in channels.cells]
-    every = torch.tensor(sorted({number for cell in cells for number in cell.tolist()} - {-1}), dtype=torch.long)
+    ranking = cells[:1] if leader else cells
+    every = torch.tensor(sorted({number for cell in ranking for number in cell.tolist()} - {-1}), dtype=torch.long)
     part = channels.part[every] if channels.part is not None and len(every) else None
     part = None if part is None or bool((part < 0).any()) else part
     if len(names) == 1 and part is None:
         return _Ranked(names, score(asked.weights[names[0]]).flatten().cpu().double(), removed)
     total = torch.zeros(int(every.max()) + 1, dtype=torch.float64)
-    for name, cell in list(zip(names, cells, strict=True))[: 1 if leader else None]:
+    count = torch.zeros_like(total)
+    for name, cell in zip(names, ranking, strict=False):
         mine = cell >= 0
         total.index_add_(0, cell[mine], score(asked.weights[name]).flatten().cpu().double()[mine])
-    return _Ranked(names, total[every], removed, every, part)
+        count[sorted(set(cell[mine].tolist()))] += 1
+    # A flattened channel is many columns: what was removed is counted in channels, as what is ranked.
+    columns = len(cells[0]) // max(len(set(cells[0].tolist()) - {-1}), 1)
+    return _Ranked(names, total[every], removed // max(columns, 1), every, part, count[every])

@@ -11,7 +11,7 @@ from compressor.importing import import_module
 ENTRY_POINTS = "compressor.components"
 """The entry-point group in which an installed package names modules with components."""
 
-_PACKAGES = ("compressor.pruners", "compressor.regularizers", "compressor.thinning", "compressor.policies")
+_PACKAGES = tuple(f"compressor.{room}" for room in ("pruners", "regularizers", "gates", "thinning", "policies"))
 
 SECTIONS = ("pruners", "regularizers", "quantizers", "lr_schedulers", "extensions")
 """The sections of a version 1 schedule that hold components."""

@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -23,6 +23,27 @@ class NameFault(ValueError):
     """A selector that means nothing in this model; the text says what exists."""
 
 
+class Selectable(Protocol):
+    """Names that selectors range over."""
+
+    def select(self, item: str) -> list[str]:
+        """What one selector means; raises `NameFault` where it means nothing."""
+
+
+class Names:
+    """Names of modules: exact, or by glob."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = dict(names)
+
+    def select(self, item: str) -> list[str]:
+        """The modules that one selector means; raises `NameFault` where there is none."""
+        found = [name for key, name in self._names.items() if fnmatch.fnmatchcase(key, plain(item))]
+        if not found:
+            raise NameFault(f"{item!r} matches no such module: {did_you_mean(item, self._names)}")
+        return found
+
+
 class WeightNames:
     """The names that selectors range over: globs, re: and '*' the prunable weights; exact names any parameter, and
     type: the weights of modules of that class, whatever it is.
@@ -39,7 +60,19 @@ class WeightNames:
             plain(name): first[id(p)] for name, p in model.named_parameters(remove_duplicate=False) if id(p) in weights
         }
         modules = dict(model.named_modules())
+        self._modules = {path: type(module).__name__ for path, module in modules.items()}
         self._types = {name: type(modules[name.rpartition(".")[0]]).__name__ for name in first.values()}
+
+    def of_modules(self, kinds: tuple[str, ...]) -> "Names":
+        """The names of the modules of these classes, as selectors range over them."""
+        return Names({plain(path): path for path, kind in self._modules.items() if kind in kinds})
+
+    def plain_name(self, item: str) -> str:
+        """The first weight that a selector means; the item itself where it means none."""
+        try:
+            return self.select(item)[0]
+        except NameFault:
+            return item
 
     def select(self, item: str) -> list[str]:
         """The weights that one selector means, in the model's order; raises `NameFault` where there is none."""
@@ -84,21 +117,29 @@ def bind(component: Component, document: Document, path: Path_, names: WeightNam
     """What each selector field of `component` (which stands at `path`) means in the model."""
     targets: dict[str, Any] = {}
     for field, info in type(component).model_fields.items():
-        if not any(isinstance(mark, Selects) for mark in info.metadata):
+        mark = next((mark for mark in info.metadata if isinstance(mark, Selects)), None)
+        if mark is None:
             continue
         value, at = getattr(component, field), (*path, info.alias or field)
+        ranged: Selectable = names.of_modules(mark.modules) if mark.modules else names
         if isinstance(value, str):
-            targets[field] = _list({at: value}, document, names, faults)
+            targets[field] = _list({at: value}, document, ranged, faults)
         elif isinstance(value, list):
             if not value:
                 faults.add(document.place(at), "an empty list selects no weight")
-            targets[field] = _list({(*at, index): item for index, item in enumerate(value)}, document, names, faults)
+            targets[field] = _list({(*at, index): item for index, item in enumerate(value)}, document, ranged, faults)
         elif isinstance(value, dict):
-            targets[field] = _mapping(value, at, document, names, faults)
+            targets[field] = _mapping(value, at, document, ranged, faults)
+            if mark.values:
+                for key, item in value.items():
+                    found = _list({(*at, key): item}, document, names, faults)
+                    if len(found) > 1:
+                        faults.add(document.place((*at, key)), f"{item!r} matches {len(found)} weights: name one")
+                targets[field] = {key: names.plain_name(item) for key, item in targets[field].items()}
     return targets
 
 
-def _list(items: Mapping[Path_, str], document: Document, names: WeightNames, faults: Faults) -> list[str]:
+def _list(items: Mapping[Path_, str], document: Document, names: Selectable, faults: Faults) -> list[str]:
     found: dict[str, None] = {}
     for at, item in items.items():
         try:
@@ -109,7 +150,7 @@ def _list(items: Mapping[Path_, str], document: Document, names: WeightNames, fa
 
 
 def _mapping(
-    values: Mapping[str, Any], path: Path_, document: Document, names: WeightNames, faults: Faults
+    values: Mapping[str, Any], path: Path_, document: Document, names: Selectable, faults: Faults
 ) -> dict[str, Any]:
     """The most exact key wins: name, then glob or re:, then type:, then '*'."""
     matching: dict[str, list[str]] = {}

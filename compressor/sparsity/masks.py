@@ -39,6 +39,8 @@ class Masks:
         self._after_step: dict[str, Tensor] = {}
         self._in_forward: dict[str, Tensor] = {}
         self._behind: dict[str, Tensor] = {}
+        self.changes = 0
+        """How often a mask was set or released, so that others notice."""
 
     def set(self, owner: str, name: str, keep: Tensor, mode: Mode = "weights", *, mask_gradients: bool = False) -> None:
         """Replace `owner`'s contribution to one weight by the boolean tensor `keep` (true = stays).
@@ -156,6 +158,7 @@ class Masks:
                 self.set(owner, name, bits.bool(), state["modes"][owner], mask_gradients=on_gradients)
 
     def _intersect(self, name: str) -> None:
+        self.changes += 1
         parts = [(self._modes[owner], masks[name]) for owner, masks in self._owned.items() if name in masks]
         _put(self._after_step, name, [bits for mode, bits in parts if mode == "weights"])
         living = any(mode != "weights" for mode, _ in parts)

@@ -42,7 +42,7 @@ class Structure:
         if len(shape) in self.ranks:
             return None
         kinds = {2: "linear layers", 3: "1-d convolutions", 4: "convolutions", 5: "3-d convolutions"}
-        wanted = " and ".join(kinds[rank] for rank in self.ranks)
+        wanted = " and ".join(kinds[rank] for rank in self.ranks if rank in kinds)
         return f"{self.name} are structures of the weights of {wanted}, this one is {'x'.join(map(str, shape))}"
 
     def _inside(self, shape: Shape) -> tuple[int, ...]:
@@ -76,6 +76,11 @@ class Structure:
         order = 1 if criterion == "l1" else 2
         norms: Tensor = torch.linalg.vector_norm(self.view(weight), order, dim=inside)
         return norms
+
+    def sums(self, values: Tensor) -> Tensor:
+        """The sum over each structure of a tensor in the weight's shape, in `index_shape`."""
+        inside = self._inside(values.shape)
+        return self.view(values).sum(inside) if inside else values
 
     def expand(self, index: Tensor, shape: Shape) -> Tensor:
         """One value a structure (in `index_shape`) to one an entry of the weight."""
@@ -141,9 +146,15 @@ class Taps(Structure):
         taps = math.prod(shape[2:])
         return (shape[0], shape[1], -(-taps // self.stride), self.stride)
 
+    def misfit(self, shape: Shape) -> str | None:
+        if (said := super().misfit(shape)) is not None:
+            return said
+        taps = math.prod(shape[2:])
+        return f"a kernel of {taps} taps has no stride of {self.stride}" if self.stride > taps else None
+
     def size(self, shape: Shape) -> int:
-        """Of the largest ones: where the stride does not divide the taps, the later ones have a tap less a filter."""
-        return super().size(shape)
+        """Of the smallest ones: where the stride does not divide the taps, the later ones have a tap less a filter."""
+        return int(shape[0]) * (math.prod(shape[2:]) // self.stride)
 
     def view(self, weight: Tensor) -> Tensor:
         filters, channels, rows, stride = self.view_shape(weight.shape)

@@ -54,6 +54,12 @@ class Node:
     """Whether nothing reads it: its channels are the network's logits."""
 
 
+def _speaks_at_zero(node: Node) -> bool:
+    """Whether an operation may give something else than 0 where its inputs are 0, as a sum with what is no channel."""
+    name = node.label.lower()
+    return any(word in name for word in _NOT_ZERO_AT_ZERO) or (name in ("add", "sub", "rsub") and len(node.inputs) < 2)
+
+
 @dataclass(frozen=True)
 class ChannelGraph:
     """All nodes, inputs before what reads them, and the number of cells. Raises `Untraceable` while it is made."""
@@ -117,9 +123,7 @@ class ChannelGraph:
             row = dead[number]
             if node.kind in ("producer", "depthwise") and node.label in gone:
                 row[node.out[gone[node.label].cpu() & (node.out >= 0)]] = True
-            if node.kind == "producer" or (
-                node.kind == "operation" and any(word in node.label.lower() for word in _NOT_ZERO_AT_ZERO)
-            ):
+            if node.kind == "producer" or (node.kind == "operation" and _speaks_at_zero(node)):
                 continue
             row |= self._dead_input(number, dead)
         return dead
@@ -156,6 +160,48 @@ class ChannelGraph:
                 if getattr(module, name, None) is not None:
                     found[f"{node.label}.{name}" if node.label else name] = zero
         return found
+
+    def last_norms(self, name: str) -> list[tuple[str, Tensor, Tensor]]:
+        """The batch norms behind a weight's outputs that no other batch norm follows before a layer mixes channels.
+
+        (parameter, its entries, the output that each belongs to), for gamma and beta of each.
+        """
+        path = next(path for path, weight in self.weights.items() if weight == name)
+        own = self.by_path[path].out
+        place_of = {int(cell): place for place, cell in enumerate(own.tolist()) if cell >= 0}
+        behind: dict[int, bool] = {}
+        norms: list[int] = []
+        for number, node in enumerate(self.nodes):
+            mine = node.label == path or any(
+                behind.get(source, False) and bool((self.carries[source][own]).any()) for source in node.inputs
+            )
+            behind[number] = mine and (node.label == path or node.kind not in ("producer", "mixing"))
+            if behind[number] and node.kind == "norm":
+                norms.append(number)
+        last = [n for n in norms if not any(self._follows(other, n, behind) for other in norms if other != n)]
+        found = []
+        for number in last:
+            node = self.nodes[number]
+            places = torch.tensor([p for p, cell in enumerate(node.out.tolist()) if cell in place_of], dtype=torch.long)
+            outputs = torch.tensor([place_of[int(node.out[p])] for p in places], dtype=torch.long)
+            module = self.modules[node.label]
+            if module.weight is None:
+                return []
+            found += [(f"{node.label}.{own_name}", places, outputs) for own_name in ("weight", "bias")]
+        return found
+
+    def _follows(self, later: int, earlier: int, among: Mapping[int, bool]) -> bool:
+        """Whether a node comes after another on a path through marked nodes."""
+        stack, seen = [later], set[int]()
+        while stack:
+            number = stack.pop()
+            for source in self.nodes[number].inputs:
+                if source == earlier:
+                    return True
+                if among.get(source) and source not in seen:
+                    seen.add(source)
+                    stack.append(source)
+        return False
 
     def readers(self, dead: Tensor) -> Iterator[tuple[Node, Tensor, Tensor]]:
         """Every producer that has inputs, with [inputs] booleans: whether it reads a cell there, and reads it as 0."""
@@ -194,7 +240,7 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
         raise
     except Exception as error:  # whatever a network's forward or torch-pruning raises
         reason = (str(error).splitlines() or [""])[0]
-        raise Untraceable(f"its channels cannot be followed ({type(error).__name__}: {reason})") from error
+        raise Untraceable(f"torch-pruning cannot follow its channels ({type(error).__name__}: {reason})") from error
 
 
 def _without_storage(model: nn.Module) -> nn.Module:
@@ -221,6 +267,9 @@ class _Reader:
         self._places: dict[tuple[int, str, int], int] = {}
 
     def read(self) -> ChannelGraph:
+        for node in self._nodes:
+            if type(node.module).__name__ == "_ConcatOp" and len(node.inputs) < len(node.grad_fn.next_functions):
+                raise Untraceable("it concatenates channels with what depends on no weight (the image itself?)")
         for number, node in enumerate(self._nodes):
             if self._kind(node) == "producer":
                 self._walk(number)

@@ -14,13 +14,19 @@ from compressor.thinning.cutting import Cut
 class Ema:
     """average <- d * average + (1 - d) * value from 0 on; what is evaluated is average / (1 - d^t).
 
-    Averages the parameters and the floating-point buffers (batch-norm statistics); the masks act on it, too.
+    Averages the parameters and the floating-point buffers (batch-norm statistics), and `more`: tensors of no module.
+    The masks act on it, too.
     """
 
-    def __init__(self, model: nn.Module, masks: Masks, decay: float) -> None:
+    def __init__(self, model: nn.Module, masks: Masks, decay: float, more: Mapping[str, Tensor] | None = None) -> None:
         self._model, self._decay, self._masks, self._steps = model, decay, masks, 0
-        self._live = {name: tensor for name, tensor in _state(model).items() if tensor.is_floating_point()}
+        self._more = dict(more or {})
+        self._live = self._find()
         self._average = {name: torch.zeros_like(tensor) for name, tensor in self._live.items()}
+
+    def _find(self) -> dict[str, Tensor]:
+        every = {**_state(self._model), **self._more}
+        return {name: tensor.detach() for name, tensor in every.items() if tensor.is_floating_point()}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -32,7 +38,7 @@ class Ema:
 
     def cut(self, cut: Cut) -> None:
         """After channels were removed from the model: remove them from the averages."""
-        self._live = {name: tensor for name, tensor in _state(self._model).items() if tensor.is_floating_point()}
+        self._live = self._find()
         self._average = {name: cut.tensor(name, tensor) for name, tensor in self._average.items()}
 
     @contextmanager

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from compressor.training import rng
 from compressor.training.ema import Ema
 from compressor.training.meters import Meters
 from compressor.training.observers import Observer
+from compressor.training.optimizers import scaled
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -96,7 +97,7 @@ class Trainer:
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         # Compiled, the network is called through a wrapper; its parameters and their names stay those of the plain one.
         self._forward = torch.compile(self.ctx.model) if config.compile else self.ctx.model
-        self._ema = Ema(self.ctx.model, self.ctx.masks, config.ema.decay) if config.ema else None
+        self._ema = Ema(self.ctx.model, self.ctx.masks, config.ema.decay, self.ctx.averaged) if config.ema else None
         if self._ema is not None:
             self.ctx.followers.append(self._ema.cut)
         # On an accelerator reading the loss waits for the device: there the first bad step is noted on the device.
@@ -151,16 +152,23 @@ class Trainer:
         scheduler, optimizer, masks = self.scheduler, self.ctx.optimizer, self.ctx.masks
         scheduler.on_minibatch_begin()
         masks.before_forward()
+        for substitution in self.ctx.substitutions.values():
+            substitution.before_forward()
         optimizer.zero_grad(set_to_none=True)
         data_loss = self._forward_backward(images, labels)
+        for substitution in reversed(self.ctx.substitutions.values()):
+            substitution.after_backward()
         scheduler.penalty_gradients()
         scheduler.before_parameter_optimization()
         masks.zero_gradients()
         masks.before_step()
         if self._config.optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.ctx.model.parameters(), self._config.optimizer.clip_norm)
-        optimizer.step()
+        with scaled(optimizer, self.ctx.lr_scale):
+            optimizer.step()
         masks.apply()
+        for substitution in self.ctx.substitutions.values():
+            substitution.after_step()
         scheduler.on_minibatch_end()
         if self._ema is not None:
             self._ema.update()
@@ -194,12 +202,23 @@ class Trainer:
             )
         return figures
 
-    def evaluation_weights(self) -> AbstractContextManager[dict[str, Tensor]]:
-        """Inside, the model holds the weights that count: masked, and averaged where averaging is on.
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[dict[str, Tensor]]:
+        """Inside, the model holds the weights that count: masked, folded, and averaged where averaging is on.
 
         Yields the values that training goes on from.
         """
-        return self.ctx.masks.folded() if self._ema is None else self._ema.averaged()
+        with self.ctx.masks.folded() if self._ema is None else self._ema.averaged() as aside, torch.no_grad():
+            parameters, more = self.ctx.parameters, dict[str, Tensor]()
+            for substitution in self.ctx.substitutions.values():
+                for name, value in substitution.fold().items():
+                    more.setdefault(name, parameters[name].detach().clone())
+                    parameters[name].copy_(value)
+            try:
+                yield {**more, **aside}
+            finally:
+                for name, value in more.items():
+                    parameters[name].copy_(value)
 
     def _refuse_non_finite(self, data_loss: Tensor, loss: Tensor) -> None:
         if self._check_every > 1:
@@ -237,6 +256,7 @@ class Trainer:
             "losses": {"data": train.get("loss"), **self.scheduler.losses()},
             "lr": self.ctx.optimizer.param_groups[0]["lr"],
             "sparsity": sparsity,
+            **({"figures": figures} if (figures := self.scheduler.figures()) else {}),
             "seconds": round(seconds, 3),
         }
 

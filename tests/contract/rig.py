@@ -60,6 +60,7 @@ class Feed:
     """Random images with random labels: an epoch's batches are a function of the epoch alone."""
 
     steps_per_epoch = STEPS
+    images = STEPS * BATCH
 
     def train(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """STEPS batches."""

@@ -86,7 +86,7 @@ def test_the_example_of_a_component_round_trips(key: str) -> None:
         text = yaml.safe_dump({"version": version, section: instance, "policies": [policy]})
     again = own(rig.read(text), cls)
     assert again == component
-    assert again.model_dump(mode="json", by_alias=True, exclude_unset=True) == dumped
+    assert again.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"window"}) == dumped
     jsonschema.validate(dumped, cls.model_json_schema())
 
 
@@ -126,6 +126,12 @@ def schedule(key: str) -> str:
     assert before in COMPONENTS[key].example
     return windowed(COMPONENTS[key].example.replace(before, after) if before else COMPONENTS[key].example)
 
+
+FREES = {"policies.dsd"}
+"""What lets go of its zeros on purpose."""
+
+DERIVABLE = {"policies.dropout"}
+"""What would find the same by itself, were its memory lost."""
 
 REFERENCES: dict[str, Rig] = {}
 
@@ -174,6 +180,8 @@ def test_control_a_resumed_run_differs_where_the_memory_was_lost(key: str) -> No
     moments = [m for m in in_the_window if difference(whole.at(m)["state"]["policies"], fresh) is not None]
     if not moments:
         pytest.skip("it remembers nothing")
+    if key in DERIVABLE:
+        pytest.skip("what it remembers could be derived again")
     assert any(spoilt(key, moment, "policies") is not None for moment in moments)
 
 
@@ -186,7 +194,8 @@ def test_outside_its_window_a_component_makes_no_zeros_and_its_zeros_stay(key: s
             assert not any(zero.any() for zero in model.values())
         elif moment >= (4, 0):
             at_the_end = zeros(whole.at((4, 0))["model"])
-            assert all(torch.equal(zero, at_the_end[name]) for name, zero in model.items())
+            assert all((at_the_end[name] | ~zero).all() for name, zero in model.items())
+            assert key in FREES or all(torch.equal(zero, at_the_end[name]) for name, zero in model.items())
 
 
 @every_pruner

@@ -1,0 +1,1 @@
+"""Weights that are random or shared while they are trained."""

@@ -1,0 +1,244 @@
+"""L0 regularization through hard concrete gates: Louizos, Welling and Kingma, ICLR 2018 (arXiv 1712.01312)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressor.component import Weights as Selection
+from compressor.evaluating import evaluating
+from compressor.gates.gate import Gate, Installed, Place, Site
+from compressor.gates.hard_concrete import CLAMP, HardConcrete
+from compressor.sparsity.structures import BY_NAME, Structure
+
+
+class HardConcreteL0(Gate, name="HardConcreteL0"):
+    """L0 penalty by gates on weights, input neurons or filters: lambda times the expected number of weights (Louizos).
+
+    The loss is E(data loss) + 1/N sum P(z != 0) (lambda |g| + N l2 / 2 ||theta_g||^2) over the groups g of one gate,
+    N training images: the paper's lambda, as `0.1/N`. A gate on a filter that a batch norm follows stands after it, on
+    gamma and beta. Filters that an addition joins with others' are not gated.
+    """
+
+    example: ClassVar[str] = """
+    version: 2
+    gates:
+      l0: {class: HardConcreteL0, weights: [conv1.weight], structure: Filters, lambda: 0.1, lr: 0.01}
+    policies:
+      - {gate: {instance_name: l0}}
+    """
+    makes_zeros: ClassVar[bool] = True
+
+    weights: Selection
+    structure: Literal["Elements", "Cols", "Filters"] = Field(
+        default="Elements", description="what one gate opens: a weight, an input neuron, an output channel"
+    )
+    lambda_: float = Field(alias="lambda", ge=0, description="the paper's, for each weight; it is divided by N")
+    l2: float = Field(default=0.0, ge=0, description="replaces the optimizer's weight decay on the gated weights")
+    droprate_init: float = Field(default=0.5, gt=0, lt=1, description="d: log_alpha begins at ln((1 - d) / d)")
+    lr: float | None = Field(default=None, gt=0, description="of the gates; default: the optimizer's")
+    beta: float = Field(default=2 / 3, gt=0)
+    gamma: float = Field(default=-0.1, lt=0)
+    zeta: float = Field(default=1.1, gt=1)
+
+    @property
+    def whole_filters(self) -> bool:
+        return self.structure == "Filters"
+
+    def install(self, site: Site) -> "Gates":
+        return Gates(self, site)
+
+
+@dataclass
+class _Gated:
+    """The gates of one weight: where they act, and what was drawn in this step."""
+
+    theta: nn.Parameter
+    log_alpha: nn.Parameter
+    size: int
+    places: tuple[Place, ...]
+    z: Tensor = field(default_factory=lambda: torch.empty(0))
+    aside: list[Tensor] = field(default_factory=list)
+
+
+class Gates(Installed):
+    """L0 gates at work."""
+
+    def __init__(self, gate: HardConcreteL0, site: Site) -> None:
+        self._gate, self._site = gate, site
+        self._law = HardConcrete(gate.beta, gate.gamma, gate.zeta)
+        self._structure: Structure = BY_NAME[gate.structure]
+        self._gated: dict[str, _Gated] = {}
+        location = math.log((1 - gate.droprate_init) / gate.droprate_init)
+        for name in site.targets["weights"]:
+            theta = site.parameters[name]
+            shape = self._structure.index_shape(theta.shape)
+            draws = torch.randn(shape, device=theta.device, dtype=theta.dtype)
+            log_alpha = nn.Parameter(location + 0.01 * draws)
+            places = tuple(site.behind(name)) if gate.whole_filters else ()
+            self._gated[name] = _Gated(theta, log_alpha, self._structure.size(theta.shape), places)
+            site.averaged[f"{site.owner}/{name}"] = log_alpha.detach()
+        self.undecayed = [one.theta for one in self._gated.values()]
+        site.regroup(self.undecayed)
+        rate = {} if gate.lr is None else {"lr": gate.lr}
+        site.regroup([one.log_alpha for one in self._gated.values()], weight_decay=0.0, **rate)
+
+    def _parts(self, one: _Gated, z: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """Every parameter that the gates act on, with what it is multiplied by."""
+        if not one.places:
+            return [(one.theta, self._structure.expand(z, one.theta.shape))]
+        parts = []
+        for place in one.places:
+            parameter = self._site.parameters[place.name]
+            factor = torch.ones(len(parameter), dtype=z.dtype, device=z.device)
+            factor[place.places.to(z.device)] = z[place.filters.to(z.device)]
+            side = (-1,) + (1,) * (parameter.dim() - 1)
+            parts.append((parameter, factor.reshape(side)))
+        return parts
+
+    @torch.no_grad()
+    def before_forward(self) -> None:
+        for one in self._gated.values():
+            one.z = self._law.sample(one.log_alpha)
+            one.aside = []
+            for parameter, factor in self._parts(one, one.z):
+                one.aside.append(parameter.detach().clone())
+                parameter.mul_(factor)
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        for one in reversed(self._gated.values()):
+            by_gate = torch.zeros_like(one.z)
+            parts = list(zip(self._parts(one, one.z), one.aside, strict=True))
+            for number, ((parameter, factor), aside) in reversed(list(enumerate(parts))):
+                parameter.copy_(aside)
+                if parameter.grad is None:
+                    continue
+                by_gate += self._to_gates(one, number, parameter.grad * aside)
+                parameter.grad.mul_(factor)
+            one.log_alpha.grad = by_gate * self._law.slope(one.z)
+            one.aside = []
+
+    def _to_gates(self, one: _Gated, number: int, product: Tensor) -> Tensor:
+        """dL/dz: the sum of gradient x weight over what each gate opens."""
+        if not one.places:
+            return self._structure.sums(product)
+        place = one.places[number]
+        total = torch.zeros_like(one.z)
+        rows = product.flatten(1).sum(1) if product.dim() > 1 else product
+        return total.index_add_(0, place.filters.to(rows.device), rows[place.places.to(rows.device)])
+
+    @torch.no_grad()
+    def penalty_gradients(self) -> None:
+        gate = self._gate
+        for one in self._gated.values():
+            active = self._law.active(one.log_alpha)
+            price = torch.full_like(active, gate.lambda_ * one.size / self._site.images)
+            if gate.l2 and one.theta.grad is not None:
+                spread = self._structure.expand(active, one.theta.shape)
+                one.theta.grad.addcmul_(one.theta.detach(), spread, value=gate.l2)
+                price += gate.l2 / 2 * self._structure.sums(one.theta.detach().square())
+            if one.log_alpha.grad is not None:
+                one.log_alpha.grad += active * (1 - active) * price
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        for one in self._gated.values():
+            one.log_alpha.clamp_(-CLAMP, CLAMP)
+
+    @torch.no_grad()
+    def fold(self) -> dict[str, Tensor]:
+        names = {id(parameter): name for name, parameter in self._site.parameters.items()}
+        folded: dict[str, Tensor] = {}
+        for name, one in self._gated.items():
+            z = self._law.final(one.log_alpha)
+            for parameter, factor in self._parts(one, z):
+                own = names[id(parameter)]
+                folded[own] = folded.get(own, parameter.detach()) * factor
+            if name not in folded:  # the gate is after a batch norm: what it closes is as good as zero
+                folded[name] = one.theta.detach() * self._structure.expand(z > 0, one.theta.shape)
+        return {name: value + 0.0 for name, value in folded.items()}  # no -0.0
+
+    @torch.no_grad()
+    def losses(self) -> dict[str, float]:
+        gate, total = self._gate, 0.0
+        for one in self._gated.values():
+            active = self._law.active(one.log_alpha)
+            total += gate.lambda_ * one.size / self._site.images * float(active.sum())
+            if gate.l2:
+                squares = self._structure.sums(one.theta.detach().square())
+                total += gate.l2 / 2 * float((active * squares).sum())
+        return {self._site.owner.partition(".")[2]: total}
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        expected = final = 0.0
+        open_gates: dict[str, float] = {}
+        for name, one in self._gated.items():
+            active = float(self._law.active(one.log_alpha).sum())
+            shut = self._law.final(one.log_alpha) == 0
+            found[f"{name} gates"] = shut.numel()
+            found[f"{name} expected open"] = round(active, 3)
+            found[f"{name} open"] = int((~shut).sum())
+            open_gates[name] = active
+            expected += active * one.size
+            final += int((~shut).sum()) * one.size
+        return {
+            "gated_weights": sum(one.theta.numel() for one in self._gated.values()),
+            "expected_l0": round(expected, 1),
+            "l0": final,
+            "expected_flops": self._flops(open_gates),
+            **found,
+        }
+
+    def _flops(self, open_gates: Mapping[str, float]) -> float:
+        """Of one image, as the authors count them: multiplications and additions of layers with gates or without.
+
+        Linear: (2 E[in] - 1) out + out; convolution: E[out] (2 n - 1) positions + E[out] positions, n = k k in.
+        """
+        total = 0.0
+        for name, (weight, positions) in _layers(self._site).items():
+            outputs, inputs = float(len(weight)), float(weight[0].numel())
+            if name in open_gates:
+                if self._gate.structure == "Filters":
+                    outputs = open_gates[name]
+                elif self._gate.structure == "Cols":
+                    inputs = open_gates[name]
+                else:
+                    inputs = open_gates[name] / outputs
+            total += outputs * (2 * inputs - 1) * positions + outputs * positions
+        return round(total, 1)
+
+    def state(self) -> dict[str, Any]:
+        return {"log_alpha": {name: one.log_alpha.detach() for name, one in self._gated.items()}}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Any]) -> None:
+        for name, one in self._gated.items():
+            one.log_alpha.copy_(state["log_alpha"][name])
+
+
+def _layers(site: Site) -> dict[str, tuple[Tensor, int]]:
+    """Every convolution's and linear layer's weight by name, and at how many positions of an image it works."""
+    found: dict[str, tuple[Tensor, int]] = {}
+    names = {id(parameter): name for name, parameter in site.parameters.items()}
+
+    def look(module: nn.Module, given: Any, out: Tensor) -> None:
+        weight: Any = module.weight
+        positions = out[0].numel() // len(weight)
+        found[names[id(weight)]] = (weight.detach(), positions)
+
+    layers = [m for m in site.model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))]
+    handles = [layer.register_forward_hook(look) for layer in layers]
+    try:
+        with torch.no_grad(), evaluating(site.model):
+            site.model(site.sample()[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -1,0 +1,158 @@
+"""Dynamic network surgery: Guo, Yao and Chen, NIPS 2016 (arXiv 1608.04493), as the authors' code has it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressor.component import Selects
+from compressor.component import Weights as Selection
+from compressor.errors import UserError
+from compressor.gates.gate import Gate, Installed, Site
+
+LOW, HIGH = 0.9, 1.1
+
+
+class NetworkSurgery(Gate, name="NetworkSurgery"):
+    """Weights and biases are pruned at |w| <= 0.9 t, spliced back at |w| > 1.1 t, and all go on being trained (Guo).
+
+    t = max(mean + c std, 0) of |w| over the layer's non-zero weights and biases, once, at the first step. The mask of a
+    layer is recomputed with probability (1 + gamma step)^-power in each step before `stop_step`, and is fixed then.
+    The gradient with regard to the masked weights moves every weight, pruned ones too.
+    """
+
+    example: ClassVar[str] = """
+    version: 2
+    gates:
+      surgery:
+        class: NetworkSurgery
+        weights: ['conv*.weight', 'fc*.weight']
+        c: {'conv*.weight': 0.5, 'fc*.weight': 0.3}
+        gamma: 0.1
+        stop_step: 12
+    policies:
+      - {gate: {instance_name: surgery}}
+    """
+    makes_zeros: ClassVar[bool] = True
+
+    weights: Selection
+    c: Annotated[float | dict[str, float], Selects()] = Field(
+        default=3.0, description="how many deviations above the mean the threshold lies, of all layers or by layer"
+    )
+    gamma: float = Field(default=1e-3, ge=0)
+    power: float = Field(default=1.0, ge=0)
+    stop_step: Annotated[int | dict[str, int], Selects()] = Field(
+        default=10_000, description="from this optimizer step on the masks are fixed"
+    )
+
+    def install(self, site: Site) -> "Surgery":
+        return Surgery(self, site)
+
+
+@dataclass
+class _Layer:
+    """A weight and its bias, their masks (int8: -1 keeps, 0 prunes), and the dense values during the two passes."""
+
+    c: float
+    stop: int
+    parameters: dict[str, nn.Parameter]
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    aside: dict[str, Tensor] = field(default_factory=dict)
+    threshold: float | None = None
+
+
+class Surgery(Installed):
+    """Network surgery at work."""
+
+    def __init__(self, gate: NetworkSurgery, site: Site) -> None:
+        self._gate, self._site = gate, site
+        self._layers: dict[str, _Layer] = {}
+        for name in site.targets["weights"]:
+            bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
+            own = {key: site.parameters[key] for key in (name, bias) if key in site.parameters}
+            self._layers[name] = _Layer(self._of("c", name), self._of("stop_step", name), own)
+            for key, parameter in own.items():
+                self._layers[name].masks[key] = torch.full_like(parameter, -1, dtype=torch.int8)
+
+    def _of(self, field_name: str, name: str) -> Any:
+        value = getattr(self._gate, field_name)
+        if not isinstance(value, dict):
+            return value
+        found = self._site.targets[field_name]
+        if name not in found:
+            raise UserError(f"{self._site.owner}: `{field_name}` says nothing of {name}, which is among its weights")
+        return found[name]
+
+    @torch.no_grad()
+    def before_forward(self) -> None:
+        step = self._site.clock()
+        probability = (1 + self._gate.gamma * step) ** -self._gate.power
+        for layer in self._layers.values():
+            if layer.threshold is None:
+                layer.threshold = _threshold(layer)
+            # The draw is made in any case, so that one layer's end does not shift the others' draws.
+            draw = float(torch.rand(()))
+            if step < layer.stop and draw < probability:
+                for key, parameter in layer.parameters.items():
+                    _operate(layer.masks[key], parameter, layer.threshold)
+            for key, parameter in layer.parameters.items():
+                if key not in layer.aside:
+                    layer.aside[key] = torch.empty_like(parameter)
+                layer.aside[key].copy_(parameter)
+                _mask(parameter, layer.masks[key])
+
+    @torch.no_grad()
+    def after_backward(self) -> None:
+        for layer in self._layers.values():
+            for key, parameter in layer.parameters.items():
+                parameter.copy_(layer.aside[key])
+
+    @torch.no_grad()
+    def fold(self) -> dict[str, Tensor]:
+        folded = {}
+        for layer in self._layers.values():
+            for key, parameter in layer.parameters.items():
+                folded[key] = parameter.detach().clone()
+                _mask(folded[key], layer.masks[key])
+        return folded
+
+    def figures(self) -> dict[str, float]:
+        every = [mask for layer in self._layers.values() for mask in layer.masks.values()]
+        return {"kept": sum(int(mask.count_nonzero()) for mask in every), "of": sum(mask.numel() for mask in every)}
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "masks": {key: mask for layer in self._layers.values() for key, mask in layer.masks.items()},
+            "thresholds": {name: layer.threshold for name, layer in self._layers.items()},
+        }
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Any]) -> None:
+        for name, layer in self._layers.items():
+            layer.threshold = state["thresholds"][name]
+            for key, mask in layer.masks.items():
+                mask.copy_(state["masks"][key])
+
+
+def _threshold(layer: _Layer) -> float:
+    """max(mean + c std, 0) of |w| over the non-zero weights and biases of a layer; std over n, as the authors' code."""
+    every = torch.cat([parameter.detach().flatten() for parameter in layer.parameters.values()])
+    magnitude = every[every != 0].abs()
+    if magnitude.numel() == 0:
+        return 0.0
+    return max(float(magnitude.mean()) + layer.c * float(magnitude.std(correction=0)), 0.0)
+
+
+def _operate(mask: Tensor, weight: Tensor, threshold: float) -> None:
+    """0 where |w| <= low, -1 where |w| > high, in between as it was."""
+    magnitude = weight.detach().abs()
+    mask.bitwise_or_((magnitude > HIGH * threshold).to(torch.int8).neg_())
+    mask.bitwise_and_((magnitude > LOW * threshold).to(torch.int8).neg_())
+
+
+def _mask(weight: Tensor, mask: Tensor) -> None:
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+    weight.detach().view(bits).bitwise_and_(mask)

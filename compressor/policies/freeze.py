@@ -1,0 +1,26 @@
+"""Holds layers still, for rounds in which others are retrained."""
+
+from typing import ClassVar
+
+from compressor.component import Weights as Selection
+from compressor.policies.policy import Context, Memory, Policy
+
+
+class FreezePolicy(Policy, name="freeze"):
+    """The selected weights and the biases of their layers are not updated while the window fires (Han et al. 2015)."""
+
+    example: ClassVar[str] = """
+    version: 2
+    policies:
+      - freeze: {weights: [conv2.weight]}
+    """
+
+    weights: Selection
+
+    def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
+        for name in memory["targets"]["weights"]:
+            bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
+            for key in (name, bias):
+                if key in ctx.parameters:
+                    # Without a gradient an optimizer leaves a parameter alone: no momentum, no weight decay.
+                    ctx.parameters[key].grad = None

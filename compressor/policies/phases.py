@@ -1,0 +1,151 @@
+"""Training in phases, dense and sparse in turns: DSD and iterative hard thresholding."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from compressor.component import Settings
+from compressor.component import Weights as Selection
+from compressor.policies.policy import Context, Memory, Policy
+from compressor.pruners.level import Level, keep_largest
+from compressor.pruners.pruner import Asked, Goal, Scope
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs `start` up to `end` (exclusive), counted from the window's first; a factor on the learning rates."""
+
+    kind: Literal["dense", "sparse"]
+    start: int
+    end: int
+    scale: float
+
+
+class PhasePolicy(Policy):
+    """In a sparse phase the smallest |w| are masked, chosen when it begins; in a dense one they go on from 0.
+
+    The optimizer's momentum and moments are cleared at every switch.
+    """
+
+    weights: Selection
+    sparsity: Level = Field(description="share of zeros in a sparse phase")
+    scope: Scope = "layer"
+
+    def phases(self) -> list[Phase]:
+        """All phases, one after the other from 0 on."""
+        raise TypeError(f"{type(self).__name__} has no phases")
+
+    def _now(self, ctx: Context) -> Phase | None:
+        time = ctx.epoch - self.window.first
+        return next((phase for phase in self.phases() if phase.start <= time < phase.end), None)
+
+    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
+        phase = self._now(ctx)
+        if phase is None or ctx.epoch - self.window.first != phase.start:
+            return
+        owner = memory["owner"]
+        if phase.start > 0:
+            ctx.optimizer.state.clear()
+        if phase.kind == "dense":
+            ctx.masks.release(owner)
+            return
+        asked = Asked(ctx.parameters, memory["targets"], self.window, ctx.epoch, dense=ctx.dense)
+        for goal in self.goals(memory["targets"]["weights"]):
+            for name, keep in keep_largest(asked, goal).items():
+                ctx.masks.set(owner, name, keep)
+        ctx.masks.apply()
+
+    def goals(self, names: list[str]) -> list[Goal]:
+        """The sparsities of a sparse phase."""
+        together = [tuple(names)] if self.scope == "global" else [(name,) for name in names]
+        return [Goal(some, self.sparsity) for some in together]
+
+    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+        phase = self._now(ctx)
+        ctx.lr_scales[memory["owner"]] = 1.0 if phase is None else phase.scale
+
+    def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
+        ctx.lr_scales.pop(memory["owner"], None)
+
+    def settled(self, ctx: Context) -> int:
+        return self.window.first + self.phases()[-1].start
+
+    def remarks(self, epochs: int) -> list[str]:
+        last = self.window.first + self.phases()[-1].end
+        end = min(self.window.end, epochs)
+        return [f"warning: its phases end with epoch {last - 1}, its window with epoch {end - 1}"] if last > end else []
+
+
+class SparseRate(Settings):
+    """Factors on the learning rates."""
+
+    sparse: float = Field(default=0.1, gt=0)
+    redense: float = Field(default=0.1, gt=0)
+
+
+class DSDPolicy(PhasePolicy, name="dsd"):
+    """Dense-sparse-dense training (Han et al., ICLR 2017): train, prune and retrain, release, train on."""
+
+    example: ClassVar[str] = """
+    version: 2
+    policies:
+      - dsd:
+          weights: '*'
+          sparsity: 0.3
+          dense_epochs: 1
+          sparse_epochs: 1
+          redense_epochs: 1
+          lr_scales: {sparse: 0.1, redense: 0.1}
+    """
+
+    dense_epochs: int = Field(ge=0)
+    sparse_epochs: int = Field(ge=1)
+    redense_epochs: int = Field(ge=1)
+    repeats: int = Field(default=1, ge=1, description="how often sparse and dense follow each other")
+    lr_scales: SparseRate = SparseRate()
+
+    def phases(self) -> list[Phase]:
+        found = [Phase("dense", 0, self.dense_epochs, 1.0)] if self.dense_epochs else []
+        time = self.dense_epochs
+        for _ in range(self.repeats):
+            found.append(Phase("sparse", time, time + self.sparse_epochs, self.lr_scales.sparse))
+            time += self.sparse_epochs
+            found.append(Phase("dense", time, time + self.redense_epochs, self.lr_scales.redense))
+            time += self.redense_epochs
+        return found
+
+
+class CycleRate(Settings):
+    """Factors on the learning rates."""
+
+    sparse: float = Field(default=0.1, gt=0)
+    dense: float = Field(default=1.0, gt=0)
+
+
+class IHTPolicy(PhasePolicy, name="iht"):
+    """Iterative hard thresholding (Jin et al. 2016): keep the k largest and fine-tune them; re-activate all; repeat."""
+
+    example: ClassVar[str] = """
+    version: 2
+    policies:
+      - iht: {weights: '*', sparsity: 0.5, sparse_epochs: 1, dense_epochs: 1, cycles: 1, end: sparse}
+    """
+
+    sparse_epochs: int = Field(ge=1, description="s2: only the support is trained")
+    dense_epochs: int = Field(ge=1, description="s1: all weights are trained")
+    cycles: int = Field(default=1, ge=1)
+    end: Literal["sparse", "dense"] = Field(default="sparse", description="what the last phase is, and is shipped")
+    lr_scales: CycleRate = CycleRate()
+
+    def phases(self) -> list[Phase]:
+        found: list[Phase] = []
+        time = 0
+        for number in range(self.cycles + 1):
+            if number < self.cycles or self.end == "sparse":
+                found.append(Phase("sparse", time, time + self.sparse_epochs, self.lr_scales.sparse))
+                time += self.sparse_epochs
+            if number < self.cycles:
+                found.append(Phase("dense", time, time + self.dense_epochs, self.lr_scales.dense))
+                time += self.dense_epochs
+        return found

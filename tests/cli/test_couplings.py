@@ -1,0 +1,274 @@
+"""What `compress validate` and `compress plan` say of structures that do not fit, and of channels that are shared."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import Result, compress, succeed
+
+RANKED = "class: L1RankedStructureParameterPruner, desired_sparsity: 0.5, group_type: "
+GENERAL = "class: Pruner, rate: {sparsity: 0.5}, structure: "
+PLACE = "s.yaml:3:11: "
+"""Of the pruner, which stands inside its policy."""
+
+
+@pytest.fixture(autouse=True)
+def configs(work: Path) -> None:
+    """Networks of all kinds of coupling, on the digits that scikit-learn has."""
+    rest = "optimizer: {lr: 0.1}\nepochs: 3\n"
+    for name, data in (
+        ("lenet_5", "name: digits"),
+        ("bn_cnn", "name: digits"),
+        ("resnet20_cifar", "name: digits, size: 32, channels: 3"),
+        ("shufflenet_v2_x0_5", "name: digits, size: 64, channels: 3"),
+    ):
+        (work / f"{name}.yaml").write_text(f"model: {{name: {name}}}\ndata: {{{data}}}\n{rest}")
+    (work / "folder.yaml").write_text(f"model: {{name: bn_cnn, num_classes: 3}}\ndata: {{name: imagefolder}}\n{rest}")
+
+
+def schedule(component: str, weights: str, version: int) -> None:
+    text = f"version: {version}\npolicies:\n- pruner: {{{component}, weights: {weights}}}\n  epochs: [0]\n"
+    Path("s.yaml").write_text(text)
+
+
+def validated(component: str, weights: str, config: str, version: int = 2) -> Result:
+    schedule(component, weights, version)
+    return compress("validate", "s.yaml", "-c", config)
+
+
+def accepted(result: Result, *notes: str) -> None:
+    """Exit 0, with a line for each note and no other; each begins with the pruner's place."""
+    assert result.code == 0, result.err
+    lines = result.err.splitlines()
+    assert len(lines) == len(notes), result.err
+    assert [note for note, line in zip(notes, lines, strict=True) if note not in line] == [], result.err
+    assert all(line.startswith(PLACE) for line in lines)
+
+
+def refused(result: Result, *faults: str) -> None:
+    """Exit 2, with a line for each fault and no other; each begins with the pruner's place, or one inside it."""
+    assert result.code == 2, result.err
+    lines = result.err.splitlines()
+    assert len(lines) == len(faults), result.err
+    assert [fault for fault, line in zip(faults, lines, strict=True) if fault not in line] == [], result.err
+    assert all(line.startswith("s.yaml:3:") for line in lines)
+    assert "Traceback" not in result.err
+
+
+# --- channels that are shared ----------------------------------------------------------------------------------------
+
+PARTNERS = "conv1.weight, layer1.1.conv2.weight, layer1.2.conv2.weight make the same channels (joined by Add)"
+STAGE = ("conv1.weight", "layer1.0.conv2.weight", "layer1.1.conv2.weight", "layer1.2.conv2.weight")
+ALL_OF_IT = "[conv1.weight, 're:^layer1.*conv2.weight']"
+
+
+@pytest.mark.parametrize("command", ["validate", "plan"])
+def test_a_broken_coupling_in_version_1_is_a_warning_that_says_which_weight_and_why(command: str) -> None:
+    schedule(RANKED + "Filters", "[module.layer1.0.conv2.weight]", 1)
+    result = compress(command, "s.yaml", "-c", "resnet20_cifar")
+    accepted(result, "warning: layer1.0.conv2.weight is pruned by")
+    assert f"but {PARTNERS}: it is masked, and cannot be thinned" in result.err
+
+
+@pytest.mark.parametrize("command", ["validate", "plan"])
+def test_a_broken_coupling_in_version_2_is_an_error_with_a_way_out(command: str) -> None:
+    schedule(RANKED + "Filters", "[layer1.0.conv2.weight]", 2)
+    result = compress(command, "s.yaml", "-c", "resnet20_cifar")
+    assert result.code == 2
+    assert f"{PLACE}layer1.0.conv2.weight is pruned by" in result.err
+    assert f"but {PARTNERS}: select all of them, or `scope: coupled` of `class: Pruner`" in result.err
+    assert len(result.err.splitlines()) == 1, result.err
+    assert not Path("runs").exists()
+
+
+def test_training_is_refused_as_validation_is() -> None:
+    schedule(RANKED + "Filters", "[layer1.0.conv2.weight]", 2)
+    result = compress("train", "-s", "s.yaml", "-c", "resnet20_cifar")
+    assert result.code == 2
+    assert f"{PLACE}layer1.0.conv2.weight is pruned by" in result.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("component", "weights", "version"),
+    [
+        (RANKED + "Filters", ALL_OF_IT, 1),
+        (RANKED + "Filters", ALL_OF_IT, 2),
+        (RANKED + "Filters, group_dependency: Leader", ALL_OF_IT, 1),
+        (GENERAL + "Filters, scope: global", ALL_OF_IT, 2),
+        (GENERAL + "Filters, scope: coupled", ALL_OF_IT, 2),
+    ],
+)
+def test_weights_that_are_ranked_as_one_are_named(component: str, weights: str, version: int) -> None:
+    result = validated(component, weights, "resnet20_cifar", version)
+    accepted(result, f"ranks as one, for they share channels: {', '.join(STAGE)}")
+
+
+def test_a_coupled_scope_names_what_it_pulls_in_after_what_is_listed() -> None:
+    result = validated(GENERAL + "Filters, scope: coupled", f"[{STAGE[2]}]", "resnet20_cifar")
+    accepted(result, f"for they share channels: {STAGE[2]}, {STAGE[0]}, {STAGE[1]}, {STAGE[3]}")
+
+
+def test_a_plan_predicts_the_zeros_of_what_a_coupled_scope_pulls_in() -> None:
+    schedule(GENERAL + "Filters, scope: coupled", f"[{STAGE[1]}]", 2)
+    plan = json.loads(succeed("plan", "s.yaml", "-c", "resnet20_cifar", "--json"))
+    sparsity = {row["name"]: row["sparsity"] for row in plan["predicted"]}
+    assert {name: sparsity[name] for name in STAGE} == dict.fromkeys(STAGE, 0.5)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_first_convolutions_of_blocks_are_nobody_else_s_and_nothing_is_said(version: int) -> None:
+    accepted(validated(RANKED + "Filters", "['re:^layer.*conv1.weight$']", "resnet20_cifar", version))
+    accepted(validated(RANKED + "Filters", "['conv*.weight']", "bn_cnn", version))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_channels_that_others_read_too_are_broken_as_well(version: int) -> None:
+    result = validated(RANKED + "Channels", "[layer1.0.conv1.weight]", "resnet20_cifar", version)
+    why = "layer1.0.conv1.weight is pruned by 0.L1RankedStructureParameterPruner, but layer1.1.conv1.weight"
+    (accepted if version == 1 else refused)(result, why)
+    assert "read the same channels" in result.err
+
+
+@pytest.mark.parametrize(("config", "weight"), [("lenet_5", "fc2.weight"), ("resnet20_cifar", "fc.weight")])
+@pytest.mark.parametrize("group", ["Filters", "Rows"])
+def test_who_prunes_the_classifier_s_own_outputs_is_warned(config: str, weight: str, group: str) -> None:
+    accepted(
+        validated(RANKED + group, f"[{weight}]", config), f"warning: {weight} makes the network's output: its zeros"
+    )
+
+
+@pytest.mark.parametrize("component", [RANKED + "Cols", RANKED + "Channels", GENERAL + "Elements"])
+def test_who_prunes_the_classifier_s_inputs_is_not(component: str) -> None:
+    accepted(validated(component, "[fc2.weight]", "lenet_5"))
+
+
+def test_filters_of_the_whole_network_are_joint_by_stage_and_warned_of_at_the_end() -> None:
+    result = validated(RANKED + "Filters", "'*'", "resnet20_cifar")
+    accepted(result, ", ".join(STAGE), "layer2.0.downsample.0.weight", "layer3.0.downsample.0.weight", "fc.weight")
+
+
+# --- structures that do not fit --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_filters_of_a_linear_layer_are_its_rows(version: int) -> None:
+    accepted(validated(RANKED + "Filters", "[conv2.weight, fc1.weight]", "lenet_5", version))
+
+
+@pytest.mark.parametrize(
+    ("component", "weights", "faults"),
+    [
+        (
+            RANKED + "Rows",
+            "[conv1.weight, fc1.weight]",
+            ["conv1.weight: Rows are structures of the weights of linear layers, this one is 20x1x5x5"],
+        ),
+        (
+            RANKED + "Cols",
+            "['conv*.weight']",
+            ["conv1.weight: Cols are structures", "conv2.weight: Cols are structures"],
+        ),
+        (GENERAL + "Kernels", "[fc1.weight]", ["fc1.weight: 2D are structures of the weights of 1-d convolutions"]),
+        (GENERAL + "Shapes", "[fc1.bias]", ["fc1.bias: Shapes are structures"]),
+        (
+            RANKED + "Blocks, kwargs: {block_shape: [4, 2, 1, 1]}",
+            "[conv1.weight, conv2.weight, fc1.weight]",
+            [
+                "conv1.weight: blocks of 4 filters x 2 channels do not divide 20 x 1",
+                "conv2.weight: blocks of 4 filters x 2 channels do not divide 50 x 20",
+            ],
+        ),
+        (
+            GENERAL + "Blocks, block_shape: [3, 1]",
+            "[fc2.weight]",
+            ["fc2.weight: blocks of 3 filters x 1 channels do not divide 10 x 500"],
+        ),
+    ],
+)
+def test_weights_that_cannot_be_cut_so_are_one_fault_each(component: str, weights: str, faults: list[str]) -> None:
+    refused(validated(component, weights, "lenet_5"), *faults)
+
+
+@pytest.mark.parametrize(("version", "notes"), [(1, ["ranks stored columns (inputs) in version 1"]), (2, [])])
+def test_rows_of_version_1_are_said_to_be_columns(version: int, notes: list[str]) -> None:
+    accepted(validated(RANKED + "Rows", "[fc1.weight]", "lenet_5", version), *notes)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_rows_of_the_general_pruner_are_rows_in_both_versions(version: int) -> None:
+    accepted(validated(GENERAL + "Rows", "[fc1.weight]", "lenet_5", version))
+
+
+@pytest.mark.parametrize(
+    ("component", "said"),
+    [
+        (RANKED + "Filter", "should be 'Filters', '3D', 'Channels', 'Rows', 'Cols' or 'Blocks', got 'Filter'"),
+        (RANKED + "Kernels", "'Filters', '3D', 'Channels', 'Rows', 'Cols' or 'Blocks', got 'Kernels'"),
+        (GENERAL + "Chanels", "'Shapes' or 'Blocks', got 'Chanels'"),
+        (RANKED + "Blocks", "belongs to `group_type: Blocks`"),
+        (RANKED + "Filters, kwargs: {block_shape: [2, 1, 1, 1]}", "belongs to `group_type: Blocks`"),
+        (RANKED + "Blocks, kwargs: {block_shape: [2, 1]}", "block_shape"),
+        (RANKED + "Blocks, kwargs: {block_shape: [2, 1, 3, 3]}", "should be [filters, channels, 1, 1]"),
+        (RANKED + "Blocks, kwargs: {block_shape: [0, 1, 1, 1]}", "should be [filters, channels, 1, 1]"),
+        (RANKED + "Blocks, kwargs: {blok_shape: [2, 1, 1, 1]}", "did you mean 'block_shape'"),
+        (RANKED + "Filters, group_size: 0", "group_size"),
+        (RANKED + "Filters, rounding_fn: up", "'floor', 'ceil' or 'round', got 'up'"),
+        (RANKED + "Filters, noise: -1", "noise"),
+        (RANKED + "Filters, group_dependency: leader", "got 'leader'"),
+        (GENERAL + "Blocks", "`block_shape: [filters, channels]` belongs to `structure: Blocks`"),
+        (GENERAL + "Filters, block_shape: [2, 2]", "`block_shape: [filters, channels]` belongs to"),
+        (GENERAL + "Kernels, scope: coupled", "not Kernels"),
+        (GENERAL + "4D", "`scope: global` ranks layers"),
+        ("class: Pruner, structure: Filters, rate: {threshold: 0.1}", "their rate is `sparsity` or `agp`"),
+        ("class: Pruner, structure: Filters, rate: {std: 0.1}", "their rate is `sparsity` or `agp`"),
+    ],
+)
+def test_a_wrong_option_is_one_fault_with_its_place(
+    faults_of: Callable[[str], list[str]], component: str, said: str
+) -> None:
+    schedule(component, "[w]", 2)
+    (fault,) = faults_of(Path("s.yaml").read_text())
+    assert fault.startswith("s.yaml:3:")
+    assert said in fault
+
+
+# --- where channels are not known ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["validate", "plan"])
+def test_a_network_whose_channels_cannot_be_followed_is_said(command: str) -> None:
+    schedule(RANKED + "Filters", "[conv1.0.weight]", 2)
+    result = compress(command, "s.yaml", "-c", "shufflenet_v2_x0_5")
+    accepted(result, "warning: torch-pruning cannot follow its channels")
+    assert "ranks weight by weight, and cannot be thinned" in result.err
+
+
+@pytest.mark.parametrize("command", ["validate", "plan"])
+def test_images_of_unknown_shape_are_said_and_a_size_makes_them_known(command: str) -> None:
+    schedule(RANKED + "Filters", "[conv1.weight]", 2)
+    result = compress(command, "s.yaml", "-c", "folder")
+    accepted(result, "shares with other weights depends on the images' shape")
+    sized = ("--set", "data.size=32", "--set", "model.in_channels=3")
+    accepted(compress(command, "s.yaml", "-c", "folder", *sized))
+
+
+@pytest.mark.parametrize("config", ["shufflenet_v2_x0_5", "folder"])
+def test_single_weights_and_kernels_need_no_channels(config: str) -> None:
+    accepted(validated(GENERAL + "Kernels", "['type:Conv2d']", config))
+    accepted(validated(GENERAL + "Elements", "'*'", config))
+
+
+def test_blocks_of_a_weight_that_was_thinned_in_the_meantime_end_in_no_traceback() -> None:
+    Path("s.yaml").write_text(
+        "extensions:\n  thin: {class: FilterRemover, thinning_func_str: remove_filters, arch: a, dataset: b}\n"
+        f"policies:\n  - pruner: {{{RANKED}Filters, weights: [conv1.weight]}}\n    epochs: [0]\n"
+        "  - extension: {instance_name: thin}\n    epochs: [0]\n"  # 20 filters become 10
+        f"  - pruner: {{{RANKED}Blocks, kwargs: {{block_shape: [1, 4, 1, 1]}}, weights: [conv2.weight]}}\n"
+        "    epochs: [1]\n"
+    )
+    succeed("validate", "s.yaml", "-c", "lenet_5")
+    result = compress("train", "-s", "s.yaml", "-c", "lenet_5", "--set", "epochs=2")
+    assert "RuntimeError" not in result.err
+    assert "fault of compress" not in result.err
