@@ -79,7 +79,8 @@ class Pruner(PrunerBase, name="Pruner"):
     scope: Literal["layer", "global", "coupled"] = Field(
         default="layer",
         description="layer: each weight by itself (with those that it shares channels with, if they are selected);"
-        " global: all together, by mean norms, not in equal groups; coupled: as layer, with all that shares channels with the selected",
+        " global: all together, by mean norms, not in equal groups;"
+        " coupled: as layer, with all that shares channels with the selected",
     )
     weights: Selection
     rate: Rate
