@@ -88,6 +88,13 @@ class PruningPolicy(Policy, name="pruner"):
 
     def _prune(self, ctx: Context, memory: Memory) -> None:
         owner = memory["owner"]
+        shapes = {name: parameter.shape for name, parameter in ctx.parameters.items()}
+        if misfits := self.pruner.misfits(memory["targets"], shapes):
+            # Channels were removed meanwhile; the masks stay as they are, and the run says so at its end.
+            if "refused" not in memory:
+                ctx.say(f"warning: {owner} prunes no more, now that channels were removed: {'; '.join(misfits)}")
+            memory["refused"] = f"{owner} could not go on pruning after a thinning: {'; '.join(misfits)}"
+            return
         asked = Asked(
             weights=ctx.parameters,
             targets=memory["targets"],
@@ -173,7 +180,7 @@ class PruningPolicy(Policy, name="pruner"):
     def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:
         if not self.permanent:
             return []
-        lines = []
+        lines = [memory["refused"]] if "refused" in memory else []
         promised: dict[str, int] = ctx.constants.get(memory["instance"], {}).get("promised", {})
         for goal in self.pruner.goals(memory["targets"], self.window, self.window.last):
             shapes = {name: ctx.dense.get(name, ctx.parameters[name].shape) for name in goal.names}

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compressor.errors import CompressError
 from compressor.pruners.pruner import Asked
 from compressor.sparsity.channels import Channels, Slices
 from compressor.sparsity.structures import Structure
@@ -153,9 +152,6 @@ def _ranked(
     asked: Asked, together: list[Slices], structure: Structure, score: Score, channels: Channels, leader: bool
 ) -> _Ranked:
     names = tuple(name for name, _ in together)
-    for name in names:
-        if (why := structure.misfit(asked.weights[name].shape)) is not None:
-            raise CompressError(f"{name} cannot be pruned any more, now that channels were removed: {why}")
     shape = asked.weights[names[0]].shape
     removed = structure.count(asked.dense.get(names[0], shape)) - structure.count(shape)
     cells = [channels.cells[slices] for slices in together if slices in channels.cells]

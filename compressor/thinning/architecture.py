@@ -33,6 +33,9 @@ def resize(network: nn.Module, architecture: Any, source: str) -> None:
             raise UserError(f"{source}: its architecture has a layer {path!r} that this model has not")
         if any(not isinstance(n, int) or not 0 < n <= own[key] for key, n in sizes.items()):
             raise UserError(f"{source}: its architecture gives {path!r} {sizes}, of {own} in the dense model")
+        groups = sizes.get("groups", 1)
+        if any(n % groups for n in sizes.values() if n != groups):
+            raise UserError(f"{source}: its architecture gives {path!r} {sizes}, which {groups} groups do not divide")
         if sizes != own:
             _resize(modules[path], sizes)
 

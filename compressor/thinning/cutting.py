@@ -81,7 +81,7 @@ def cut_of(graph: ChannelGraph, network: nn.Module, removal: Removal) -> Cut:
     shapes: dict[str, torch.Size] = {}
     sizes: dict[str, dict[str, int]] = {}
     for path, node in graph.by_path.items():
-        if node.kind == "mixing":
+        if node.kind not in ("producer", "depthwise", "norm", "prelu"):
             continue
         module = network.get_submodule(path)
         before = attributes(module)

@@ -23,7 +23,10 @@ from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS, dims, is_depthw
 Kind = Literal["producer", "depthwise", "norm", "prelu", "mixing", "operation"]
 
 # What is not 0 where its input is 0.
-_NOT_ZERO_AT_ZERO = ("sigmoid", "softmax", "softplus", "exp", "cos", "rsqrt", "reciprocal", "pow0")
+_NOT_ZERO_AT_ZERO = (
+    *("sigmoid", "hardsigmoid", "logsigmoid", "softmax", "logsoftmax", "softplus", "exp", "cos", "cosh"),
+    *("rsqrt", "reciprocal"),
+)
 
 
 class Untraceable(CompressError):
@@ -57,7 +60,7 @@ class Node:
 def _speaks_at_zero(node: Node) -> bool:
     """Whether an operation may give something else than 0 where its inputs are 0, as a sum with what is no channel."""
     name = node.label.lower()
-    return any(word in name for word in _NOT_ZERO_AT_ZERO) or (name in ("add", "sub", "rsub") and len(node.inputs) < 2)
+    return name in _NOT_ZERO_AT_ZERO or (name in ("add", "sub", "rsub") and len(node.inputs) < 2)
 
 
 @dataclass(frozen=True)
@@ -265,6 +268,9 @@ class _Reader:
         self._number = {id(node): number for number, node in enumerate(self._nodes)}
         self._parent: list[int] = []
         self._places: dict[tuple[int, str, int], int] = {}
+        layers = [m for m in skeleton.modules() if isinstance(m, (CONVOLUTIONS, nn.Linear))]
+        # A concatenation has at most what all layers make together.
+        self._most = max(sum(_sizes(m)[0] for m in layers), *(_sizes(m)[1] for m in layers), 0) + 1
 
     def read(self) -> ChannelGraph:
         for node in self._nodes:
@@ -308,7 +314,7 @@ class _Reader:
         if isinstance(module, BATCHNORMS):
             return "norm"
         if isinstance(module, nn.PReLU):
-            return "prelu"
+            return "prelu" if module.num_parameters > 1 else "operation"
         if isinstance(module, nn.Parameter) or module in self._paths:
             return "mixing"
         return "operation"
@@ -407,6 +413,8 @@ class _Reader:
             if key in seen:
                 continue
             seen.add(key)
+            if not 0 <= index.idx < self._most:
+                raise Untraceable("torch-pruning maps its channels to more than any layer has")
             fresh.append(_Index(index.idx, index.root_idx))
             mine = self._place((number, port, index.idx))
             self._parent[self._find(mine)] = self._find(self._place((start, "out", index.root_idx)))

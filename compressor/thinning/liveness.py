@@ -38,28 +38,35 @@ def inputs_of(model: nn.Module, shape: tuple[int, ...], *, training: bool = Fals
     With `training` only what holds in training mode, too: a batch norm whose gamma is not 0 normalizes by the batch.
     """
     found: dict[str, Seen] = {}
+    taint = _Taint(training)
 
-    def look(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            seen = _look(module, arguments[0])
+    def look(path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            taint.paused = True
+            seen = _look(module, arguments[0] if arguments else named["input"])
+            taint.paused = False
             found[path] = found[path].also(seen) if path in found else seen
 
         return hook
 
     handles = [
-        module.register_forward_pre_hook(look(path))
+        module.register_forward_pre_hook(look(path), with_kwargs=True)
         for path, module in model.named_modules()
         if isinstance(module, (CONVOLUTIONS, nn.Linear))
     ]
     parameter = next(model.parameters())
     image = torch.full((1, *shape), torch.nan, device=parameter.device, dtype=parameter.dtype)
     try:
-        with evaluating(model), torch.no_grad(), _Taint(training):
+        with evaluating(model), torch.no_grad(), taint:
             model(image)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return (
+        {path: Seen(seen.zero & False, seen.constant * torch.nan) for path, seen in found.items()}
+        if taint.lost
+        else found
+    )
 
 
 def _look(module: nn.Module, given: Tensor) -> Seen:
@@ -76,11 +83,16 @@ class _Taint(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, training: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._training = training
+        self.paused = False
+        self.lost = False
+        """Whether a comparison made yes or no of what depends on the image: then nothing is known any more."""
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.paused:
+            return function(*args, **kwargs)
         if function is aten.convolution.default:
             return _through(function, args, 0, 1, 2)
         if function is aten.addmm.default:
@@ -92,6 +104,12 @@ class _Taint(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._normalized(out, args)
         if function in (aten.mul.Tensor, aten.mul_.Tensor):
             return _product(out, args, function is aten.mul_.Tensor)
+        given = [value for value in args if isinstance(value, Tensor) and value.is_floating_point()]
+        for value in given if isinstance(out, Tensor) else ():
+            if not out.is_floating_point():
+                self.lost |= out.dtype == torch.bool and bool(torch.isnan(value).any())
+            elif value.shape == out.shape:  # sign and its like make numbers of NaN
+                out.masked_fill_(torch.isnan(value), torch.nan)
         return out
 
     def _normalized(self, out: Any, args: tuple[Any, ...]) -> Any:

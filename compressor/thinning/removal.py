@@ -145,8 +145,8 @@ class _Decision:
         module = self._modules[node.label]
         if getattr(module, "groups", 1) > 1 or getattr(module, "transposed", False):
             return None
-        padding = getattr(module, "padding", 0)
-        if isinstance(padding, str) or any(padding if isinstance(padding, tuple) else (padding,)):
+        padding = getattr(module, "padding", ())
+        if padding != "valid" and any(side != 0 for side in padding):
             return None
         if module.bias is not None:
             return node.label
@@ -170,7 +170,8 @@ class _Decision:
             weight = self._modules[node.label].weight.detach().cpu().double()
             taps = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
             change = taps[:, mine] @ constant[mine]
-            folds[sink] = change if sink == node.label else -change
+            change = change if sink == node.label else -change
+            folds[sink] = folds[sink] + change if sink in folds else change
         return folds
 
     def _spare(self, gone: Tensor) -> Tensor:
@@ -255,11 +256,19 @@ class _Decision:
             if node.kind == "producer" and node.into is not None and node.label in self._seen:
                 constant = self._seen[node.label].constant[node.into == cell]
                 if len(constant) and bool((torch.isfinite(constant) & (constant != 0)).any()):
-                    return (
-                        f"they are constant, not 0, and {node.label} cannot take the constant over (padding or no bias)"
-                    )
+                    if "constant" not in self._ways:
+                        return (
+                            f"they are constant, not 0, where {node.label} reads them: that is not folded in training"
+                        )
+                    return f"they are constant, not 0, and {node.label} cannot take that over (padding or no bias)"
         norms = [n.label for n in nodes if n.kind == "norm"]
-        return f"{norms[0]} behind them is not zero there" if norms else "what reads them is not given 0"
+        if norms:
+            return f"{norms[0]} behind them is not zero there"
+        readers = [n.label for n in self._graph.nodes if n.into is not None and bool((n.into == cell).any())]
+        behind = ", ".join(dict.fromkeys(n.label for n in nodes if n.kind == "operation")) or "nothing"
+        return (
+            f"{readers[0]} reads them behind {behind} and is given more than 0" if readers else f"{behind} mixes them"
+        )
 
     def _speaks(self, node: Node, cell: int) -> bool:
         places = (node.out == cell).nonzero().flatten()

@@ -1,0 +1,255 @@
+"""The channels of small networks: which places are one cell, what mixes, what is refused; all by looking at the net."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn import Conv2d, Linear
+
+from compressor.thinning.graph import ChannelGraph, Untraceable, trace
+
+
+class Net(nn.Module):
+    """Layers, and what is done with them."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self._forward = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(self, x)
+
+
+def mean(x: Tensor) -> Tensor:
+    return x.mean((2, 3))
+
+
+def graph_of(forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> ChannelGraph:
+    return trace(Net(forward, **layers), (1, 6, 6))
+
+
+def out(graph: ChannelGraph, path: str) -> list[int]:
+    return list(graph.by_path[path].out.tolist())
+
+
+def into(graph: ChannelGraph, path: str) -> list[int]:
+    node = graph.by_path[path]
+    assert node.into is not None
+    return list(node.into.tolist())
+
+
+def test_a_chain_hands_its_channels_on_and_the_image_has_none() -> None:
+    graph = graph_of(lambda s, x: s.fc(mean(F.relu(s.a(x)))), a=Conv2d(1, 4, 3), fc=Linear(4, 3))
+    assert into(graph, "a") == [-1]
+    assert out(graph, "a") == into(graph, "fc")
+    assert len({*out(graph, "a"), *out(graph, "fc")}) == 7
+    assert [node.label for node in graph.nodes if node.is_output] == ["fc"]
+    assert dict(graph.weights) == {"a": "a.weight", "fc": "fc.weight"}
+
+
+def test_inputs_come_before_what_reads_them() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.b(F.relu(s.a(x))) + s.a2(x))),
+        a2=Conv2d(1, 4, 3, padding=1), b=Conv2d(5, 4, 3, padding=1), fc=Linear(4, 3), a=Conv2d(1, 5, 3, padding=1),
+    )  # fmt: skip
+    assert all(source < number for number, node in enumerate(graph.nodes) for source in node.inputs)
+
+
+def test_a_residual_addition_makes_one_channel_of_two() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(F.relu(s.a(x) + s.b(x)))), a=Conv2d(1, 4, 3), b=Conv2d(1, 4, 3), fc=Linear(4, 3)
+    )
+    assert out(graph, "a") == out(graph, "b") == into(graph, "fc")
+
+
+def test_a_squeeze_and_excitation_product_makes_one_channel_of_two() -> None:
+    graph = graph_of(
+        lambda s, x: (lambda y: s.fc(mean(y * torch.sigmoid(s.up(F.relu(s.down(y.mean((2, 3), keepdim=True))))))))(
+            F.relu(s.a(x))
+        ),
+        a=Conv2d(1, 4, 3), down=Conv2d(4, 2, 1), up=Conv2d(2, 4, 1), fc=Linear(4, 3),
+    )  # fmt: skip
+    assert out(graph, "a") == out(graph, "up") == into(graph, "down") == into(graph, "fc")
+    assert out(graph, "down") == into(graph, "up")
+
+
+def test_a_concatenation_puts_channels_behind_each_other() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.bn(torch.cat([s.a(x), s.b(x)], 1)))),
+        a=Conv2d(1, 4, 3), b=Conv2d(1, 2, 3), bn=nn.BatchNorm2d(6), fc=Linear(6, 3),
+    )  # fmt: skip
+    assert out(graph, "a") + out(graph, "b") == out(graph, "bn") == into(graph, "fc")
+    assert len(set(into(graph, "fc"))) == 6
+
+
+def test_halves_that_are_multiplied_are_one_channel() -> None:
+    graph = graph_of(
+        lambda s, x: (lambda p: s.fc(mean(p[0] * torch.sigmoid(p[1]))))(s.a(x).chunk(2, 1)),
+        a=Conv2d(1, 8, 3), fc=Linear(4, 3),
+    )  # fmt: skip
+    assert out(graph, "a")[:4] == out(graph, "a")[4:] == into(graph, "fc")
+
+
+def test_a_flattened_channel_is_read_at_each_of_its_places() -> None:
+    graph = graph_of(lambda s, x: s.fc(torch.flatten(s.a(x), 1)), a=Conv2d(1, 3, 3), fc=Linear(48, 3))
+    assert into(graph, "fc") == [cell for cell in out(graph, "a") for _ in range(16)]
+
+
+def test_batch_norms_and_depthwise_convolutions_have_the_channels_of_what_they_see() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.after(s.d(s.p(s.before(s.a(x))))))),
+        a=Conv2d(1, 4, 3), before=nn.BatchNorm2d(4), p=nn.PReLU(4), d=Conv2d(4, 4, 3, groups=4),
+        after=nn.BatchNorm2d(4), fc=Linear(4, 3),
+    )  # fmt: skip
+    kinds = [graph.by_path[path].kind for path in ("a", "before", "p", "d", "after", "fc")]
+    assert kinds == ["producer", "norm", "prelu", "depthwise", "norm", "producer"]
+    assert all(out(graph, path) == out(graph, "a") for path in ("before", "p", "d", "after"))
+
+
+@pytest.mark.parametrize(
+    "layer", [Conv2d(4, 6, 3, groups=2), nn.ConvTranspose2d(4, 6, 3), nn.ConvTranspose2d(4, 6, 3, groups=2)]
+)
+def test_grouped_and_transposed_convolutions_have_channels_on_both_sides(layer: nn.Module) -> None:
+    graph = graph_of(lambda s, x: s.fc(mean(s.g(s.a(x)))), a=Conv2d(1, 4, 3), g=layer, fc=Linear(6, 3))
+    assert into(graph, "g") == out(graph, "a")
+    assert out(graph, "g") == into(graph, "fc")
+    assert not set(out(graph, "g")) & set(into(graph, "g"))
+    assert graph.by_path["g"].kind == "producer"
+
+
+def test_the_groups_of_a_grouped_convolution_are_parts_of_its_channels() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.g(s.a(x)))), a=Conv2d(1, 4, 3), g=Conv2d(4, 6, 3, groups=2), fc=Linear(6, 3)
+    )
+    part = graph.channels.part
+    assert part is not None
+    assert part[graph.by_path["a"].out].tolist() == [0, 0, 1, 1]
+    assert part[graph.by_path["g"].out].tolist() == [0, 0, 0, 1, 1, 1]
+    assert ("g.weight", 1) not in graph.channels.cells
+
+
+def test_a_layer_that_is_called_twice_has_one_channel_before_and_behind() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(F.relu(s.d(F.relu(s.d(s.a(x))))))),
+        a=Conv2d(1, 4, 3), d=Conv2d(4, 4, 1), fc=Linear(4, 3),
+    )  # fmt: skip
+    assert out(graph, "a") == into(graph, "d") == out(graph, "d") == into(graph, "fc")
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm([4, 4, 4]), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True)])
+def test_other_norms_mix_channels(norm: nn.Module) -> None:
+    graph = graph_of(lambda s, x: s.fc(mean(s.n(s.a(x)))), a=Conv2d(1, 4, 3), n=norm, fc=Linear(4, 3))
+    assert graph.by_path["n"].kind == "mixing"
+    assert out(graph, "a") == sorted(out(graph, "n"))
+
+
+def test_a_bare_parameter_mixes_and_says_its_name() -> None:
+    net = Net(lambda s, x: s.fc(mean(s.a(x) * s.g)), a=Conv2d(1, 4, 3), fc=Linear(4, 3))
+    net.g = nn.Parameter(torch.ones(1, 4, 1, 1))
+    assert [n.label for n in trace(net, (1, 6, 6)).nodes if n.kind == "mixing"] == ["the bare parameter g"]
+
+
+def test_two_layers_of_one_weight_are_refused() -> None:
+    a, b = Conv2d(4, 4, 1), Conv2d(4, 4, 1)
+    b.weight = a.weight
+    with pytest.raises(Untraceable, match="share one weight"):
+        graph_of(lambda s, x: s.fc(mean(s.b(s.a(s.c(x))))), c=Conv2d(1, 4, 3), a=a, b=b, fc=Linear(4, 3))
+
+
+def test_one_channel_that_is_broadcast_over_many_is_refused() -> None:
+    with pytest.raises(Untraceable, match="more channels than b has reach it"):
+        graph_of(lambda s, x: s.fc(mean(s.a(x) * s.b(x))), a=Conv2d(1, 4, 3), b=Conv2d(1, 1, 3), fc=Linear(4, 3))
+
+
+def test_a_network_that_does_not_run_is_refused_in_one_line() -> None:
+    with pytest.raises(Untraceable, match="reduction dim") as caught:
+        graph_of(lambda s, x: s.fc(s.a(x)), a=Conv2d(1, 4, 3), fc=Linear(5, 3))
+    assert "\n" not in str(caught.value)
+
+
+def test_prelu_with_one_slope_for_all_channels_can_be_followed() -> None:
+    graph = graph_of(lambda s, x: s.fc(mean(s.p(s.a(x)))), a=Conv2d(1, 4, 3), p=nn.PReLU(), fc=Linear(4, 3))
+    assert out(graph, "a") == into(graph, "fc")
+
+
+class Late(BaseException):
+    """No `except Exception` takes it."""
+
+
+def test_a_normalization_over_neighbouring_channels_comes_to_an_end() -> None:
+    def late(*_: object) -> None:
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    try:
+        graph_of(
+            lambda s, x: s.fc(torch.flatten(s.n(s.a(x)), 1)),
+            a=Conv2d(1, 4, 3), n=nn.LocalResponseNorm(2), fc=Linear(64, 3),
+        )  # fmt: skip
+    except Untraceable:
+        pass
+    except Late:
+        pytest.fail("the walk goes on for ever")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def pruned(graph: ChannelGraph, **rows: list[int]) -> dict[str, list[int]]:
+    """What else must be 0, by parameter, when these outputs are."""
+    masks = {}
+    for path, gone in rows.items():
+        mask = torch.zeros(len(graph.by_path[path].out), dtype=torch.bool)
+        mask[gone] = True
+        masks[graph.weights[path]] = mask
+    return {name: mask.nonzero().flatten().tolist() for name, mask in graph.speakers(masks).items()}
+
+
+def test_a_filter_is_spoken_for_by_its_bias_batch_norms_and_depthwise_filters() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.c(F.relu(s.after(s.d(F.relu(s.before(s.a(x))))))))),
+        a=Conv2d(1, 4, 3), before=nn.BatchNorm2d(4), d=Conv2d(4, 4, 3, groups=4), after=nn.BatchNorm2d(4, affine=False),
+        c=Conv2d(4, 5, 1), fc=Linear(5, 3),
+    )  # fmt: skip
+    names = ["a.bias", "before.weight", "before.bias", "d.weight", "d.bias"]
+    assert pruned(graph, a=[1, 3]) == {name: [1, 3] for name in names}
+
+
+def test_behind_a_concatenation_batch_norms_speak_at_the_places_where_the_filters_went() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(F.relu(s.bn(torch.cat([s.a(x), s.b(x)], 1))))),
+        a=Conv2d(1, 4, 3, bias=False), b=Conv2d(1, 2, 3, bias=False), bn=nn.BatchNorm2d(6), fc=Linear(6, 3),
+    )  # fmt: skip
+    assert pruned(graph, a=[3], b=[0]) == {"bn.weight": [3, 4], "bn.bias": [3, 4]}
+
+
+def test_a_batch_norm_that_sees_something_else_too_is_left_alone() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.bn(s.a(x) + s.b(x)))),
+        a=Conv2d(1, 4, 3, bias=False), b=Conv2d(1, 4, 3, bias=False), bn=nn.BatchNorm2d(4), fc=Linear(4, 3),
+    )  # fmt: skip
+    assert pruned(graph, a=[1, 2], b=[2, 3]) == {"bn.weight": [2], "bn.bias": [2]}
+
+
+@pytest.mark.parametrize(("on_the_way", "stops"), [(F.relu, False), (torch.sigmoid, True), (torch.exp, True)])
+def test_what_is_not_0_at_0_ends_what_must_be_0(on_the_way: Callable[[Tensor], Tensor], stops: bool) -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.bn(on_the_way(s.a(x))))),
+        a=Conv2d(1, 4, 3, bias=False), bn=nn.BatchNorm2d(4), fc=Linear(4, 3),
+    )  # fmt: skip
+    assert pruned(graph, a=[1]) == ({} if stops else {"bn.weight": [1], "bn.bias": [1]})
+
+
+def test_a_product_is_0_where_one_factor_is() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.bn(s.a(x) * torch.sigmoid(s.b(x))))),
+        a=Conv2d(1, 4, 3, bias=False), b=Conv2d(1, 4, 3, bias=False), bn=nn.BatchNorm2d(4), fc=Linear(4, 3),
+    )  # fmt: skip
+    assert pruned(graph, a=[1], b=[3]) == {"bn.weight": [1], "bn.bias": [1]}

@@ -1,0 +1,294 @@
+"""A run that is thinned goes on as the masked one would have: weights, optimizers, averages, masks, memories."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import BatchNorm2d, Conv2d, Linear
+
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("contract", "training")]
+
+from loop import Batch, Loop
+from rig import EPOCHS, Rig, difference, resumed
+
+from compressor.thinning.cutting import Cut
+from compressor.thinning.thin import thin
+
+STEPS = 3
+
+
+class Net(nn.Module):
+    """Layers, and what is done with them."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self._forward = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(self, x)
+
+
+def plain() -> Net:
+    return Net(
+        lambda s, x: s.fc2(F.relu(s.fc1(torch.flatten(F.relu(s.b(F.relu(s.bn(s.a(x))))), 1)))),
+        a=Conv2d(1, 6, 3), bn=BatchNorm2d(6), b=Conv2d(6, 6, 3), fc1=Linear(24, 8), fc2=Linear(8, 3),
+    )  # fmt: skip
+
+
+def residual() -> Net:
+    return Net(
+        lambda s, x: (lambda y: s.fc(F.relu(s.bn2(s.b(F.relu(s.bn1(s.m(y))))) + y).mean((2, 3))))(F.relu(s.a(x))),
+        a=Conv2d(1, 6, 3), m=Conv2d(6, 5, 3, padding=1, bias=False), bn1=BatchNorm2d(5), b=Conv2d(5, 6, 1, bias=False),
+        bn2=BatchNorm2d(6), fc=Linear(6, 3),
+    )  # fmt: skip
+
+
+def dense() -> Net:
+    return Net(
+        lambda s, x: (lambda y: s.fc(s.c(F.relu(s.bn2(torch.cat([y, s.b(F.relu(s.bn1(y)))], 1)))).mean((2, 3))))(
+            s.a(x)
+        ),
+        a=Conv2d(1, 6, 3), bn1=BatchNorm2d(6), b=Conv2d(6, 4, 3, padding=1), bn2=BatchNorm2d(10), c=Conv2d(10, 6, 1),
+        fc=Linear(6, 3),
+    )  # fmt: skip
+
+
+def depthwise() -> Net:
+    return Net(
+        lambda s, x: s.fc(F.relu(s.b(F.relu6(s.bn2(s.d(F.relu6(s.bn1(s.a(x)))))))).mean((2, 3))),
+        a=Conv2d(1, 6, 3, bias=False), bn1=BatchNorm2d(6), d=Conv2d(6, 6, 3, padding=1, groups=6, bias=False),
+        bn2=BatchNorm2d(6), b=Conv2d(6, 5, 1), fc=Linear(5, 3),
+    )  # fmt: skip
+
+
+def grouped() -> Net:
+    return Net(
+        lambda s, x: s.fc(F.relu(s.bn(s.b(F.relu(s.a(x))))).mean((2, 3))),
+        a=Conv2d(1, 8, 3), b=Conv2d(8, 6, 3, groups=2), bn=BatchNorm2d(6), fc=Linear(6, 3),
+    )  # fmt: skip
+
+
+NETS = {build.__name__: build for build in (plain, residual, dense, depthwise, grouped)}
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01},
+    "nesterov": {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "adam": {"name": "adam", "lr": 0.01, "weight_decay": 0.01},
+    "amsgrad": {"name": "adam", "lr": 0.01},
+    "adamw": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1},
+}
+MODES = {"double copies": "use_double_copies", "forward only": "mask_on_forward_only", "gradients": "mask_gradients"}
+
+
+def schedule(thin_in: str | None = "[1]", mode: str = "", when: str = "[1]", **of: Any) -> str:
+    """Filters are pruned, and thinned away in some epochs; all in epoch 1 unless said otherwise."""
+    pruner = {"criterion": "l2", "structure": "Filters", "scope": "coupled", "weights": "'type:Conv2d'", **of}
+    pruner["args"] = f"{{{MODES[mode]}: true}}" if mode else "{}"
+    fields = ", ".join(f"{key}: {value}" for key, value in pruner.items())
+    text = f"version: 2\npolicies:\n  - pruner: {{class: Pruner, {fields}}}\n    epochs: {when}\n"
+    return text if thin_in is None else text + f"  - extension: {{class: StructureRemover}}\n    epochs: {thin_in}\n"
+
+
+def batches(epoch: int, channels: int = 1, side: int = 6) -> list[Batch]:
+    draws = torch.Generator().manual_seed(epoch)
+    images = torch.randn(STEPS, 8, channels, side, side, generator=draws, dtype=torch.float64)
+    return list(zip(images, torch.randint(0, 3, (STEPS, 8), generator=draws), strict=True))
+
+
+def loop(build: Callable[[], nn.Module], text: str, optimizer: str = "sgd", seed: int = 0, **config: Any) -> Loop:
+    """A run in double precision, not begun; biases in a group of their own."""
+    torch.manual_seed(seed)
+    network = build().double()
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    how = {**OPTIMIZERS[optimizer], "bias_lr_scale": 2.0}
+    run = Loop(network, batches, text, optimizer=how, **{"epochs": 2, "ema": {"decay": 0.8}, **config})
+    if optimizer == "amsgrad":
+        groups = [{**group, "params": list(group["params"])} for group in run.trainer.ctx.optimizer.param_groups]
+        run.trainer.ctx.optimizer = torch.optim.Adam(groups, amsgrad=True)
+    run.said = []  # type: ignore[attr-defined]
+    run.trainer.ctx.say = run.said.append  # type: ignore[attr-defined]
+    return run
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-7, atol=1e-9)
+
+
+def same_run(masked: Loop, thinned: Loop) -> int:
+    """Compare what goes on after a thinning in epoch 1; gives how many parameters went."""
+    with masked.masks.folded():
+        cut = thin(masked.model, batches(0)[0][0], ways=frozenset({"zero", "unread"}), training=True).cut
+    live = dict(thinned.model.named_parameters())
+    for name, parameter in masked.model.named_parameters():
+        assert close(live[name], cut.tensor(name, parameter)), name
+        assert close(live[name].grad, cut.tensor(name, parameter.grad)), f"the gradient of {name}"
+    for name, buffer in masked.model.named_buffers():
+        assert close(thinned.model.get_buffer(name), cut.tensor(name, buffer)), name
+    for step in range(STEPS, 2 * STEPS):
+        ours, theirs = thinned.after[step], masked.after[step]
+        assert all(close(ours[name], cut.tensor(name, theirs[name])) for name in ours), step
+    assert thinned.lines[1]["losses"]["data"] == pytest.approx(masked.lines[1]["losses"]["data"], rel=1e-6)
+    assert thinned.lines[1]["val"] == pytest.approx(masked.lines[1]["val"], rel=1e-5)
+    assert thinned.lines[1]["sparsity"] >= masked.lines[1]["sparsity"]  # columns that read what went are gone, too
+    # Two groups of the same parameter objects; what the optimizer remembers of them.
+    ours, theirs = thinned.trainer.ctx.optimizer, masked.trainer.ctx.optimizer
+    names = {id(parameter): name for name, parameter in masked.model.named_parameters()}
+    objects = {id(parameter): name for name, parameter in live.items()}
+    for group, other in zip(ours.param_groups, theirs.param_groups, strict=True):
+        assert [objects[id(p)] for p in group["params"]] == [names[id(p)] for p in other["params"]]
+        for mine, its in zip(group["params"], other["params"], strict=True):
+            assert ours.state[mine].keys() == theirs.state[its].keys()
+            assert ours.state[mine]
+            for key, value in theirs.state[its].items():
+                expected = cut.tensor(names[id(its)], value)
+                assert close(ours.state[mine][key], expected), f"{key} of {names[id(its)]}"
+    # Averages and masks, as they are saved.
+    ours_saved, theirs_saved = (run.at((2, 0))["state"] for run in (thinned, masked))
+    for name, average in theirs_saved["ema"]["average"].items():
+        assert close(ours_saved["ema"]["average"][name], cut.tensor(name, average)), f"the average of {name}"
+    for owner, masks in theirs_saved["masks"]["owned"].items():
+        for name, bits in masks.items():
+            assert torch.equal(ours_saved["masks"]["owned"][owner][name], cut.tensor(name, bits)), name
+            assert bits.shape == masked.model.get_parameter(name).shape
+    return sum(p.numel() for p in masked.model.parameters()) - sum(p.numel() for p in live.values())
+
+
+@settings(max_examples=20, deadline=None, phases=[Phase.generate], derandomize=True, database=None)
+@given(
+    build=st.sampled_from(list(NETS)),
+    optimizer=st.sampled_from(list(OPTIMIZERS)),
+    seed=st.integers(0, 1000),
+    sparsity=st.sampled_from([0.3, 0.5, 0.7]),
+    structure=st.sampled_from(["Filters", "Channels"]),
+    mode=st.sampled_from(["", *MODES]),
+)
+def test_a_thinned_run_goes_on_as_the_masked_one(
+    build: str, optimizer: str, seed: int, sparsity: float, structure: str, mode: str
+) -> None:
+    of = {"structure": structure, "rate": f"{{sparsity: {sparsity}}}"}
+    runs = []
+    for thin_in in (None, "[1]"):
+        run = loop(NETS[build], schedule(thin_in, mode, **of), optimizer, seed)
+        before = list(run.model.parameters())
+        runs.append(run.run())
+        assert all(one is other for one, other in zip(before, run.model.parameters(), strict=True))
+    removed = same_run(*runs)
+    assert removed > 0 or structure == "Channels"
+
+
+@pytest.mark.parametrize("mode", ["", *MODES])
+@pytest.mark.parametrize("build", NETS)
+def test_every_net_and_mode_loses_something(build: str, mode: str) -> None:
+    runs = [loop(NETS[build], schedule(t, mode, rate="{sparsity: 0.5}")).run() for t in (None, "[1]")]
+    assert same_run(*runs) > 20
+
+
+def test_control_momentum_that_is_lost_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cut, "optimizer", lambda self, optimizer, parameters: optimizer.state.clear())
+    runs = [loop(plain, schedule(t, rate="{sparsity: 0.5}")).run() for t in (None, "[1]")]
+    with pytest.raises(AssertionError):
+        same_run(*runs)
+
+
+def filters(run: Loop, name: str) -> int:
+    return len(run.model.get_parameter(name))
+
+
+def test_agp_goes_on_over_the_dense_filters_while_they_are_thinned_away() -> None:
+    # s(e) = .9 - .9 (1 - e/3)^3 at e = 0 .. 3: 0, .633, .867, .9; of 12 filters floor: 0, 7, 10, 10.
+    def net() -> Net:
+        return Net(lambda s, x: s.fc(F.relu(s.a(x)).mean((2, 3))), a=Conv2d(1, 12, 3), fc=Linear(12, 3))
+
+    runs = []
+    for thin_in in ("[0, 1, 2, 3]", "[1, 3]", None):
+        text = schedule(thin_in, when="[0, 1, 2, 3]", rate="{agp: {final_sparsity: 0.9}}")
+        runs.append(loop(net, text, epochs=4).run())
+        assert not runs[-1].trainer.scheduler.shortfalls()
+    assert [filters(run, "a.weight") for run in runs] == [2, 2, 12]
+    kept = {tuple(run.model.a.weight[run.model.a.weight.flatten(1).any(1)].flatten().tolist()) for run in runs}
+    assert len({len(k) for k in kept}) == 1
+    assert all(k == pytest.approx(next(iter(kept))) for k in kept)
+
+
+def test_single_weights_are_pruned_to_their_dense_share_after_filters_went() -> None:
+    # b has 6 x 6 x 9 = 324 weights, 0.8 of them are 259; half of a's filters take 3 x 6 x 9 = 162 of them away.
+    text = schedule("[1]", weights="a.weight", rate="{sparsity: 0.5}", scope="layer") + (
+        "  - pruner: {class: Pruner, weights: b.weight, rate: {sparsity: 0.8}}\n    epochs: [2]\n"
+    )
+    run = loop(plain, text, epochs=3).run()
+    weight = run.model.get_parameter("b.weight")
+    assert weight.shape == (6, 3, 3, 3)
+    assert int(weight.count_nonzero()) == 324 - 259
+    assert not run.trainer.scheduler.shortfalls()
+
+
+def test_blocks_that_no_longer_divide_a_thinned_weight_do_not_end_the_run() -> None:
+    blocks = "{class: Pruner, structure: Blocks, block_shape: [1, 2], weights: b.weight, rate: {sparsity: 0.5}}"
+    text = schedule("[1]", weights="a.weight", rate="{sparsity: 0.5}", scope="layer")
+    run = loop(plain, text + f"  - pruner: {blocks}\n    epochs: [0, 2]\n", epochs=3).run()
+    assert filters(run, "a.weight") == 3
+
+
+@pytest.mark.parametrize("mode", ["", *MODES])
+@pytest.mark.parametrize("ema", [None, {"decay": 0.8}])
+def test_a_thinned_run_that_is_resumed_ends_in_the_same_bits(mode: str, ema: dict[str, float] | None) -> None:
+    text = schedule("[2, 3]", mode, when="[1, 2, 3, 5]", weights="'conv*.weight'", rate="{agp: {final_sparsity: 0.5}}")
+    whole = Rig(text, ema=ema)
+    end = whole.run()
+    # s(3) = .5 (1 - (1/2)^3) = .4375: 1 of 4 and 2 of 6 filters are thinned away; 2 and 3 are zero at the end.
+    assert end["architecture"]["conv1"]["out_channels"] == 3
+    assert end["model"]["conv2.weight"].shape == (4, 3, 3, 3)
+    assert int((~end["model"]["conv2.weight"].flatten(1).any(1)).sum()) == 1
+    for moment in ((1, 2), (2, 0), (2, 1), (3, 3), (4, 2), (5, 1)):
+        run = resumed(text, whole.at(moment), ema=ema)
+        assert difference(run.at((EPOCHS, 0)), end) is None, moment
+        assert run.records.lines == whole.records.lines[moment[0] :]
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "a shape in forward": (
+        lambda: Net(lambda s, x: s.fc(F.relu(s.a(x)).view(-1, 96)), a=Conv2d(1, 6, 3), fc=Linear(96, 3)),
+        "does not run",
+    ),
+    "a mean over channels": (
+        lambda: Net(
+            lambda s, x: (lambda y: s.fc((y * y.mean(1, keepdim=True)).mean((2, 3))))(s.a(x)),
+            a=Conv2d(1, 6, 3), fc=Linear(6, 3),
+        ),
+        "a logit changes by",
+    ),
+    "two layers of one weight": (
+        lambda: (lambda net: setattr(net.b, "weight", net.c.weight) or net)(
+            Net(
+                lambda s, x: s.fc(F.relu(s.c(s.b(s.a(x)))).mean((2, 3))),
+                a=Conv2d(1, 6, 3), b=Conv2d(6, 6, 1), c=Conv2d(6, 6, 1), fc=Linear(6, 3),
+            )
+        ),
+        "share one weight",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_network_that_cannot_be_thinned_trains_on_masked_and_says_so_twice(case: str) -> None:
+    build, why = REFUSED[case]
+    text = schedule("[1]", weights="a.weight", rate="{sparsity: 0.5}", scope="layer")
+    masked, refused = (loop(build, t, epochs=3).run() for t in (text.partition("  - extension")[0], text))
+    assert difference(refused.at((3, 0))["model"], masked.at((3, 0))["model"]) is None
+    assert int(refused.model.a.weight.flatten(1).any(1).sum()) == 3
+    warnings = [line for line in refused.said if "removed nothing in epoch 1" in line]  # type: ignore[attr-defined]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: ")
+    assert why in warnings[0]
+    assert [why in line for line in refused.trainer.scheduler.shortfalls()] == [True]
