@@ -15,7 +15,8 @@ from compressor.policies.policy import BoundPolicy
 from compressor.policies.pruning import PruningPolicy
 from compressor.schedule.faults import Faults
 from compressor.thinning.coupling import couplings
-from compressor.thinning.graph import ChannelGraph, Untraceable, trace
+from compressor.thinning.graph import ChannelGraph, Untraceable
+from compressor.thinning.tracing import trace
 from compressor.training.initialization import SCHEMES
 
 

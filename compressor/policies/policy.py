@@ -47,7 +47,8 @@ from compressor.rates.window import Window
 from compressor.sparsity.masks import Masks
 from compressor.sparsity.substitution import Substitution
 from compressor.thinning.cutting import Cut
-from compressor.thinning.graph import ChannelGraph, Untraceable, trace
+from compressor.thinning.graph import ChannelGraph, Untraceable
+from compressor.thinning.tracing import trace
 
 Memory = dict[str, Any]
 

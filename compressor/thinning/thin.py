@@ -10,8 +10,8 @@ from compressor.errors import CompressError
 from compressor.evaluating import evaluating
 from compressor.thinning import liveness
 from compressor.thinning.cutting import Cut, cut_of
-from compressor.thinning.graph import trace
 from compressor.thinning.removal import EVERY_WAY, Removal, Stay, Way, decide
+from compressor.thinning.tracing import trace
 
 TOLERANCE = 1e-4
 """A logit may change by this, or by this share of itself where it is larger than 1."""

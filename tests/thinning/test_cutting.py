@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import BatchNorm2d, Conv2d, Linear
 
 from compressor.thinning.cutting import Cut, cut_of
-from compressor.thinning.graph import trace
 from compressor.thinning.removal import Removal
+from compressor.thinning.tracing import trace
 
 
 class Little(nn.Module):

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d, Linear
 
-from compressor.thinning.graph import ChannelGraph, Untraceable, trace
+from compressor.thinning.graph import ChannelGraph, Untraceable
+from compressor.thinning.tracing import trace
 
 
 class Net(nn.Module):
