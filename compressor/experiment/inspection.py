@@ -18,7 +18,6 @@ from compressor.reports.report import Report, Thinning, compare, measure
 from compressor.schedule.faults import Faults
 from compressor.schedule.plan import Plan
 from compressor.schedule.plan import make as make_plan
-from compressor.sparsity.weights import weight_count
 from compressor.training import checkpoint, optimizers
 from compressor.training.trainer import evaluate
 
@@ -89,9 +88,10 @@ def report(path: Path) -> Report:
     stage = "thin" if "architecture" in loaded.saved else "masked"
     with torch.no_grad():
         dense = loaded.dense()
-        before = weight_count(dense) if stage == "thin" else None
+        before = dense if stage == "thin" else None
         test = loaded.saved["metrics"].get("test")
-        measured = measure(loaded.network, loaded.shape, test, loaded.thinnings, before)
+        figures = loaded.saved.get("figures")
+        measured = measure(loaded.network, loaded.shape, test, loaded.thinnings, before, figures)
         stages = {"dense": dense, stage: loaded.network}
         if stage == "masked" and measured.totals.sparsity == 0:
             del stages["masked"]

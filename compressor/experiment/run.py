@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import nn
 
 import compressor
 from compressor.data.feed import DataFeed
@@ -23,7 +24,6 @@ from compressor.models.checking import shapes
 from compressor.reports import formats
 from compressor.reports.report import Report, Thinning, measure
 from compressor.schedule.faults import Faults
-from compressor.sparsity.weights import weight_count
 from compressor.thinning.architecture import describe
 from compressor.training import checkpoint, rng
 from compressor.training.files import replace_text
@@ -175,14 +175,13 @@ class _Run:
             "epoch": trainer.progress.epoch,
             "metrics": {"validation": dict(trainer.progress.validation)},
             "thinnings": list(trainer.ctx.thinnings),
+            "figures": dict(trainer.ctx.figures),
             **self._architecture(),
         }
 
-    def _dense_weights(self) -> int | None:
-        """How many prunable weights the dense network has; None while it is that."""
-        if describe(self._network) == self._dense:
-            return None
-        return weight_count(self._skeleton)
+    def _dense_network(self) -> nn.Module | None:
+        """The shapes of the dense network; None while it is that."""
+        return None if describe(self._network) == self._dense else self._skeleton
 
     def _architecture(self) -> dict[str, Any]:
         """What tells a thinned network from the dense one; nothing while it is that."""
@@ -207,7 +206,8 @@ class _Run:
             if best_test := trainer.progress.best_test:
                 self._say(f"test, best epoch by test error (selected on the test set): {_accuracies(best_test)}")
             thinnings = [Thinning.model_validate(record) for record in trainer.ctx.thinnings]
-            report = measure(self._network, self._dataset.shape, test, thinnings, self._dense_weights())
+            ctx = trainer.ctx
+            report = measure(self._network, self._dataset.shape, test, thinnings, self._dense_network(), ctx.figures)
             shortfalls = trainer.scheduler.shortfalls()
             payload = self._payload(trainer)
         replace_text(self._path / "sparsity.csv", formats.as_csv(report))

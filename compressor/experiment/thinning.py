@@ -7,7 +7,6 @@ from compressor.data.feed import DataFeed
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, inspection
 from compressor.reports.report import Report, Thinning, compare, measure
-from compressor.sparsity.weights import weight_count
 from compressor.thinning.architecture import describe
 from compressor.thinning.thin import thin
 from compressor.training import checkpoint
@@ -57,7 +56,7 @@ def thin_checkpoint(
     checkpoint.save(target, saved)
     dense = loaded.dense().to(where)
     test = loaded.saved["metrics"].get("test")
-    report = measure(network, loaded.shape, test, thinnings, weight_count(dense))
+    report = measure(network, loaded.shape, test, thinnings, dense, loaded.saved.get("figures"))
     # Of a network that was thinned before, the masked one is smaller than the dense one already.
     stages = {"dense": dense, "thinned before" if loaded.thinnings else "masked": masked, "thin": network}
     return target, report.model_copy(update={"comparison": compare(stages, loaded.shape)})

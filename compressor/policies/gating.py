@@ -99,6 +99,9 @@ class GatePolicy(Policy, name="gate"):
         memory["active"] = False
         self._decay(ctx, memory, on=True)
 
+    def settled(self, ctx: Context) -> int:
+        return ctx.epoch_of(self.window, self.window.last) if self.gate.makes_zeros else 0
+
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
         return self._installed(ctx, memory).losses()
 

@@ -90,6 +90,8 @@ class Context:
     """What stands in the place of parameters in the forward pass, by who put it there."""
     averaged: dict[str, Tensor] = field(default_factory=dict)
     """Tensors that belong to no module and are averaged where weights are: gates."""
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What each policy last had to say beside losses, by its key. Saved with the run."""
     followers: list[Callable[[Cut], None]] = field(default_factory=list)
     """Who else holds tensors in the shapes of the parameters: called when channels were removed."""
 

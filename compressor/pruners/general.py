@@ -40,7 +40,7 @@ class BaiduRate(Settings):
 
 
 class Rate(Settings):
-    """How much: exactly one of a sparsity (`sparsity`, `agp`) or a threshold (`threshold`, `baidu`, `std`)."""
+    """How much: a sparsity (`sparsity`, `agp`) or a threshold (`threshold`, `baidu`, `std`, `survivors_std`)."""
 
     sparsity: Level | None = Field(default=None, description="a constant share of zeros")
     agp: AgpRate | None = None
@@ -48,6 +48,10 @@ class Rate(Settings):
     baidu: BaiduRate | None = None
     std: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="prunes |w| <= q std(w), of the weight as it is when first asked"
+    )
+    survivors_std: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="prunes |w| <= q std of the weights that are not zero, anew at each event (Han et al.)",
     )
 
     @model_validator(mode="after")
@@ -88,7 +92,8 @@ class Pruner(PrunerBase, name="Pruner"):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         by_threshold = self.rate.agp is None and self.rate.sparsity is None
-        if self.scope == "global" and (self.rate.threshold is not None or self.rate.baidu):
+        own = (self.rate.threshold, self.rate.baidu, self.rate.survivors_std)
+        if self.scope == "global" and any(rate is not None for rate in own):
             raise ValueError("`scope: global` takes weights together; this threshold is the same for all anyway")
         if by_threshold and self.structure != "Elements":
             raise ValueError("structures are ranked: their rate is `sparsity` or `agp`, not a threshold")
@@ -141,6 +146,8 @@ class Pruner(PrunerBase, name="Pruner"):
     def threshold(self, targets: Targets, window: Window, time: int) -> str | None:
         if self.rate.std is not None:
             return f"{self.rate.std:g} std"
+        if self.rate.survivors_std is not None:
+            return f"{self.rate.survivors_std:g} std of the survivors"
         by_threshold = self.rate.threshold is not None or self.rate.baidu is not None
         return f"{self._epsilon(window, time):.5g}" if by_threshold else None
 
@@ -176,5 +183,14 @@ class Pruner(PrunerBase, name="Pruner"):
         if self.rate.std is not None:
             scope: Scope = "global" if self.scope == "global" else "layer"
             return keep_above_deviation(asked, dict.fromkeys(names, self.rate.std), scope)
+        if self.rate.survivors_std is not None:
+            return {name: _above_survivors(asked.weights[name], self.rate.survivors_std) for name in names}
         epsilon = self._epsilon(asked.window, asked.time)
         return {name: asked.weights[name].detach().abs() > epsilon for name in names}
+
+
+def _above_survivors(weight: Tensor, factor: float) -> Tensor:
+    """|w| > factor * std of what is not zero."""
+    weight = weight.detach()
+    alive = weight[weight != 0]
+    return weight.abs() > factor * float(alive.std()) if alive.numel() > 1 else weight != 0

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from compressor.reports.report import Comparison, Report, TensorRow, Thinning
+from compressor.reports.report import Comparison, Report, TensorRow, Thinning, Totals
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
 _MOMENTS = ("mean", "std", "mean_abs")
@@ -57,14 +57,38 @@ def as_table(report: Report) -> str:
         times = f"{totals.dense_weights / totals.nonzero:.2f} times fewer" if totals.nonzero else "none"
         table.append(f"of the dense network's {totals.dense_weights:,} weights {totals.nonzero:,} are left: {times}")
     table.append(f"MACs {totals.macs:,}, with a non-zero weight {totals.macs_nonzero:,} ({kept:.1f} %)")
+    table += _stored(totals)
     if totals.top1 is not None and totals.top5 is not None:
         table.append(f"test top-1 {totals.top1:.2f} %, top-5 {totals.top5:.2f} %")
+    for key, figures in report.figures.items():
+        # Those of single weights have a space in their names, and are in the JSON.
+        table.append(
+            f"{key}: " + ", ".join(f"{name} {value:,.10g}" for name, value in figures.items() if " " not in name)
+        )
     for thinning in report.thinnings:
         table.append(f"thinned ({thinning.when}): {thinned(thinning)}")
         table += [f"  {stay}" for stay in thinning.stays]
     if report.comparison is not None:
         table += ["", *_stages(report.comparison)]
     return "\n".join(table) + "\n"
+
+
+def _stored(totals: Totals) -> list[str]:
+    """Two lines: bits by format, and the three compression rates."""
+    bits, rates = totals.stored_bits, totals.rates
+    if bits is None or rates is None:
+        return []
+    low, high = bits.widths or (0, 0)
+    auto = f"auto, {low} bits wide" if low == high else f"auto, {low} to {high} bits wide"
+    if bits.widths is None:
+        auto = "auto: no tensor is shorter with them"
+    counted = (rates.weights, rates.parameters, rates.bits)
+    weights, parameters, stored = ("-" if rate is None else f"{rate:.1f} x" for rate in counted)
+    return [
+        f"stored: {bits.relative:,} bits with relative indices ({auto}), {bits.csr:,} as CSR, {bits.dense:,} dense",
+        f"compressed against the dense network: weights {weights}, with all other parameters {parameters},"
+        f" stored bits {stored}",
+    ]
 
 
 def thinned(thinning: Thinning) -> str:

@@ -12,7 +12,8 @@ from compressor.reports.latency import latencies
 from compressor.reports.macs import macs
 from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.summary import summarize
-from compressor.sparsity.weights import prunable
+from compressor.sparsity.weights import prunable, weight_count
+from compressor.storage.bits import StoredBits, dense_bits, stored_bits
 
 
 class TensorRow(BaseModel):
@@ -35,6 +36,19 @@ class TensorRow(BaseModel):
     mean_abs: float
 
 
+class Rates(BaseModel):
+    """How many times as large the dense network is, counted in three ways; None where nothing is left.
+
+    `parameters`: the prunable weights that are not zero, and all other parameters. `bits`: as stored, buffers included.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    weights: float | None
+    parameters: float | None
+    bits: float | None
+
+
 class Totals(BaseModel):
     """The whole model. Weights are the prunable ones, parameters all; accuracies in percent, of the test set."""
 
@@ -48,6 +62,8 @@ class Totals(BaseModel):
     macs_nonzero: int
     dense_weights: int | None = None
     """Prunable weights before channels were removed; None where none were."""
+    stored_bits: StoredBits | None = None
+    rates: Rates | None = None
     top1: float | None = None
     top5: float | None = None
 
@@ -95,6 +111,8 @@ class Report(BaseModel):
 
     tensors: list[TensorRow]
     totals: Totals
+    figures: dict[str, dict[str, float]] = {}
+    """What policies had to say at their ends, by their keys: gates that are open, expected L0 ..."""
     thinnings: list[Thinning] = []
     comparison: Comparison | None = None
 
@@ -121,11 +139,12 @@ def measure(
     shape: tuple[int, int, int],
     test: Mapping[str, float] | None = None,
     thinnings: Sequence[Thinning] = (),
-    dense_weights: int | None = None,
+    dense: nn.Module | None = None,
+    figures: Mapping[str, dict[str, float]] | None = None,
 ) -> Report:
     """The report of `model` on images of `shape` (C, H, W); `test` has its measured top1 and top5, in percent.
 
-    `dense_weights` is how many prunable weights a thinned model had.
+    `dense` is what a thinned model was before (its shapes are looked at, it may be on the meta device).
     """
     weights = prunable(model)
     rows = []
@@ -139,18 +158,37 @@ def measure(
     total_macs, by_weight = macs(model, shape)
     saved = sum(by_weight[row.name] * (row.weights - row.nonzero) // max(row.weights, 1) for row in rows)
     count, nonzero = sum(row.weights for row in rows), sum(row.nonzero for row in rows)
+    parameters = _parameters(model)
+    stored = stored_bits(model.state_dict(keep_vars=True), weights)
+    before = (count, parameters, stored.dense)
+    if dense is not None:
+        before = (weight_count(dense), _parameters(dense), dense_bits(dense.state_dict(keep_vars=True)))
     totals = Totals(
         weights=count,
         nonzero=nonzero,
         sparsity=1 - nonzero / count if count else 0.0,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=parameters,
         macs=total_macs,
         macs_nonzero=total_macs - saved,
-        dense_weights=dense_weights,
+        dense_weights=None if dense is None else before[0],
+        stored_bits=stored,
+        rates=Rates(
+            weights=_rate(before[0], nonzero),
+            parameters=_rate(before[1], parameters - count + nonzero),
+            bits=_rate(before[2], stored.relative),
+        ),
         top1=test.get("top1") if test else None,
         top5=test.get("top5") if test else None,
     )
-    return Report(tensors=rows, totals=totals, thinnings=list(thinnings))
+    return Report(tensors=rows, totals=totals, thinnings=list(thinnings), figures=dict(figures or {}))
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _rate(before: int, after: int) -> float | None:
+    return before / after if after else None
 
 
 def overall_sparsity(model: nn.Module, dense: Mapping[str, Sequence[int]] | None = None) -> float:

@@ -22,7 +22,7 @@ MAX_FIRINGS, MAX_VALUES = 100_000, 1_000
 
 
 class Matched(BaseModel):
-    """A weight that a policy acts on."""
+    """A weight that a policy acts on; or a module, without a shape."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -131,7 +131,7 @@ def _policy(bound: BoundPolicy, shapes: Mapping[str, list[int]], epochs: int, st
         component=component.name,
         unit=policy.window.unit,
         fires=_sample(fires, MAX_FIRINGS),
-        weights=[Matched(name=name, shape=shapes[name]) for name in names],
+        weights=[Matched(name=name, shape=shapes.get(name, [])) for name in names],
         sparsity=sparsity,
         threshold=threshold,
     )

@@ -247,7 +247,8 @@ class Trainer:
                 )
 
     def _record(self, epoch: int, sparsity: float, tests: dict[str, float], seconds: float) -> dict[str, Any]:
-        train = self._meters.means()
+        train, figures = self._meters.means(), self.scheduler.figures()
+        self.ctx.figures.update(figures)
         return {
             "epoch": epoch,
             "train": train,
@@ -256,7 +257,7 @@ class Trainer:
             "losses": {"data": train.get("loss"), **self.scheduler.losses()},
             "lr": self.ctx.optimizer.param_groups[0]["lr"],
             "sparsity": sparsity,
-            **({"figures": figures} if (figures := self.scheduler.figures()) else {}),
+            **({"figures": figures} if figures else {}),
             "seconds": round(seconds, 3),
         }
 
@@ -292,6 +293,7 @@ class Trainer:
             "policies": self.scheduler.state_dict(),
             "constants": self.ctx.constants,
             "thinnings": self.ctx.thinnings,
+            "figures": self.ctx.figures,
             "dense": {name: list(shape) for name, shape in self.ctx.dense.items()},
             "progress": asdict(self.progress),
             "meters": self._meters.state_dict(),
@@ -305,6 +307,7 @@ class Trainer:
         self.ctx.masks.load_state_dict(state["masks"])
         self.scheduler.load_state_dict(state["policies"])
         self.ctx.constants = copy.deepcopy(dict(state["constants"]))
+        self.ctx.figures = copy.deepcopy(dict(state["figures"]))
         self.ctx.thinnings = copy.deepcopy(list(state["thinnings"]))
         self.progress = Progress(**state["progress"])
         self.ctx.validation = self.progress.validation

@@ -38,6 +38,20 @@ def test_json_is_the_whole_report_and_reads_back(report: Report) -> None:
         "macs": 72 + 1200,
         "macs_nonzero": 36 + 800,
         "dense_weights": None,
+        # 504, 88 + 64 + 800 * 36 and 152 * 32; fc has gaps of 8 zeros; 88 + 64 + 800 * 35 + 151 * 32 as CSR
+        "stored_bits": {
+            "dense": 1370 * 32,
+            "relative": 504 + 28_952 + 4864,
+            "widths": [4, 4],
+            "relative_han": 576 + 29_752 + 4864,
+            "csr": 636 + 32_984 + 4864,
+            "bitmask": 522 + 26_952 + 4864,
+        },
+        "rates": {
+            "weights": pytest.approx(1218 / 809),
+            "parameters": pytest.approx(1370 / 961),
+            "bits": pytest.approx(43_840 / 34_320),
+        },
         "top1": 98.5,
         "top5": 100.0,
     }
@@ -83,6 +97,10 @@ def test_the_table_shows_the_same_figures_rounded_for_people(report: Report) -> 
     text = "\n".join(lines[6:])
     assert "parameters 1,370, of them prunable weights 1,218" in text
     assert "MACs 1,272, with a non-zero weight 836 (65.7 %)" in text
+    bits = "stored: 34,320 bits with relative indices (auto, 4 bits wide), 38,484 as CSR, 43,840 dense"
+    assert bits in text
+    rates = "weights 1.5 x, with all other parameters 1.4 x, stored bits 1.3 x"
+    assert f"compressed against the dense network: {rates}" in text
     assert "98.50" in text
     assert "100.00" in text
 

@@ -72,6 +72,19 @@ def test_a_dense_model_saves_nothing_and_an_empty_one_everything(net: nn.Sequent
     assert (totals.sparsity, totals.nonzero, totals.macs, totals.macs_nonzero) == (1, 0, 96, 0)
 
 
+def test_the_rates_of_a_thinned_network_are_against_the_dense_one(net: nn.Sequential) -> None:
+    with torch.device("meta"):
+        dense = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3))
+    totals = measure(net, (1, 4, 4), dense=dense).totals
+    assert totals.dense_weights == 36 + 48
+    assert totals.rates is not None
+    assert totals.stored_bits is not None
+    assert totals.rates.weights == 84 / 27
+    assert totals.rates.parameters == (36 + 4 + 32 + 48 + 3) / (27 + 2 + 16 + 3)
+    # Running mean and variance, and how many batches were seen, as 64 bits.
+    assert totals.rates.bits == ((36 + 4 + 32 + 48 + 3 + 32) * 32 + 64) / totals.stored_bits.relative
+
+
 def test_overall_sparsity_is_that_of_the_totals(net: nn.Sequential) -> None:
     assert overall_sparsity(net) == pytest.approx(15 / 42)
     assert overall_sparsity(nn.BatchNorm2d(3)) == 0

@@ -1,0 +1,1 @@
+"""Sparse tensors in fewer bits, and how many those are."""

@@ -1,0 +1,98 @@
+"""How many bits a network takes, stored in each of the usual ways.
+
+Han, Pool, Tran, Dally 2015, Learning both Weights and Connections: 5-bit relative indices for linear layers, 8-bit ones
+for convolutions. Every bit that decoding needs is counted, fillers and headers as well. V: bits of a value.
+
+    dense             V a weight
+    relative indices  a stream a tensor (`relative_index`), of the width that takes the fewest bits, or of Han's
+    CSR               V + ceil(log2(columns)) a non-zero, 32 a row and 32 more; a row is a filter or an output
+    bitmask           V a non-zero, 1 a weight
+
+What is not a prunable weight (biases, batch norm, its running statistics) is stored densely in all of them. CSR and
+bitmask have the header of a stream, too; the dense form has none, so that no format gains by it.
+"""
+
+import math
+from collections.abc import Container, Mapping
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from compressor.storage import relative_index
+
+HAN_LINEAR, HAN_CONVOLUTION = 5, 8
+"""Bits of an index in Han et al. 2015."""
+
+
+class StoredBits(BaseModel):
+    """Bits of a whole network, in each format.
+
+    `widths`: the narrowest and the widest index that `relative` (the best width each) uses; None where every tensor is
+    shorter without one. `relative_han`: 5 bits an index in linear layers, 8 in convolutions.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dense: int
+    relative: int
+    widths: tuple[int, int] | None
+    relative_han: int
+    csr: int
+    bitmask: int
+
+    @property
+    def rate(self) -> float:
+        """How many times as long the dense form is as `relative`; 1 where there is nothing to store."""
+        return self.dense / self.relative if self.relative else 1.0
+
+
+def dense_bits(tensors: Mapping[str, Tensor]) -> int:
+    """What a state dict takes as it is; a tied tensor counts once (on the meta device with `keep_vars=True` only)."""
+    return sum(8 * tensor.element_size() * tensor.numel() for tensor in _untied(tensors).values())
+
+
+def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> StoredBits:
+    """What a state dict takes; `weights` are the names of the prunable ones. A tied tensor counts once."""
+    dense = relative = han = csr = bitmask = 0
+    widths = set()
+    for name, tensor in _untied(tensors).items():
+        bits = 8 * tensor.element_size()
+        plain = bits * tensor.numel()
+        dense += plain
+        if name not in weights:
+            relative, han, csr, bitmask = (total + plain for total in (relative, han, csr, bitmask))
+            continue
+        nonzero, fillers = relative_index.count(tensor)
+        of_width = [
+            relative_index.stream_bits(tensor.dim(), nonzero + int(more), width, bits)
+            for width, more in enumerate(fillers)
+        ]
+        best = relative_index.best_width(nonzero, fillers, bits)
+        widths.add(best)
+        relative += of_width[best]
+        han += of_width[HAN_LINEAR if tensor.dim() == 2 else HAN_CONVOLUTION]
+        header = relative_index.stream_bits(tensor.dim(), 0, 0, bits)
+        columns = math.prod(tensor.shape[1:])
+        csr += header + nonzero * (bits + max(columns - 1, 0).bit_length()) + 32 * (tensor.shape[0] + 1)
+        bitmask += header + nonzero * bits + tensor.numel()
+    widths.discard(0)
+    return StoredBits(
+        dense=dense,
+        relative=relative,
+        widths=(min(widths), max(widths)) if widths else None,
+        relative_han=han,
+        csr=csr,
+        bitmask=bitmask,
+    )
+
+
+def _untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without those that are an earlier one under another name."""
+    seen, kept = set(), {}
+    for name, tensor in tensors.items():
+        begin = tensor.untyped_storage().data_ptr() or id(tensor)  # 0 where there is no memory: empty, or meta
+        memory = (begin, tensor.storage_offset(), tensor.shape, tensor.stride())
+        if memory not in seen:
+            seen.add(memory)
+            kept[name] = tensor
+    return kept

@@ -1,0 +1,190 @@
+"""Sparse tensors as relative indices: of each entry how many zeros lie before it, in a fixed number b of bits.
+
+Han, Pool, Tran, Dally 2015, Learning both Weights and Connections; Han, Mao, Dally 2016, Deep Compression, figure 2.
+
+    entries = nnz + sum over the non-zeros of floor(gap / 2^b),    bits = header + entries * (b + bits of a value)
+
+A tensor is one flat stream in row-major order, without row pointers. An entry (index, value) means: skip `index` zeros,
+then comes `value`; it consumes index + 1 positions. A gap of more than 2^b - 1 zeros begins with fillers: a filler is
+the entry (2^b - 1, 0), it consumes 2^b of the zeros. Zeros behind the last non-zero are not stored. With b = 0 every
+zero before it is a filler: that is the dense tensor, the right choice where little is pruned.
+
+What is decoded has the same bits as what was encoded (NaN's too), but that -0.0 is a zero like any other: +0.0.
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compressor.errors import CompressError
+
+Integers = NDArray[np.int64]
+
+LARGEST_WIDTH = 16
+_WIDTHS = np.arange(LARGEST_WIDTH + 1)[:, None]
+_CHUNK = 1 << 20
+"""Weights that are counted at once: what that needs of memory stays in the cache, however large a tensor is."""
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_HEADER = struct.Struct("<BBBQ")
+"""Of every stream: its dtype, its width, its rank, how many entries it has; a uint32 a dim follows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A tensor as entries: `values` has one number an entry, `indices` their indices, packed (uint8, lowest bit first).
+
+    `width`: bits of an index.
+    """
+
+    shape: tuple[int, ...]
+    width: int
+    values: Tensor
+    indices: Tensor
+
+    @property
+    def entries(self) -> int:
+        """How many values are stored: the non-zeros and the fillers."""
+        return self.values.numel()
+
+    @property
+    def fillers(self) -> int:
+        """How many entries only bridge a gap."""
+        return self.entries - int(np.count_nonzero(_integers(self.values)))
+
+    @property
+    def bits(self) -> int:
+        """All that `decode` needs, header included; in whole bytes it may be up to 7 bits more."""
+        return stream_bits(len(self.shape), self.entries, self.width, 8 * self.values.element_size())
+
+    def to_bytes(self) -> bytes:
+        """Header, values, indices; little-endian."""
+        head = _HEADER.pack(_DTYPES.index(self.values.dtype), self.width, len(self.shape), self.entries)
+        dims = struct.pack(f"<{len(self.shape)}I", *self.shape)
+        return head + dims + _integers(self.values).tobytes() + self.indices.numpy().tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Encoded":
+        """What `to_bytes` wrote; raises `CompressError` where `data` is something else."""
+        try:
+            code, width, rank, entries = _HEADER.unpack_from(data)
+            shape = struct.unpack_from(f"<{rank}I", data, _HEADER.size)
+            dtype = _DTYPES[code]
+        except (struct.error, IndexError):
+            raise CompressError("not a stream of relative indices: its header cannot be read") from None
+        begin = _HEADER.size + 4 * rank
+        middle = begin + entries * dtype.itemsize
+        end = middle + _packed_size(entries, width)
+        if width > LARGEST_WIDTH:
+            raise CompressError(f"not a stream of relative indices: indices of {width} bits, {LARGEST_WIDTH} at most")
+        if end != len(data):
+            raise CompressError(f"not a stream of relative indices: it should have {end} bytes, it has {len(data)}")
+        body = np.frombuffer(data, np.uint8)
+        values = torch.from_numpy(body[begin:middle].copy().view(f"<i{dtype.itemsize}")).view(dtype)
+        return cls(shape, width, values, torch.from_numpy(body[middle:].copy()))
+
+
+def encode(tensor: Tensor, width: int | Literal["auto"] = "auto") -> Encoded:
+    """The stream of a tensor of floating-point numbers, with indices of `width` bits (0 to 16).
+
+    `auto`: the width that takes the fewest bits, of equal ones the smallest.
+    """
+    if width == "auto":
+        width = best_width(*count(tensor), bits_of_values=8 * tensor.element_size())
+    if not 0 <= width <= LARGEST_WIDTH:
+        raise ValueError(f"width: should be 0 to {LARGEST_WIDTH}, got {width}")
+    patterns = _patterns(tensor)
+    positions = np.flatnonzero(_is_nonzero(patterns))
+    gaps = np.diff(positions, prepend=-1) - 1
+    slots = np.cumsum((gaps >> width) + 1) - 1
+    entries = int(slots[-1]) + 1 if slots.size else 0
+    values = np.zeros(entries, patterns.dtype)
+    values[slots] = patterns[positions]
+    filler = (1 << width) - 1
+    indices = np.full(entries, filler, "<u2")
+    indices[slots] = gaps & filler
+    packed = torch.from_numpy(_pack(indices, width))
+    return Encoded(tuple(tensor.shape), width, torch.from_numpy(values).view(tensor.dtype), packed)
+
+
+def decode(encoded: Encoded) -> Tensor:
+    """The tensor, on the CPU; raises `CompressError` where the entries reach beyond its shape."""
+    positions = np.cumsum(_unpack(encoded.indices.numpy(), encoded.entries, encoded.width) + 1) - 1
+    size = math.prod(encoded.shape)
+    if positions.size and positions[-1] >= size:
+        raise CompressError(f"entries up to position {positions[-1]:,} in a tensor of {size:,} weights")
+    flat = torch.zeros(size, dtype=encoded.values.dtype)
+    _integers(flat)[positions] = _integers(encoded.values)
+    return flat.view(encoded.shape)
+
+
+def stream_bits(rank: int, entries: int, width: int, bits_of_values: int) -> int:
+    """Bits of a stream: its header (of which a tensor of `rank` dims needs more) and its entries."""
+    return 8 * _HEADER.size + 32 * rank + entries * (width + bits_of_values)
+
+
+def count(tensor: Tensor) -> tuple[int, Integers]:
+    """How many non-zeros a tensor has, and how many fillers its stream would have at widths of 0 to 16 bits.
+
+    Counted from how often each gap occurs, without encoding.
+    """
+    patterns, nonzero, last = _patterns(tensor), 0, -1
+    fillers = np.zeros(len(_WIDTHS), np.int64)
+    for begin in range(0, patterns.size, _CHUNK):
+        positions = np.flatnonzero(_is_nonzero(patterns[begin : begin + _CHUNK]))
+        if not positions.size:
+            continue
+        gaps = np.diff(positions, prepend=last - begin) - 1
+        nonzero, last = nonzero + positions.size, begin + int(positions[-1])
+        longest = int(gaps.max())
+        if longest < gaps.size:
+            fillers += ((np.arange(longest + 1) >> _WIDTHS) * np.bincount(gaps)).sum(1)
+        else:
+            fillers += (gaps >> _WIDTHS).sum(1)
+    return nonzero, fillers
+
+
+def best_width(nonzero: int, fillers: Integers, bits_of_values: int) -> int:
+    """The width that takes the fewest bits, of equal ones the smallest."""
+    return int(np.argmin((nonzero + fillers) * (_WIDTHS[:, 0] + bits_of_values)))
+
+
+def _patterns(tensor: Tensor) -> NDArray[np.signedinteger]:
+    """The numbers in row-major order, as integers of the same bits."""
+    if tensor.dtype not in _DTYPES:
+        raise ValueError(f"relative indices are of floating-point numbers of 16 to 64 bits, got {tensor.dtype}")
+    return _integers(tensor.detach().cpu().contiguous().view(-1))
+
+
+def _integers(flat: Tensor) -> NDArray[np.signedinteger]:
+    """The same memory, read as integers."""
+    integers: NDArray[np.signedinteger] = flat.view(_SAME_SIZE[flat.element_size()]).numpy()
+    return integers
+
+
+def _is_nonzero(patterns: NDArray[np.signedinteger]) -> NDArray[np.bool_]:
+    """Not by comparing floats: to a processor that flushes denormal numbers they are zero."""
+    nonzero: NDArray[np.bool_] = (patterns << 1) != 0
+    return nonzero
+
+
+def _pack(indices: NDArray[np.uint16], width: int) -> NDArray[np.uint8]:
+    rows = np.unpackbits(indices.view(np.uint8).reshape(-1, 2), axis=1, count=width, bitorder="little")
+    return np.packbits(rows.reshape(-1), bitorder="little")
+
+
+def _unpack(packed: NDArray[np.uint8], entries: int, width: int) -> Integers:
+    rows = np.unpackbits(packed, count=entries * width, bitorder="little").reshape(entries, width)
+    columns = np.zeros((entries, 2), np.uint8)
+    columns[:, : -(-width // 8)] = np.packbits(rows, axis=1, bitorder="little")
+    return columns.view("<u2")[:, 0].astype(np.int64)
+
+
+def _packed_size(entries: int, width: int) -> int:
+    return -(-entries * width // 8)
