@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow fuzz lint format docs clean
+.PHONY: demo test test-slow fuzz lint format docs reproduce clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -31,6 +31,9 @@ docs: $(INSTALLED)  ## the generated parts of README.md, and the schemas
 	$(BIN)/python -m compressor.cli.reference README.md
 	$(BIN)/compress schema > schedules/schema.json
 	$(BIN)/compress schema --config > configs/schema.json
+
+reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n DATA=folder
+	$(BIN)/python -m benchmarks.reproduce --only "$(ONLY)" --seeds $(or $(SEEDS),1) $(if $(DATA),--data "$(DATA)")
 
 clean:
 	rm -rf .venv build dist

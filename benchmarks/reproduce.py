@@ -110,9 +110,9 @@ def table() -> str:
     lines = [
         "# The papers' tables beside ours",
         "",
-        "Made by `make reproduce` from the files in `results/`. Errors in percent of MNIST's 10,000 test images, of the",
-        "last epoch, mean over the seeds; the dense reference is what was pruned, the control the same network trained on",
-        "without pruning for as long. *times* counts weights and biases (weights alone).",
+        "Made by `make reproduce` from the files in `results/`. Errors in percent of MNIST's 10,000 test images, of",
+        "the last epoch, mean over the seeds; the dense reference is what was pruned, the control the same network",
+        "trained on without pruning for as long. *times* counts weights and biases (weights alone).",
         "",
         "| row | paper: error, times | ours: error | times | reference | control | seeds | minutes |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

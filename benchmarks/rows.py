@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 
 
-
-
 @dataclass(frozen=True)
 class Stage:
     """One `compress train`: its schedule and configuration, what it overrides, and the stage it starts from."""
@@ -29,38 +27,25 @@ class Row:
     stages: dict[str, Stage] = field(default_factory=dict)
 
 
-def _han_300() -> Row:
-    retrain = ("papers/lenet300_retrain", (), "base-300")
-    return Row(
-        "Han 2015, LeNet-300-100",
-        "han-300",
-        "base-300",
-        "control-300",
-        1.59,
-        12.0,
-        {
-            "base-300": Stage("papers/dense", "papers/lenet300"),
-            "control-300": Stage("papers/dense", *retrain),
-            "han-300": Stage("papers/han_lenet300", *retrain),
-        },
-    )
+BASE_300 = Stage("papers/dense", "papers/lenet300")
 
 
-def _dns_300() -> Row:
-    retrain = ("papers/lenet300_retrain", ("optimizer.lr=0.02",), "base-300")
-    return Row(
-        "DNS 2016, LeNet-300-100",
-        "dns-300",
-        "base-300",
-        "control-300-dns",
-        1.99,
-        53.4,
-        {
-            "base-300": Stage("papers/dense", "papers/lenet300"),
-            "control-300-dns": Stage("papers/dense", *retrain),
-            "dns-300": Stage("papers/dns_lenet300", *retrain),
-        },
-    )
+def _on_base_300(title: str, name: str, config: str, epochs: int, paper: tuple[float, float]) -> Row:
+    """A row that prunes the dense LeNet-300-100, and its control: the dense one under the same configuration."""
+    cosine = f"schedule.lr_schedulers.cosine.T_max={epochs}"
+    stages = {
+        "base-300": BASE_300,
+        f"control-{name}": Stage("papers/dense", config, (cosine,), "base-300"),
+        name: Stage(f"papers/{name.replace('-', '_lenet')}", config, (), "base-300"),
+    }
+    return Row(title, name, "base-300", f"control-{name}", *paper, stages)
 
 
-ROWS = {"han-300-100": _han_300(), "dns-300-100": _dns_300()}
+ROWS = {
+    "han-300-100": _on_base_300(
+        "Han et al. 2015, LeNet-300-100", "han-300", "papers/lenet300_retrain", 49, (1.59, 12.0)
+    ),
+    "dns-300-100": _on_base_300(
+        "Network surgery (Guo et al. 2016), LeNet-300-100", "dns-300", "papers/lenet300_surgery", 30, (1.99, 53.4)
+    ),
+}

@@ -9,6 +9,7 @@ from compressor import data
 from compressor.errors import UserError, did_you_mean
 from compressor.experiment import building
 from compressor.experiment.specification import Specification
+from compressor.policies.gating import GatePolicy
 from compressor.policies.learning_rate import LRPolicy
 from compressor.policies.lr_schedulers import ReduceLROnPlateau
 from compressor.policies.policy import BoundPolicy
@@ -62,6 +63,9 @@ def _check_structures(
     graph: ChannelGraph | Untraceable | None = None
     whole = list(bound)
     for number, (policy, entry) in enumerate(zip(bound, schedule.entries, strict=False)):
+        if isinstance(policy.policy, GatePolicy):
+            for line in policy.policy.gate.misfits(policy.targets, shapes):
+                faults.add(schedule.document.place(entry.component_path), line)
         if not isinstance(policy.policy, PruningPolicy):
             continue
         pruner, place = policy.policy.pruner, schedule.document.place(entry.component_path)

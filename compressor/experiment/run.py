@@ -201,8 +201,11 @@ class _Run:
         """Touch the test set, once: with the last weights and with the best ones."""
         self._test_best()
         with trainer.evaluation_weights() as live:
-            test = trainer.evaluate(self._feed.test())
+            test = trainer.evaluate(self._feed.test(), folded=True)
             self._say(f"test, last epoch: {_accuracies(test)}")
+            own = trainer.evaluate(self._feed.test()) if trainer.own_inference else {}
+            if own:
+                self._say(f"test, last epoch, by the gates' own inference: {_accuracies(own)}")
             if best_test := trainer.progress.best_test:
                 self._say(f"test, best epoch by test error (selected on the test set): {_accuracies(best_test)}")
             thinnings = [Thinning.model_validate(record) for record in trainer.ctx.thinnings]
@@ -213,6 +216,8 @@ class _Run:
         replace_text(self._path / "sparsity.csv", formats.as_csv(report))
         replace_text(self._path / "sparsity.json", formats.as_json(report))
         payload["metrics"]["test"] = test
+        if own:
+            payload["metrics"]["test_by_own_inference"] = own
         if best_test:
             payload["metrics"]["best_test_selected_on_the_test_set"] = best_test
         state = {**trainer.state_dict(), "live": live}

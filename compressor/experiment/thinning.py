@@ -46,6 +46,7 @@ def thin_checkpoint(
         parameters_after=sum(parameter.numel() for parameter in network.parameters()),
         images=thinned.images,
         largest_difference=thinned.largest_difference,
+        exact_difference=thinned.exact,
         stays=[str(stay) for stay in thinned.stays],
     )
     thinnings = [*loaded.thinnings, record]

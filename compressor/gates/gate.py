@@ -37,6 +37,10 @@ class Site:
     """Tensors to be averaged where weights are, by a name of their own."""
     clock: Callable[[], int]
     """Optimizer steps since the gate's window began."""
+    keep: Callable[[str], Tensor | None] = lambda name: None
+    """The mask in force of a parameter by its name (true = kept); None where nothing is masked."""
+    forget: Callable[[Sequence[nn.Parameter]], None] = lambda parameters: None
+    """`Context.forget`."""
 
 
 class Installed(Substitution):
@@ -56,6 +60,10 @@ class Installed(Substitution):
         """What the log says of it once an epoch."""
         return {}
 
+    def keeps(self) -> dict[str, Tensor]:
+        """Which entries of parameters are not closed for good (true = stays), where some may be."""
+        return {}
+
     def state(self) -> dict[str, Any]:
         """Everything that changes: tensors (the very ones, not copies) and plain values."""
         return {}
@@ -70,6 +78,10 @@ class Gate(Component):
     section: ClassVar[str] = "gates"
     makes_zeros: ClassVar[bool] = False
     """Whether zeros of the folded weights are to stay zeros."""
+
+    def misfits(self, targets: Targets, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+        """One line for each weight that this gate cannot act on."""
+        return []
 
     @property
     def whole_filters(self) -> bool:

@@ -1,7 +1,7 @@
 """L0 regularization through hard concrete gates: Louizos, Welling and Kingma, ICLR 2018 (arXiv 1712.01312)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from compressor.component import Targets
 from compressor.component import Weights as Selection
 from compressor.evaluating import evaluating
 from compressor.gates.gate import Gate, Installed, Place, Site
@@ -48,6 +49,10 @@ class HardConcreteL0(Gate, name="HardConcreteL0"):
     @property
     def whole_filters(self) -> bool:
         return self.structure == "Filters"
+
+    def misfits(self, targets: Targets, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+        found = [(name, BY_NAME[self.structure].misfit(shapes[name])) for name in targets["weights"]]
+        return [f"{name}: {why}" for name, why in found if why is not None]
 
     def install(self, site: Site) -> "Gates":
         return Gates(self, site)
@@ -162,6 +167,19 @@ class Gates(Installed):
             if name not in folded:  # the gate is after a batch norm: what it closes is as good as zero
                 folded[name] = one.theta.detach() * self._structure.expand(z > 0, one.theta.shape)
         return {name: value + 0.0 for name, value in folded.items()}  # no -0.0
+
+    @torch.no_grad()
+    def keeps(self) -> dict[str, Tensor]:
+        names = {id(parameter): name for name, parameter in self._site.parameters.items()}
+        found: dict[str, Tensor] = {}
+        for one in self._gated.values():
+            stays = (self._law.final(one.log_alpha) > 0).to(one.log_alpha.dtype)
+            parts = [*self._parts(one, stays), (one.theta, self._structure.expand(stays, one.theta.shape))]
+            for parameter, factor in parts:
+                own = names[id(parameter)]
+                keep = (factor > 0).expand(parameter.shape)
+                found[own] = found[own] & keep if own in found else keep
+        return found
 
     @torch.no_grad()
     def losses(self) -> dict[str, float]:

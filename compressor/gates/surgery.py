@@ -119,6 +119,9 @@ class Surgery(Installed):
                 _mask(folded[key], layer.masks[key])
         return folded
 
+    def keeps(self) -> dict[str, Tensor]:
+        return {key: mask.bool() for layer in self._layers.values() for key, mask in layer.masks.items()}
+
     def figures(self) -> dict[str, float]:
         every = [mask for layer in self._layers.values() for mask in layer.masks.values()]
         return {"kept": sum(int(mask.count_nonzero()) for mask in every), "of": sum(mask.numel() for mask in every)}

@@ -1,6 +1,7 @@
 """Dropout that follows the connections that are left: Han et al., NIPS 2015, section 3.2."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -51,23 +52,39 @@ class DropoutPolicy(Policy, name="dropout"):
 
     def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
         # The ratio is no part of a checkpoint's model; and masks may be made inside an epoch.
-        if "ratios" not in memory or ctx.cache.setdefault(memory["owner"], ctx.masks.changes) != ctx.masks.changes:
+        if "ratios" not in memory or memory["masks"] != ctx.masks.changes:
             self._adjust(ctx, memory)
-        for path, ratio in memory["ratios"].items():
+        self._put(ctx, memory["ratios"])
+
+    def resume(self, ctx: Context, memory: Memory) -> None:
+        # Between two epochs of a window with gaps the ratio stays; a module's ratio is no part of the model.
+        self._put(ctx, memory.get("ratios", {}))
+
+    def _put(self, ctx: Context, ratios: Mapping[str, float]) -> None:
+        for path, ratio in ratios.items():
             _dropout(ctx, path).p = ratio
 
+    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
+        if self.window.unit == "step" and ctx.global_step == self.window.last:
+            self._give_back(ctx, memory)
+
     def _adjust(self, ctx: Context, memory: Memory) -> None:
-        ctx.cache[memory["owner"]] = ctx.masks.changes
+        memory["masks"] = ctx.masks.changes
         memory["ratios"] = {}
+        folded = {name: value for gate in ctx.substitutions.values() for name, value in gate.fold().items()}
         for path, weight in memory["follows"].items():
-            left = count_nonzero(ctx.parameters[weight])
+            value, keep = folded.get(weight, ctx.parameters[weight].detach()), ctx.masks.keep(weight)
+            left = count_nonzero(value if keep is None else value * keep)
             dense = math.prod(ctx.dense.get(weight, ctx.parameters[weight].shape))
             memory["ratios"][path] = memory["given"][path] * math.sqrt(left / dense)
 
     def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
         if ctx.epoch == self.window.last:
-            for path, ratio in memory["given"].items():
-                _dropout(ctx, path).p = ratio
+            self._give_back(ctx, memory)
+
+    def _give_back(self, ctx: Context, memory: Memory) -> None:
+        self._put(ctx, memory["given"])
+        memory["ratios"] = dict(memory["given"])
 
     def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
         return dict(memory.get("ratios", {}))

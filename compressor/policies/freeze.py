@@ -17,6 +17,9 @@ class FreezePolicy(Policy, name="freeze"):
 
     weights: Selection
 
+    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+        ctx.frozen.update(memory["targets"]["weights"])
+
     def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
         for name in memory["targets"]["weights"]:
             bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"

@@ -1,9 +1,11 @@
 """Puts a gate into the network while its window fires."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
+from pydantic import model_validator
 
+from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Place, Site
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.sparsity.structures import FILTERS
@@ -17,7 +19,17 @@ class GatePolicy(Policy, name="gate"):
 
     gate: Gate
 
+    @model_validator(mode="after")
+    def _without_gaps(self) -> Self:
+        if self.window.step != 1 or self.window.epochs is not None:
+            raise ValueError(
+                "a gate is at work without a break: give its window a beginning and an end, no list, no step"
+            )
+        return self
+
     def init(self, ctx: Context, memory: Memory) -> None:
+        if misfits := self.gate.misfits(memory["targets"], {name: p.shape for name, p in ctx.parameters.items()}):
+            raise UserError(f"{memory['owner']}: {'; '.join(misfits)}")
         if self.gate.whole_filters:
             self._leave_out_shared(ctx, memory)
         first = self.window.first * (1 if self.window.unit == "step" else ctx.steps_per_epoch)
@@ -32,6 +44,8 @@ class GatePolicy(Policy, name="gate"):
             regroup=ctx.regroup,
             averaged=ctx.averaged,
             clock=lambda: ctx.global_step - first,
+            keep=ctx.masks.keep,
+            forget=ctx.forget,
         )
         installed = self.gate.install(site)
         ctx.installed[memory["owner"]] = installed
@@ -41,9 +55,12 @@ class GatePolicy(Policy, name="gate"):
         """Switch the optimizer's weight decay of the gated weights."""
         mine = {id(parameter) for parameter in self._installed(ctx, memory).undecayed}
         for group in ctx.optimizer.param_groups:
+            group.setdefault("own_decay", group["weight_decay"])
             if group["params"] and id(group["params"][0]) in mine:
-                memory.setdefault("decay", group["weight_decay"])
-                group["weight_decay"] = memory["decay"] if on else 0.0
+                others = [gate for owner, gate in ctx.substitutions.items() if owner != memory["owner"]]
+                elsewhere = {id(p) for gate in others if isinstance(gate, Installed) for p in gate.undecayed}
+                if id(group["params"][0]) not in elsewhere:
+                    group["weight_decay"] = group["own_decay"] if on else 0.0
 
     def _leave_out_shared(self, ctx: Context, memory: Memory) -> None:
         graph = ctx.graph()
@@ -52,10 +69,19 @@ class GatePolicy(Policy, name="gate"):
             return
         for name in list(names):
             found = couplings(graph, [name], FILTERS)
+            why = ""
             if found.broken or found.logits:
                 why = found.broken[0][1] if found.broken else "they are the network's output"
+            else:
+                early = graph.read_before_norm(name)
+                why = f"{early} reads them before the batch norm behind which a gate would stand" if early else ""
+            if why:
                 ctx.say(f"{memory['owner']}: the filters of {name} are not gated: {why}")
                 names.remove(name)
+        if not names:
+            raise UserError(
+                f"{memory['owner']}: all of its filters are shared with other layers: nothing is left to gate"
+            )
 
     def _installed(self, ctx: Context, memory: Memory) -> Installed:
         found = ctx.installed[memory["owner"]]
@@ -91,16 +117,21 @@ class GatePolicy(Policy, name="gate"):
     @torch.no_grad()
     def _settle(self, ctx: Context, memory: Memory) -> None:
         """The window's end: the weights become what they are folded to, and its zeros stay."""
-        for name, value in self._installed(ctx, memory).fold().items():
+        installed = self._installed(ctx, memory)
+        folded = installed.fold()
+        for name, value in folded.items():
             ctx.parameters[name].copy_(value)
-            if self.gate.makes_zeros:
-                ctx.masks.set(memory["owner"], name, value != 0)
+        for name, keep in installed.keeps().items():
+            ctx.masks.set(memory["owner"], name, keep)
+        if ctx.restart_averages is not None:
+            ctx.restart_averages(list(folded))
         del ctx.substitutions[memory["owner"]]
         memory["active"] = False
         self._decay(ctx, memory, on=True)
 
     def settled(self, ctx: Context) -> int:
-        return ctx.epoch_of(self.window, self.window.last) if self.gate.makes_zeros else 0
+        # Before a gate was at work the network was another; with gates that close it is settled when they do no more.
+        return ctx.epoch_of(self.window, self.window.last if self.gate.makes_zeros else self.window.first)
 
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
         return self._installed(ctx, memory).losses()

@@ -1,9 +1,9 @@
 """Training in phases, dense and sparse in turns: DSD and iterative hard thresholding."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compressor.component import Settings
 from compressor.component import Weights as Selection
@@ -32,6 +32,14 @@ class PhasePolicy(Policy):
     sparsity: Level = Field(description="share of zeros in a sparse phase")
     scope: Scope = "layer"
 
+    @model_validator(mode="after")
+    def _whole_epochs(self) -> Self:
+        if self.window.unit == "step" or self.window.step != 1 or self.window.epochs is not None:
+            raise ValueError(
+                "phases are whole epochs, one after the other: give the window a beginning, no list, no step"
+            )
+        return self
+
     def phases(self) -> list[Phase]:
         """All phases, one after the other from 0 on."""
         raise TypeError(f"{type(self).__name__} has no phases")
@@ -45,7 +53,7 @@ class PhasePolicy(Policy):
         if phase is None or ctx.epoch - self.window.first != phase.start:
             return
         owner = memory["owner"]
-        if phase.start > 0:
+        if phase.start > 0 or (phase.kind == "sparse" and ctx.epoch > 0):
             ctx.optimizer.state.clear()
         if phase.kind == "dense":
             ctx.masks.release(owner)
@@ -74,7 +82,13 @@ class PhasePolicy(Policy):
     def remarks(self, epochs: int) -> list[str]:
         last = self.window.first + self.phases()[-1].end
         end = min(self.window.end, epochs)
-        return [f"warning: its phases end with epoch {last - 1}, its window with epoch {end - 1}"] if last > end else []
+        if last > end:
+            return [f"warning: its phases end with epoch {last - 1}, its window with epoch {end - 1}"]
+        if last < epochs and self.phases()[-1].scale != 1:
+            return [
+                f"warning: its phases end with epoch {last - 1}; from then on the learning rate is the full one again"
+            ]
+        return []
 
 
 class SparseRate(Settings):

@@ -49,6 +49,7 @@ from compressor.sparsity.substitution import Substitution
 from compressor.thinning.cutting import Cut
 from compressor.thinning.graph import ChannelGraph, Untraceable
 from compressor.thinning.tracing import trace
+from compressor.thinning.verification import verify
 
 Memory = dict[str, Any]
 
@@ -92,6 +93,10 @@ class Context:
     """Tensors that belong to no module and are averaged where weights are: gates."""
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
     """What each policy last had to say beside losses, by its key. Saved with the run."""
+    frozen: set[str] = field(default_factory=set)
+    """Weights that nothing is to move in this step."""
+    restart_averages: Callable[[list[str]], None] | None = None
+    """Tells the averages of the weights that some have become something else, and are averaged from now on."""
     followers: list[Callable[[Cut], None]] = field(default_factory=list)
     """Who else holds tensors in the shapes of the parameters: called when channels were removed."""
 
@@ -112,7 +117,10 @@ class Context:
         """The network's channels; None, which is said once, where they cannot be followed."""
         if "graph" not in self.cache:
             try:
-                self.cache["graph"] = trace(self.model, tuple(self.sample().shape[1:]))
+                shape = tuple(self.sample().shape[1:])
+                traced = trace(self.model, shape)
+                verify(traced, self.model, shape)
+                self.cache["graph"] = traced
             except Untraceable as error:
                 self.cache["graph"] = None
                 self.say(f"warning: {error}: structures are ranked weight by weight, and nothing can be thinned")
@@ -156,6 +164,11 @@ class Context:
             changed["initial_lr"] = changed["lr"]
         self.optimizer.add_param_group({**first, **changed, "params": list(parameters)})
         self.cache.clear()
+
+    def forget(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Drop what the optimizer remembers of parameters that something else is trained in the place of."""
+        for parameter in parameters:
+            self.optimizer.state.pop(parameter, None)
 
 
 class Policy(Component):

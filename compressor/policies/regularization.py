@@ -1,6 +1,6 @@
 """Adds a penalty's gradient at every step of its epochs."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -28,7 +28,10 @@ class RegularizationPolicy(Policy, name="regularizer"):
         self.regularizer.add_gradient(ctx.parameters, memory["targets"])
 
     def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        self.regularizer.after_step(ctx.parameters, memory["targets"], ctx.rate_of)
+        targets = memory["targets"]
+        if ctx.frozen:
+            targets = {key: _without(selected, ctx.frozen) for key, selected in targets.items()}
+        self.regularizer.after_step(ctx.parameters, targets, ctx.rate_of)
         last = ctx.time(self.window) == self.window.last
         if self.window.unit == "epoch":
             last = last and ctx.step == ctx.steps_per_epoch - 1
@@ -41,3 +44,10 @@ class RegularizationPolicy(Policy, name="regularizer"):
 
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
         return {memory["owner"].partition(".")[2]: self.regularizer.value(ctx.parameters, memory["targets"])}
+
+
+def _without(selected: Any, names: set[str]) -> Any:
+    """A list of names, or a mapping by name, without some."""
+    if isinstance(selected, dict):
+        return {name: value for name, value in selected.items() if name not in names}
+    return [name for name in selected if name not in names]

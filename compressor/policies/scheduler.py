@@ -55,6 +55,7 @@ class Scheduler:
 
     def on_minibatch_begin(self) -> None:
         """Before the forward pass."""
+        self.ctx.frozen.clear()
         self._fire("on_minibatch_begin")
 
     def before_backward_pass(self, loss: Tensor) -> Tensor:

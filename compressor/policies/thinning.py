@@ -39,6 +39,7 @@ class ThinningPolicy(Policy, name="extension"):
             "parameters_after": after,
             "images": thinned.images,
             "largest_difference": thinned.largest_difference,
+            "exact_difference": thinned.exact,
             "stays": [str(stay) for stay in thinned.stays],
         }
         ctx.thinnings.append(record)

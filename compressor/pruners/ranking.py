@@ -159,7 +159,9 @@ def _ranked(
     every = torch.tensor(sorted({number for cell in ranking for number in cell.tolist()} - {-1}), dtype=torch.long)
     part = channels.part[every] if channels.part is not None and len(every) else None
     part = None if part is None or bool((part < 0).any()) else part
-    if len(names) == 1 and part is None:
+    # Columns of one flattened channel are structures of their own; outputs that share a channel are one.
+    apart = structure.dim != 0 or not cells or len(set(cells[0].tolist())) == len(cells[0])
+    if len(names) == 1 and part is None and apart:
         return _Ranked(names, score(asked.weights[names[0]]).flatten().cpu().double(), removed)
     total = torch.zeros(int(every.max()) + 1, dtype=torch.float64)
     count = torch.zeros_like(total)

@@ -98,6 +98,7 @@ def thinned(thinning: Thinning) -> str:
     return (
         f"{thinning.parameters_before:,} parameters became {thinning.parameters_after:,};"
         f" the largest difference of a logit on {thinning.images} images is {thinning.largest_difference:.2g}"
+        + ("" if thinning.exact_difference is None else f" by rounding, {thinning.exact_difference:.2g} in float64")
     )
 
 

@@ -143,6 +143,7 @@ class Masks:
             "owned": {owner: dict(masks) for owner, masks in self._owned.items()},
             "modes": dict(self._modes),
             "of_gradients": sorted(self._of_gradients),
+            "changes": self.changes,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -156,6 +157,7 @@ class Masks:
                     raise UserError(f"the checkpoint's mask of {name!r} does not fit this model")
                 on_gradients = owner in state["of_gradients"]
                 self.set(owner, name, bits.bool(), state["modes"][owner], mask_gradients=on_gradients)
+        self.changes = int(state["changes"])
 
     def _intersect(self, name: str) -> None:
         self.changes += 1

@@ -1,6 +1,7 @@
 """Weights that are something else in the forward pass: random, shared, or behind a gate."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from torch import Tensor
 
@@ -24,3 +25,7 @@ class Substitution:
     def fold(self) -> Mapping[str, Tensor]:
         """The values that are shipped, by parameter name; of every parameter that differs from what it holds."""
         return {}
+
+    def inference(self) -> AbstractContextManager[None] | None:
+        """A way to evaluate the folded network that is no plain network's, to be entered; None where there is none."""
+        return None

@@ -115,12 +115,12 @@ class ChannelGraph:
             row = dead[number]
             if node.kind in ("producer", "depthwise") and node.label in gone:
                 row[node.out[gone[node.label].cpu() & (node.out >= 0)]] = True
-            if node.kind == "producer" or (node.kind == "operation" and _speaks_at_zero(node)):
+            if node.kind in ("producer", "mixing") or (node.kind == "operation" and _speaks_at_zero(node)):
                 continue
-            row |= self._dead_input(number, dead)
+            row |= self.dead_input(number, dead)
         return dead
 
-    def _dead_input(self, number: int, dead: Tensor) -> Tensor:
+    def dead_input(self, number: int, dead: Tensor) -> Tensor:
         """[cells]: of the cells a node has, those that every input (of a product: any input) brings as 0."""
         node = self.nodes[number]
         carried = self.carries[number].clone()
@@ -181,6 +181,20 @@ class ChannelGraph:
                 return []
             found += [(f"{node.label}.{own_name}", places, outputs) for own_name in ("weight", "bias")]
         return found
+
+    def read_before_norm(self, name: str) -> str | None:
+        """Who reads a weight's outputs before a batch norm, where others read them behind one; None: nobody."""
+        if not self.last_norms(name):
+            return None
+        path = next(path for path, weight in self.weights.items() if weight == name)
+        raw = {number for number, node in enumerate(self.nodes) if node.label == path}
+        for number, node in enumerate(self.nodes):
+            if raw & set(node.inputs):
+                if node.kind == "producer" or node.is_output:
+                    return node.label
+                if node.kind != "norm":
+                    raw.add(number)
+        return None
 
     def _follows(self, later: int, earlier: int, among: Mapping[int, bool]) -> bool:
         """Whether a node comes after another on a path through marked nodes."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.evaluating import evaluating
-from compressor.thinning.layers import CONVOLUTIONS
+from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS
 
 aten = torch.ops.aten
 
@@ -33,10 +33,18 @@ class Seen:
 
 
 def inputs_of(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> dict[str, Seen]:
-    """What every convolution and linear layer is given, by the layer's path.
+    """What every convolution, linear layer and batch norm is given, by the layer's path.
 
     With `training` only what holds in training mode, too: a batch norm whose gamma is not 0 normalizes by the batch.
     """
+    found, lost = probe(model, shape, training=training)
+    if not lost:
+        return found
+    return {path: Seen(seen.zero & False, seen.constant * torch.nan) for path, seen in found.items()}
+
+
+def probe(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> tuple[dict[str, Seen], bool]:
+    """`inputs_of`, and whether a comparison lost the trace of the image: then nothing of it can be relied on."""
     found: dict[str, Seen] = {}
     taint = _Taint(training)
 
@@ -52,7 +60,7 @@ def inputs_of(model: nn.Module, shape: tuple[int, ...], *, training: bool = Fals
     handles = [
         module.register_forward_pre_hook(look(path), with_kwargs=True)
         for path, module in model.named_modules()
-        if isinstance(module, (CONVOLUTIONS, nn.Linear))
+        if isinstance(module, (CONVOLUTIONS, nn.Linear, BATCHNORMS))
     ]
     parameter = next(model.parameters())
     image = torch.full((1, *shape), torch.nan, device=parameter.device, dtype=parameter.dtype)
@@ -62,11 +70,7 @@ def inputs_of(model: nn.Module, shape: tuple[int, ...], *, training: bool = Fals
     finally:
         for handle in handles:
             handle.remove()
-    return (
-        {path: Seen(seen.zero & False, seen.constant * torch.nan) for path, seen in found.items()}
-        if taint.lost
-        else found
-    )
+    return found, taint.lost
 
 
 def _look(module: nn.Module, given: Tensor) -> Seen:

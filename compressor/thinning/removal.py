@@ -247,6 +247,8 @@ class _Decision:
             return "nothing follows it that could be traced"
         if cell in self._reasons:
             return self._reasons[cell]
+        if "zero" not in self._ways:
+            return "only channels that nobody reads were to go"
         nodes = self._graph.who_carries(cell)
         alive = [n for n in nodes if n.kind in ("producer", "depthwise") and self._speaks(n, cell)]
         joins = [n.label for n in nodes if n.kind == "operation" and len(n.inputs) > 1]
@@ -261,7 +263,7 @@ class _Decision:
                             f"they are constant, not 0, where {node.label} reads them: that is not folded in training"
                         )
                     return f"they are constant, not 0, and {node.label} cannot take that over (padding or no bias)"
-        norms = [n.label for n in nodes if n.kind == "norm"]
+        norms = [n.label for n in nodes if n.kind == "norm" and self._norm_speaks(n, cell)]
         if norms:
             return f"{norms[0]} behind them is not zero there"
         readers = [n.label for n in self._graph.nodes if n.into is not None and bool((n.into == cell).any())]
@@ -269,6 +271,11 @@ class _Decision:
         return (
             f"{readers[0]} reads them behind {behind} and is given more than 0" if readers else f"{behind} mixes them"
         )
+
+    def _norm_speaks(self, node: Node, cell: int) -> bool:
+        norm = self._modules[node.label]
+        places = (node.out == cell).nonzero().flatten()
+        return norm.weight is None or bool(((norm.weight != 0) | (norm.bias != 0)).cpu()[places].any())
 
     def _speaks(self, node: Node, cell: int) -> bool:
         places = (node.out == cell).nonzero().flatten()

@@ -36,6 +36,13 @@ class Ema:
         torch._foreach_lerp_(averages, values, 1 - self._decay)
         self._masks.zero(self._average, forward=False)
 
+    @torch.no_grad()
+    def restart(self, names: list[str]) -> None:
+        """Parameters became something else than they were: what they are now is their average."""
+        correction = 1 - self._decay**self._steps
+        for name in names:
+            self._average[name].copy_(self._live[name] * correction)
+
     def cut(self, cut: Cut) -> None:
         """After channels were removed from the model: remove them from the averages."""
         self._live = self._find()

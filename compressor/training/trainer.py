@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -100,6 +100,7 @@ class Trainer:
         self._ema = Ema(self.ctx.model, self.ctx.masks, config.ema.decay, self.ctx.averaged) if config.ema else None
         if self._ema is not None:
             self.ctx.followers.append(self._ema.cut)
+            self.ctx.restart_averages = self._ema.restart
         # On an accelerator reading the loss waits for the device: there the first bad step is noted on the device.
         self._check_every = 1 if device.type == "cpu" else 50
         self._first_bad = torch.full((), -1, device=device)
@@ -126,13 +127,20 @@ class Trainer:
         tests: dict[str, float] = {}
         with self.evaluation_weights():
             progress.validation = self.evaluate(self._feed.validation())
+            folded = self.evaluate(self._feed.validation(), folded=True) if self.own_inference else {}
             sparsity = overall_sparsity(ctx.model, ctx.dense)
+            figures = self.scheduler.figures()
+            ctx.figures.update(figures)
             if self._config.test_every_epoch:
                 tests = self.evaluate(self._feed.test())
                 if tests["top1"] > progress.best_test.get("top1", -1.0):
                     progress.best_test = {**tests, "epoch": float(epoch)}
         ctx.validation = progress.validation
         record = self._record(epoch, sparsity, tests, time.monotonic() - begun)
+        if figures:
+            record["figures"] = figures
+        if folded:
+            record["val_folded"] = folded
         self._refuse_non_finite_weights()
         progress.epoch, progress.step, progress.seconds = epoch + 1, 0, 0.0
         if self._is_best(epoch):
@@ -163,7 +171,8 @@ class Trainer:
         masks.zero_gradients()
         masks.before_step()
         if self._config.optimizer.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.ctx.model.parameters(), self._config.optimizer.clip_norm)
+            every = [parameter for group in optimizer.param_groups for parameter in group["params"]]  # gates', too
+            nn.utils.clip_grad_norm_(every, self._config.optimizer.clip_norm)
         with scaled(optimizer, self.ctx.lr_scale):
             optimizer.step()
         masks.apply()
@@ -192,9 +201,22 @@ class Trainer:
             self._meters.add(logits.detach(), truth, data_loss)
         return total
 
-    def evaluate(self, batches: Batches) -> dict[str, float]:
-        """Loss and accuracies of the model as it is; raises `CompressError` where the loss is not finite."""
-        figures = evaluate(self.ctx.model, batches, self._device, self._config)
+    @property
+    def own_inference(self) -> bool:
+        """Whether some gate at work answers in another way than the folded network."""
+        return any(substitution.inference() is not None for substitution in self.ctx.substitutions.values())
+
+    def evaluate(self, batches: Batches, *, folded: bool = False) -> dict[str, float]:
+        """Loss and accuracies inside `evaluation_weights`; raises `CompressError` where the loss is not finite.
+
+        Gates answer by their own inference; `folded`: as the plain network does that is shipped.
+        """
+        with ExitStack() as stack:
+            for substitution in self.ctx.substitutions.values():
+                way = None if folded else substitution.inference()
+                if way is not None:
+                    stack.enter_context(way)
+            figures = evaluate(self.ctx.model, batches, self._device, self._config)
         if not math.isfinite(figures.get("loss", 0.0)):
             raise CompressError(
                 f"the loss on held-out images is not finite after epoch {self.ctx.epoch}, step {self.ctx.step - 1}"
@@ -247,8 +269,7 @@ class Trainer:
                 )
 
     def _record(self, epoch: int, sparsity: float, tests: dict[str, float], seconds: float) -> dict[str, Any]:
-        train, figures = self._meters.means(), self.scheduler.figures()
-        self.ctx.figures.update(figures)
+        train = self._meters.means()
         return {
             "epoch": epoch,
             "train": train,
@@ -257,7 +278,6 @@ class Trainer:
             "losses": {"data": train.get("loss"), **self.scheduler.losses()},
             "lr": self.ctx.optimizer.param_groups[0]["lr"],
             "sparsity": sparsity,
-            **({"figures": figures} if figures else {}),
             "seconds": round(seconds, 3),
         }
 

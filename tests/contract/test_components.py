@@ -130,7 +130,7 @@ def schedule(key: str) -> str:
 FREES = {"policies.dsd"}
 """What lets go of its zeros on purpose."""
 
-DERIVABLE = {"policies.dropout"}
+DERIVABLE = {"policies.dropout", "gates.DropConnect"}
 """What would find the same by itself, were its memory lost."""
 
 REFERENCES: dict[str, Rig] = {}

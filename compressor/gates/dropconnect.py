@@ -1,0 +1,220 @@
+"""DropConnect: Wan, Zeiler, Zhang, LeCun and Fergus, ICML 2013."""
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressor.component import Selects
+from compressor.errors import UserError
+from compressor.gates.gate import Gate, Installed, Site
+
+Activation = Literal["relu", "tanh", "sigmoid", "none"]
+
+MOST_MASKS = 2**28
+"""Bits that a layer may draw in one forward pass; each takes a byte until the backward pass."""
+
+AT_ONCE = 2**22
+"""Numbers that are worked on at a time."""
+
+TINY = 1e-30
+"""Variances are held above it: the square root's slope at 0 is infinite."""
+
+SEED = 2013
+"""Of the draws at inference: the same ones in every evaluation, and none of them is training's."""
+
+
+class DropConnect(Gate, name="DropConnect"):
+    """Each weight and bias of a linear layer is dropped with probability 1 - p, for each example anew (Wan).
+
+    Training: u = (M * W) v + M_b * b, M ~ Bernoulli(p), without 1/p: exactly (`per_example`), or with its first two
+    moments (`local`): u ~ N(pWv + pb, p(1-p) ((W*W)(v*v) + b*b)) for each example and unit. In the run's evaluations
+    the layer gives the mean of a(u) over Z draws of that law, or its closed form; what is shipped is the mean, pW, pb.
+    """
+
+    example: ClassVar[str] = """
+    version: 2
+    gates:
+      drop: {class: DropConnect, modules: [fc1], keep: 0.5, inference: analytic, activation: relu}
+    policies:
+      - {gate: {instance_name: drop}}
+    """
+
+    modules: Annotated[str | list[str], Selects(("Linear",))] = Field(description="linear layers, by name or glob")
+    keep: float = Field(default=0.5, gt=0, le=1, description="p, the probability that a weight stays")
+    sampling: Literal["local", "per_example"] = Field(
+        default="local", description="draw each output (exact mean and variance), or each example's own masks"
+    )
+    inference: Literal["gaussian", "analytic", "mean"] = Field(
+        default="gaussian", description="average a(u) over draws; in closed form (relu, none); or a(pWv), as shipped"
+    )
+    samples: int = Field(default=1000, ge=1, description="Z, how many draws `inference: gaussian` averages")
+    activation: Activation = Field(default="relu", description="a, what the network does to the layer's outputs")
+
+    @model_validator(mode="after")
+    def _closed_form(self) -> Self:
+        if self.inference == "analytic" and self.activation in ("tanh", "sigmoid"):
+            raise ValueError(
+                f"`inference: analytic` has a closed form for relu and none, not for {self.activation}: use gaussian"
+            )
+        if self.inference != "gaussian" and "samples" in self.model_fields_set:
+            raise ValueError(f"`samples` are drawn by `inference: gaussian`, not by {self.inference}")
+        return self
+
+    def install(self, site: Site) -> "Dropping":
+        return Dropping(self, site)
+
+
+class Dropping(Installed):
+    """DropConnect at work."""
+
+    def __init__(self, gate: DropConnect, site: Site) -> None:
+        self._gate, self._site = gate, site
+        self._layers: dict[str, nn.Linear] = {}
+        for path in site.targets["modules"]:
+            layer = site.model.get_submodule(path)
+            assert isinstance(layer, nn.Linear)
+            self._layers[path] = layer
+
+    def _replace(self, forward: Any) -> None:
+        for path, layer in self._layers.items():
+            layer.forward = partial(forward, path, layer)  # type: ignore[method-assign]
+
+    def _restore(self) -> None:
+        for layer in self._layers.values():
+            vars(layer).pop("forward", None)
+
+    def before_forward(self) -> None:
+        self._replace(self._train)
+
+    def after_backward(self) -> None:
+        self._restore()
+
+    def _train(self, path: str, layer: nn.Linear, v: Tensor) -> Tensor:
+        if v.dim() != 2:
+            shape = "x".join(map(str, v.shape))
+            raise UserError(f"{self._site.owner}: DropConnect takes (examples, features), and {path} is given {shape}")
+        if self._gate.sampling == "local":
+            p = self._gate.keep
+            mean, squares = sums(v, layer.weight, layer.bias)
+            return draw(p * mean, p * (1 - p) * squares)
+        masks = len(v) * layer.weight.numel()
+        if masks > MOST_MASKS:
+            raise UserError(
+                f"{self._site.owner}: `sampling: per_example` draws {masks:,} masks for {path} at once"
+                f" ({len(v)} examples x {layer.weight.numel():,} weights), at most {MOST_MASKS:,} are drawn:"
+                " smaller batches (optimizer.accumulate), or `sampling: local`"
+            )
+        with torch.autocast(v.device.type, enabled=False):
+            return masked_linear(v.to(layer.weight.dtype), layer.weight, layer.bias, self._gate.keep)
+
+    def inference(self) -> AbstractContextManager[None] | None:
+        """A way to evaluate the folded network that is no plain network's, to be entered; None where there is none."""
+        # Without an activation the mean of all draws is the mean network's answer.
+        return None if self._gate.inference == "mean" or self._gate.activation == "none" else self._inferring()
+
+    @contextmanager
+    def _inferring(self) -> Iterator[None]:
+        generators: dict[torch.device, torch.Generator] = {}
+
+        def forward(path: str, layer: nn.Linear, v: Tensor) -> Tensor:
+            if v.device not in generators:
+                generators[v.device] = torch.Generator(v.device).manual_seed(SEED)
+            # Of the folded weights F = pW the mean is Fv, and the variance (1-p)/p (F*F)(v*v).
+            mean, squares = sums(v, layer.weight, layer.bias)
+            variance = (1 - self._gate.keep) / self._gate.keep * squares.float()
+            samples = self._gate.samples if self._gate.inference == "gaussian" else None
+            return answer(mean.float(), variance, self._gate.activation, samples, generators[v.device])
+
+        self._replace(forward)
+        try:
+            yield
+        finally:
+            self._restore()
+
+    @torch.no_grad()
+    def fold(self) -> dict[str, Tensor]:
+        mine = {id(parameter) for layer in self._layers.values() for parameter in layer.parameters(recurse=False)}
+        chosen = {name: parameter for name, parameter in self._site.parameters.items() if id(parameter) in mine}
+        return {name: parameter.detach() * self._gate.keep for name, parameter in chosen.items()}
+
+
+def sums(v: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Wv + b and (W*W)(v*v) + b*b: times p the mean of the masked sum, and times p(1-p) its variance."""
+    return F.linear(v, weight, bias), F.linear(v.square(), weight.square(), None if bias is None else bias.square())
+
+
+def draw(mean: Tensor, variance: Tensor) -> Tensor:
+    """One normal draw for each entry."""
+    return mean + variance.clamp_min(TINY).sqrt() * torch.randn_like(mean)
+
+
+class _MaskedLinear(torch.autograd.Function):
+    """u_b = (M_b * W) v_b with masks M_b of each example's own; dW = sum of M_b * (g_b v_b'), dv_b = (M_b * W)' g_b.
+
+    Autograd alone would keep M_b * W, too: five bytes a mask instead of one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, weight: Tensor, p: float) -> Tensor:
+        parts = torch.split(v, max(AT_ONCE // weight.numel(), 1))
+        masks = [torch.rand(len(part), *weight.shape, device=v.device) < p for part in parts]
+        ctx.save_for_backward(v, weight, *masks)
+        return torch.cat([_times(mask * weight, part) for mask, part in zip(masks, parts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        v, weight, *masks = ctx.saved_tensors
+        by_v, by_weight, begin = [], torch.zeros_like(weight), 0
+        for mask in masks:
+            part = slice(begin, begin := begin + len(mask))
+            g = gradients[0][part]
+            by_v.append(_times((mask * weight).mT, g))
+            by_weight += (mask * (g[:, :, None] * v[part, None, :])).sum(0)
+        return torch.cat(by_v), by_weight, None
+
+
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    return torch.bmm(matrices, vectors[:, :, None])[:, :, 0]
+
+
+def masked_linear(v: Tensor, weight: Tensor, bias: Tensor | None, p: float) -> Tensor:
+    """(M * W) v + M_b * b, each weight and bias kept with probability p, independently for each example."""
+    u: Tensor = _MaskedLinear.apply(v, weight, p)
+    return u if bias is None else u + bias * (torch.rand_like(u) < p)
+
+
+def answer(
+    mean: Tensor, variance: Tensor, activation: Activation, samples: int | None, generator: torch.Generator
+) -> Tensor:
+    """What the network's own activation takes to the mean of a(u), u ~ N(mean, variance).
+
+    By so many samples; without, in closed form: E relu(u) = mean Phi(mean / sd) + sd phi(mean / sd).
+    """
+    deviation = variance.clamp_min(TINY).sqrt()
+    if samples is None:
+        z = mean / deviation
+        density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+        below: Tensor = torch.special.ndtr(z)
+        return (mean * below + deviation * density).clamp_min(0)
+    total, left = torch.zeros_like(mean), samples
+    while left:
+        count = min(left, max(AT_ONCE // max(mean.numel(), 1), 1))
+        normal = torch.randn(count, *mean.shape, device=mean.device, generator=generator)
+        total += _ACTIVATIONS[activation](mean + deviation * normal).sum(0)
+        left -= count
+    average: Tensor = total / samples
+    if activation == "relu":
+        return average
+    # Just inside the open interval: the activation is to be applied to a finite number.
+    eps = torch.finfo(average.dtype).eps
+    return torch.atanh(average.clamp(eps - 1, 1 - eps)) if activation == "tanh" else torch.logit(average, eps)
+
+
+_ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
