@@ -110,7 +110,7 @@ class DSDPolicy(PhasePolicy, name="dsd"):
           dense_epochs: 1
           sparse_epochs: 1
           redense_epochs: 1
-          lr_scales: {sparse: 0.1, redense: 0.1}
+          lr_scales: {sparse: 0.1, redense: 1.0}
     """
 
     dense_epochs: int = Field(ge=0)
@@ -143,7 +143,14 @@ class IHTPolicy(PhasePolicy, name="iht"):
     example: ClassVar[str] = """
     version: 2
     policies:
-      - iht: {weights: '*', sparsity: 0.5, sparse_epochs: 1, dense_epochs: 1, cycles: 1, end: sparse}
+      - iht:
+          weights: '*'
+          sparsity: 0.5
+          sparse_epochs: 1
+          dense_epochs: 1
+          cycles: 1
+          end: sparse
+          lr_scales: {sparse: 1.0}
     """
 
     sparse_epochs: int = Field(ge=1, description="s2: only the support is trained")

@@ -33,18 +33,19 @@ class Seen:
 
 
 def inputs_of(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> dict[str, Seen]:
-    """What every convolution, linear layer and batch norm is given, by the layer's path.
+    """What every convolution and linear layer is given, by the layer's path.
 
     With `training` only what holds in training mode, too: a batch norm whose gamma is not 0 normalizes by the batch.
     """
     found, lost = probe(model, shape, training=training)
+    found = {path: seen for path, seen in found.items() if not isinstance(model.get_submodule(path), BATCHNORMS)}
     if not lost:
         return found
     return {path: Seen(seen.zero & False, seen.constant * torch.nan) for path, seen in found.items()}
 
 
 def probe(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> tuple[dict[str, Seen], bool]:
-    """`inputs_of`, and whether a comparison lost the trace of the image: then nothing of it can be relied on."""
+    """`inputs_of`, of batch norms too, and whether a comparison lost the trace of the image: then nothing is known."""
     found: dict[str, Seen] = {}
     taint = _Taint(training)
 

@@ -13,7 +13,7 @@ from compressor.thinning.cutting import Cut, cut_of
 from compressor.thinning.removal import EVERY_WAY, Removal, Stay, Way, decide
 from compressor.thinning.tracing import trace
 
-TOLERANCE, EXACT = 1e-4, 1e-9
+TOLERANCE, EXACT = 1e-4, 1e-6
 """A logit may change by this, or by this share of itself where it is larger than 1: in float32, and in float64."""
 
 
