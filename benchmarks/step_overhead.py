@@ -27,7 +27,8 @@ from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import read
 from compressor.sparsity.masks import Masks
 from compressor.training import optimizers
-from compressor.training.trainer import Batches, Trainer
+from compressor.training.evaluation import Batches
+from compressor.training.trainer import Trainer
 
 BUDGETS = {
     "no policy": 1.00,

@@ -19,7 +19,7 @@ from compressor.schedule.faults import Faults
 from compressor.schedule.plan import Plan
 from compressor.schedule.plan import make as make_plan
 from compressor.training import checkpoint, optimizers
-from compressor.training.trainer import evaluate
+from compressor.training.evaluation import evaluate
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from compressor.reports.report import Report, Thinning, measure
 from compressor.schedule.faults import Faults
 from compressor.thinning.architecture import describe
 from compressor.training import checkpoint, rng
+from compressor.training.evaluation import evaluate
 from compressor.training.files import replace_text
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
-from compressor.training.trainer import Interrupted, Trainer, evaluate
+from compressor.training.trainer import Interrupted, Trainer
 
 
 @dataclass(frozen=True)

@@ -6,38 +6,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compressor.config import Config
 from compressor.errors import CompressError
-from compressor.evaluating import evaluating
 from compressor.policies.scheduler import Scheduler
 from compressor.reports.report import overall_sparsity
 from compressor.training import rng
 from compressor.training.ema import Ema
+from compressor.training.evaluation import Batches, Feed, autocast, evaluate
 from compressor.training.meters import Meters
 from compressor.training.observers import Observer
 from compressor.training.optimizers import scaled
-
-Batches = Iterator[tuple[Tensor, Tensor]]
-
-
-class Feed(Protocol):
-    """Where prepared batches (images, labels) come from; an epoch's batches are a function of the epoch alone."""
-
-    steps_per_epoch: int
-
-    def train(self, epoch: int, first_step: int) -> Batches:
-        """The training batches of an epoch from `first_step` on."""
-
-    def validation(self) -> Batches:
-        """The held-out training images, un-augmented; nothing where there are none."""
-
-    def test(self) -> Batches:
-        """The test images."""
 
 
 class Interrupted(CompressError):
@@ -60,20 +43,6 @@ class Progress:
     validation: dict[str, float] = field(default_factory=dict)
     best_test: dict[str, float] = field(default_factory=dict)
     """Where every epoch is tested, the figures of the one with the highest test top-1: selected on the test set."""
-
-
-def evaluate(model: nn.Module, batches: Batches, device: torch.device, config: Config) -> dict[str, float]:
-    """Mean cross-entropy, top-1 and top-5 (percent) of `model` in eval mode; empty where there are no batches."""
-    meters = Meters(device)
-    with torch.no_grad(), evaluating(model), autocast(device, config):
-        for images, labels in batches:
-            meters.add(model(images).float(), labels)
-    return meters.means()
-
-
-def autocast(device: torch.device, config: Config) -> torch.autocast:
-    """The forward pass's precision; bf16 needs no scaling of the gradient."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 class Trainer:
