@@ -26,3 +26,11 @@ def did_you_mean(name: str, known: Iterable[str], *, show: int = 12, cutoff: flo
         return "there are none"
     more = f", ... ({len(known)} in all)" if len(known) > show else ""
     return f"there are: {', '.join(known[:show])}{more}"
+
+
+class Interrupted(CompressError):
+    """A signal arrived; the step was finished and the checkpoint written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted; the checkpoint is written, --resume continues")
+        self.exit_code = 128 + number

@@ -16,7 +16,7 @@ from torch import nn
 import compressor
 from compressor.data.feed import DataFeed
 from compressor.data.images import DataSet
-from compressor.errors import CompressError, UserError
+from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import building, folder
 from compressor.experiment.checking import check
 from compressor.experiment.specification import Specification
@@ -29,7 +29,7 @@ from compressor.training import checkpoint, rng
 from compressor.training.evaluation import evaluate
 from compressor.training.files import replace_text
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
-from compressor.training.trainer import Interrupted, Trainer
+from compressor.training.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.config import Config
-from compressor.errors import CompressError
+from compressor.errors import CompressError, Interrupted
 from compressor.policies.scheduler import Scheduler
 from compressor.reports.report import overall_sparsity
 from compressor.training import rng
@@ -21,14 +21,6 @@ from compressor.training.evaluation import Batches, Feed, autocast, evaluate
 from compressor.training.meters import Meters
 from compressor.training.observers import Observer
 from compressor.training.optimizers import scaled
-
-
-class Interrupted(CompressError):
-    """A signal arrived; the step was finished and the checkpoint written."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__("interrupted; the checkpoint is written, --resume continues")
-        self.exit_code = 128 + number
 
 
 @dataclass

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from compressor.config import Config
-from compressor.errors import CompressError
+from compressor.errors import CompressError, Interrupted
 from compressor.policies.policy import BoundPolicy, Context, Memory, Policy
 from compressor.policies.scheduler import Scheduler
 from compressor.rates.window import Window
 from compressor.sparsity.masks import Masks
 from compressor.training.observers import Observer
-from compressor.training.trainer import Interrupted, Trainer
+from compressor.training.trainer import Trainer
 
 CALLS: list[Any] = []
 
