@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
-from torchvision.datasets.utils import check_integrity
 
 from compressor.config import DataConfig
 from compressor.data.folders import class_names, from_folders
@@ -21,19 +19,19 @@ from compressor.errors import UserError
 def cifar10(config: DataConfig, root: Path, seed: int) -> DataSet:
     """CIFAR-10."""
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-    return _read("cifar10", torchvision.datasets.CIFAR10, 10, config, root, seed, mean, std)
+    return _read("cifar10", "CIFAR10", 10, config, root, seed, mean, std)
 
 
 @dataset("cifar100", "photographs, 50,000 + 10,000 colour 32x32, 100 classes", classes=100, shape=(3, 32, 32))
 def cifar100(config: DataConfig, root: Path, seed: int) -> DataSet:
     """CIFAR-100, with its fine labels."""
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-    return _read("cifar100", torchvision.datasets.CIFAR100, 100, config, root, seed, mean, std)
+    return _read("cifar100", "CIFAR100", 100, config, root, seed, mean, std)
 
 
 def _read(
     name: str,
-    kind: Any,
+    torchvisions: str,
     classes: int,
     config: DataConfig,
     root: Path,
@@ -41,6 +39,9 @@ def _read(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> DataSet:
+    import torchvision  # a second, which `validate` need not wait for
+
+    kind = getattr(torchvision.datasets, torchvisions)
     batches = root / kind.base_folder
     if batches.is_dir():
         _check_files(batches, kind)
@@ -65,6 +66,8 @@ def _read(
 
 def _check_files(folder: Path, kind: Any) -> None:
     """The batches are pickles: nothing is opened whose checksum is not the published one."""
+    from torchvision.datasets.utils import check_integrity
+
     for file, md5 in [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]:
         if not (folder / file).is_file():
             raise UserError(f"{folder / file} is missing; delete {folder} and get the set again")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from compressor.config import DataConfig
 from compressor.data.images import DataSet
@@ -22,6 +21,8 @@ BRIGHTEST = 16  # the images count set pixels in 4x4 blocks
 )
 def digits(config: DataConfig, root: Path, seed: int) -> DataSet:
     """Every fifth image (0, 5, 10, ...) is a test image; resized before rounding to bytes."""
+    from sklearn.datasets import load_digits  # half a second, which `validate` need not wait for
+
     found = load_digits()
     images = torch.from_numpy(found.images.astype(np.float32))[:, None] * (255 / BRIGHTEST)
     labels = torch.from_numpy(found.target.astype(np.int64))
