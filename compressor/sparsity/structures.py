@@ -7,7 +7,7 @@ the dims of that view over which one structure runs, so that norms are reduction
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -140,7 +140,7 @@ class Taps(Structure):
     name: str = "Taps"
     ranks: tuple[int, ...] = _CONV
     members: tuple[int, ...] = (0, 2)
-    stride: int = field(default=2)
+    stride: int = 2
 
     def view_shape(self, shape: Shape) -> tuple[int, ...]:
         taps = math.prod(shape[2:])
