@@ -102,7 +102,7 @@ class Config(Settings):
     seed: int = Field(default=0, ge=0, lt=2**31, description="of weights, split, order, augmentation and dropout")
     init: str = Field(
         default="default",
-        description="default: PyTorch's; xavier: Caffe's, uniform over fan-in, zero biases; else a checkpoint's path",
+        description="default: PyTorch's; xavier: Caffe's, U(+-sqrt(3/fan-in)); kaiming: N(0, 2/fan-in); else a checkpoint's path",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
     ema: EmaConfig | None = None

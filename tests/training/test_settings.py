@@ -598,6 +598,21 @@ def test_xavier_is_caffes_uniform_over_fan_in_with_zero_biases(make: Callable[[]
     assert layer.bias is None or is_plus_zero(layer.bias)
 
 
+@pytest.mark.parametrize(("make", "fan_in"), LAYERS.values(), ids=LAYERS)
+def test_kaiming_is_normal_of_variance_2_over_fan_in_with_zero_biases(
+    make: Callable[[], nn.Linear], fan_in: int
+) -> None:
+    torch.manual_seed(0)
+    layer = make()
+    initialize(nn.Sequential(layer), "kaiming")
+    weight = layer.weight.detach()
+    assert float(weight.std()) == pytest.approx(math.sqrt(2 / fan_in), rel=0.05)
+    assert abs(float(weight.mean())) < 0.05 * math.sqrt(2 / fan_in)
+    within = float((weight.abs() <= math.sqrt(2 / fan_in)).float().mean())
+    assert within == pytest.approx(0.6827, abs=0.02)  # of a normal law
+    assert layer.bias is None or is_plus_zero(layer.bias)
+
+
 def test_the_default_initialization_changes_nothing() -> None:
     model = net()
     before = values(model)
