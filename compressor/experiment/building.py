@@ -1,5 +1,6 @@
 """The parts of an experiment: model, data, optimizer, scheduler."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -158,7 +159,9 @@ def scheduler(
         steps_per_epoch=feed.steps_per_epoch,
         say=say,
         sample=lambda: next(iter(feed.train(0, 0)))[0],
+        batches=lambda count: list(itertools.islice(feed.train(0, 0), count)),
         images=feed.images,
+        held_out=feed.held_out,
         dense=dense or {name: list(parameter.shape) for name, parameter in parameters.items()},
     )
     return Scheduler(policies, ctx)

@@ -1,11 +1,13 @@
 """Everything about a schedule and a configuration that can be known to be wrong without the data."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from compressor import data
+from compressor.component import Targets
 from compressor.errors import UserError, did_you_mean
 from compressor.experiment import building
 from compressor.experiment.specification import Specification
@@ -14,6 +16,8 @@ from compressor.policies.learning_rate import LRPolicy
 from compressor.policies.lr_schedulers import ReduceLROnPlateau
 from compressor.policies.policy import BoundPolicy
 from compressor.policies.pruning import PruningPolicy
+from compressor.policies.regularization import RegularizationPolicy
+from compressor.regularizers.regularizer import Regularizer
 from compressor.schedule.faults import Faults
 from compressor.thinning.coupling import couplings
 from compressor.thinning.graph import ChannelGraph, Untraceable
@@ -66,6 +70,9 @@ def _check_structures(
         if isinstance(policy.policy, GatePolicy):
             for line in policy.policy.gate.misfits(policy.targets, shapes):
                 faults.add(schedule.document.place(entry.component_path), line)
+        if isinstance(policy.policy, RegularizationPolicy):
+            for line in _misfits_of_penalty(policy.policy.regularizer, policy.targets, shapes, transposed):
+                faults.add(schedule.document.place(entry.component_path), line)
         if not isinstance(policy.policy, PruningPolicy):
             continue
         pruner, place = policy.policy.pruner, schedule.document.place(entry.component_path)
@@ -104,3 +111,15 @@ def _check_structures(
             else:
                 faults.add(place, f"{said}: select all of them, or `scope: coupled` of `class: Pruner`")
     return whole
+
+
+def _misfits_of_penalty(
+    regularizer: Regularizer, targets: Targets, shapes: Mapping[str, tuple[int, ...]], transposed: set[str]
+) -> list[str]:
+    """Weights that a regularizer cannot cut its groups from."""
+    cuts = regularizer.structures(targets)
+    one_sided = {name for name in cuts if any((0 in cut.members) != (1 in cut.members) for cut in cuts[name])}
+    return regularizer.misfits(targets, shapes) + [
+        f"{name} is of a transposed convolution: its filters and channels are not supported"
+        for name in sorted(transposed & one_sided)
+    ]

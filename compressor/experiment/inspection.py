@@ -89,9 +89,9 @@ def report(path: Path) -> Report:
     with torch.no_grad():
         dense = loaded.dense()
         before = dense if stage == "thin" else None
-        test = loaded.saved["metrics"].get("test")
-        figures = loaded.saved.get("figures")
-        measured = measure(loaded.network, loaded.shape, test, loaded.thinnings, before, figures)
+        metrics, figures = loaded.saved["metrics"], loaded.saved.get("figures")
+        shape, thinnings = loaded.shape, loaded.thinnings
+        measured = measure(loaded.network, shape, metrics.get("test"), thinnings, before, figures, metrics.get("train"))
         stages = {"dense": dense, stage: loaded.network}
         if stage == "masked" and measured.totals.sparsity == 0:
             del stages["masked"]

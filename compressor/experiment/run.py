@@ -155,7 +155,8 @@ class _Run:
             self._say(note)
         self._say(
             f"{self._path}: {spec.config.model.name} ({count:,} parameters) on {dataset.name},"
-            f" {len(dataset.train):,} training images ({100 * spec.config.data.validation:g} % held out),"
+            f" {self._feed.images + self._feed.held_out:,} training images"
+            f" ({100 * spec.config.data.validation:g} % held out),"
             f" {len(dataset.test):,} test images; {spec.config.epochs} epochs of {self._feed.steps_per_epoch} steps"
             f" on {self._device.type}"
         )
@@ -174,7 +175,7 @@ class _Run:
             "shape": list(self._dataset.shape),
             "classes": list(self._dataset.classes),
             "epoch": trainer.progress.epoch,
-            "metrics": {"validation": dict(trainer.progress.validation)},
+            "metrics": {"train": dict(trainer.progress.train), "validation": dict(trainer.progress.validation)},
             "thinnings": list(trainer.ctx.thinnings),
             "figures": dict(trainer.ctx.figures),
             **self._architecture(),
@@ -211,7 +212,8 @@ class _Run:
                 self._say(f"test, best epoch by test error (selected on the test set): {_accuracies(best_test)}")
             thinnings = [Thinning.model_validate(record) for record in trainer.ctx.thinnings]
             ctx = trainer.ctx
-            report = measure(self._network, self._dataset.shape, test, thinnings, self._dense_network(), ctx.figures)
+            dense, train = self._dense_network(), trainer.progress.train
+            report = measure(self._network, self._dataset.shape, test, thinnings, dense, ctx.figures, train)
             shortfalls = trainer.scheduler.shortfalls()
             payload = self._payload(trainer)
         replace_text(self._path / "sparsity.csv", formats.as_csv(report))

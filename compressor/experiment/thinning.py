@@ -56,8 +56,8 @@ def thin_checkpoint(
     saved["thinnings"] = [one.model_dump() for one in thinnings]
     checkpoint.save(target, saved)
     dense = loaded.dense().to(where)
-    test = loaded.saved["metrics"].get("test")
-    report = measure(network, loaded.shape, test, thinnings, dense, loaded.saved.get("figures"))
+    metrics, figures = loaded.saved["metrics"], loaded.saved.get("figures")
+    report = measure(network, loaded.shape, metrics.get("test"), thinnings, dense, figures, metrics.get("train"))
     # Of a network that was thinned before, the masked one is smaller than the dense one already.
     stages = {"dense": dense, "thinned before" if loaded.thinnings else "masked": masked, "thin": network}
     return target, report.model_copy(update={"comparison": compare(stages, loaded.shape)})

@@ -60,6 +60,11 @@ def as_table(report: Report) -> str:
     table += _stored(totals)
     if totals.top1 is not None and totals.top5 is not None:
         table.append(f"test top-1 {totals.top1:.2f} %, top-5 {totals.top5:.2f} %")
+        if totals.train_top1 is not None:
+            gap = totals.train_top1 - totals.top1
+            table.append(
+                f"training top-1 {totals.train_top1:.2f} % in the last epoch: generalization gap {gap:.2f} points"
+            )
     for key, figures in report.figures.items():
         # Those of single weights have a space in their names, and are in the JSON.
         table.append(

@@ -66,6 +66,8 @@ class Totals(BaseModel):
     rates: Rates | None = None
     top1: float | None = None
     top5: float | None = None
+    train_top1: float | None = None
+    """Of the last epoch as it was trained: augmented images, weights that moved on, dropout."""
 
 
 class Thinning(BaseModel):
@@ -143,9 +145,11 @@ def measure(
     thinnings: Sequence[Thinning] = (),
     dense: nn.Module | None = None,
     figures: Mapping[str, dict[str, float]] | None = None,
+    train: Mapping[str, float] | None = None,
 ) -> Report:
     """The report of `model` on images of `shape` (C, H, W); `test` has its measured top1 and top5, in percent.
 
+    `train` has the same of its last training epoch.
     `dense` is what a thinned model was before (its shapes are looked at, it may be on the meta device).
     """
     weights = prunable(model)
@@ -181,6 +185,7 @@ def measure(
         ),
         top1=test.get("top1") if test else None,
         top5=test.get("top5") if test else None,
+        train_top1=train.get("top1") if train else None,
     )
     return Report(tensors=rows, totals=totals, thinnings=list(thinnings), figures=dict(figures or {}))
 

@@ -22,7 +22,7 @@ def report() -> Report:
         model[0].weight[1] = 0.0
         model[2].weight.fill_(0.125)
         model[2].weight[::3] = 0.0
-    return measure(model, (1, 4, 4), {"top1": 98.5, "top5": 100.0})
+    return measure(model, (1, 4, 4), {"top1": 98.5, "top5": 100.0}, train={"top1": 99.75})
 
 
 def test_json_is_the_whole_report_and_reads_back(report: Report) -> None:
@@ -54,7 +54,9 @@ def test_json_is_the_whole_report_and_reads_back(report: Report) -> None:
         },
         "top1": 98.5,
         "top5": 100.0,
+        "train_top1": 99.75,
     }
+    assert "training top-1 99.75 % in the last epoch: generalization gap 1.25 points" in as_table(report)
     assert data["tensors"][0]["rows"] is None
     assert data["tensors"][0]["shape"] == [2, 1, 3, 3]
 
