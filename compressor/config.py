@@ -35,6 +35,9 @@ class DataConfig(Settings):
     validation: float = Field(
         default=0.1, ge=0, lt=1, description="share of the training images held out, un-augmented"
     )
+    images: int | None = Field(
+        default=None, ge=1, description="only so many training images are used, drawn by the seed; default: all"
+    )
     batch: int = Field(default=128, ge=1, description="images of one optimizer step")
     augment: list[Literal["crop", "flip"]] = Field(
         default=[], description="random shift by up to 1/8 of the side; mirror"
@@ -102,7 +105,7 @@ class Config(Settings):
     seed: int = Field(default=0, ge=0, lt=2**31, description="of weights, split, order, augmentation and dropout")
     init: str = Field(
         default="default",
-        description="default: PyTorch's; xavier: Caffe's, U(+-sqrt(3/fan-in)); kaiming: N(0, 2/fan-in); else a checkpoint's path",
+        description="default: PyTorch's; xavier: Caffe's uniform; kaiming: N(0, 2/fan-in); else a checkpoint's path",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
     ema: EmaConfig | None = None

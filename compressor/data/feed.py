@@ -25,8 +25,8 @@ class DataFeed:
 
     def __init__(self, data: DataSet, config: DataConfig, seed: int, device: torch.device) -> None:
         self._data, self._config, self._seed, self._device = data, config, seed, device
-        self._train, self._held_out = split(len(data.train), config.validation, seed)
-        self.images = len(self._train)
+        self._train, self._held_out = split(len(data.train), config.validation, seed, config.images)
+        self.images, self.held_out = len(self._train), len(self._held_out)
         count, rest = divmod(len(self._train), config.batch)
         self.steps_per_epoch = count + (1 if rest > 1 or count == 0 else 0)
         # Evaluation does not depend on the batch; small images are faster in large ones.

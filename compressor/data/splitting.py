@@ -10,13 +10,19 @@ from compressor.data.draws import SPLIT, draw
 from compressor.errors import UserError
 
 
-def split(labels_or_count: Sized | int, validation: float, seed: int) -> tuple[Tensor, Tensor]:
-    """(train, validation) indices, int64, sorted, disjoint: a function of (count, validation, seed) alone.
+def split(
+    labels_or_count: Sized | int, validation: float, seed: int, images: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """(train, validation) indices, int64, sorted, disjoint: a function of the four numbers alone.
 
-    round(count * validation) images are held out (halves go to the even number); 0 holds out none. Raises UserError
-    where a share above 0 leaves either part empty.
+    round(count * validation) images are held out (halves go to the even number); 0 holds out none. With `images` only
+    so many are used, for both parts. Raises UserError where a share above 0 leaves either part empty, or where there
+    are fewer images.
     """
-    count = labels_or_count if isinstance(labels_or_count, int) else len(labels_or_count)
+    every = labels_or_count if isinstance(labels_or_count, int) else len(labels_or_count)
+    if images is not None and images > every:
+        raise UserError(f"data.images: there are {every} training images, {images} are wanted")
+    count = every if images is None else images
     held = round(count * validation)
     if validation > 0 and not 0 < held < count:
         empty = "validation" if held == 0 else "training"
@@ -25,5 +31,5 @@ def split(labels_or_count: Sized | int, validation: float, seed: int) -> tuple[T
             f"or a share that leaves at least one on both sides"
         )
     # The images with the smallest draws: exact in number and independent of any library's shuffle.
-    ranked = np.argsort(draw(torch.arange(count), SPLIT, seed), kind="stable")
+    ranked = np.argsort(draw(torch.arange(every), SPLIT, seed), kind="stable")[:count]
     return torch.from_numpy(np.sort(ranked[held:])), torch.from_numpy(np.sort(ranked[:held]))

@@ -12,11 +12,14 @@ from compressor.errors import UserError, did_you_mean
 from compressor.experiment import building
 from compressor.experiment.specification import Specification
 from compressor.policies.gating import GatePolicy
+from compressor.policies.instability import InstabilityPolicy
 from compressor.policies.learning_rate import LRPolicy
 from compressor.policies.lr_schedulers import ReduceLROnPlateau
-from compressor.policies.policy import BoundPolicy
+from compressor.policies.noise import NoisePolicy
+from compressor.policies.policy import BoundPolicy, Policy
 from compressor.policies.pruning import PruningPolicy
 from compressor.policies.regularization import RegularizationPolicy
+from compressor.pruners.criteria import OF_BATCH_NORMS
 from compressor.regularizers.regularizer import Regularizer
 from compressor.schedule.faults import Faults
 from compressor.thinning.coupling import couplings
@@ -45,11 +48,17 @@ def check(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[nn
         return None, []
     bound = building.bind(spec, network, faults)
     for policy, entry in zip(bound, spec.schedule.entries if spec.schedule else [], strict=True):
-        plateau = isinstance(policy.policy, LRPolicy) and isinstance(policy.policy.lr_scheduler, ReduceLROnPlateau)
-        if plateau and config.data.validation == 0 and spec.schedule is not None:
+        if _watches(policy.policy) and config.data.validation == 0 and spec.schedule is not None:
             place = spec.schedule.document.place(entry.path)
             faults.add(place, f"{entry.key} watches validation, and the configuration holds out no images for it")
     return network, _check_structures(spec, network, bound, faults)
+
+
+def _watches(policy: Policy) -> bool:
+    """Whether a policy needs held-out images."""
+    if isinstance(policy, InstabilityPolicy):
+        return policy.part == "validation"
+    return isinstance(policy, LRPolicy) and isinstance(policy.lr_scheduler, ReduceLROnPlateau)
 
 
 def _check_structures(
@@ -73,9 +82,10 @@ def _check_structures(
         if isinstance(policy.policy, RegularizationPolicy):
             for line in _misfits_of_penalty(policy.policy.regularizer, policy.targets, shapes, transposed):
                 faults.add(schedule.document.place(entry.component_path), line)
-        if not isinstance(policy.policy, PruningPolicy):
+        if not isinstance(policy.policy, (PruningPolicy, NoisePolicy)):
             continue
-        pruner, place = policy.policy.pruner, schedule.document.place(entry.component_path)
+        pruner = policy.policy.pruner if isinstance(policy.policy, PruningPolicy) else policy.policy.noise
+        place = schedule.document.place(entry.component_path)
         misfits = pruner.misfits(policy.targets, shapes)
         for line in misfits:
             faults.add(place, line)
@@ -99,6 +109,11 @@ def _check_structures(
         if pruner.extends:
             names = graph.channels.closure(names, pruner.ranks.dim)
             whole[number] = replace(policy, targets={**policy.targets, "weights": names})
+        for name in names if pruner.statistic in OF_BATCH_NORMS else []:
+            if not graph.last_norms(name):
+                faults.add(place, f"{entry.key} goes by {pruner.statistic}, but no batch norm stands behind {name}")
+        if isinstance(policy.policy, NoisePolicy):
+            continue
         found = couplings(graph, names, pruner.ranks)
         for joint in found.joint:
             schedule.note(f"{place}: {entry.key} ranks as one, for they share channels: {', '.join(joint)}")

@@ -1,6 +1,5 @@
 """DropConnect: Wan, Zeiler, Zhang, LeCun and Fergus, ICML 2013."""
 
-import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from compressor.component import Selects
 from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Site
+from compressor.sparsity.normal import expected_relu
 
 Activation = Literal["relu", "tanh", "sigmoid", "none"]
 
@@ -195,14 +195,11 @@ def answer(
 ) -> Tensor:
     """What the network's own activation takes to the mean of a(u), u ~ N(mean, variance).
 
-    By so many samples; without, in closed form: E relu(u) = mean Phi(mean / sd) + sd phi(mean / sd).
+    By so many samples; without, in closed form.
     """
     deviation = variance.clamp_min(TINY).sqrt()
     if samples is None:
-        z = mean / deviation
-        density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
-        below: Tensor = torch.special.ndtr(z)
-        return (mean * below + deviation * density).clamp_min(0)
+        return expected_relu(mean, deviation)
     total, left = torch.zeros_like(mean), samples
     while left:
         count = min(left, max(AT_ONCE // max(mean.numel(), 1), 1))

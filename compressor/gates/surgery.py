@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -95,20 +96,23 @@ class Surgery(Installed):
                 layer.threshold = _threshold(layer)
             # The draw is made in any case, so that one layer's end does not shift the others' draws.
             draw = float(torch.rand(()))
-            if step < layer.stop and draw < probability:
-                for key, parameter in layer.parameters.items():
-                    _operate(layer.masks[key], parameter, layer.threshold)
+            operates = step < layer.stop and draw < probability
             for key, parameter in layer.parameters.items():
-                if key not in layer.aside:
-                    layer.aside[key] = torch.empty_like(parameter)
-                layer.aside[key].copy_(parameter)
-                _mask(parameter, layer.masks[key])
+                # The masked values are written to memory of their own, which stands in the parameter's place: no copies.
+                masked = layer.aside.get(key)
+                if masked is None or masked.shape != parameter.shape:
+                    masked = torch.empty_like(parameter)
+                dense = parameter.detach()
+                if operates:
+                    _operate(layer.masks[key], torch.abs(dense, out=masked), layer.threshold)
+                torch.bitwise_and(_bits(dense), layer.masks[key], out=_bits(masked))
+                parameter.data, layer.aside[key] = masked, dense
 
     @torch.no_grad()
     def after_backward(self) -> None:
         for layer in self._layers.values():
             for key, parameter in layer.parameters.items():
-                parameter.copy_(layer.aside[key])
+                parameter.data, layer.aside[key] = layer.aside[key], parameter.detach()
 
     @torch.no_grad()
     def fold(self) -> dict[str, Tensor]:
@@ -149,13 +153,24 @@ def _threshold(layer: _Layer) -> float:
     return max(float(magnitude.mean()) + layer.c * float(magnitude.std(correction=0)), 0.0)
 
 
-def _operate(mask: Tensor, weight: Tensor, threshold: float) -> None:
+def _operate(mask: Tensor, magnitude: Tensor, threshold: float) -> None:
     """0 where |w| <= low, -1 where |w| > high, in between as it was."""
-    magnitude = weight.detach().abs()
-    mask.bitwise_or_((magnitude > HIGH * threshold).to(torch.int8).neg_())
-    mask.bitwise_and_((magnitude > LOW * threshold).to(torch.int8).neg_())
+    mask.bitwise_or_(_above(magnitude, HIGH * threshold))
+    mask.bitwise_and_(_above(magnitude, LOW * threshold))
+
+
+def _above(magnitude: Tensor, bound: float) -> Tensor:
+    """-1 where it is, else 0, as int8."""
+    if magnitude.is_cuda:
+        return torch.gt(magnitude, bound).view(torch.int8).neg_()
+    # NumPy compares four times as fast as torch on a CPU; the bound as a number of the weights' own kind.
+    values = magnitude.numpy()
+    return torch.from_numpy(np.greater(values, values.dtype.type(bound)).view(np.int8)).neg_()
+
+
+def _bits(weight: Tensor) -> Tensor:
+    return weight.detach().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()])
 
 
 def _mask(weight: Tensor, mask: Tensor) -> None:
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
-    weight.detach().view(bits).bitwise_and_(mask)
+    _bits(weight).bitwise_and_(mask)

@@ -4,6 +4,7 @@ The loop, once and for all; `training/trainer.py` is this text in Python:
 
     bind the schedule to the model; build the optimizer; policy.init, or load the saved state
     for epoch in epochs:
+        policy.before_epoch                           # looks at the network before anything happens to it
         policy.on_epoch_begin                         # masks, phases
         for batch in training data:                   # one batch = one optimizer step; accumulation is inside it
             policy.on_minibatch_begin                 # masks recomputed inside an epoch; thinning at the first one
@@ -58,6 +59,14 @@ def _no_images() -> Tensor:
     raise LookupError("there are no images here")
 
 
+def _no_batches(count: int) -> list[tuple[Tensor, Tensor]]:
+    raise LookupError("there are no images here")
+
+
+def _no_accuracies(part: str) -> Mapping[str, float]:
+    raise LookupError("there are no images here")
+
+
 @dataclass
 class Context:
     """What a policy sees of the run. `epoch`, `step` and `validation` move; `cache` holds what can be derived again."""
@@ -71,6 +80,12 @@ class Context:
     say: Callable[[str], None]
     sample: Callable[[], Tensor] = _no_images
     """A batch of real training images."""
+    batches: Callable[[int], Sequence[tuple[Tensor, Tensor]]] = _no_batches
+    """So many batches of training images with their labels, always the same."""
+    evaluate: Callable[[str], Mapping[str, float]] = _no_accuracies
+    """Accuracies of the network as it is now, on the `validation` or the `test` images."""
+    held_out: int = 0
+    """How many images are held out for validation."""
     dense: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """The shapes of the parameters before anything was removed; what sparsities and selectors refer to."""
     epoch: int = 0
@@ -186,6 +201,9 @@ class Policy(Component):
 
     def resume(self, ctx: Context, memory: Memory) -> None:
         """After `init`, when a saved memory took the place of the one that was filled there."""
+
+    def before_epoch(self, ctx: Context, memory: Memory) -> None:
+        """Before any policy's `on_epoch_begin`: to look, not to act."""
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         """Before the first mini-batch of an epoch."""

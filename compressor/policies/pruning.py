@@ -1,15 +1,19 @@
 """Asks a pruner for masks at its epochs (or steps), and decides how they act between two steps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from compressor.errors import UserError
 from compressor.policies.policy import Context, Memory, Policy
+from compressor.policies.statistics import Running, finite, gather, of_batch_norms
+from compressor.pruners.criteria import OF_BATCH_NORMS
 from compressor.pruners.pruner import Asked, PrunerBase
+from compressor.rates.window import Window
 from compressor.sparsity.channels import Channels
 from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.masks import Mode
@@ -70,6 +74,16 @@ class PruningPolicy(Policy, name="pruner"):
         """Whether the last masks stay in force after the window."""
         return self.keep_mask or not self._forgets
 
+    def init(self, ctx: Context, memory: Memory) -> None:
+        need_norms(ctx, memory, self.pruner)
+        if self.pruner.statistic == "running_feature_map":
+            ctx.substitutions[memory["owner"]] = Running(ctx, memory)
+
+    def resume(self, ctx: Context, memory: Memory) -> None:
+        running = ctx.substitutions.get(memory["owner"])
+        if isinstance(running, Running):
+            running.take(memory)
+
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         if not (self.skip_first_minibatch and ctx.epoch == self.window.first):
             self._prune(ctx, memory)
@@ -95,54 +109,28 @@ class PruningPolicy(Policy, name="pruner"):
                 ctx.say(f"warning: {owner} prunes no more, now that channels were removed: {'; '.join(misfits)}")
             memory["refused"] = f"{owner} could not go on pruning after a thinning: {'; '.join(misfits)}"
             return
-        asked = Asked(
-            weights=ctx.parameters,
-            targets=memory["targets"],
-            window=self.window,
-            time=ctx.time(self.window),
-            memory=ctx.constants.setdefault(memory["instance"], {}),
-            before=ctx.masks.before(owner),
-            dense=ctx.dense,
-            channels=lambda: _channels(ctx),
-        )
-        masks = self.pruner.keep(asked)
-        if self.pruner.ranks.dim == 0:
-            masks = {**self._speakers(ctx, owner, masks), **masks}
+        _, masks = masks_of(ctx, memory, self.pruner, self.window, ctx.masks.before(owner), ctx.masks.owned(owner))
         for name, keep in masks.items():
             ctx.masks.set(owner, name, keep, self._mode, mask_gradients=self.mask_gradients)
         if self.discard_masks_at_minibatch_end and self.keep_mask:
             memory["last"] = masks
         ctx.masks.apply()
-        if asked.time == self.window.last:
-            self._say_what_is_out_of_reach(ctx, asked, owner)
+        if ctx.time(self.window) == self.window.last:
+            self._say_what_is_out_of_reach(ctx, memory)
 
-    def _say_what_is_out_of_reach(self, ctx: Context, asked: Asked, owner: str) -> None:
+    def _say_what_is_out_of_reach(self, ctx: Context, memory: Memory) -> None:
         """Shares that whole channels, or equal groups of a grouped convolution, cannot give exactly."""
-        for goal in self.pruner.goals(asked.targets, self.window, asked.time):
+        constants = ctx.constants.get(memory["instance"], {})
+        for goal in self.pruner.goals(memory["targets"], self.window, self.window.last):
             shapes = {name: ctx.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
             total, due = sum(math.prod(shape) for shape in shapes.values()), goal.zeros(shapes)
-            promised = asked.memory.get("promised", {}).get(goal.key, due)
+            promised = constants.get("promised", {}).get(goal.key, due)
             if promised < due:
                 names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights"
                 ctx.say(
-                    f"warning: {owner}: {names} has sparsity {promised / total:.4f}, not {goal.sparsity:.4f}:"
+                    f"warning: {memory['owner']}: {names} has sparsity {promised / total:.4f}, not {goal.sparsity:.4f}:"
                     f" shared channels and groups of a convolution go only as wholes, equally many of each group"
                 )
-
-    def _speakers(self, ctx: Context, owner: str, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them."""
-        graph = ctx.graph()
-        if graph is None:
-            biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1).any(1) for name, mask in masks.items()}
-            return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
-        others = [name for name in ctx.masks.owned(owner) if name not in masks]
-        keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
-        pruned = {name: ~mask.flatten(1).any(1) for name, mask in masks.items()}
-        for name, gone in graph.speakers(pruned).items():
-            parameter = ctx.parameters[name]
-            side = (-1,) + (1,) * (parameter.dim() - 1)
-            keep[name] = (~gone).reshape(side).expand(parameter.shape)
-        return keep
 
     def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
         owner = memory["owner"]
@@ -194,6 +182,87 @@ class PruningPolicy(Policy, name="pruner"):
                     f" the run has {ctx.epochs} epochs of {ctx.steps_per_epoch} steps)"
                 )
         return lines
+
+
+def need_norms(ctx: Context, memory: Memory, pruner: PrunerBase) -> None:
+    """Where a criterion goes by batch norms and there are none, this says so before training begins."""
+    kind = pruner.statistic
+    if kind in OF_BATCH_NORMS:
+        names = memory["targets"]["weights"]
+        for name in _channels(ctx).closure(names, 0) if pruner.extends else names:
+            of_batch_norms(ctx, kind, name)
+
+
+def masks_of(
+    ctx: Context,
+    memory: Memory,
+    pruner: PrunerBase,
+    window: Window,
+    before: Callable[[str], Tensor | None],
+    owned: Iterable[str],
+) -> tuple[list[str], dict[str, Tensor]]:
+    """The weights that a pruner prunes, and what it keeps of them and of all that goes with them.
+
+    `before` and `owned` tell of the masks that it made last.
+    """
+    asked = Asked(
+        weights=ctx.parameters,
+        targets=memory["targets"],
+        window=window,
+        time=ctx.time(window),
+        memory=ctx.constants.setdefault(memory["instance"], {}),
+        before=before,
+        dense=ctx.dense,
+        channels=lambda: _channels(ctx),
+        statistics=_statistics(ctx, memory, pruner.images),
+    )
+    masks = pruner.keep(asked)
+    if pruner.ranks.dim == 0:
+        return list(masks), {**_speakers(ctx, owned, masks), **masks}
+    return list(masks), masks
+
+
+def _speakers(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them."""
+    graph = ctx.graph()
+    if graph is None:
+        biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1).any(1) for name, mask in masks.items()}
+        return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
+    others = [name for name in owned if name not in masks]
+    keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
+    pruned = {name: ~mask.flatten(1).any(1) for name, mask in masks.items()}
+    for name, gone in graph.speakers(pruned).items():
+        parameter = ctx.parameters[name]
+        side = (-1,) + (1,) * (parameter.dim() - 1)
+        keep[name] = (~gone).reshape(side).expand(parameter.shape)
+    return keep
+
+
+def _statistics(ctx: Context, memory: Memory, batches: int) -> Callable[[str, str], Tensor]:
+    """Statistics of the network as it is now, taken when the first is asked for."""
+    taken: dict[str, Tensor] = {}
+
+    def of(kind: str, name: str) -> Tensor:
+        if kind in OF_BATCH_NORMS:
+            return of_batch_norms(ctx, kind, name)
+        if not taken:
+            how = "feature_map" if kind == "running_feature_map" else kind
+            running = _running(ctx, memory) if kind == "running_feature_map" else {}
+            taken.update(running or gather(ctx.model, how, ctx.batches(batches)))
+        if name not in taken:
+            raise UserError(f"{memory['owner']}: criterion {kind}: the forward pass does not use {name}")
+        if kind != "gradient" and len(taken[name]) != len(ctx.parameters[name]):
+            raise UserError(f"{memory['owner']}: criterion {kind}: the outputs of {name} are not channels (dim 1)")
+        return finite(taken[name], kind, name)
+
+    return of
+
+
+def _running(ctx: Context, memory: Memory) -> dict[str, Tensor]:
+    """The running means; none before the first step, nor from before channels were removed."""
+    found: dict[str, Tensor] = memory.get("running", {})
+    mine = [name for name in memory["targets"]["weights"] if name in found]
+    return found if all(len(found[name]) == len(ctx.parameters[name]) for name in mine) else {}
 
 
 def _channels(ctx: Context) -> Channels:

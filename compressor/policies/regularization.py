@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from compressor.errors import UserError
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.regularizers.regularizer import Regularizer
 
@@ -23,6 +24,11 @@ class RegularizationPolicy(Policy, name="regularizer"):
         if self.keep_mask and not self.regularizer.makes_zeros:
             raise ValueError("`keep_mask: true`, but this regularizer makes no zeros (threshold, proximal)")
         return self
+
+    def init(self, ctx: Context, memory: Memory) -> None:
+        shapes = {name: ctx.dense.get(name, parameter.shape) for name, parameter in ctx.parameters.items()}
+        if misfits := self.regularizer.misfits(memory["targets"], shapes):
+            raise UserError(f"{memory['owner']}: {'; '.join(misfits)}")
 
     def penalty_gradients(self, ctx: Context, memory: Memory) -> None:
         self.regularizer.add_gradient(ctx.parameters, memory["targets"])

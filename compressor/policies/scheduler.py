@@ -38,7 +38,7 @@ class Scheduler:
     def _is_open(self, window: Window, event: str) -> bool:
         if window.unit == "epoch":
             return window.fires(self.ctx.epoch)
-        if event in ("on_epoch_begin", "on_epoch_end"):
+        if event in ("before_epoch", "on_epoch_begin", "on_epoch_end"):
             return False
         if event in ("losses", "figures"):  # asked once an epoch: was any of its steps in the window?
             first = self.ctx.epoch * self.ctx.steps_per_epoch
@@ -51,6 +51,7 @@ class Scheduler:
 
     def on_epoch_begin(self) -> None:
         """Before the first mini-batch of an epoch."""
+        self._fire("before_epoch")
         self._fire("on_epoch_begin")
 
     def on_minibatch_begin(self) -> None:

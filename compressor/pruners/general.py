@@ -1,21 +1,25 @@
 """The general form: any criterion, any structure, any rate."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from compressor.component import Settings, Targets
 from compressor.component import Weights as Selection
+from compressor.pruners.criteria import MEANING, NORMS, OF_OUTPUTS, CriterionName, score
 from compressor.pruners.level import Level, keep_largest
 from compressor.pruners.pruner import Asked, Goal, PrunerBase, Scope, Shapes
-from compressor.pruners.ranking import keep_best, keep_best_of_all, structures_to_prune
+from compressor.pruners.ranking import Order, keep_best, keep_best_of_all, preference, structures_to_prune
 from compressor.pruners.threshold import keep_above_deviation
 from compressor.rates.agp import agp
 from compressor.rates.baidu import baidu
+from compressor.rates.events import left_after
 from compressor.rates.window import Window
-from compressor.sparsity.structures import BY_NAME, CHANNELS, FILTERS, Blocks, Criterion, Structure
+from compressor.sparsity.structures import BY_NAME, CHANNELS, FILTERS, Blocks, Structure
 from compressor.sparsity.topk import pruned_count
 
 StructureName = Literal[
@@ -40,10 +44,14 @@ class BaiduRate(Settings):
 
 
 class Rate(Settings):
-    """How much: a sparsity (`sparsity`, `agp`) or a threshold (`threshold`, `baidu`, `std`, `survivors_std`)."""
+    """How much: a sparsity (`sparsity`, `agp`, `events`) or a threshold (the others)."""
 
     sparsity: Level | None = Field(default=None, description="a constant share of zeros")
     agp: AgpRate | None = None
+    events: Level | None = Field(
+        default=None,
+        description="this share of zeros in equal parts, one each time the window fires; what is pruned stays pruned",
+    )
     threshold: Annotated[float, Field(ge=0)] | None = Field(default=None, description="prunes |w| <= threshold")
     baidu: BaiduRate | None = None
     std: Annotated[float, Field(ge=0)] | None = Field(
@@ -54,6 +62,11 @@ class Rate(Settings):
         description="prunes |w| <= q std of the weights that are not zero, anew at each event (Han et al.)",
     )
 
+    @property
+    def by_threshold(self) -> bool:
+        """Whether it is a threshold."""
+        return self.sparsity is None and self.agp is None and self.events is None
+
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if len(self.model_fields_set) != 1:
@@ -62,7 +75,11 @@ class Rate(Settings):
 
 
 class Pruner(PrunerBase, name="Pruner"):
-    """Any criterion x any structure x any rate: the single weights, filters, blocks ... of smallest norm go."""
+    """Any criterion x any structure x any rate: the single weights, filters, blocks ... of smallest score go.
+
+    With `order: largest` or `random` and `rate: {events: s}` it is Prune_L and Prune_R, else Prune_S, of Bartoldson et
+    al. 2020, "The Generalization-Stability Tradeoff In Neural Network Pruning".
+    """
 
     example: ClassVar[str] = """
     policies:
@@ -77,7 +94,13 @@ class Pruner(PrunerBase, name="Pruner"):
         ending_epoch: 10
     """
 
-    criterion: Criterion = Field(default="l1", description="the norm that ranks structures")
+    criterion: CriterionName = Field(default="l1", description=MEANING)
+    order: Order = Field(
+        default="smallest", description="what goes first; other than by the smallest, what is pruned stays pruned"
+    )
+    batches: int = Field(
+        default=8, ge=1, description="of training images, for the criteria that look at what the network makes of them"
+    )
     structure: StructureName = "Elements"
     block_shape: BlockSides | None = Field(default=None, description="for Blocks: [filters, channels]")
     scope: Literal["layer", "global", "coupled"] = Field(
@@ -91,12 +114,19 @@ class Pruner(PrunerBase, name="Pruner"):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        by_threshold = self.rate.agp is None and self.rate.sparsity is None
+        by_threshold = self.rate.by_threshold
         own = (self.rate.threshold, self.rate.baidu, self.rate.survivors_std)
         if self.scope == "global" and any(rate is not None for rate in own):
             raise ValueError("`scope: global` takes weights together; this threshold is the same for all anyway")
         if by_threshold and self.structure != "Elements":
-            raise ValueError("structures are ranked: their rate is `sparsity` or `agp`, not a threshold")
+            raise ValueError("structures are ranked: their rate is `sparsity`, `agp` or `events`, not a threshold")
+        if by_threshold and (self.order != "smallest" or self.criterion not in NORMS):
+            raise ValueError("a threshold is one of |w|: `criterion` and `order` have no place beside it")
+        if self.criterion in OF_OUTPUTS and (self.structure == "Blocks" or BY_NAME[self.structure].dim != 0):
+            raise ValueError(
+                f"`criterion: {self.criterion}` scores the outputs of a layer: structure should be Filters or Rows,"
+                f" not {self.structure}"
+            )
         if self.scope == "coupled" and (self.structure == "Blocks" or BY_NAME[self.structure].dim is None):
             raise ValueError(f"`scope: coupled` is for whole filters, channels, rows or columns, not {self.structure}")
         if self.structure in ("4D", "Layer") and self.scope != "global":
@@ -122,17 +152,33 @@ class Pruner(PrunerBase, name="Pruner"):
     def extends(self) -> bool:
         return self.scope == "coupled"
 
-    def _sparsity(self, window: Window, time: int) -> float:
+    @property
+    def statistic(self) -> str | None:
+        return None if self.criterion in NORMS or self.order == "random" else self.criterion
+
+    @property
+    def images(self) -> int:
+        return self.batches
+
+    def _going(self, window: Window, time: int) -> tuple[float, Callable[[float, int], int]]:
+        """The share of zeros, and how many of a number of structures that is."""
         rate = self.rate.agp
-        return (
-            self.rate.sparsity or 0.0 if rate is None else agp(rate.initial_sparsity, rate.final_sparsity, window, time)
+        count: Callable[[float, int], int] = pruned_count if self.structure == "Elements" else structures_to_prune
+        if rate is not None:
+            return agp(rate.initial_sparsity, rate.final_sparsity, window, time), count
+        if self.rate.events is None:
+            return self.rate.sparsity or 0.0, count
+        final, number, firings = self.rate.events, window.number(time), window.firings
+        spared = 0 if self.structure == "Elements" else 1
+        return final * (number / firings), lambda _, total: min(
+            total - left_after(final, total, number, firings), max(total - spared, 0)
         )
 
     def goals(self, targets: Targets, window: Window, time: int) -> list[Goal]:
-        if self.rate.agp is None and self.rate.sparsity is None:
+        if self.rate.by_threshold:
             return []
-        sparsity, names = self._sparsity(window, time), targets["weights"]
-        count = pruned_count if self.structure == "Elements" else structures_to_prune
+        names = targets["weights"]
+        sparsity, count = self._going(window, time)
         if self.scope == "global":
             return [Goal(tuple(names), sparsity, self.ranks, count)]
         return [Goal((name,), sparsity, self.ranks, count) for name in names]
@@ -156,12 +202,21 @@ class Pruner(PrunerBase, name="Pruner"):
         goals = self.goals(asked.targets, asked.window, asked.time)
         if not goals:
             return self._above_threshold(asked)
+        final = self.rate.events is not None or self.order != "smallest"
         if self.structure == "Elements":
-            return {name: mask for goal in goals for name, mask in keep_largest(asked, goal).items()}
-        sparsity = self._sparsity(asked.window, asked.time)
+            rank = self._rank_of_elements if final or self.criterion not in NORMS else None
+            score_of = None if rank is None else lambda name: rank(asked, name, final=final)
+            return {name: mask for goal in goals for name, mask in keep_largest(asked, goal, score_of).items()}
+        sparsity, count = self._going(asked.window, asked.time)
         if self.scope == "global":
             return keep_best_of_all(
-                asked, names, self.ranks, self._mean_norm, lambda total: structures_to_prune(sparsity, total)
+                asked,
+                names,
+                self.ranks,
+                lambda name: self._mean_score(asked, name),
+                lambda total: count(sparsity, total),
+                order=self.order,
+                final=final,
             )
         if self.extends:
             names = asked.channels().closure(names, self.ranks.dim or 0)
@@ -169,14 +224,33 @@ class Pruner(PrunerBase, name="Pruner"):
             asked,
             names,
             self.ranks,
-            lambda weight: self.ranks.norms(weight, self.criterion),
-            lambda total: structures_to_prune(sparsity, total),
+            lambda name: self._score(asked, name),
+            lambda total: count(sparsity, total),
+            order=self.order,
+            final=final,
         )
 
-    def _mean_norm(self, weight: Tensor) -> Tensor:
-        """Norms that do not favour large structures: divided by the size (l1) or its root (l2)."""
-        size = self.ranks.size(weight.shape)
-        return self.ranks.norms(weight, self.criterion) / (size if self.criterion == "l1" else math.sqrt(size))
+    def _score(self, asked: Asked, name: str) -> Tensor:
+        if self.order == "random":  # what they would have scored is not looked at
+            return torch.zeros(self.ranks.index_shape(asked.weights[name].shape))
+        return score(asked, name, self.ranks, self.criterion)
+
+    def _rank_of_elements(self, asked: Asked, name: str, *, final: bool) -> Tensor:
+        keep = asked.before(name) if final else None
+        return preference(self._score(asked, name), self.order, None if keep is None else ~keep)
+
+    def _mean_score(self, asked: Asked, name: str) -> Tensor:
+        """Scores that do not favour large structures: norms divided by the size (l1) or its root (l2).
+
+        Of the other criteria those that sum over a layer are divided by their L2 norm over it (Molchanov et al. 2017).
+        """
+        found = self._score(asked, name)
+        size = self.ranks.size(asked.weights[name].shape)
+        if self.criterion in NORMS:
+            return found / (size if self.criterion == "l1" else math.sqrt(size))
+        if self.criterion in ("taylor", "gradient", "feature_map", "running_feature_map"):
+            return found / found.double().square().sum().sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+        return found
 
     def _above_threshold(self, asked: Asked) -> dict[str, Tensor]:
         names = asked.targets["weights"]

@@ -1,6 +1,7 @@
 """Pruning to a share of zeros: the smallest |w| go, exactly floor(s * n) of them."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from compressor.component import Weights as Selection
 from compressor.pruners.pruner import Asked, Goal, PrunerBase, Scope
 from compressor.rates.agp import agp
 from compressor.rates.window import Window
-from compressor.sparsity.topk import pruned_count, smallest
+from compressor.sparsity.topk import smallest
 
 Level = Annotated[float, Field(ge=0, le=1)]
 
@@ -42,15 +43,19 @@ class LevelPruner(PrunerBase):
         return masks
 
 
-def keep_largest(asked: Asked, goal: Goal) -> dict[str, Tensor]:
-    """The masks that reach a goal over single entries; what was removed from the weights counts as zeros."""
+def keep_largest(asked: Asked, goal: Goal, score_of: Callable[[str], Tensor] | None = None) -> dict[str, Tensor]:
+    """The masks that reach a goal over single entries: those of smallest score go, by default of smallest |w|.
+
+    What was removed from the weights counts as zeros.
+    """
     weights, removed = asked.weights, sum(map(asked.removed, goal.names))
+    score_of = score_of or (lambda name: weights[name].detach().abs())
     if len(goal.names) == 1:
-        score = weights[goal.names[0]].detach().abs()
-        going = pruned_count(goal.sparsity, score.numel() + removed) - removed
+        score = score_of(goal.names[0])
+        going = goal.count(goal.sparsity, score.numel() + removed) - removed
         return {goal.names[0]: smallest(score, going).logical_not_()}
-    score = torch.cat([weights[name].detach().abs().flatten() for name in goal.names])
-    keep = smallest(score, pruned_count(goal.sparsity, score.numel() + removed) - removed).logical_not_()
+    score = torch.cat([score_of(name).flatten() for name in goal.names])
+    keep = smallest(score, goal.count(goal.sparsity, score.numel() + removed) - removed).logical_not_()
     parts = torch.split(keep, [weights[name].numel() for name in goal.names])
     return {name: part.view(weights[name].shape) for name, part in zip(goal.names, parts, strict=True)}
 

@@ -21,6 +21,10 @@ def _nothing(name: str) -> Tensor | None:
     return None
 
 
+def _no_statistics(kind: str, name: str) -> Tensor:
+    raise LookupError(f"there are no images to take {kind} of {name} from")
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a pruner is asked at one time (in its window's own unit), and what it may look at.
@@ -38,6 +42,8 @@ class Asked:
     before: Callable[[str], Tensor | None] = _nothing
     dense: Shapes = field(default_factory=dict)
     channels: Callable[[], Channels] = Channels
+    statistics: Callable[[str, str], Tensor] = _no_statistics
+    """What the network does on training images, by criterion and weight: a number an output; or dL/dw (`gradient`)."""
 
     def promise(self, names: Sequence[str], zeros: int) -> None:
         """Remember how many zeros there will be where whole channels, or equal groups, cannot give the exact share."""
@@ -81,6 +87,16 @@ class PrunerBase(Component):
     def ranks(self) -> Structure:
         """What is pruned as one. Whole outputs of a layer go with all that speaks for them."""
         return ELEMENTS
+
+    @property
+    def statistic(self) -> str | None:
+        """The criterion that needs more than the weights themselves; None where they do."""
+        return None
+
+    @property
+    def images(self) -> int:
+        """How many training batches a statistic is taken from."""
+        return 8
 
     @property
     def extends(self) -> bool:

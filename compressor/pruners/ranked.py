@@ -85,8 +85,8 @@ class RankedStructurePruner(PrunerBase):
         sparsity = self.sparsity_at(window, time)
         return [Goal((name,), sparsity, self.ranks, self.count) for name in targets["weights"]]
 
-    def _score(self, weight: Tensor) -> Tensor:
-        norms = self.ranks.norms(weight, self.criterion)
+    def _score(self, asked: Asked, name: str) -> Tensor:
+        norms = self.ranks.norms(asked.weights[name], self.criterion)
         return norms * (1 + self.noise * torch.randn_like(norms)) if self.noise else norms
 
     def keep(self, asked: Asked) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ class RankedStructurePruner(PrunerBase):
             asked,
             asked.targets["weights"],
             self.ranks,
-            self._score,
+            lambda name: self._score(asked, name),
             lambda total: self.count(sparsity, total),
             leader=self.group_dependency == "Leader",
         )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,8 +14,11 @@ from compressor.sparsity.structures import Structure
 from compressor.sparsity.topk import smallest
 
 Rounding = Literal["floor", "ceil", "round"]
-Score = Callable[[Tensor], Tensor]
-"""From a weight to a number for each of its structures."""
+Score = Callable[[str], Tensor]
+"""From a weight's name to a number for each of its structures."""
+
+Order = Literal["smallest", "largest", "random"]
+"""Which structures go first."""
 
 _ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.ceil, "round": round}
 
@@ -25,6 +28,15 @@ def structures_to_prune(sparsity: float, total: int, rounding: Rounding = "floor
     share = sparsity * total if group_size == 1 else sparsity * total / group_size
     most = max(total - 1, 0) // group_size * group_size
     return min(_ROUND[rounding](share) * group_size, most)
+
+
+def preference(score: Tensor, order: Order, gone: Tensor | None = None) -> Tensor:
+    """Scores whose smallest go first under an order; before them those that are `gone` already."""
+    if order == "largest":
+        score = -score
+    elif order == "random":
+        score = torch.rand(score.shape, dtype=torch.float64).to(score.device)
+    return score if gone is None else torch.where(gone.to(score.device), -math.inf, score)
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,26 @@ class _Ranked:
     def total(self) -> int:
         return len(self.score) + self.removed
 
+    def gone(self, asked: Asked, structure: Structure, channels: Channels) -> Tensor:
+        """True where a structure (of a shared channel: all that is in it) is masked by this policy already."""
+        gone = torch.ones(len(self.score), dtype=torch.bool)
+        for name in self.names:
+            keep = asked.before(name)
+            if keep is None:
+                return torch.zeros_like(gone)
+            masked = (structure.sums(keep.double()) == 0).flatten().cpu()
+            if self.cells is None:
+                gone &= masked
+            else:
+                gone &= ~torch.isin(self.cells, channels.cells[name, structure.dim or 0][~masked])
+        return gone
+
+    def reordered(self, order: Order, gone: Tensor | None) -> "_Ranked":
+        """The same with scores whose smallest go first."""
+        return (
+            self if order == "smallest" and gone is None else replace(self, score=preference(self.score, order, gone))
+        )
+
     def going(self, count: int) -> Tensor:
         """True at the `count` (with those removed already) smallest scores, as many in each group."""
         count -= self.removed
@@ -67,7 +99,7 @@ class _Ranked:
         for name in self.names:
             mine = torch.isin(self.cells, channels.cells[name, dim])
             if bool(mine.any()) and bool((gone | ~mine).all()):
-                gone[int(torch.where(mine, self.score, -1.0).argmax())] = False
+                gone[int(torch.where(mine, self.score, -math.inf).argmax())] = False
         return gone
 
     def masks(self, gone: Tensor, asked: Asked, structure: Structure, channels: Channels) -> dict[str, Tensor]:
@@ -91,15 +123,19 @@ def keep_best(
     going: Callable[[int], int],
     *,
     leader: bool = False,
+    order: Order = "smallest",
+    final: bool = False,
 ) -> dict[str, Tensor]:
     """Masks in which of each weight the structures of smallest score are gone: `going(how many there were)` of them.
 
     Weights that share channels are ranked as one, by the sum of their scores; with `leader` by those of the first.
-    Channels of a grouped convolution are ranked within its groups, so that the groups stay of equal size.
+    Channels of a grouped convolution are ranked within its groups, so that the groups stay of equal size. With another
+    `order` others go first; with `final` what went stays away.
     """
     channels = Channels() if structure.dim is None else asked.channels()
     masks: dict[str, Tensor] = {}
-    for ranked in _sets(asked, names, structure, score, channels, leader=leader):
+    for scored in _sets(asked, names, structure, score, channels, leader=leader):
+        ranked = scored.reordered(order, scored.gone(asked, structure, channels) if final else None)
         gone = ranked.spared(ranked.going(going(ranked.total)), channels, structure.dim or 0)
         mine = ranked.masks(gone, asked, structure, channels)
         masks.update(mine)
@@ -110,25 +146,34 @@ def keep_best(
 
 
 def keep_best_of_all(
-    asked: Asked, names: Sequence[str], structure: Structure, score: Score, going: Callable[[int], int]
+    asked: Asked,
+    names: Sequence[str],
+    structure: Structure,
+    score: Score,
+    going: Callable[[int], int],
+    *,
+    order: Order = "smallest",
+    final: bool = False,
 ) -> dict[str, Tensor]:
     """Masks in which the structures of smallest score over all the weights are gone; each weight keeps its best one.
 
     Weights that share channels are ranked as one, by the mean of their scores.
     """
     channels = Channels() if structure.dim is None else asked.channels()
-    sets = _sets(asked, names, structure, score, channels)
+    sets = []
+    for ranked in _sets(asked, names, structure, score, channels):
+        mean = ranked if ranked.weights is None else replace(ranked, score=ranked.score / ranked.weights)
+        sets.append(mean.reordered(order, mean.gone(asked, structure, channels) if final else None))
     parts = []
     for ranked in sets:
-        mine = ranked.score.clone() if ranked.weights is None else ranked.score / ranked.weights
+        mine = ranked.score.clone()
         if len(mine) > 1:
             mine[len(mine) - 1 - int(mine.flip(0).argmax())] = math.inf
         parts.append(mine)
     every = torch.cat(parts)
     count = going(sum(ranked.total for ranked in sets)) - sum(ranked.removed for ranked in sets)
-    gone = smallest(
-        every, min(count, max(int(torch.isfinite(every).sum()), 1) - int(bool(torch.isfinite(every).all())))
-    )
+    free = every < math.inf
+    gone = smallest(every, min(count, max(int(free.sum()), 1) - int(bool(free.all()))))
     masks: dict[str, Tensor] = {}
     for ranked, mine in zip(sets, torch.split(gone, [len(part) for part in parts]), strict=True):
         mine = ranked.spared(mine, channels, structure.dim or 0)
@@ -162,12 +207,12 @@ def _ranked(
     # Columns of one flattened channel are structures of their own; outputs that share a channel are one.
     apart = structure.dim != 0 or not cells or len(set(cells[0].tolist())) == len(cells[0])
     if len(names) == 1 and part is None and apart:
-        return _Ranked(names, score(asked.weights[names[0]]).flatten().cpu().double(), removed)
+        return _Ranked(names, score(names[0]).flatten().cpu().double(), removed)
     total = torch.zeros(int(every.max()) + 1, dtype=torch.float64)
     count = torch.zeros_like(total)
     for name, cell in zip(names, ranking, strict=False):
         mine = cell >= 0
-        total.index_add_(0, cell[mine], score(asked.weights[name]).flatten().cpu().double()[mine])
+        total.index_add_(0, cell[mine], score(name).flatten().cpu().double()[mine])
         count[sorted(set(cell[mine].tolist()))] += 1
     # A flattened channel is many columns: what was removed is counted in channels, as what is ranked.
     columns = len(cells[0]) // max(len(set(cells[0].tolist()) - {-1}), 1)

@@ -85,6 +85,17 @@ class Window(Settings):
             return max(self.epochs)
         return self.first + (self.end - self.first - 1) // self.step * self.step
 
+    @property
+    def firings(self) -> int:
+        """How often it fires (bound windows only)."""
+        return self.number(self.last)
+
+    def number(self, time: int) -> int:
+        """How often it has fired up to `time`, which counts (bound windows only)."""
+        if self.epochs is not None:
+            return len({epoch for epoch in self.epochs if epoch <= time})
+        return (min(time, self.last) - self.first) // self.step + 1 if time >= self.first else 0
+
     def fires(self, time: int) -> bool:
         """Whether the policy is active at this epoch (or step)."""
         if self.epochs is not None:

@@ -1,11 +1,12 @@
 """What every penalty answers: its gradient, and its value when somebody asks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
 from compressor.component import Component, Targets
+from compressor.sparsity.structures import Structure
 
 Weights = Mapping[str, Tensor]
 
@@ -14,6 +15,16 @@ class Regularizer(Component):
     """A penalty on weights, added to the data loss. It is applied as a gradient; autograd never sees it."""
 
     section: ClassVar[str] = "regularizers"
+
+    def structures(self, targets: Targets) -> Mapping[str, Sequence[Structure]]:
+        """What each weight is cut into; nothing where single weights are penalized."""
+        return {}
+
+    def misfits(self, targets: Targets, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+        """One line for each weight that cannot be cut so."""
+        cuts = self.structures(targets).items()
+        found = [(name, structure.misfit(shapes[name])) for name, structures in cuts for structure in structures]
+        return [f"{name}: {why}" for name, why in found if why is not None]
 
     def add_gradient(self, weights: Weights, targets: Targets) -> None:
         """Add the penalty's (sub)gradient to the weights' `.grad`, in place."""

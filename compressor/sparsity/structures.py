@@ -82,6 +82,11 @@ class Structure:
         inside = self._inside(values.shape)
         return self.view(values).sum(inside) if inside else values
 
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest value in each structure of a tensor in the weight's shape, in `index_shape`."""
+        inside = self._inside(values.shape)
+        return self.view(values).amax(inside) if inside else values
+
     def expand(self, index: Tensor, shape: Shape) -> Tensor:
         """One value a structure (in `index_shape`) to one an entry of the weight."""
         view = self.view_shape(shape)

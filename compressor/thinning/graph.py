@@ -158,7 +158,9 @@ class ChannelGraph:
 
         (parameter, its entries, the output that each belongs to), for gamma and beta of each.
         """
-        path = next(path for path, weight in self.weights.items() if weight == name)
+        path = next((path for path, weight in self.weights.items() if weight == name), None)
+        if path is None:  # the forward pass does not use it
+            return []
         own = self.by_path[path].out
         place_of = {int(cell): place for place, cell in enumerate(own.tolist()) if cell >= 0}
         behind: dict[int, bool] = {}

@@ -32,6 +32,7 @@ class Progress:
     seconds: float = 0.0
     best_epoch: int | None = None
     best_score: float = -math.inf
+    train: dict[str, float] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
     best_test: dict[str, float] = field(default_factory=dict)
     """Where every epoch is tested, the figures of the one with the highest test top-1: selected on the test set."""
@@ -54,6 +55,7 @@ class Trainer:
         self.progress = Progress()
         self._feed, self._config, self._device = feed, config, device
         self._observers, self._save, self._stop_signal = observers, save, stop_signal
+        self.ctx.evaluate = self._accuracies
         self._meters = Meters(device)
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         # Compiled, the network is called through a wrapper; its parameters and their names stay those of the plain one.
@@ -86,6 +88,7 @@ class Trainer:
             progress.seconds = time.monotonic() - begun
             self._maybe_save()
         tests: dict[str, float] = {}
+        progress.train = self._meters.means()
         with self.evaluation_weights():
             progress.validation = self.evaluate(self._feed.validation())
             folded = self.evaluate(self._feed.validation(), folded=True) if self.own_inference else {}
@@ -185,6 +188,11 @@ class Trainer:
             )
         return figures
 
+    def _accuracies(self, part: str) -> dict[str, float]:
+        """On the `validation` or the `test` images, with the weights that count now."""
+        with self.evaluation_weights():
+            return self.evaluate(self._feed.validation() if part == "validation" else self._feed.test())
+
     @contextmanager
     def evaluation_weights(self) -> Iterator[dict[str, Tensor]]:
         """Inside, the model holds the weights that count: masked, folded, and averaged where averaging is on.
@@ -230,10 +238,10 @@ class Trainer:
                 )
 
     def _record(self, epoch: int, sparsity: float, tests: dict[str, float], seconds: float) -> dict[str, Any]:
-        train = self._meters.means()
+        train = self.progress.train
         return {
             "epoch": epoch,
-            "train": train,
+            "train": dict(train),
             "val": dict(self.progress.validation),
             **({"test": tests} if tests else {}),
             "losses": {"data": train.get("loss"), **self.scheduler.losses()},

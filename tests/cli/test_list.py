@@ -17,7 +17,7 @@ KNOWN = {
     "policies": "pruner regularizer lr_scheduler",
     "pruners": "MagnitudeParameterPruner SensitivityPruner SparsityLevelParameterPruner AutomatedGradualPruner"
     " BaiduRNNPruner SplicingPruner Pruner",
-    "regularizers": "L1Regularizer L2Regularizer",
+    "regularizers": "L1Regularizer L2Regularizer GroupLassoRegularizer GroupVarianceRegularizer",
     "extensions": "FilterRemover ChannelRemover StructureRemover",
     "gates": "HardConcreteL0 NetworkSurgery",
     "lr-schedulers": "StepLR MultiStepLR ConstantLR LinearLR ExponentialLR CosineAnnealingLR CyclicLR OneCycleLR"

@@ -61,6 +61,7 @@ class Feed:
 
     steps_per_epoch = STEPS
     images = STEPS * BATCH
+    held_out = 2 * BATCH
 
     def train(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """STEPS batches."""

@@ -27,7 +27,7 @@ every_regularizer = pytest.mark.parametrize("key", REGULARIZERS)
 
 KNOWN = {
     "pruners": "SparsityLevelParameterPruner AutomatedGradualPruner",
-    "regularizers": "L1Regularizer",
+    "regularizers": "L1Regularizer GroupLassoRegularizer GroupVarianceRegularizer",
     "lr_schedulers": "StepLR MultiStepLR ConstantLR LinearLR ExponentialLR CosineAnnealingLR CyclicLR OneCycleLR"
     " CosineAnnealingWarmRestarts PolynomialLR ReduceLROnPlateau",
 }

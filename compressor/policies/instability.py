@@ -1,0 +1,79 @@
+"""What pruning costs at once: Bartoldson, Morcos, Barbu and Erlebacher, NeurIPS 2020 (arXiv 1906.03728)."""
+
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from compressor.errors import UserError
+from compressor.policies.policy import Context, Memory, Policy
+
+
+class InstabilityPolicy(Policy, name="instability"):
+    """Instability (t_pre - t_post) / t_pre of each pruning event: accuracy right before and after it (Bartoldson 2020).
+
+    An event is all that prunes at the beginning of one epoch; nothing is trained in between. Stability is
+    100 (1 - instability) %, its mean is over the events that pruned something. Masks made inside an epoch are not
+    measured.
+    """
+
+    example: ClassVar[str] = """
+    version: 2
+    policies:
+      - {pruner: {class: Pruner, structure: Filters, weights: conv1.weight, rate: {events: 0.5}}, frequency: 2}
+      - instability: {part: validation}
+    """
+    runs_last: ClassVar[bool] = True
+
+    part: Literal["validation", "test"] = Field(
+        default="validation", description="the images that accuracy is measured on (the paper: test)"
+    )
+
+    @model_validator(mode="after")
+    def _by_epochs(self) -> Self:
+        if self.window.unit == "step":
+            raise ValueError("events are measured at the beginning of epochs: its window counts epochs")
+        return self
+
+    def init(self, ctx: Context, memory: Memory) -> None:
+        if self.part == "validation" and not ctx.held_out:
+            raise UserError(
+                f"{memory['owner']}: there are no held-out images to measure on: data.validation is 0"
+                f" (`part: test` measures on the test images)"
+            )
+        memory.update(events=[], before={})
+
+    def before_epoch(self, ctx: Context, memory: Memory) -> None:
+        known = dict(ctx.validation) if self.part == "validation" else {}
+        memory["before"] = known or dict(ctx.evaluate(self.part))
+        ctx.cache[memory["owner"]] = _in_force(ctx)
+
+    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
+        masks = ctx.cache.pop(memory["owner"])
+        if not _newly_masked(masks, _in_force(ctx)):
+            return
+        before, after = memory["before"]["top1"], ctx.evaluate(self.part)["top1"]
+        instability = (before - after) / before if before else 0.0
+        memory["events"].append({"epoch": ctx.epoch, "before": before, "after": after, "instability": instability})
+
+    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
+        events = memory["events"]
+        if not events:
+            return {}
+        mean = sum(event["instability"] for event in events) / len(events)
+        found = {"events": len(events), "effective": sum(event["instability"] != 0 for event in events)}
+        if events[-1]["epoch"] == ctx.epoch:
+            found |= {name: events[-1][name] for name in ("before", "after", "instability")}
+        return {**found, "mean_instability": mean, "stability": 100 * (1 - mean)}
+
+
+def _in_force(ctx: Context) -> dict[str, Tensor]:
+    masks = {name: ctx.masks.keep(name) for name in ctx.parameters}
+    return {name: mask for name, mask in masks.items() if mask is not None}
+
+
+def _newly_masked(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
+    """Whether an entry is masked that was not."""
+    every = {name: before.get(name, torch.ones_like(mask)) for name, mask in after.items()}
+    return any(bool((every[name] & ~mask).any()) for name, mask in after.items())

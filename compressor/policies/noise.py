@@ -1,0 +1,134 @@
+"""Noise in the place of pruning: Bartoldson et al., NeurIPS 2020, figure 5 and appendix D.2."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from compressor.policies.policy import Context, Memory, Policy
+from compressor.policies.pruning import masks_of, need_norms
+from compressor.pruners.pruner import PrunerBase
+from compressor.sparsity.substitution import Substitution
+
+
+class NoisePolicy(Policy, name="noise"):
+    """Disturbs for some mini-batches what a pruner would prune, and prunes nothing (Bartoldson et al. 2020).
+
+    At each event the pruner chooses as if what it chose before were pruned. `zeroing`: the newly chosen are set to 0
+    before each of the next `batches` steps; `gaussian`: N(0, std^2) is added to their weights, std that of one filter
+    that was not chosen. Afterwards they train freely. With `restore` all that were chosen so far are disturbed, and get
+    back the values, and the statistics of their batch norms, that they had before.
+    """
+
+    component: ClassVar[str | None] = "pruners"
+
+    noise: PrunerBase
+    kind: Literal["zeroing", "gaussian"] = "zeroing"
+    batches: int = Field(ge=0, description="mini-batches after an event in which the chosen are disturbed")
+    restore: bool = Field(default=False, description="afterwards all is as it was before the event")
+
+    @model_validator(mode="after")
+    def _by_what_the_weights_are(self) -> Self:
+        if self.noise.needs_double_copies or self.noise.statistic == "running_feature_map":
+            raise ValueError("noise goes by a pruner that looks at the weights as they are")
+        return self
+
+    def init(self, ctx: Context, memory: Memory) -> None:
+        need_norms(ctx, memory, self.noise)
+        memory.update(chosen={}, disturbed={}, left=0, places={}, values={})
+        ctx.substitutions[memory["owner"]] = _Disturbance(ctx, memory, self)
+
+    def resume(self, ctx: Context, memory: Memory) -> None:
+        found = ctx.substitutions[memory["owner"]]
+        assert isinstance(found, _Disturbance)
+        found.memory = memory
+        for key in ("chosen", "disturbed", "places", "values"):
+            memory[key] = {name: value.to(_tensor(ctx, name).device) for name, value in memory[key].items()}
+
+    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
+        self._choose(ctx, memory)
+
+    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+        if self.window.unit == "step":
+            self._choose(ctx, memory)
+
+    def _choose(self, ctx: Context, memory: Memory) -> None:
+        shapes = {name: parameter.shape for name, parameter in ctx.parameters.items()}
+        if misfits := self.noise.misfits(memory["targets"], shapes):
+            ctx.say(f"warning: {memory['owner']} chooses no more, now that channels were removed: {'; '.join(misfits)}")
+            return
+        _put_back(ctx, memory)  # where an event comes before the mini-batches of the one before are over
+        chosen: dict[str, Tensor] = memory["chosen"]
+        selected, found = masks_of(ctx, memory, self.noise, self.window, chosen.get, chosen)
+        keep = {name: mask.to(ctx.parameters[name].device) for name, mask in found.items()}
+        nothing = {name: torch.ones_like(mask) for name, mask in keep.items()}
+        before = nothing if self.restore else {**nothing, **chosen}
+        memory["disturbed"] = {name: before[name] & ~mask for name, mask in keep.items()}
+        memory["selected"] = sorted(selected)
+        memory["chosen"], memory["left"] = keep, self.batches
+        if self.restore and self.batches:
+            memory["places"] = _with_statistics(ctx, memory["disturbed"])
+            memory["values"] = {name: _tensor(ctx, name).detach().clone() for name in memory["places"]}
+
+    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
+        names = memory.get("selected", [])
+        total = sum(memory["chosen"][name].numel() for name in names)
+        chosen = sum(int((~memory["chosen"][name]).sum()) for name in names)
+        return {"chosen_share": chosen / total} if total else {}
+
+
+class _Disturbance(Substitution):
+    def __init__(self, ctx: Context, memory: Memory, policy: NoisePolicy) -> None:
+        self._ctx, self.memory, self._policy = ctx, memory, policy
+
+    @torch.no_grad()
+    def before_forward(self) -> None:
+        if not self.memory["left"]:
+            return
+        for name, places in self.memory["disturbed"].items():
+            parameter = self._ctx.parameters[name]
+            if self._policy.kind == "zeroing":
+                parameter[places] = 0
+            elif name in self.memory["selected"]:
+                draws, keep = torch.randn_like(parameter) * self._deviation(name), self._ctx.masks.keep(name)
+                parameter.add_(torch.where(places if keep is None else places & keep, draws, 0.0))
+
+    def _deviation(self, name: str) -> float:
+        """The standard deviation of one structure that is not chosen: the first."""
+        weight, keep = self._ctx.parameters[name].detach(), self.memory["chosen"][name]
+        spared = weight[keep]
+        if self._policy.noise.ranks.dim == 0:
+            whole = keep.flatten(1).all(1).nonzero().flatten()
+            spared = weight[whole[:1]].flatten()
+        return float(spared.std()) if len(spared) > 1 else 0.0
+
+    def after_step(self) -> None:
+        if not self.memory["left"]:
+            return
+        self.memory["left"] -= 1
+        if not self.memory["left"]:
+            _put_back(self._ctx, self.memory)
+
+
+@torch.no_grad()
+def _put_back(ctx: Context, memory: Memory) -> None:
+    """What was set aside, in its places."""
+    for name, places in memory["places"].items():
+        _tensor(ctx, name)[places] = memory["values"][name][places]
+    memory["places"], memory["values"] = {}, {}
+
+
+def _with_statistics(ctx: Context, disturbed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is disturbed, and the statistics of the batch norms among it."""
+    places = dict(disturbed)
+    buffers = {name for name, _ in ctx.model.named_buffers()}
+    for name, where in disturbed.items():
+        path = name.rpartition(".")[0]
+        places |= {f"{path}.{own}": where for own in ("running_mean", "running_var") if f"{path}.{own}" in buffers}
+    return places
+
+
+def _tensor(ctx: Context, name: str) -> Tensor:
+    return ctx.parameters[name] if name in ctx.parameters else ctx.model.get_buffer(name)
