@@ -98,7 +98,7 @@ class Surgery(Installed):
             draw = float(torch.rand(()))
             operates = step < layer.stop and draw < probability
             for key, parameter in layer.parameters.items():
-                # The masked values are written to memory of their own, which stands in the parameter's place: no copies.
+                # Masked values are written to memory of their own, which stands in the parameter's place: no copies.
                 masked = layer.aside.get(key)
                 if masked is None or masked.shape != parameter.shape:
                     masked = torch.empty_like(parameter)

@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from compressor.errors import UserError
+from compressor.policies.folding import fold_norms
 from compressor.policies.policy import Context, Memory, Policy
+from compressor.policies.scaling import Scaling
 from compressor.policies.statistics import Running, finite, gather, of_batch_norms
 from compressor.pruners.criteria import OF_BATCH_NORMS
 from compressor.pruners.pruner import Asked, PrunerBase
@@ -43,12 +45,12 @@ class PruningPolicy(Policy, name="pruner"):
     keep_mask: bool = Field(
         default=False, description="in those three modes: the last mask becomes permanent instead of being forgotten"
     )
-    fold_batchnorm: bool = Field(default=False, description="rank by weights with BN folded in")
+    fold_batchnorm: bool = Field(
+        default=False, description="rank by what the weights are with the batch norm right behind folded in"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.fold_batchnorm:
-            raise ValueError("fold_batchnorm is known from Distiller, not available yet")
         if self.pruner.needs_double_copies and not self.use_double_copies:
             raise ValueError(f"{self.pruner.name} needs `use_double_copies: true`: without it no weight can come back")
         if self.window.unit == "step" and (self.mini_batch_pruning_frequency or self.skip_first_minibatch):
@@ -70,19 +72,38 @@ class PruningPolicy(Policy, name="pruner"):
         return self._mode != "weights" or self.discard_masks_at_minibatch_end
 
     @property
+    def _scales(self) -> bool:
+        """Whether the weights that stay are scaled: in forward passes on a draw that lives for one step."""
+        return self.discard_masks_at_minibatch_end and self.pruner.scale(self.window, self.window.first) != 1
+
+    def _scaling(self, ctx: Context, memory: Memory) -> Scaling:
+        found = ctx.substitutions[memory["owner"]]
+        assert isinstance(found, Scaling)
+        return found
+
+    @property
     def permanent(self) -> bool:
         """Whether the last masks stay in force after the window."""
         return self.keep_mask or not self._forgets
 
+    def _folds(self, memory: Memory) -> list[str]:
+        return [name for selected in memory["targets"].values() for name in selected]
+
     def init(self, ctx: Context, memory: Memory) -> None:
         need_norms(ctx, memory, self.pruner)
+        if self.fold_batchnorm and not fold_norms(ctx, self._folds(memory)):
+            raise UserError(f"{memory['owner']}: fold_batchnorm: no batch norm stands right behind any of its weights")
         if self.pruner.statistic == "running_feature_map":
             ctx.substitutions[memory["owner"]] = Running(ctx, memory)
+        if self._scales:
+            ctx.substitutions[memory["owner"]] = Scaling(ctx.parameters)
 
     def resume(self, ctx: Context, memory: Memory) -> None:
         running = ctx.substitutions.get(memory["owner"])
         if isinstance(running, Running):
             running.take(memory)
+        if isinstance(running, Scaling) and memory.get("scaled"):
+            running.put(*memory["scaled"])
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         if not (self.skip_first_minibatch and ctx.epoch == self.window.first):
@@ -109,9 +130,14 @@ class PruningPolicy(Policy, name="pruner"):
                 ctx.say(f"warning: {owner} prunes no more, now that channels were removed: {'; '.join(misfits)}")
             memory["refused"] = f"{owner} could not go on pruning after a thinning: {'; '.join(misfits)}"
             return
-        _, masks = masks_of(ctx, memory, self.pruner, self.window, ctx.masks.before(owner), ctx.masks.owned(owner))
+        before, owned = ctx.masks.before(owner), ctx.masks.owned(owner)
+        folded = fold_norms(ctx, self._folds(memory)) if self.fold_batchnorm else {}
+        _, masks = masks_of(ctx, memory, self.pruner, self.window, before, owned, folded)
         for name, keep in masks.items():
             ctx.masks.set(owner, name, keep, self._mode, mask_gradients=self.mask_gradients)
+        if self._scales:
+            memory["scaled"] = [list(masks), self.pruner.scale(self.window, ctx.time(self.window))]
+            self._scaling(ctx, memory).put(*memory["scaled"])
         if self.discard_masks_at_minibatch_end and self.keep_mask:
             memory["last"] = masks
         ctx.masks.apply()
@@ -136,6 +162,8 @@ class PruningPolicy(Policy, name="pruner"):
         owner = memory["owner"]
         if self.discard_masks_at_minibatch_end:
             ctx.masks.release(owner)
+            if memory.pop("scaled", None):
+                self._scaling(ctx, memory).put([], 1.0)
         by_step = self.window.unit == "step"
         last = ctx.time(self.window) == self.window.last and (by_step or ctx.step == ctx.steps_per_epoch - 1)
         if last and self._forgets and self.keep_mask:
@@ -200,13 +228,14 @@ def masks_of(
     window: Window,
     before: Callable[[str], Tensor | None],
     owned: Iterable[str],
+    instead: Mapping[str, Tensor] | None = None,
 ) -> tuple[list[str], dict[str, Tensor]]:
     """The weights that a pruner prunes, and what it keeps of them and of all that goes with them.
 
-    `before` and `owned` tell of the masks that it made last.
+    `before` and `owned` tell of the masks that it made last; `instead` are values that it sees in the weights' places.
     """
     asked = Asked(
-        weights=ctx.parameters,
+        weights={**ctx.parameters, **(instead or {})},
         targets=memory["targets"],
         window=window,
         time=ctx.time(window),
@@ -217,8 +246,9 @@ def masks_of(
         statistics=_statistics(ctx, memory, pruner.images),
     )
     masks = pruner.keep(asked)
-    if pruner.ranks.dim == 0:
-        return list(masks), {**_speakers(ctx, owned, masks), **masks}
+    outputs = pruner.whole_outputs(memory["targets"], list(masks))
+    if outputs:
+        return list(masks), {**_speakers(ctx, owned, {name: masks[name] for name in outputs}), **masks}
     return list(masks), masks
 
 

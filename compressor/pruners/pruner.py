@@ -98,6 +98,14 @@ class PrunerBase(Component):
         """How many training batches a statistic is taken from."""
         return 8
 
+    def scale(self, window: Window, time: int) -> float:
+        """What the weights that stay are multiplied by in the forward pass, where a mask is a draw for one step."""
+        return 1.0
+
+    def whole_outputs(self, targets: Targets, names: Sequence[str]) -> list[str]:
+        """Of the weights that get a mask those that lose whole outputs, with all that speaks for them."""
+        return list(names) if self.ranks.dim == 0 else []
+
     @property
     def extends(self) -> bool:
         """Whether weights that share channels with the selected ones are pruned with them."""

@@ -52,7 +52,7 @@ class RankedStructurePruner(PrunerBase):
         default=None, description="Leader: weights that share channels are pruned as the first of them ranks"
     )
     kwargs: BlockShape | None = Field(default=None, description="for Blocks: `{block_shape: [r, d, 1, 1]}`")
-    noise: float = Field(default=0.0, ge=0, description="each norm is multiplied by 1 + noise * N(0, 1)")
+    noise: float = Field(default=0.0, ge=0, description="each score is multiplied by 1 + noise * N(0, 1)")
     group_size: int = Field(default=1, ge=1, description="structures go in multiples of this")
     rounding_fn: Rounding = Field(default="floor", description="how sparsity x structures becomes a whole number")
 
@@ -85,9 +85,13 @@ class RankedStructurePruner(PrunerBase):
         sparsity = self.sparsity_at(window, time)
         return [Goal((name,), sparsity, self.ranks, self.count) for name in targets["weights"]]
 
-    def _score(self, asked: Asked, name: str) -> Tensor:
-        norms = self.ranks.norms(asked.weights[name], self.criterion)
-        return norms * (1 + self.noise * torch.randn_like(norms)) if self.noise else norms
+    def scores(self, asked: Asked, name: str) -> Tensor:
+        """A number for each structure of a weight; the smallest go."""
+        return self.ranks.norms(asked.weights[name], self.criterion)
+
+    def _noisy(self, asked: Asked, name: str) -> Tensor:
+        found = self.scores(asked, name)
+        return found * (1 + self.noise * torch.randn_like(found)) if self.noise else found
 
     def keep(self, asked: Asked) -> dict[str, Tensor]:
         sparsity = self.sparsity_at(asked.window, asked.time)
@@ -95,20 +99,24 @@ class RankedStructurePruner(PrunerBase):
             asked,
             asked.targets["weights"],
             self.ranks,
-            lambda name: self._score(asked, name),
+            lambda name: self._noisy(asked, name),
             lambda total: self.count(sparsity, total),
             leader=self.group_dependency == "Leader",
         )
 
 
-class _OneShot(RankedStructurePruner):
+class OneShot(RankedStructurePruner):
+    """A share at once."""
+
     desired_sparsity: Level
 
     def sparsity_at(self, window: Window, time: int) -> float:
         return self.desired_sparsity
 
 
-class _Gradual(RankedStructurePruner):
+class Gradual(RankedStructurePruner):
+    """A share that rises along AGP's cubic."""
+
     initial_sparsity: Level = 0.0
     final_sparsity: Level
 
@@ -116,7 +124,7 @@ class _Gradual(RankedStructurePruner):
         return agp(self.initial_sparsity, self.final_sparsity, window, time)
 
 
-class L1RankedStructureParameterPruner(_OneShot, name="L1RankedStructureParameterPruner"):
+class L1RankedStructureParameterPruner(OneShot, name="L1RankedStructureParameterPruner"):
     """Prunes a share of the filters (or channels, rows, columns, blocks) of smallest L1 norm (Li et al. 2017)."""
 
     example: ClassVar[str] = """
@@ -131,7 +139,7 @@ class L1RankedStructureParameterPruner(_OneShot, name="L1RankedStructureParamete
     """
 
 
-class L2RankedStructureParameterPruner(_OneShot, name="L2RankedStructureParameterPruner"):
+class L2RankedStructureParameterPruner(OneShot, name="L2RankedStructureParameterPruner"):
     """Prunes a share of the filters (or channels, rows, columns, blocks) of smallest L2 norm."""
 
     criterion: ClassVar[Criterion] = "l2"
@@ -147,7 +155,7 @@ class L2RankedStructureParameterPruner(_OneShot, name="L2RankedStructureParamete
     """
 
 
-class L1RankedStructureParameterPrunerAgp(_Gradual, name="L1RankedStructureParameterPruner_AGP"):
+class L1RankedStructureParameterPrunerAgp(Gradual, name="L1RankedStructureParameterPruner_AGP"):
     """L1 ranking of structures with the share of automated gradual pruning (Zhu and Gupta 2017)."""
 
     example: ClassVar[str] = """
@@ -163,7 +171,7 @@ class L1RankedStructureParameterPrunerAgp(_Gradual, name="L1RankedStructureParam
     """
 
 
-class L2RankedStructureParameterPrunerAgp(_Gradual, name="L2RankedStructureParameterPruner_AGP"):
+class L2RankedStructureParameterPrunerAgp(Gradual, name="L2RankedStructureParameterPruner_AGP"):
     """L2 ranking of structures with the share of automated gradual pruning (Zhu and Gupta 2017)."""
 
     criterion: ClassVar[Criterion] = "l2"

@@ -1,0 +1,96 @@
+"""Batch-norm statistics that fit the network that pruning left: taken anew on training images."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compressor.errors import UserError
+from compressor.evaluating import evaluating
+from compressor.policies.policy import Context, Memory, Policy
+
+
+class BatchNormPolicy(Policy, name="batchnorm"):
+    """Takes the running means and variances of all batch norms anew, on training images, after what stands above it.
+
+    Pruning shifts what batch norms see, and their running statistics follow slowly (Li et al., EagleEye, ECCV 2020).
+    `at: begin` acts at the beginning of the epochs of its window, after the pruners; `at: end` before their validation.
+    Where gates are at work the statistics are those of the folded network.
+    """
+
+    example: ClassVar[str] = """
+    version: 2
+    policies:
+      - {pruner: {class: Pruner, structure: Filters, weights: conv1.weight, rate: {sparsity: 0.5}}, epochs: [1]}
+      - batchnorm: {batches: 4}
+    """
+
+    batches: int = Field(default=32, ge=1, description="of training images; all count the same")
+    at: Literal["begin", "end"] = Field(default="begin", description="of the epoch")
+
+    @model_validator(mode="after")
+    def _by_epochs(self) -> Self:
+        if self.window.unit == "step":
+            raise ValueError("it acts at the beginning or the end of epochs: its window counts epochs")
+        return self
+
+    def init(self, ctx: Context, memory: Memory) -> None:
+        if not list(_norms(ctx.model)):
+            raise UserError(f"{memory['owner']}: the network has no batch norm with running statistics")
+
+    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
+        if self.at == "begin":
+            self._estimate(ctx)
+
+    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
+        if self.at == "end" and ctx.step == ctx.steps_per_epoch - 1:
+            self._estimate(ctx)
+
+    def _estimate(self, ctx: Context) -> None:
+        with torch.no_grad(), _folded(ctx), ctx.masks.folded(), evaluating(ctx.model):
+            reestimate(ctx.model, [images for images, _ in ctx.batches(self.batches)])
+        if ctx.restart_averages is not None:
+            ctx.restart_averages(
+                [f"{path}.{own}" for path, _ in _norms(ctx.model) for own in ("running_mean", "running_var")]
+            )
+
+
+def _norms(model: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    for path, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is not None:
+            yield path, module
+
+
+@contextmanager
+def _folded(ctx: Context) -> Iterator[None]:
+    """Inside, gated parameters have the values that are shipped."""
+    folded: Mapping[str, Tensor] = {n: v for gate in ctx.substitutions.values() for n, v in gate.fold().items()}
+    aside = {name: ctx.parameters[name].detach().clone() for name in folded}
+    for name, value in folded.items():
+        ctx.parameters[name].copy_(value)
+    try:
+        yield
+    finally:
+        for name, value in aside.items():
+            ctx.parameters[name].copy_(value)
+
+
+@torch.no_grad()
+def reestimate(model: nn.Module, batches: list[Tensor]) -> None:
+    """Set the running statistics of a network in eval mode to the plain mean over the batches of their statistics."""
+    norms = [module for _, module in _norms(model)]
+    momenta = [module.momentum for module in norms]
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None  # torch's plain mean over the batches
+        module.train()
+    try:
+        for images in batches:
+            model(images)
+    finally:
+        for module, momentum in zip(norms, momenta, strict=True):
+            module.momentum = momentum
