@@ -1,7 +1,8 @@
 """The papers' tables beside ours: `make reproduce [ONLY=row,row] [SEEDS=n] [DATA=folder]`.
 
-Every row is a few runs of `compress train` in runs/papers/ (continued where they were broken off); each finished (row,
-seed) is a JSON under docs/results/, from which docs/results.md and the records in the schedules' headers are written.
+Every row is a few runs of `compress train` in runs/papers/ (continued where they were broken off); each finished
+(row, seed) is a JSON under docs/results/, from which docs/results.md, README's table and the records in the
+schedules' headers are written.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from compressor.sparsity.weights import prunable
 from compressor.thinning.thin import thin
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, RUNS = ROOT / "docs" / "results", ROOT / "runs" / "papers"
+RESULTS, RUNS, README = ROOT / "docs" / "results", ROOT / "runs" / "papers", ROOT / "README.md"
 BEGIN, END = "# record, by `make reproduce`:", "# end of record"
 
 
@@ -144,13 +145,14 @@ def times(facts: dict[str, Any], what: str) -> float:
     return float(facts[what]) / max(int(facts[f"{what}_left"]), 1)
 
 
-HEAD = """# The papers' tables beside ours
-
-Made by `make reproduce` from the files in `results/`. Errors in percent of the 10,000 test images (MNIST unless the
-row says otherwise), of the last epoch, mean over the seeds. The *reference* is the dense network that was pruned, the
-*control* the same network trained on without pruning for as long. *times* counts weights and biases (then weights
-alone, and bits as stored: relative indices, or the numbers that hashing stores); rows of L0 count the kept
-architecture as the paper does: live inputs x live outputs of each layer.
+TITLE = "# The papers' tables beside ours\n\n"
+HEAD = """\
+Made by `make reproduce` from the files in `results/`. Errors in percent of the 10,000 test images (MNIST unless
+the row says otherwise), of the last epoch, mean over the seeds. The *reference* is the dense network that was
+pruned, the *control* the same network trained on without pruning for as long. *times* counts weights and biases (then
+weights alone, and bits as stored: relative indices, or the numbers that hashing stores); rows of L0 count the kept
+architecture as the paper does: live inputs x live outputs of each layer. Minutes are the wall time of the result's own
+run on one thread, most of them of a machine that ran four others.
 
 | row | paper: error, times | ours: error | times (weights; bits) | beside it | seeds | minutes |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -162,7 +164,15 @@ def table() -> str:
     every = records()
     lines = [_line(key, made) for key, made in every.items()]
     stability = [_stability(key, made) for key, made in every.items() if "stability" in made[0]["result"]]
-    return HEAD + "\n".join([*lines, *stability]) + "\n"
+    return TITLE + HEAD + "\n".join([*lines, *stability]) + "\n"
+
+
+def readme() -> str:
+    """README.md with the rows of the table in their place."""
+    before, begin, rest = README.read_text().partition("<!-- papers -->\n")
+    _, end, after = rest.partition("<!-- end of papers -->")
+    rows = HEAD[HEAD.index("| row") :] + "\n".join(_line(key, made) for key, made in records().items())
+    return f"{before}{begin}{rows}\n{end}{after}"
 
 
 def _mean(made: list[dict[str, Any]], role: str, what: str) -> float:
@@ -231,12 +241,13 @@ def headers() -> Iterator[tuple[Path, str]]:
         lines = [BEGIN, f"#   make reproduce ONLY={key} SEEDS={len(made)}"]
         for record in made:
             result = record["result"]
-            beside = ", ".join(f"{role} {record[role]['error']:.2f} %" for role in row.beside)
+            others = ", ".join(f"{role} {record[role]['error']:.2f} %" for role in row.beside)
+            beside = f" ({others})" if others else ""
             smaller = times(result, "parameters")
             counted = f" at {smaller:.1f}x" if smaller >= 1.005 else ""
             stable = f", stability {result['stability']:.2f} %" if "stability" in result else ""
             lines.append(
-                f"#     seed {record['seed']}: test error {result['error']:.2f} %{counted}{stable} ({beside});"
+                f"#     seed {record['seed']}: test error {result['error']:.2f} %{counted}{stable}{beside};"
                 f" {result['minutes']} minutes"
             )
         text = path.read_text()
@@ -265,6 +276,7 @@ def main() -> None:
     if not records():
         return
     (ROOT / "docs" / "results.md").write_text(table())
+    README.write_text(readme())
     for path, text in headers():
         path.write_text(text)
     print(table())

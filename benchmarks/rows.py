@@ -40,17 +40,23 @@ class Row:
 
 
 BASE_300 = Stage("papers/dense", "papers/lenet300")
-BASE_5 = Stage("papers/dense", "papers/lenet5")
 
 
 def _cosine(epochs: int) -> tuple[str, ...]:
     return (f"schedule.lr_schedulers.cosine.T_max={epochs}",)
 
 
+BASES = {
+    "base-300": BASE_300,
+    "base-5": Stage("papers/dense", "papers/lenet5", _cosine(14)),
+    "base-mlp500": Stage("papers/dense", "papers/mlp500"),
+}
+
+
 def _pruned(title: str, name: str, schedule: str, config: str, epochs: int, base: str, **more: object) -> Row:
     """A row that prunes a dense network, and its control: the dense one under the same configuration."""
     stages = {
-        base: {"base-300": BASE_300, "base-5": BASE_5}[base],
+        base: BASES[base],
         f"control-{name}": Stage("papers/dense", config, _cosine(epochs), base),
         name: Stage(schedule, config, (), base),
     }
@@ -58,11 +64,40 @@ def _pruned(title: str, name: str, schedule: str, config: str, epochs: int, base
     return Row(title, name, beside, stages, **more)  # type: ignore[arg-type]
 
 
-def _l0(title: str, name: str, schedule: str, config: str, paper: tuple[float, float]) -> Row:
+def _l0(title: str, name: str, schedule: str, config: str, paper: tuple[float, float], dense: str | None = None) -> Row:
     """A row that is trained from scratch, and the dense network trained in the same way."""
-    dense = f"dense-{config.rpartition('_')[0].rpartition('/')[2]}-l0"
-    stages = {dense: Stage(None, config), name: Stage(schedule, config)}
-    return Row(title, name, {"control": dense}, stages, paper, kept="architecture")
+    stages = {name: Stage(schedule, config)}
+    if dense is None:  # as long again as the row itself
+        return Row(title, name, {}, stages, paper, kept="architecture")
+    return Row(title, name, {"control": dense}, {dense: Stage(None, config), **stages}, paper, kept="architecture")
+
+
+def _phases(title: str, method: str) -> Row:
+    """A row of phases on the dense LeNet-300-100, and the same phases and rates with nothing pruned."""
+    config, own = "papers/lenet300_phases", f"{method}-300"
+    stages = {
+        "base-300": BASE_300,
+        f"control-{own}": Stage(f"papers/{method}_control_lenet300", config, (), "base-300"),
+        own: Stage(f"papers/{method}_lenet300", config, (), "base-300"),
+    }
+    return Row(title, own, {"reference": "base-300", "control": f"control-{own}"}, stages, paired="control")
+
+
+def _hashed(times: int, hidden: int, *more: str) -> Row:
+    """A row of one hashed hidden layer of 1000, the dense net of as many stored numbers, and the dense 1000."""
+    config, own, small = "papers/mlp1000_hashed", f"hashed-{times}", f"dense-{times}"
+    stages = {
+        own: Stage(f"papers/hashed{times}_mlp1000", config, more),
+        small: Stage("papers/dense", config, (*_cosine(30), f"model.hidden=[{hidden}]", *more)),
+        "dense-1000": Stage("papers/dense", config, (*_cosine(30), *more)),
+    }
+    title = f"HashedNets (Chen et al. 2015), 784-1000-10, 1/{times}"
+    beside = {"dense net of equal storage": small, "dense": "dense-1000"}
+    return Row(title, own, beside, stages, kept="stored numbers", met=True, paired="dense net of equal storage")
+
+
+def _order(order: str) -> tuple[str, ...]:
+    return tuple(f"schedule.pruners.{name}.order={order}" for name in ("early", "last"))
 
 
 ROWS = {
@@ -86,12 +121,31 @@ ROWS = {
         paper=(1.99, 53.4),
         met=True,
     ),
+    "han-lenet5": _pruned(
+        "Han et al. 2015, LeNet-5",
+        "han-5",
+        "papers/han_lenet5",
+        "papers/lenet5_retrain",
+        10,
+        "base-5",
+        paper=(0.77, 12.0),
+    ),
+    "dns-lenet5": _pruned(
+        "Network surgery (Guo et al. 2016), LeNet-5",
+        "dns-5",
+        "papers/dns_lenet5",
+        "papers/lenet5_surgery",
+        14,
+        "base-5",
+        paper=(0.91, 107.9),
+    ),
     "l0-300-100": _l0(
         "L0 (Louizos et al. 2018), LeNet-300-100, lambda 0.1/N",
         "l0-300",
         "papers/l0_lenet300",
         "papers/lenet300_l0",
         (1.4, 3.8),
+        "dense-lenet300-l0",
     ),
     "l0-sep-300-100": _l0(
         "L0 (Louizos et al. 2018), LeNet-300-100, lambda sep",
@@ -99,6 +153,7 @@ ROWS = {
         "papers/l0sep_lenet300",
         "papers/lenet300_l0",
         (1.8, 10.0),
+        "dense-lenet300-l0",
     ),
     "l0-sep-lenet5": _l0(
         "L0 (Louizos et al. 2018), LeNet-5, lambda sep",
@@ -106,5 +161,32 @@ ROWS = {
         "papers/l0sep_lenet5",
         "papers/lenet5_l0",
         (1.0, 70.0),
+    ),
+    "iht-300-100": _phases("IHT (Jin et al. 2016), LeNet-300-100", "iht"),
+    "dsd-300-100": _phases("DSD (Han et al. 2017), LeNet-300-100", "dsd"),
+    "dropconnect-800": Row(
+        "DropConnect (Wan et al. 2013), 784-800-800-10, 30 epochs",
+        "dropconnect-800",
+        {"dropout": "dropout-800", "none": "none-800"},
+        {
+            "dropconnect-800": Stage("papers/dropconnect_mlp800", "papers/mlp800"),
+            "dropout-800": Stage("papers/dense", "papers/mlp800_dropout", _cosine(30)),
+            "none-800": Stage("papers/dense", "papers/mlp800", _cosine(30)),
+        },
+        paired="dropout",
+    ),
+    "hashed-8": _hashed(8, 125),
+    "hashed-64": _hashed(64, 16),
+    "gst": Row(
+        "Generalization-stability (Bartoldson et al. 2020), bn_cnn, 8,000 images of Fashion-MNIST",
+        "gst-s",
+        {"Prune_L": "gst-l", "Prune_R": "gst-r", "not pruned": "gst-none"},
+        {
+            "gst-none": Stage("papers/gst_none_bn_cnn", "papers/bn_cnn"),
+            "gst-s": Stage("papers/gst_bn_cnn", "papers/bn_cnn"),
+            "gst-l": Stage("papers/gst_bn_cnn", "papers/bn_cnn", _order("largest")),
+            "gst-r": Stage("papers/gst_bn_cnn", "papers/bn_cnn", _order("random")),
+        },
+        role="Prune_S",
     ),
 }
