@@ -86,10 +86,16 @@ def facts(folder: Path, kept: str) -> dict[str, Any]:
         gates = [figures for figures in report["figures"].values() if "stored_numbers" in figures]
         saved_numbers = sum(int(figures["virtual_weights"] - figures["stored_numbers"]) for figures in gates)
         found["parameters_left"] = found["parameters"] - saved_numbers
+        found["weights_left"] = found["weights"] - saved_numbers
         found["times_stored_bits"] = round(found["parameters"] / found["parameters_left"], 2)
-    for figures in report["figures"].values():
-        if "stability" in figures:
-            found |= {name: figures[name] for name in ("events", "effective", "stability")}
+    every = [figures for line in lines for figures in line.get("figures", {}).values()]
+    events = [figures["instability"] for figures in every if "instability" in figures]
+    if events:
+        found |= {
+            "events": len(events),
+            "effective": sum(instability != 0 for instability in events),
+            "stability": 100 * (1 - statistics.mean(events)),
+        }
     return found
 
 
@@ -224,11 +230,16 @@ def _stability(key: str, made: list[dict[str, Any]]) -> str:
             f"| {name} | {', '.join(f'{value:.2f}' for value in stable)} | {events}"
             f" | {statistics.mean(facts['error'] for facts in own):.2f} ({each}) |"
         )
-    found = kendalltau(stabilities, [-error for error in errors])
+    pruned = [number for number, stability in enumerate(stabilities) if stability != 100]
+    every, among = (
+        kendalltau([stabilities[n] for n in chosen], [-errors[n] for n in chosen])
+        for chosen in (range(len(errors)), pruned)
+    )
     lines += [
         "",
-        f"Kendall's tau of stability and accuracy over all {len(errors)} networks: {found.statistic:+.2f}"
-        f" (p = {found.pvalue:.2f}).",
+        f"Kendall's tau of stability and accuracy over all {len(errors)} networks: {every.statistic:+.2f}"
+        f" (p = {every.pvalue:.2f}); over the {len(pruned)} that were pruned: {among.statistic:+.2f}"
+        f" (p = {among.pvalue:.2f}).",
     ]
     return "\n".join(lines)
 

@@ -83,16 +83,18 @@ def _phases(title: str, method: str) -> Row:
     return Row(title, own, {"reference": "base-300", "control": f"control-{own}"}, stages, paired="control")
 
 
-def _hashed(times: int, hidden: int, *more: str) -> Row:
-    """A row of one hashed hidden layer of 1000, the dense net of as many stored numbers, and the dense 1000."""
+def _hashed(times: int, hidden: int, more: str | None = None, rival: str | None = None) -> Row:
+    """A row of one hashed hidden layer of 1000, and the dense net of as many stored numbers.
+
+    `more` and `rival` are the dropout that validation chose for the hashed and the small dense net.
+    """
     config, own, small = "papers/mlp1000_hashed", f"hashed-{times}", f"dense-{times}"
     stages = {
-        own: Stage(f"papers/hashed{times}_mlp1000", config, more),
-        small: Stage("papers/dense", config, (*_cosine(30), f"model.hidden=[{hidden}]", *more)),
-        "dense-1000": Stage("papers/dense", config, (*_cosine(30), *more)),
+        own: Stage(f"papers/hashed{times}_mlp1000", config, (more,) if more else ()),
+        small: Stage("papers/dense", config, (*_cosine(30), f"model.hidden=[{hidden}]", *((rival,) if rival else ()))),
     }
     title = f"HashedNets (Chen et al. 2015), 784-1000-10, 1/{times}"
-    beside = {"dense net of equal storage": small, "dense": "dense-1000"}
+    beside = {"dense net of equal storage": small}
     return Row(title, own, beside, stages, kept="stored numbers", met=True, paired="dense net of equal storage")
 
 
@@ -175,7 +177,7 @@ ROWS = {
         },
         paired="dropout",
     ),
-    "hashed-8": _hashed(8, 125),
+    "hashed-8": _hashed(8, 125, "model.dropout=[0.5]", "model.dropout=[0.2]"),
     "hashed-64": _hashed(64, 16),
     "gst": Row(
         "Generalization-stability (Bartoldson et al. 2020), bn_cnn, 8,000 images of Fashion-MNIST",

@@ -112,7 +112,10 @@ class Run:
 
 @pytest.fixture
 def run_of(schedule_of: Callable[[str], grammar.Schedule]) -> Callable[..., Run]:
-    """`run_of(text, model, epochs=4, steps=1, lr=0.1, momentum=0.0)`: a run of a schedule, with SGD."""
+    """`run_of(text, model, epochs=4, steps=1, lr=0.1, momentum=0.0)`: a run of a schedule, with SGD.
+
+    What else is given is the context's: `sample`, `batches` ...
+    """
 
     def run(
         text: str,
@@ -122,9 +125,10 @@ def run_of(schedule_of: Callable[[str], grammar.Schedule]) -> Callable[..., Run]
         lr: float = 0.1,
         momentum: float = 0.0,
         optimizer: torch.optim.Optimizer | None = None,
+        **context: Any,
     ) -> Run:
         if optimizer is None:
             optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
-        return Run(schedule_of(text), model, optimizer, epochs=epochs, steps_per_epoch=steps)
+        return Run(schedule_of(text), model, optimizer, epochs=epochs, steps_per_epoch=steps, **context)
 
     return run

@@ -11,6 +11,8 @@ from benchmarks.rows import ROWS
 def test_the_page_is_made_from_the_results() -> None:
     assert reproduce.records(), "there are no results"
     assert (reproduce.ROOT / "docs" / "results.md").read_text() == reproduce.table()
+    assert "<!-- papers -->" in reproduce.README.read_text()
+    assert reproduce.README.read_text() == reproduce.readme()
 
 
 def test_the_headers_of_the_schedules_are_made_from_the_results() -> None:

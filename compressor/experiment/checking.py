@@ -11,6 +11,7 @@ from compressor.component import Targets
 from compressor.errors import UserError, did_you_mean
 from compressor.experiment import building
 from compressor.experiment.specification import Specification
+from compressor.policies.channel_pruning import ChannelPruningPolicy
 from compressor.policies.gating import GatePolicy
 from compressor.policies.instability import InstabilityPolicy
 from compressor.policies.learning_rate import LRPolicy
@@ -19,9 +20,11 @@ from compressor.policies.noise import NoisePolicy
 from compressor.policies.policy import BoundPolicy, Policy
 from compressor.policies.pruning import PruningPolicy
 from compressor.policies.regularization import RegularizationPolicy
+from compressor.policies.strided import StridedPolicy
 from compressor.pruners.criteria import OF_BATCH_NORMS
 from compressor.regularizers.regularizer import Regularizer
 from compressor.schedule.faults import Faults
+from compressor.sparsity.structures import CHANNELS, FILTERS
 from compressor.thinning.coupling import couplings
 from compressor.thinning.graph import ChannelGraph, Untraceable
 from compressor.thinning.tracing import trace
@@ -82,6 +85,12 @@ def _check_structures(
         if isinstance(policy.policy, RegularizationPolicy):
             for line in _misfits_of_penalty(policy.policy.regularizer, policy.targets, shapes, transposed):
                 faults.add(schedule.document.place(entry.component_path), line)
+        if isinstance(policy.policy, StridedPolicy):
+            for line in policy.policy.misfits(policy.targets, network):
+                faults.add(schedule.document.place(entry.component_path), line)
+        if isinstance(policy.policy, ChannelPruningPolicy):
+            for line in policy.policy.misfits(policy.targets["weights"], dict(network.named_modules())):
+                faults.add(schedule.document.place(entry.component_path), line)
         if not isinstance(policy.policy, (PruningPolicy, NoisePolicy)):
             continue
         pruner = policy.policy.pruner if isinstance(policy.policy, PruningPolicy) else policy.policy.noise
@@ -89,11 +98,11 @@ def _check_structures(
         misfits = pruner.misfits(policy.targets, shapes)
         for line in misfits:
             faults.add(place, line)
-        names = [name for field in policy.targets.values() for name in field]
-        if pruner.ranks.dim is not None:
-            for name in sorted(transposed & set(names)):
-                faults.add(place, f"{name} is of a transposed convolution: its filters and channels are not supported")
-        if pruner.ranks.dim is None or misfits:
+        cuts = pruner.cuts(policy.targets)
+        names = [name for name, cut in cuts.items() if cut.dim is not None]
+        for name in sorted(transposed & set(names)):
+            faults.add(place, f"{name} is of a transposed convolution: its filters and channels are not supported")
+        if not names or misfits:
             continue
         shape = data.image_shape(spec.config.data)
         if shape is None:
@@ -107,24 +116,27 @@ def _check_structures(
             schedule.note(f"{place}: warning: {graph}: {entry.key} ranks weight by weight, and cannot be thinned")
             continue
         if pruner.extends:
-            names = graph.channels.closure(names, pruner.ranks.dim)
+            names = graph.channels.closure(names, pruner.ranks.dim or 0)
             whole[number] = replace(policy, targets={**policy.targets, "weights": names})
         for name in names if pruner.statistic in OF_BATCH_NORMS else []:
             if not graph.last_norms(name):
                 faults.add(place, f"{entry.key} goes by {pruner.statistic}, but no batch norm stands behind {name}")
         if isinstance(policy.policy, NoisePolicy):
             continue
-        found = couplings(graph, names, pruner.ranks)
-        for joint in found.joint:
-            schedule.note(f"{place}: {entry.key} ranks as one, for they share channels: {', '.join(joint)}")
-        for name in found.logits:
-            schedule.note(f"{place}: warning: {name} makes the network's output: its zeros cannot be thinned")
-        for name, keeper in found.broken:
-            said = f"{name} is pruned by {entry.key}, but {keeper}"
-            if schedule.version == 1:
-                schedule.note(f"{place}: warning: {said}: it is masked, and cannot be thinned")
-            else:
-                faults.add(place, f"{said}: select all of them, or `scope: coupled` of `class: Pruner`")
+        for structure in (FILTERS, CHANNELS):
+            mine = [name for name in names if cuts.get(name, pruner.ranks).dim == structure.dim]
+            found = couplings(graph, mine, structure)
+            for joint in found.joint:
+                how = "ranks as one, for" if pruner.ranks.dim is not None else "takes one by one, though"
+                schedule.note(f"{place}: {entry.key} {how} they share channels: {', '.join(joint)}")
+            for name in found.logits:
+                schedule.note(f"{place}: warning: {name} makes the network's output: its zeros cannot be thinned")
+            for name, keeper in found.broken:
+                said = f"{name} is pruned by {entry.key}, but {keeper}"
+                if schedule.version == 1:
+                    schedule.note(f"{place}: warning: {said}: it is masked, and cannot be thinned")
+                else:
+                    faults.add(place, f"{said}: select all of them, or `scope: coupled` of `class: Pruner`")
     return whole
 
 

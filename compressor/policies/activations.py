@@ -49,12 +49,16 @@ class _Operation:
 
 
 class _Following(TorchFunctionMode):
-    """Notes every operation, who made what it reads, and whose weight it applies."""
+    """Notes every operation, who made what it reads, and whose weight it applies to what was made of the images.
 
-    def __init__(self, weights: Mapping[int, str]) -> None:
+    What is made of a weight alone stands for it: a layer may normalize or share its weight first.
+    """
+
+    def __init__(self, weights: Mapping[int, str], images: Tensor) -> None:
         super().__init__()
         self.operations: list[_Operation] = []
-        self._weights, self._calls = weights, Counter[str]()
+        self._weights, self._calls = dict(weights), Counter[str]()
+        self._seen = {id(images)}
         self._writer: dict[int, int] = {}
         self._alive: list[Any] = []  # so that no address is used twice
 
@@ -64,6 +68,11 @@ class _Following(TorchFunctionMode):
         made = _tensors((result,))
         reads = frozenset(self._writer[id(tensor)] for tensor in given if id(tensor) in self._writer)
         weight = next((self._weights[id(tensor)] for tensor in given if id(tensor) in self._weights), None)
+        if any(id(tensor) in self._seen for tensor in given):
+            self._seen.update(map(id, made))
+        elif weight is not None:
+            self._weights.update(dict.fromkeys(map(id, made), weight))
+            weight = None
         place = _count(func, self._calls)
         channels = made[0].shape[1] if len(made) == 1 and made[0].dim() > 1 else None
         for tensor in made:
@@ -122,7 +131,7 @@ def places(model: nn.Module, images: Tensor) -> dict[str, Place]:
     Weights that the forward pass does not use are left out.
     """
     weights = {id(weight): name for name, weight in prunable(model).items()}
-    with evaluating(model), _Following(weights) as following:
+    with evaluating(model), _Following(weights, images) as following:
         model(images)
     found: dict[str, Place] = {}
     for start, operation in enumerate(following.operations):

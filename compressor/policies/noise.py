@@ -7,8 +7,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from compressor.policies.asking import masks_of, need_norms
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.policies.pruning import masks_of, need_norms
 from compressor.pruners.pruner import PrunerBase
 from compressor.sparsity.substitution import Substitution
 
@@ -16,10 +16,10 @@ from compressor.sparsity.substitution import Substitution
 class NoisePolicy(Policy, name="noise"):
     """Disturbs for some mini-batches what a pruner would prune, and prunes nothing (Bartoldson et al. 2020).
 
-    At each event the pruner chooses as if what it chose before were pruned. `zeroing`: the newly chosen are set to 0
-    before each of the next `batches` steps; `gaussian`: N(0, std^2) is added to their weights, std that of one filter
-    that was not chosen. Afterwards they train freely. With `restore` all that were chosen so far are disturbed, and get
-    back the values, and the statistics of their batch norms, that they had before.
+    At each event the pruner chooses as if what it chose before were pruned. `zeroing`: the weights of the newly chosen
+    are set to 0 before each of the next `batches` steps; `gaussian`: N(0, std^2) is added to them, std that of one
+    filter that was not chosen. Afterwards they train freely. With `restore` all that were chosen so far are disturbed,
+    zeroed with their biases and batch norms, and get back the values, and the norms' statistics, that they had before.
     """
 
     component: ClassVar[str | None] = "pruners"
@@ -65,7 +65,9 @@ class NoisePolicy(Policy, name="noise"):
         keep = {name: mask.to(ctx.parameters[name].device) for name, mask in found.items()}
         nothing = {name: torch.ones_like(mask) for name, mask in keep.items()}
         before = nothing if self.restore else {**nothing, **chosen}
-        memory["disturbed"] = {name: before[name] & ~mask for name, mask in keep.items()}
+        # A filter whose gamma and beta were zeroed, too, would get no gradient any more: that is no noise.
+        names = keep if self.restore else selected
+        memory["disturbed"] = {name: before[name] & ~keep[name] for name in names}
         memory["selected"] = sorted(selected)
         memory["chosen"], memory["left"] = keep, self.batches
         if self.restore and self.batches:

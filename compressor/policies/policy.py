@@ -100,6 +100,8 @@ class Context:
     """Factors on every learning rate, by who asks for them; set anew at each of his steps."""
     images: int = 1
     """How many images are trained on."""
+    seed: int = 0
+    """The run's seed, from which a policy's own draws are derived: they are no part of the global random state."""
     installed: dict[str, Substitution] = field(default_factory=dict)
     """The gates of the run, by their policies."""
     substitutions: dict[str, Substitution] = field(default_factory=dict)

@@ -1,22 +1,17 @@
 """Asks a pruner for masks at its epochs (or steps), and decides how they act between two steps."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Self
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from compressor.errors import UserError
+from compressor.policies.asking import asked_for, masks_of, need_norms
 from compressor.policies.folding import fold_norms
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.policies.scaling import Scaling
-from compressor.policies.statistics import Running, finite, gather, of_batch_norms
-from compressor.pruners.criteria import OF_BATCH_NORMS
-from compressor.pruners.pruner import Asked, PrunerBase
-from compressor.rates.window import Window
-from compressor.sparsity.channels import Channels
+from compressor.policies.scaling import Scaling, factors
+from compressor.policies.statistics import Running
+from compressor.pruners.pruner import PrunerBase
 from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.masks import Mode
 
@@ -74,7 +69,7 @@ class PruningPolicy(Policy, name="pruner"):
     @property
     def _scales(self) -> bool:
         """Whether the weights that stay are scaled: in forward passes on a draw that lives for one step."""
-        return self.discard_masks_at_minibatch_end and self.pruner.scale(self.window, self.window.first) != 1
+        return self.discard_masks_at_minibatch_end and self.pruner.scale(self.window, self.window.first) is not None
 
     def _scaling(self, ctx: Context, memory: Memory) -> Scaling:
         found = ctx.substitutions[memory["owner"]]
@@ -86,28 +81,27 @@ class PruningPolicy(Policy, name="pruner"):
         """Whether the last masks stay in force after the window."""
         return self.keep_mask or not self._forgets
 
-    def _folds(self, memory: Memory) -> list[str]:
-        return [name for selected in memory["targets"].values() for name in selected]
-
     def init(self, ctx: Context, memory: Memory) -> None:
         need_norms(ctx, memory, self.pruner)
-        if self.fold_batchnorm and not fold_norms(ctx, self._folds(memory)):
+        if self.fold_batchnorm and not fold_norms(ctx, asked_for(ctx, memory, self.pruner)):
             raise UserError(f"{memory['owner']}: fold_batchnorm: no batch norm stands right behind any of its weights")
         if self.pruner.statistic == "running_feature_map":
             ctx.substitutions[memory["owner"]] = Running(ctx, memory)
         if self._scales:
-            ctx.substitutions[memory["owner"]] = Scaling(ctx.parameters)
+            ctx.substitutions[memory["owner"]] = Scaling(ctx)
 
     def resume(self, ctx: Context, memory: Memory) -> None:
         running = ctx.substitutions.get(memory["owner"])
         if isinstance(running, Running):
             running.take(memory)
-        if isinstance(running, Scaling) and memory.get("scaled"):
-            running.put(*memory["scaled"])
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
-        if not (self.skip_first_minibatch and ctx.epoch == self.window.first):
+        # What lives for one step is made in it: nobody who looks at the network before takes it for pruned.
+        if not self.discard_masks_at_minibatch_end and not self._skips(ctx):
             self._prune(ctx, memory)
+
+    def _skips(self, ctx: Context) -> bool:
+        return self.skip_first_minibatch and ctx.epoch == self.window.first
 
     def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
         if self._asks_inside(ctx):
@@ -116,8 +110,8 @@ class PruningPolicy(Policy, name="pruner"):
     def _asks_inside(self, ctx: Context) -> bool:
         if self.window.unit == "step":
             return True
-        if self.skip_first_minibatch and ctx.epoch == self.window.first and ctx.step == 1:
-            return True
+        if ctx.step == (1 if self._skips(ctx) else 0):
+            return self._skips(ctx) or self.discard_masks_at_minibatch_end
         every = self.mini_batch_pruning_frequency
         return every > 0 and ctx.step > 0 and ctx.global_step % every == 0
 
@@ -131,13 +125,16 @@ class PruningPolicy(Policy, name="pruner"):
             memory["refused"] = f"{owner} could not go on pruning after a thinning: {'; '.join(misfits)}"
             return
         before, owned = ctx.masks.before(owner), ctx.masks.owned(owner)
-        folded = fold_norms(ctx, self._folds(memory)) if self.fold_batchnorm else {}
-        _, masks = masks_of(ctx, memory, self.pruner, self.window, before, owned, folded)
+        # w dL/dw is the same before and behind a batch norm, and other statistics do not look at weights.
+        folds = self.fold_batchnorm and self.pruner.statistic is None
+        folded = fold_norms(ctx, asked_for(ctx, memory, self.pruner)) if folds else {}
+        names, masks = masks_of(ctx, memory, self.pruner, self.window, before, owned, folded)
         for name, keep in masks.items():
             ctx.masks.set(owner, name, keep, self._mode, mask_gradients=self.mask_gradients)
         if self._scales:
-            memory["scaled"] = [list(masks), self.pruner.scale(self.window, ctx.time(self.window))]
-            self._scaling(ctx, memory).put(*memory["scaled"])
+            scale = self.pruner.scale(self.window, ctx.time(self.window)) or 1.0
+            outputs = self.pruner.whole_outputs(memory["targets"], names)
+            self._scaling(ctx, memory).put(factors(ctx, names, outputs, scale))
         if self.discard_masks_at_minibatch_end and self.keep_mask:
             memory["last"] = masks
         ctx.masks.apply()
@@ -162,8 +159,8 @@ class PruningPolicy(Policy, name="pruner"):
         owner = memory["owner"]
         if self.discard_masks_at_minibatch_end:
             ctx.masks.release(owner)
-            if memory.pop("scaled", None):
-                self._scaling(ctx, memory).put([], 1.0)
+            if self._scales:
+                self._scaling(ctx, memory).put({})
         by_step = self.window.unit == "step"
         last = ctx.time(self.window) == self.window.last and (by_step or ctx.step == ctx.steps_per_epoch - 1)
         if last and self._forgets and self.keep_mask:
@@ -191,6 +188,8 @@ class PruningPolicy(Policy, name="pruner"):
         return [f"its masks are forgotten after {unit} {self.window.last} and leave no zeros (keep_mask is false)"]
 
     def settled(self, ctx: Context) -> int:
+        if self.discard_masks_at_minibatch_end and not self.keep_mask:
+            return 0  # no network that is evaluated has its zeros
         return ctx.epoch_of(self.window, self.window.last)
 
     def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:
@@ -210,91 +209,3 @@ class PruningPolicy(Policy, name="pruner"):
                     f" the run has {ctx.epochs} epochs of {ctx.steps_per_epoch} steps)"
                 )
         return lines
-
-
-def need_norms(ctx: Context, memory: Memory, pruner: PrunerBase) -> None:
-    """Where a criterion goes by batch norms and there are none, this says so before training begins."""
-    kind = pruner.statistic
-    if kind in OF_BATCH_NORMS:
-        names = memory["targets"]["weights"]
-        for name in _channels(ctx).closure(names, 0) if pruner.extends else names:
-            of_batch_norms(ctx, kind, name)
-
-
-def masks_of(
-    ctx: Context,
-    memory: Memory,
-    pruner: PrunerBase,
-    window: Window,
-    before: Callable[[str], Tensor | None],
-    owned: Iterable[str],
-    instead: Mapping[str, Tensor] | None = None,
-) -> tuple[list[str], dict[str, Tensor]]:
-    """The weights that a pruner prunes, and what it keeps of them and of all that goes with them.
-
-    `before` and `owned` tell of the masks that it made last; `instead` are values that it sees in the weights' places.
-    """
-    asked = Asked(
-        weights={**ctx.parameters, **(instead or {})},
-        targets=memory["targets"],
-        window=window,
-        time=ctx.time(window),
-        memory=ctx.constants.setdefault(memory["instance"], {}),
-        before=before,
-        dense=ctx.dense,
-        channels=lambda: _channels(ctx),
-        statistics=_statistics(ctx, memory, pruner.images),
-    )
-    masks = pruner.keep(asked)
-    outputs = pruner.whole_outputs(memory["targets"], list(masks))
-    if outputs:
-        return list(masks), {**_speakers(ctx, owned, {name: masks[name] for name in outputs}), **masks}
-    return list(masks), masks
-
-
-def _speakers(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them."""
-    graph = ctx.graph()
-    if graph is None:
-        biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1).any(1) for name, mask in masks.items()}
-        return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
-    others = [name for name in owned if name not in masks]
-    keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
-    pruned = {name: ~mask.flatten(1).any(1) for name, mask in masks.items()}
-    for name, gone in graph.speakers(pruned).items():
-        parameter = ctx.parameters[name]
-        side = (-1,) + (1,) * (parameter.dim() - 1)
-        keep[name] = (~gone).reshape(side).expand(parameter.shape)
-    return keep
-
-
-def _statistics(ctx: Context, memory: Memory, batches: int) -> Callable[[str, str], Tensor]:
-    """Statistics of the network as it is now, taken when the first is asked for."""
-    taken: dict[str, Tensor] = {}
-
-    def of(kind: str, name: str) -> Tensor:
-        if kind in OF_BATCH_NORMS:
-            return of_batch_norms(ctx, kind, name)
-        if not taken:
-            how = "feature_map" if kind == "running_feature_map" else kind
-            running = _running(ctx, memory) if kind == "running_feature_map" else {}
-            taken.update(running or gather(ctx.model, how, ctx.batches(batches)))
-        if name not in taken:
-            raise UserError(f"{memory['owner']}: criterion {kind}: the forward pass does not use {name}")
-        if kind != "gradient" and len(taken[name]) != len(ctx.parameters[name]):
-            raise UserError(f"{memory['owner']}: criterion {kind}: the outputs of {name} are not channels (dim 1)")
-        return finite(taken[name], kind, name)
-
-    return of
-
-
-def _running(ctx: Context, memory: Memory) -> dict[str, Tensor]:
-    """The running means; none before the first step, nor from before channels were removed."""
-    found: dict[str, Tensor] = memory.get("running", {})
-    mine = [name for name in memory["targets"]["weights"] if name in found]
-    return found if all(len(found[name]) == len(ctx.parameters[name]) for name in mine) else {}
-
-
-def _channels(ctx: Context) -> Channels:
-    graph = ctx.graph()
-    return Channels() if graph is None else graph.channels

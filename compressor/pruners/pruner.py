@@ -98,13 +98,18 @@ class PrunerBase(Component):
         """How many training batches a statistic is taken from."""
         return 8
 
-    def scale(self, window: Window, time: int) -> float:
-        """What the weights that stay are multiplied by in the forward pass, where a mask is a draw for one step."""
-        return 1.0
+    def scale(self, window: Window, time: int) -> float | None:
+        """What survivors are multiplied by in the forward pass, where a mask is a draw for one step; None: never."""
+        return None
+
+    def cuts(self, targets: Targets) -> dict[str, Structure]:
+        """What is pruned as one of each selected weight."""
+        return {name: self.ranks for selected in targets.values() for name in selected}
 
     def whole_outputs(self, targets: Targets, names: Sequence[str]) -> list[str]:
         """Of the weights that get a mask those that lose whole outputs, with all that speaks for them."""
-        return list(names) if self.ranks.dim == 0 else []
+        cuts = self.cuts(targets)
+        return [name for name in names if cuts.get(name, self.ranks).dim == 0]
 
     @property
     def extends(self) -> bool:
@@ -121,8 +126,7 @@ class PrunerBase(Component):
 
     def misfits(self, targets: Targets, shapes: Shapes) -> list[str]:
         """One line for each weight that this pruner cannot prune."""
-        names = dict.fromkeys(name for selected in targets.values() for name in selected)
-        found = [(name, self.ranks.misfit(shapes[name])) for name in names]
+        found = [(name, structure.misfit(shapes[name])) for name, structure in self.cuts(targets).items()]
         return [f"{name}: {why}" for name, why in found if why is not None]
 
     def keep(self, asked: Asked) -> dict[str, Tensor]:

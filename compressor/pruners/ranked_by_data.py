@@ -1,6 +1,7 @@
 """Distiller's pruners that rank filters by what they do on training images, or by nothing at all."""
 
-from typing import ClassVar, Literal, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -38,6 +39,10 @@ class _OfFilters(RankedStructurePruner):
     group_type: Literal["Filters", "3D"] = Field(description="what is ranked: filters, by their outputs")
     kwargs: None = None
     batches: int = Field(default=8, ge=1, description="of training images, which the network is looked at with")
+
+    @classmethod
+    def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        return arguments, None  # `Rows` are refused by that name
 
     @property
     def statistic(self) -> str | None:
@@ -139,7 +144,10 @@ class RandomLevelStructureParameterPruner(_Random, name="RandomLevelStructurePar
         return self
 
     def sparsity_at(self, window: Window, time: int) -> float:
-        return self.sparsity_range[0]
+        return self.sparsity_range[0]  # what is sure
+
+    def threshold(self, targets: Targets, window: Window, time: int) -> str | None:
+        return f"a share drawn between {self.sparsity_range[0]:g} and {self.sparsity_range[1]:g}"
 
     def keep(self, asked: Asked) -> dict[str, Tensor]:
         least, most = self.sparsity_range
@@ -155,7 +163,7 @@ class RandomLevelStructureParameterPruner(_Random, name="RandomLevelStructurePar
 
 
 class _Bernoulli(_Random):
-    def scale(self, window: Window, time: int) -> float:
+    def scale(self, window: Window, time: int) -> float | None:
         share = self.sparsity_at(window, time)
         return 1 / (1 - share) if share < 1 else 1.0
 
@@ -168,19 +176,21 @@ class _Bernoulli(_Random):
     def keep(self, asked: Asked) -> dict[str, Tensor]:
         share = self.sparsity_at(asked.window, asked.time)
         return keep_best(
-            asked,
+            # Each by itself: what was removed counts for nothing, and the groups of a convolution need not be equal.
+            replace(asked, dense={}, channels=lambda: replace(asked.channels(), part=None)),
             asked.targets["weights"],
             self.ranks,
             lambda name: self.scores(asked, name),
-            lambda total: int((torch.rand(total) < share).sum()),  # so many, any of them: each by itself
+            lambda total: int((torch.rand(total) < share).sum()),  # so many, any of them
             leader=self.group_dependency == "Leader",
         )
 
 
 class BernoulliFilterPruner(_Bernoulli, OneShot, name="BernoulliFilterPruner"):
-    """Drops each filter with a probability, anew at each draw: DropFilter (Tian et al. 2018), as Distiller has it.
+    """Drops each filter with a probability, anew at each draw: DropFilter (Chen et al. 2018), as Distiller has it.
 
-    Where the draw is for a while (`discard_masks_at_minibatch_end`), what stays is scaled by 1 / (1 - p) meanwhile.
+    Chen, Niu and Tian, arXiv 1810.09849. Where a draw lives for one step (`discard_masks_at_minibatch_end`) what stays
+    is scaled by 1 / (1 - p) in it, and comes back as it was with `use_double_copies`, without from 0.
     """
 
     example: ClassVar[str] = _example("BernoulliFilterPruner")

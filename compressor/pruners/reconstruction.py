@@ -3,9 +3,9 @@ Neural Networks", ICCV 2017 (arXiv 1707.06168).
 
     min over beta, W of  1/(2N) ||Y - sum_i beta_i X_i W_i^T||_F^2 + lambda ||beta||_1,  ||beta||_0 <= c'      (eq. 2)
 
-N samples of what a layer is given (X, c channels of k positions) and should give (Y, n outputs). First beta with W as it
-is: a LASSO over c scalars with the regressors Z_i = X_i W_i^T (eq. 3), its lambda searched until c' of them are left.
-Then W, once: least squares over the channels that are left (eq. 4). Here are arrays, no network.
+N samples of what a layer is given (X, c channels of k positions) and should give (Y, n outputs). First beta with W as
+it is: a LASSO over c scalars with the regressors Z_i = X_i W_i^T (eq. 3), its lambda searched until c' of them are
+left. Then W, once: least squares over the channels that are left (eq. 4). Here are arrays, no network.
 """
 
 import warnings
@@ -26,7 +26,7 @@ Selection = Literal["lasso", "first", "l1", "max_response"]
 TOO_MANY, MOST, SHARE = 1.1, 400, 20
 """The authors' code: the search ends between c' and 1.1 c' scalars, and looks at min(400, N / 20) samples."""
 
-_HALVINGS = 60
+_HALVINGS, _PARALLEL = 60, 1e-12
 _SINGLE = float(np.finfo(np.float32).eps)
 
 
@@ -58,7 +58,7 @@ def reconstruct(
     """Choose `count` channels of `x` [samples, channels, positions], and the weight that makes `y` of them.
 
     `weight` [outputs, channels, positions] is the layer's own, `y` [samples, outputs] what it should give, its `bias`
-    included. With `intercept` a new bias is fitted, too; else the old one stays. `draws` takes the samples of the LASSO.
+    included. With `intercept` a new bias is fitted, too; else the old one stays. `draws` takes the LASSO's samples.
     Raises `CompressError` where a number is not finite.
     """
     if not all(np.isfinite(values).all() for values in (x, weight, y)):
@@ -119,7 +119,8 @@ def lasso(z: Array, y: Array, alpha: float, gram: Array | None = None) -> Array:
     from sklearn.linear_model import Lasso  # half a second, which `validate` need not wait for
 
     gram = z.T @ z if gram is None else gram
-    solver = Lasso(alpha=alpha, fit_intercept=False, precompute=gram, copy_X=False, max_iter=10_000, tol=1e-12)
+    settings = {"fit_intercept": False, "copy_X": False, "max_iter": 10_000, "tol": 1e-12}
+    solver = Lasso(alpha=alpha, precompute=gram, random_state=0, **settings)  # else it draws a number, and needs none
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of an alpha near 0, which the search may pass
         solver.fit(z, y)
@@ -130,14 +131,18 @@ def lasso(z: Array, y: Array, alpha: float, gram: Array | None = None) -> Array:
 def search(z: Array, y: Array, count: int) -> Array:
     """The scalars of a LASSO that leaves between c' = `count` and 1.1 c' of them, its alpha found by bisection.
 
-    Where no alpha does, the fewest above that; and where fewer than c' ever speak, those of the smallest alpha.
+    Where no alpha does, the fewest above that; and where fewer than c' ever speak, those of the smallest alpha. A
+    channel that says what another one says, and not louder, has 0: any share of the two would be as good.
     """
     low, high = 0.0, float(np.abs(z.T @ y).max()) / len(y)  # from which on all are 0: their code doubles up to it
-    beta = best = np.zeros(z.shape[1])
     gram = z.T @ z
+    own = _own(gram)
+    z, gram = np.asfortranarray(z[:, own]), gram[np.ix_(own, own)]
+    beta, best = np.zeros(len(own)), np.zeros(len(own))
     for _ in range(_HALVINGS if high > 0 else 0):
         alpha = (low + high) / 2
-        beta = lasso(z, y, alpha, gram)
+        beta = np.zeros(len(own))
+        beta[own] = lasso(z, y, alpha, gram)
         found = int(np.count_nonzero(beta))
         if found < count:
             high = alpha
@@ -146,6 +151,16 @@ def search(z: Array, y: Array, count: int) -> Array:
         if found <= TOO_MANY * count:
             break
     return best if best.any() else beta
+
+
+def _own(gram: Array) -> NDArray[np.bool_]:
+    """Of regressors by their products: those that are no multiple, by at most 1, of another one, or of one before."""
+    size = np.diag(gram)
+    parallel = gram**2 >= (1 - _PARALLEL) * np.outer(size, size)
+    louder = size[None, :] > size[:, None] * (1 + _SINGLE)
+    same = (size[None, :] >= size[:, None] * (1 - _SINGLE)) & np.tri(len(gram), k=-1, dtype=bool)
+    own: NDArray[np.bool_] = ~(parallel & (louder | same)).any(1)
+    return own
 
 
 def least_squares(x: Array, y: Array, *, intercept: bool) -> tuple[Array, Array | None]:

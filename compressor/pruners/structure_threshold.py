@@ -1,25 +1,44 @@
 """Distiller's StructureParameterPruner: structures below a threshold go."""
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from torch import Tensor
 
 from compressor.component import Selects, Targets
 from compressor.errors import did_you_mean
-from compressor.pruners.pruner import Asked, PrunerBase, Shapes
+from compressor.pruners.pruner import Asked, PrunerBase
 from compressor.rates.window import Window
-from compressor.sparsity.structures import BY_NAME, ELEMENTS
+from compressor.sparsity.structures import BY_NAME, ELEMENTS, Structure
+
+GROUPS = {name: structure for name, structure in BY_NAME.items() if structure is not ELEMENTS}
 
 
 def _known(group: str) -> str:
-    if group not in BY_NAME or BY_NAME[group] is ELEMENTS:
-        raise ValueError(f"no group {group!r}: {did_you_mean(group, set(BY_NAME) - {'Elements'})}")
+    if group not in GROUPS:
+        raise ValueError(f"no group {group!r}: {did_you_mean(group, GROUPS)}")
     return group
 
 
-Regim = Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[str, AfterValidator(_known)]], Field(strict=False)]
+def _is_pair(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError("should be [threshold, group]")
+    return value
+
+
+_SCHEMA = {
+    "type": "array",
+    "minItems": 2,
+    "maxItems": 2,
+    "items": {"anyOf": [{"type": "number", "minimum": 0}, {"enum": list(GROUPS)}]},
+}
+
+Regim = Annotated[
+    tuple[Annotated[float, Field(ge=0)], Annotated[str, AfterValidator(_known)]],
+    Field(strict=False),
+    BeforeValidator(_is_pair),
+    WithJsonSchema(_SCHEMA),
+]
 """A threshold and a group."""
 
 
@@ -39,12 +58,8 @@ class StructureParameterPruner(PrunerBase, name="StructureParameterPruner"):
     reg_regims: Annotated[dict[str, Regim], Selects()] = Field(min_length=1, description="weight: [threshold, group]")
     threshold_criteria: Literal["Max", "Mean_Abs"]
 
-    def misfits(self, targets: Targets, shapes: Shapes) -> list[str]:
-        found = [(name, BY_NAME[group].misfit(shapes[name])) for name, (_, group) in targets["reg_regims"].items()]
-        return [f"{name}: {why}" for name, why in found if why is not None]
-
-    def whole_outputs(self, targets: Targets, names: Sequence[str]) -> list[str]:
-        return [name for name, (_, group) in targets["reg_regims"].items() if BY_NAME[group].dim == 0]
+    def cuts(self, targets: Targets) -> dict[str, Structure]:
+        return {name: GROUPS[group] for name, (_, group) in targets["reg_regims"].items()}
 
     def threshold(self, targets: Targets, window: Window, time: int) -> str | None:
         values = sorted({threshold for threshold, _ in targets["reg_regims"].values()})
@@ -53,7 +68,7 @@ class StructureParameterPruner(PrunerBase, name="StructureParameterPruner"):
     def keep(self, asked: Asked) -> dict[str, Tensor]:
         masks = {}
         for name, (threshold, group) in asked.targets["reg_regims"].items():
-            structure, weight = BY_NAME[group], asked.weights[name].detach()
+            structure, weight = GROUPS[group], asked.weights[name].detach()
             magnitude = weight.abs()
             if self.threshold_criteria == "Max":
                 found = structure.largest(magnitude)

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from compressor.reports.report import Comparison, Report, TensorRow, Thinning, Totals
+from compressor.reports.report import IMAGES, Comparison, Report, TensorRow, Thinning, Totals
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
 _MOMENTS = ("mean", "std", "mean_abs")
@@ -112,9 +112,16 @@ def _stages(comparison: Comparison) -> list[str]:
     for stage in comparison.stages:
         gain = "zeros alone save no time" if stage.times_as_fast is None else f"{stage.times_as_fast:.2f}"
         lines.append([stage.name, f"{stage.parameters:,}", f"{stage.macs:,}", f"{stage.milliseconds:.3f}", gain])
+    left_out = []
+    if comparison.compacted:
+        left_out = [
+            f"compacted: without the zero rows and columns of {', '.join(comparison.compacted)};"
+            f" the largest difference of a logit on {IMAGES} random images is {comparison.largest_difference:.2g}"
+        ]
     threads = "1 thread" if comparison.threads == 1 else f"{comparison.threads} threads"
     return [
         *_aligned(lines, left=1),
+        *left_out,
         f"one image at a time on {threads} of the {comparison.device}: medians of {comparison.rounds} rounds in turns",
     ]
 

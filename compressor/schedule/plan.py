@@ -13,6 +13,7 @@ from compressor.policies.lr_schedulers import PureScheduler, ReduceLROnPlateau, 
 from compressor.policies.policy import BoundPolicy, Context
 from compressor.policies.pruning import PruningPolicy
 from compressor.policies.scheduler import Scheduler
+from compressor.policies.strided import StridedPolicy
 from compressor.rates.window import Window
 from compressor.sparsity.masks import Masks
 from compressor.sparsity.weights import prunable
@@ -205,11 +206,13 @@ def _predict(
     for bound in policies:
         policy = bound.policy
         fires = _firings(policy.window, epochs, steps_per_epoch)
+        if isinstance(policy, StridedPolicy) and fires:
+            by_value.update(bound.targets["weights"])
         if not isinstance(policy, PruningPolicy) or not fires:
             continue
         ends = policy.window.last + 1 < _end(policy.window, epochs, steps_per_epoch)
-        if not policy.permanent and ends:
-            continue  # the window ends within the run, and its masks with it
+        if not policy.permanent and (ends or policy.discard_masks_at_minibatch_end):
+            continue  # the window, or each step, ends within the run, and its masks with it
         goals = policy.pruner.goals(bound.targets, policy.window, fires[-1])
         if not goals:
             by_value.update(name for names in bound.targets.values() for name in names if name in weights)

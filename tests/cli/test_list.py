@@ -13,10 +13,16 @@ PREACT = (
 )
 VGGS = " ".join(f"vgg{depth}_cifar vgg{depth}_bn_cifar" for depth in (11, 13, 16, 19))
 
+RANKED = (
+    "L1RankedStructureParameterPruner L2RankedStructureParameterPruner ActivationAPoZRankedFilterPruner"
+    " ActivationMeanRankedFilterPruner GradientRankedFilterPruner RandomRankedFilterPruner BernoulliFilterPruner"
+)
+
 KNOWN = {
-    "policies": "pruner regularizer lr_scheduler",
+    "policies": "pruner regularizer lr_scheduler batchnorm",
     "pruners": "MagnitudeParameterPruner SensitivityPruner SparsityLevelParameterPruner AutomatedGradualPruner"
-    " BaiduRNNPruner SplicingPruner Pruner",
+    " BaiduRNNPruner SplicingPruner Pruner StructureParameterPruner RandomLevelStructureParameterPruner"
+    f" {RANKED} {' '.join(f'{name}_AGP' for name in RANKED.split())}",
     "regularizers": "L1Regularizer L2Regularizer GroupLassoRegularizer GroupVarianceRegularizer",
     "extensions": "FilterRemover ChannelRemover StructureRemover",
     "gates": "HardConcreteL0 NetworkSurgery",

@@ -194,6 +194,10 @@ policies:
   - pruner: {{{LEVEL}, levels: {{'*': 0.5}}, args: {{discard_masks_at_minibatch_end: true, keep_mask: true}}}}
     epochs: [1]
 """,
+    "discarded to the end of the run": f"""\
+policies:
+  - pruner: {{{LEVEL}, levels: {{'*': 0.5}}, args: {{discard_masks_at_minibatch_end: true}}}}
+""",
     "a dense run with a rate": "policies:\n  - lr_scheduler: {class: CosineAnnealingLR, T_max: 4}\n",
 }
 

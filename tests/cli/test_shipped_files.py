@@ -150,7 +150,7 @@ def test_the_example_of_a_component_validates_plans_and_trains_a_step(key: str) 
     assert all(policy["weights"] for policy in own) or section in ("lr_schedulers", "extensions")
     checkpoint = one_step("-s", *files)
     owners = set(checkpoint["state"]["masks"]["owned"])
-    masks = section == "pruners" or key == "policies.iht"
+    masks = section == "pruners" or key in ("policies.iht", "policies.strided", "policies.channel_pruning")
     assert masks == any(policy["key"] in owners for policy in own)
 
 

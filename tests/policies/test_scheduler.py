@@ -22,6 +22,9 @@ heard: list[tuple[str, str, int, int]] = []
 class Listener(Policy):
     """Notes every event with its owner, epoch and step."""
 
+    def before_epoch(self, ctx: Context, memory: Memory) -> None:
+        self._note("before_epoch", ctx, memory)
+
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         self._note("on_epoch_begin", ctx, memory)
 
@@ -106,7 +109,13 @@ def test_every_event_is_heard_in_the_windows_epochs_only() -> None:
         "before_parameter_optimization",
         "on_minibatch_end",
     ]
-    expected = [("on_epoch_begin", 0), *[(e, 0) for e in batch], *[(e, 1) for e in batch], ("on_epoch_end", 2)]
+    expected = [
+        ("before_epoch", 0),
+        ("on_epoch_begin", 0),
+        *[(e, 0) for e in batch],
+        *[(e, 1) for e in batch],
+        ("on_epoch_end", 2),
+    ]
     assert in_epoch_1 == expected
 
 
@@ -125,6 +134,17 @@ def test_policies_are_heard_in_file_order_and_those_of_the_learning_rate_last() 
             "0.it",
             "2.it",
         ]
+
+
+def test_all_look_before_the_epoch_and_only_then_does_one_act() -> None:
+    run(scheduler(LastListener(window=Window(ending_epoch=9)), Listener(window=Window(ending_epoch=9))), 1)
+    begin = [(event, owner) for event, owner, *_ in heard][:4]
+    assert begin == [
+        ("before_epoch", "1.it"),
+        ("before_epoch", "0.it"),
+        ("on_epoch_begin", "1.it"),
+        ("on_epoch_begin", "0.it"),
+    ]
 
 
 def test_the_loss_goes_through_the_policies_as_through_a_chain() -> None:
@@ -149,7 +169,7 @@ def test_a_window_in_steps_hears_the_events_of_its_steps_and_none_of_the_epochs(
     run(scheduler(Listener(window=Window(starting_step=1, ending_step=6, step_frequency=2))))
     begun = [(epoch, step) for event, _, epoch, step in heard if event == "on_minibatch_begin"]
     assert begun == [(0, 1), (1, 1), (2, 1)]  # steps 1, 3, 5 of two an epoch
-    assert {event for event, *_ in heard} & {"on_epoch_begin", "on_epoch_end"} == set()
+    assert {event for event, *_ in heard} & {"before_epoch", "on_epoch_begin", "on_epoch_end"} == set()
 
 
 def test_a_policy_without_a_window_of_its_own_form_does_nothing_at_events_it_does_not_know(run_of: RunOf) -> None:

@@ -311,7 +311,7 @@ def test_a_policy_that_is_no_mapping_or_has_no_kind_or_two_is_a_fault(faults_of:
     policies = GOOD.replace("pruner: {instance_name: fine, args: {mini_batch_pruning_frequency: 16}}\n    ", "")
     check(faults_of(policies + "  - 3\n"), ("13:5", "exactly one of | got none"), ("19:5", "mapping | got 3"))
     two = GOOD.replace("  - lr_scheduler:", "  - regularizer: {instance_name: l1}\n    lr_scheduler:")
-    check(faults_of(two), ("19:5", "exactly one of | lr_scheduler, pruner, regularizer"))
+    check(faults_of(two), ("19:5", "exactly one of | lr_scheduler, noise, pruner, regularizer"))
 
 
 def test_a_kind_needs_an_instance_name_or_a_class(faults_of: Read) -> None:

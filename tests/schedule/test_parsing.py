@@ -77,7 +77,7 @@ def test_a_mistyped_key_in_one_block_does_not_hide_the_same_key_missing_in_anoth
     _, faults = configured(GOOD.replace("model: {name: lenet_5}", "model: {}").replace("name: digits", "nmae: digits"))
     assert len(faults) == 2
     assert faults[0] == "c.yaml:1:8: the configuration needs the key 'name'"
-    assert faults[1] == "c.yaml:2:8: unknown key 'nmae' in the configuration: did you mean 'name'?"
+    assert faults[1] == "c.yaml:2:8: unknown key 'nmae' in the configuration: did you mean 'name' or 'images'?"
 
 
 @pytest.mark.parametrize(

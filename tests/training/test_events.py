@@ -26,6 +26,9 @@ class Spy(Policy):
     def _note(self, event: str, ctx: Context) -> None:
         CALLS.append((self.label, event, ctx.epoch, ctx.step))
 
+    def before_epoch(self, ctx: Context, memory: Memory) -> None:
+        self._note("before_epoch", ctx)
+
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         self._note("on_epoch_begin", ctx)
 
@@ -142,6 +145,7 @@ def test_the_events_of_an_epoch_come_in_the_documented_order() -> None:
         for step in (0, 1)
     ]
     assert [call for call in CALLS if call != ("save", "best")] == [
+        ("a", "before_epoch", 0, 0),
         ("a", "on_epoch_begin", 0, 0),
         *minibatch[0],
         *minibatch[1],
@@ -155,7 +159,7 @@ def test_the_events_of_an_epoch_come_in_the_documented_order() -> None:
 def test_policies_run_in_file_order_and_those_of_learning_rates_last() -> None:
     window = Window(starting_epoch=0, ending_epoch=2)
     trainer(Last(label="lr", window=window), Spy(label="a", window=window), Spy(label="b", window=window)).run()
-    for event in ("on_epoch_begin", "on_minibatch_begin", "on_minibatch_end", "on_epoch_end"):
+    for event in ("before_epoch", "on_epoch_begin", "on_minibatch_begin", "on_minibatch_end", "on_epoch_end"):
         labels = [call[0] for call in CALLS if call[1] == event and call[0] != "observer"]
         assert labels == ["a", "b", "lr"] * (len(labels) // 3)
         assert labels

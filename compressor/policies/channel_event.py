@@ -1,0 +1,186 @@
+"""One event of channel pruning (He et al. 2017): channels chosen and weights fitted anew, layer after layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from compressor.errors import UserError
+from compressor.policies.input_channels import Array, InputChannels
+from compressor.policies.layer_calls import Layer, follow
+from compressor.policies.layer_samples import Batches, Samples, as_shipped, inputs, responses
+from compressor.policies.policy import Context
+from compressor.pruners.reconstruction import Reconstruction, Selection, reconstruct, relative_error
+from compressor.thinning.unread import makers, readers
+
+SEED = 1707
+"""Of the draws of positions and samples, with the epoch: no other random number depends on them."""
+
+
+@dataclass
+class Event:
+    """What `ChannelPruningPolicy` is given, at the beginning of one epoch."""
+
+    ctx: Context
+    owner: str
+    sparsity: float
+    batches: int
+    points: int
+    selection: Selection
+    residual: bool
+    draws: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.draws = np.random.default_rng([SEED, self.ctx.epoch])
+
+    def run(self, names: Sequence[str]) -> None:
+        """Prune all of these weights that have not lost their share yet."""
+        due = self._due(names)
+        if not due:
+            return
+        batches = self.ctx.batches(self.batches)
+        layers = self._layers(due, batches)
+        before = responses(self.ctx, batches, layers, self.points, self.draws)
+        errors = {layer.name: self._prune(layer, before[layer.name], batches) for layer in layers}
+        kinds = ("error_masked", "error")
+        if errors:
+            means = np.mean(list(errors.values()), axis=0).tolist()
+            each = {f"{name} {kind}": of[n] for name, of in errors.items() for n, kind in enumerate(kinds)}
+            self.ctx.figures[self.owner] = {**dict(zip(kinds, means, strict=True)), **each}
+
+    def _due(self, names: Sequence[str]) -> list[str]:
+        gated = {name for substitution in self.ctx.substitutions.values() for name in substitution.fold()}
+        due = []
+        for channels in (InputChannels(self.ctx, name) for name in names):
+            if int(channels.alive().sum()) <= channels.due(self.sparsity):
+                continue
+            if channels.name in gated:
+                self._warn(f"{channels.name} is behind a gate: its channels are not pruned")
+                continue
+            due.append(channels.name)
+        return due
+
+    def _layers(self, names: Sequence[str], batches: Batches) -> list[Layer]:
+        """In the order of the forward pass."""
+        with as_shipped(self.ctx):
+            found = follow(self.ctx.model, batches[0][0][:2], {name: self.ctx.parameters[name] for name in names})
+        for name in [name for name in names if name not in {layer.name for layer in found}]:
+            self._warn(f"the forward pass does not use {name} as it is: its channels are not pruned")
+        for layer in found:
+            if len(layer.calls) > 1:
+                raise UserError(f"{self.owner}: {layer.name} is applied {len(layer.calls)} times: it cannot be fitted")
+            if not self.residual:
+                layer.addition = None
+            if layer.scale is not None and not bool(layer.scale.any()):  # nothing of it is heard: as if there was none
+                layer.scale = layer.addition = None
+        return found
+
+    def _prune(self, layer: Layer, before: Samples, batches: Batches) -> tuple[float, float]:
+        """Prune and fit one layer; the relative errors with the old weights and with the new ones.
+
+        As if the batch norm behind were merged into it, as in the paper: its factors weigh the outputs.
+        """
+        ctx, channels = self.ctx, InputChannels(self.ctx, layer.name)
+        weight, bias = ctx.parameters[layer.name], ctx.parameters.get(_bias_of(layer.name))
+        alive = channels.alive().nonzero().flatten()
+        factors = np.ones(len(weight)) if layer.scale is None else _array(layer.scale)
+        heard = factors != 0  # what the norm multiplies by 0 cannot be fitted to anything
+        given, others = inputs(ctx, batches, layer, before.positions)
+        y = _array(torch.cat(before.outputs)) * factors
+        if others:  # Y1 + Y2 - Y1': the shortcut then, this layer then, the shortcut now
+            y += _array(torch.cat(before.others)) - _array(torch.cat(others))
+        x, y, scale, due = channels.gather(given, alive), y[:, heard], factors[heard], channels.due(self.sparsity)
+        if len(x) <= due * x.shape[2]:
+            self._warn(f"{layer.name}: {len(x)} samples are too few for {due * x.shape[2]} weights of an output")
+        found = reconstruct(
+            x,
+            channels.gather(weight, alive)[heard] * scale[:, None, None],
+            y,
+            due,
+            bias=None if bias is None else _array(bias)[heard] * scale,
+            intercept=bias is not None,
+            selection=self.selection,
+            draws=self.draws,
+        )
+        self._write(channels, bias, alive[torch.from_numpy(found.kept)], heard, scale, found)
+        now = channels.gather(weight, alive)[heard] * scale[:, None, None]  # others may mask it, too
+        constant = np.zeros(len(scale)) if bias is None else _array(bias)[heard] * scale
+        after = relative_error(x, now, constant, y)
+        gone = self._without_makers(channels)
+        self.ctx.say(
+            f"{self.owner}: {layer.name}: {len(found.kept)} of {len(channels.places)} input channels stay"
+            f" ({self.selection}); relative error {found.before:.4g} with the old weights, {after:.4g} with new ones"
+            + (", a shortcut's error made up for" if others else "")
+            + (f"; with them go the filters of {', '.join(gone)}" if gone else "")
+        )
+        return found.before, after
+
+    def _write(
+        self,
+        channels: InputChannels,
+        bias: nn.Parameter | None,
+        kept: Tensor,
+        heard: NDArray[np.bool_],
+        scale: Array,
+        found: Reconstruction,
+    ) -> None:
+        ctx, weight = self.ctx, self.ctx.parameters[channels.name]
+        new = channels.gather(weight, kept)
+        new[heard] = found.weight / scale[:, None, None]
+        channels.put(new, kept)
+        changed = {channels.name: weight}
+        if bias is not None and found.bias is not None:
+            constant = _array(bias)
+            constant[heard] = found.bias / scale
+            bias.data.copy_(torch.from_numpy(constant))
+            changed[_bias_of(channels.name)] = bias
+        self._mask(channels.name, channels.keep(kept))
+        ctx.masks.apply()
+        ctx.forget(list(changed.values()))  # its momentum was that of other weights
+        if ctx.restart_averages is not None:
+            ctx.restart_averages(list(changed))
+
+    def _without_makers(self, channels: InputChannels) -> list[str]:
+        """Mask the filters that make what nobody reads any more, and all that speaks for them; whose they are."""
+        ctx, graph = self.ctx, self.ctx.graph()
+        pruned = channels.cells[~channels.alive()]
+        pruned = pruned[pruned >= 0]
+        if graph is None or len(pruned) == 0:
+            return []
+        by_weight = readers(graph, ctx.parameters)
+        read = torch.stack(list(by_weight.values())).any(0)
+        shared = pruned[read[pruned]]
+        if len(shared):
+            who = [name for name, cells in by_weight.items() if bool(cells[shared].any())]
+            others = ", ".join(who[:2]) + (f" and {len(who) - 2} more" if len(who) > 2 else "")
+            self._warn(
+                f"{channels.name}: {len(shared)} channels that it no longer reads are read by {others}:"
+                f" they are left out for this layer alone, and what makes them stays"
+            )
+        gone = torch.zeros_like(read)
+        gone[pruned] = True
+        going = makers(graph, gone & ~read)
+        for name, entries in going.items():
+            shape = ctx.parameters[name].shape
+            self._mask(name, (~entries).reshape(-1, *[1] * (len(shape) - 1)).expand(shape))
+        ctx.masks.apply()
+        return [name for name in going if name in graph.weights.values()]
+
+    def _mask(self, name: str, keep: Tensor) -> None:
+        """Beside what this policy masks already."""
+        before = self.ctx.masks.before(self.owner)(name)
+        self.ctx.masks.set(self.owner, name, keep if before is None else before & keep.to(before.device))
+
+    def _warn(self, text: str) -> None:
+        self.ctx.say(f"warning: {self.owner}: {text}")
+
+
+def _bias_of(name: str) -> str:
+    return f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
+
+
+def _array(values: Tensor) -> Array:
+    return values.detach().cpu().double().numpy().copy()

@@ -1,0 +1,222 @@
+"""Intra-kernel strided pruning by a particle search.
+
+S. Anwar, K. Hwang and W. Sung, "Structured Pruning of Deep Convolutional Neural Networks", ACM JETC 13(3), 2017
+(arXiv 1512.08571). Of the kernels that read one input map the taps offset, offset + stride, ... stay, in raster order:
+then the same rows of the unrolled image (im2col) go for all of them, and both matrices of the product are smaller.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressor.component import Selects, Targets
+from compressor.component import Weights as Selection
+from compressor.errors import UserError
+from compressor.evaluating import evaluating
+from compressor.policies.policy import Context, Memory, Policy
+from compressor.sparsity.structures import Taps
+from compressor.thinning.layers import CONVOLUTIONS
+
+Stride = Annotated[int, Field(ge=2)]
+
+
+class StridedPolicy(Policy, name="strided"):
+    """Strided pruning by a particle search (Anwar 2017): of each input map's kernels every stride-th tap stays.
+
+    A particle is an offset for each input map. Its weight is 1 - the misclassification rate on some training batches,
+    by the network as it is, in evaluation mode. Particles are drawn with replacement in proportion to their weights,
+    and some of their offsets anew; the best that was ever seen is kept, and is the mask from then on. It is sought
+    once, when the window opens; what follows is the retraining.
+    """
+
+    example: ClassVar[str] = """
+    version: 2
+    policies:
+      - strided: {weights: ['conv2.weight'], stride: 2, particles: 20, rounds: 5, batches: 4}
+    """
+
+    weights: Selection
+    stride: Annotated[Stride | dict[str, Stride], Selects()] = Field(
+        description="one of so many taps stays, of all weights or by weight"
+    )
+    particles: int = Field(default=20, ge=1)
+    rounds: int = Field(default=5, ge=0, description="generations after the first, which is random")
+    redraw: float = Field(default=0.1, ge=0, le=1, description="probability that an offset is drawn anew in a round")
+    batches: int = Field(default=4, ge=1, description="of training images, by which particles are weighted")
+
+    def misfits(self, targets: Targets, model: nn.Module) -> list[str]:
+        """One line for each weight that has no strided taps."""
+        names = targets["weights"]
+        strays = [name for name in targets.get("stride", {}) if name not in names]
+        lines = [f"`stride` names {name}, which is not among `weights`" for name in strays]
+        return lines + [f"{name}: {said}" for name in names if (said := self._misfit(targets, model, name))]
+
+    def _misfit(self, targets: Targets, model: nn.Module, name: str) -> str | None:
+        layer, shape = model.get_submodule(name.rpartition(".")[0]), model.get_parameter(name).shape
+        if isinstance(layer, nn.Linear):
+            return "a linear layer has no kernels whose taps could be strided"
+        if isinstance(layer, CONVOLUTIONS) and (layer.transposed or layer.groups > 1):
+            return "the kernels in one column of a transposed or grouped convolution's weight read different maps"
+        if isinstance(self.stride, dict) and name not in targets["stride"]:
+            return "`stride` says nothing of it"
+        return Taps(stride=self._stride(targets, name)).misfit(shape)
+
+    def _stride(self, targets: Targets, name: str) -> int:
+        return int(targets["stride"][name]) if isinstance(self.stride, dict) else self.stride
+
+    def init(self, ctx: Context, memory: Memory) -> None:
+        if misfits := self.misfits(memory["targets"], ctx.model):
+            raise UserError(f"{memory['owner']}: {'; '.join(misfits)}")
+        memory["figures"] = {}
+
+    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
+        if ctx.epoch == self.window.first:
+            self._prune(ctx, memory)
+
+    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+        if self.window.unit == "step" and ctx.global_step == self.window.first:
+            self._prune(ctx, memory)
+
+    def _prune(self, ctx: Context, memory: Memory) -> None:
+        owner, names = memory["owner"], memory["targets"]["weights"]
+        cuts = {name: Taps(stride=self._stride(memory["targets"], name)) for name in names}
+        shapes = {name: ctx.parameters[name].shape for name in names}
+        maps = [shapes[name][1] for name in names]
+
+        def masks(offsets: Tensor) -> dict[str, Tensor]:
+            found = {}
+            for (name, cut), own in zip(cuts.items(), torch.split(offsets, maps), strict=True):
+                found[name] = cut.expand(nn.functional.one_hot(own, cut.stride).bool(), shapes[name])
+            return found
+
+        strides = torch.cat([torch.full((count,), cuts[name].stride) for name, count in zip(names, maps, strict=True)])
+        batches = ctx.batches(self.batches)
+        with _trial(ctx, names) as put:
+            whole = accuracy(ctx.model, batches)
+
+            def fitness(offsets: Tensor) -> float:
+                put(masks(offsets))
+                return accuracy(ctx.model, batches)
+
+            found = search(fitness, strides, self.particles, self.rounds, self.redraw, _draws(ctx, owner))
+        chosen = masks(found.offsets)
+        for name, keep in chosen.items():
+            ctx.masks.set(owner, name, keep)
+        ctx.masks.apply()
+        images = sum(len(labels) for _, labels in batches)
+        memory["figures"] = {
+            "unpruned": whole,
+            "first_mean": found.first_mean,
+            "first_best": found.first_best,
+            "chosen": found.best,
+            "images": images * (found.evaluated + 1),
+            **{f"columns {name}": int(keep[0].sum()) for name, keep in chosen.items()},
+        }
+        shares = (found.best, found.first_best, whole)
+        best, first, unpruned = (f"{100 * share:.2f} %" for share in shares)
+        ctx.say(
+            f"{owner}: of {images:,} training images the best of {found.evaluated} masks gets {best} right,"
+            f" the best of the first {self.particles} {first}, the unpruned network {unpruned}"
+        )
+
+    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
+        return dict(memory["figures"])
+
+    def settled(self, ctx: Context) -> int:
+        return ctx.epoch_of(self.window, self.window.first)
+
+    def remarks(self, epochs: int) -> list[str]:
+        window = self.window
+        if window.step == 1 and len(window.epochs or []) <= 1:
+            return []
+        return [f"it prunes once, in {window.unit} {window.first}: that mask stays"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best particle, its weight, those of the first generation, and how many different ones were weighted."""
+
+    offsets: Tensor
+    best: float
+    first_best: float
+    first_mean: float
+    evaluated: int
+
+
+def search(
+    fitness: Callable[[Tensor], float],
+    strides: Tensor,
+    particles: int,
+    rounds: int,
+    redraw: float,
+    draws: torch.Generator,
+) -> Found:
+    """The evolutionary particle filter over offsets 0 <= offset < stride, one for each entry of `strides`.
+
+    From the second generation on the best so far is one of the particles. What was weighted is not weighted again.
+    """
+
+    def drawn() -> Tensor:
+        return (torch.rand(particles, len(strides), generator=draws, dtype=torch.float64) * strides).long()
+
+    known: dict[tuple[int, ...], float] = {}
+    first: list[float] = []
+    best, highest = torch.zeros_like(strides), -1.0
+    generation = drawn()
+    for number in range(rounds + 1):
+        if number:
+            weights = torch.tensor([known[tuple(offsets.tolist())] for offsets in generation], dtype=torch.float64)
+            weights = weights if bool(weights.any()) else torch.ones_like(weights)
+            parents = torch.multinomial(weights, particles, replacement=True, generator=draws)
+            anew = torch.rand(particles, len(strides), generator=draws) < redraw
+            generation = torch.where(anew, drawn(), generation[parents])
+            generation[0] = best
+        for offsets in generation:
+            key = tuple(offsets.tolist())
+            if key not in known:
+                known[key] = fitness(offsets)
+            if known[key] > highest:
+                best, highest = offsets.clone(), known[key]
+        first = first or [known[tuple(offsets.tolist())] for offsets in generation]
+    return Found(best, highest, max(first), sum(first) / len(first), len(known))
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
+    """1 - the misclassification rate, in evaluation mode."""
+    with evaluating(model):
+        right = [(model(images).argmax(1) == labels).sum() for images, labels in batches]
+    return int(torch.stack(right).sum()) / sum(len(labels) for _, labels in batches)
+
+
+@contextmanager
+def _trial(ctx: Context, names: Sequence[str]) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
+    """Inside, the network is as it is evaluated, masked and folded, and masks can be tried; then all is as it was."""
+    with ctx.masks.folded(), torch.no_grad():
+        folded = {name: value for gate in ctx.substitutions.values() for name, value in gate.fold().items()}
+        aside = {name: ctx.parameters[name].detach().clone() for name in {**folded, **dict.fromkeys(names)}}
+        for name, value in folded.items():
+            ctx.parameters[name].copy_(value)
+        whole = {name: ctx.parameters[name].detach().clone() for name in names}
+
+        def put(masks: Mapping[str, Tensor]) -> None:
+            for name, keep in masks.items():
+                ctx.parameters[name].copy_(whole[name] * keep.to(whole[name].device))
+
+        try:
+            yield put
+        finally:
+            for name, value in aside.items():
+                ctx.parameters[name].copy_(value)
+
+
+def _draws(ctx: Context, owner: str) -> torch.Generator:
+    """Random numbers of this search alone: the run's others, and the run resumed, are none the wiser."""
+    key = hashlib.sha256(f"{ctx.seed} {owner} {ctx.global_step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key[:8], "little"))

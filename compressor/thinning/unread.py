@@ -1,0 +1,42 @@
+"""Who reads a channel; and all that makes one."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from compressor.thinning.graph import ChannelGraph
+from compressor.thinning.layers import dims
+
+
+def readers(graph: ChannelGraph, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By weight [cells]: the channels that it has more than zeros for. Those that leave the network, or meet an
+    operation that mixes them with others, are read by that, under its own name."""
+    found: dict[str, Tensor] = {}
+    for node in graph.nodes:
+        read = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
+        if node.is_output or node.kind == "mixing":
+            read[node.out[node.out >= 0]] = True
+            found[f"the output of {node.label}" if node.is_output else node.label] = read
+        if node.kind == "producer" and node.into is not None:
+            name, module, mine = graph.weights[node.label], graph.modules[node.label], node.into >= 0
+            if getattr(module, "groups", 1) == 1:
+                weight = weights[name].detach()
+                mine = mine & (weight != 0).movedim(dims(module)[1], 0).flatten(1).any(1).cpu()
+            found[name] = torch.zeros_like(read)
+            found[name][node.into[mine]] = True
+    return found
+
+
+def makers(graph: ChannelGraph, cells: Tensor) -> dict[str, Tensor]:
+    """The filters that make the channels `cells` [cells, true = these], and what speaks for them behind: by parameter,
+    true = of these."""
+    filters: dict[str, Tensor] = {}
+    for path, name in graph.weights.items():
+        node = graph.by_path.get(path)
+        if node is None or node.kind != "producer" or dims(graph.modules[path])[0] != 0:
+            continue
+        mine = (node.out >= 0) & cells[node.out.clamp(min=0)]
+        if bool(mine.any()):
+            filters[name] = mine
+    return {**filters, **graph.speakers(filters)}
