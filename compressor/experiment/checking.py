@@ -11,6 +11,7 @@ from compressor.component import Targets
 from compressor.errors import UserError, did_you_mean
 from compressor.experiment import building
 from compressor.experiment.specification import Specification
+from compressor.policies.batchnorm import NONE, BatchNormPolicy, norms
 from compressor.policies.channel_pruning import ChannelPruningPolicy
 from compressor.policies.gating import GatePolicy
 from compressor.policies.instability import InstabilityPolicy
@@ -51,9 +52,12 @@ def check(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[nn
         return None, []
     bound = building.bind(spec, network, faults)
     for policy, entry in zip(bound, spec.schedule.entries if spec.schedule else [], strict=True):
-        if _watches(policy.policy) and config.data.validation == 0 and spec.schedule is not None:
-            place = spec.schedule.document.place(entry.path)
+        assert spec.schedule is not None
+        place = spec.schedule.document.place(entry.path)
+        if _watches(policy.policy) and config.data.validation == 0:
             faults.add(place, f"{entry.key} watches validation, and the configuration holds out no images for it")
+        if isinstance(policy.policy, BatchNormPolicy) and not list(norms(network)):
+            faults.add(place, f"{entry.key}: {NONE}")
     return network, _check_structures(spec, network, bound, faults)
 
 

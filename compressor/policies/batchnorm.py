@@ -13,6 +13,8 @@ from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.policies.policy import Context, Memory, Policy
 
+NONE = "the network has no batch norm with running statistics"
+
 
 class BatchNormPolicy(Policy, name="batchnorm"):
     """Takes the running means and variances of all batch norms anew, on training images, after what stands above it.
@@ -39,8 +41,8 @@ class BatchNormPolicy(Policy, name="batchnorm"):
         return self
 
     def init(self, ctx: Context, memory: Memory) -> None:
-        if not list(_norms(ctx.model)):
-            raise UserError(f"{memory['owner']}: the network has no batch norm with running statistics")
+        if not list(norms(ctx.model)):
+            raise UserError(f"{memory['owner']}: {NONE}")
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         if self.at == "begin":
@@ -55,11 +57,12 @@ class BatchNormPolicy(Policy, name="batchnorm"):
             reestimate(ctx.model, [images for images, _ in ctx.batches(self.batches)])
         if ctx.restart_averages is not None:
             ctx.restart_averages(
-                [f"{path}.{own}" for path, _ in _norms(ctx.model) for own in ("running_mean", "running_var")]
+                [f"{path}.{own}" for path, _ in norms(ctx.model) for own in ("running_mean", "running_var")]
             )
 
 
-def _norms(model: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+def norms(model: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+    """The batch norms that have running statistics, by path."""
     for path, module in model.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None:
             yield path, module
@@ -82,9 +85,9 @@ def _folded(ctx: Context) -> Iterator[None]:
 @torch.no_grad()
 def reestimate(model: nn.Module, batches: list[Tensor]) -> None:
     """Set the running statistics of a network in eval mode to the plain mean over the batches of their statistics."""
-    norms = [module for _, module in _norms(model)]
-    momenta = [module.momentum for module in norms]
-    for module in norms:
+    found = [module for _, module in norms(model)]
+    momenta = [module.momentum for module in found]
+    for module in found:
         module.reset_running_stats()
         module.momentum = None  # torch's plain mean over the batches
         module.train()
@@ -92,5 +95,5 @@ def reestimate(model: nn.Module, batches: list[Tensor]) -> None:
         for images in batches:
             model(images)
     finally:
-        for module, momentum in zip(norms, momenta, strict=True):
+        for module, momentum in zip(found, momenta, strict=True):
             module.momentum = momentum

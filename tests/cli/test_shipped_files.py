@@ -140,6 +140,8 @@ def test_the_example_of_a_component_validates_plans_and_trains_a_step(key: str) 
     files = ["example.yaml", "-c", "lenet5_digits"]
     if key == "policies.dropout":  # LeNet-5 has none
         files += ["--set", "model={name: mlp, hidden: [300], dropout: [0.5]}", "--set", MLP_DROP]
+    if key == "policies.batchnorm":  # nor of these
+        files += ["--set", "model={name: bn_cnn}"]
     result = compress("validate", *files)
     assert (result.code, result.err) == (0, "")
     section, _, name = key.partition(".")
@@ -147,7 +149,8 @@ def test_the_example_of_a_component_validates_plans_and_trains_a_step(key: str) 
     own = [policy for policy in planned["policies"] if policy["component"] == name]
     assert own
     assert all(policy["fires"][0] == 0 for policy in own) or section == "extensions"
-    assert all(policy["weights"] for policy in own) or section in ("lr_schedulers", "extensions")
+    without = section in ("lr_schedulers", "extensions") or key in ("policies.batchnorm", "policies.instability")
+    assert all(policy["weights"] for policy in own) != without
     checkpoint = one_step("-s", *files)
     owners = set(checkpoint["state"]["masks"]["owned"])
     masks = section == "pruners" or key in ("policies.iht", "policies.strided", "policies.channel_pruning")

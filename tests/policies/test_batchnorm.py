@@ -2,11 +2,12 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import difference
+from helpers import compress, difference
 from loop import Loop
 from torch import Tensor, nn
 
@@ -150,6 +151,15 @@ def test_a_network_without_such_a_batch_norm_is_said(run_of: RunOf, kind: str) -
     }[kind]
     with pytest.raises(UserError, match=r"0\.batchnorm: the network has no batch norm with running statistics"):
         started(run_of, schedule(), model)
+
+
+def test_validate_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(schedule())
+    result = compress("validate", "s.yaml", "-c", "lenet5_digits")
+    assert result.code == 2
+    assert "s.yaml:3:5: 0.batchnorm: the network has no batch norm with running statistics" in result.err
+    assert compress("validate", "s.yaml", "-c", "resnet20_cifar10").code == 0
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------
