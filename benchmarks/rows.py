@@ -177,6 +177,28 @@ ROWS = {
         },
         paired="dropout",
     ),
+    "channel-lenet5": Row(
+        "Channel pruning (He et al. 2017), LeNet-5, conv2's channels from 20 to 10",
+        "channel-5",
+        {"reference": "base-5", "control": "control-han-5"},
+        {
+            "base-5": BASES["base-5"],
+            "control-han-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
+            "channel-5": Stage("papers/channel_lenet5", "papers/lenet5_retrain", (), "base-5"),
+        },
+        paired="control",
+    ),
+    "strided-lenet5": Row(
+        "Strided pruning (Anwar et al. 2017), LeNet-5, every fourth tap",
+        "strided-5",
+        {"reference": "base-5", "control": "control-han-5"},
+        {
+            "base-5": BASES["base-5"],
+            "control-han-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
+            "strided-5": Stage("papers/strided_lenet5", "papers/lenet5_retrain", (), "base-5"),
+        },
+        paired="control",
+    ),
     "hashed-8": _hashed(8, 125, "model.dropout=[0.5]", "model.dropout=[0.2]"),
     "hashed-64": _hashed(64, 16),
     "gst": Row(

@@ -42,8 +42,11 @@ class Loaded:
         return [Thinning.model_validate(record) for record in self.saved.get("thinnings", [])]
 
     def dense(self) -> nn.Module:
-        """The network as it was before anything was removed, with fresh weights."""
-        return building.model(self.config.model, len(self.saved["classes"]), trained_elsewhere=True)
+        """The network as it was before anything was removed, with fresh weights where something was."""
+        network = building.model(self.config.model, len(self.saved["classes"]), trained_elsewhere=True)
+        if "architecture" not in self.saved:  # how long a maximum takes depends on the values: they should be the same
+            network.load_state_dict(self.network.state_dict())
+        return network
 
 
 def load(path: Path) -> Loaded:

@@ -30,8 +30,9 @@ def latencies(networks: Mapping[str, nn.Module], shape: tuple[int, int, int]) ->
                     network(image)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
+                seconds = time.perf_counter() - start
             if number > 1:  # the first two warm up
-                taken[name].append(1000 * (time.perf_counter() - start))
+                taken[name].append(1000 * seconds)
         if number > _ROUNDS_AT_LEAST and time.perf_counter() - begun > _SECONDS:
             break
     return {name: statistics.median(times) for name, times in taken.items()}, len(next(iter(taken.values())))

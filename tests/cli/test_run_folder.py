@@ -131,7 +131,9 @@ def test_the_report_has_the_columns_of_the_issue() -> None:
     assert list(TensorRow.model_fields) == (
         "name shape weights nonzero sparsity filters channels kernels rows cols mean std mean_abs".split()
     )
-    fields = "weights nonzero sparsity parameters macs macs_nonzero dense_weights stored_bits rates top1 top5"
+    fields = (
+        "weights nonzero sparsity parameters macs macs_nonzero dense_weights stored_bits rates top1 top5 train_top1"
+    )
     assert list(Totals.model_fields) == fields.split()
 
 

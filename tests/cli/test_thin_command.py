@@ -10,6 +10,7 @@ from helpers import compress, interrupted, metrics, run_difference, saved, succe
 
 import compressor
 from compressor.errors import UserError
+from compressor.experiment.inspection import load
 
 FILTERS = """\
 version: 2
@@ -64,6 +65,14 @@ def test_the_json_report_has_the_stages_and_claims_nothing_of_the_masked_one(mas
     [thinning] = report["thinnings"]
     assert thinning["largest_difference"] <= 1e-4
     assert thinning["images"] == 256
+
+
+def test_the_dense_stage_computes_with_the_masked_networks_values(masked: Path) -> None:
+    loaded = load(masked)
+    own = loaded.network.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in loaded.dense().state_dict().items())
+    succeed("thin", masked, "--out", "thin.pt")
+    assert load(Path("thin.pt")).dense().get_submodule("fc1").weight.shape == (16, 64)
 
 
 def test_a_thin_checkpoint_evaluates_reports_and_reloads_as_it_was(masked: Path) -> None:

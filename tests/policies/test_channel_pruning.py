@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from channel_nets import (
     schedule,
     seeded,
 )
-from helpers import difference
+from helpers import compress, difference
 from loop import Loop, is_plus_zero
 from torch import Tensor, nn
 from torch.nn import BatchNorm2d, Conv2d, Linear
@@ -379,6 +380,14 @@ def test_what_cannot_be_fitted_is_refused_before_the_run() -> None:
             Loop(net, images(), schedule(weights))
     with pytest.raises(UserError, match="its window counts epochs"):
         Loop(net, images(), schedule("[a.weight]", ", starting_step: 0, ending_step: 2"))
+
+
+def test_validate_names_the_line_of_what_cannot_be_fitted(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(schedule("[conv2.weight, conv1.bias]"))
+    result = compress("validate", tmp_path / "s.yaml", "-c", "lenet5_digits")
+    assert result.code == 2
+    assert "s.yaml:3:" in result.err
+    assert "conv1.bias is no weight of a 2-d convolution or linear layer" in result.err
 
 
 def test_a_layer_that_is_applied_twice_is_refused() -> None:
