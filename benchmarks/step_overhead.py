@@ -5,8 +5,9 @@
 torchvision's resnet18 at 64 pixels, batch 32, SGD with momentum, one thread. Every variant trains its own copy of the
 same network on the same batch; the variants take turns within a block, in an order that rotates. Time is the process's
 CPU time, a ratio is taken within a block, and the median over the blocks is printed. `dense again` is the bare loop a
-second time: its distance from 1 is the noise. DropConnect is measured against the linear layer (800 x 800, batch 128)
-that it is put on, forward and backward pass alone.
+second time: its distance from 1 is the noise. Under each of ours stand its peers (`benchmarks.peers`): the bare loop
+with another package at the same work. Those that are not installed are named and left out. DropConnect is measured
+against the linear layer (800 x 800, batch 128) that it is put on, forward and backward pass alone.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 import torchvision
 from torch import nn
 
+from benchmarks.peers import NO_HOOKS, PEERS, Hooks
 from compressor.config import Config
 from compressor.experiment.specification import Specification
 from compressor.gates.dropconnect import DropConnect
@@ -38,6 +40,7 @@ BUDGETS = {
     "no policy": 1.00,
     "element mask in force": 1.01,
     "AGP, masks every mini-batch": 1.10,
+    "AGP over filters, masks every mini-batch": 1.10,
     "L1 subgradient, conv + fc": 1.03,
     "L1 proximal, conv + fc": 1.01,
     "group lasso over filters": 1.02,
@@ -53,6 +56,9 @@ SCHEDULES = {
     " epochs: [0]}]}",
     "AGP, masks every mini-batch": "{version: 2, policies: [{pruner: {class: AutomatedGradualPruner, weights: '*',"
     " initial_sparsity: 0.5, final_sparsity: 0.8, args: {mini_batch_pruning_frequency: 1}}, ending_epoch: 10}]}",
+    "AGP over filters, masks every mini-batch": "{version: 2, policies: [{pruner: {group_type: Filters,"
+    " class: L1RankedStructureParameterPruner_AGP, weights: ['layer*.conv1.weight'], initial_sparsity: 0.5,"
+    " final_sparsity: 0.8, args: {mini_batch_pruning_frequency: 1}}, ending_epoch: 10}]}",
     "L1 subgradient, conv + fc": "{version: 2, policies: [{regularizer: {class: L1Regularizer,"
     " reg_regims: {'*': 1e-5}}}]}",
     "L1 proximal, conv + fc": "{version: 2, policies: [{regularizer: {class: L1Regularizer, proximal: true,"
@@ -87,17 +93,20 @@ class _NoFeed:
     validation = test = train
 
 
-def bare(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Step:
+def bare(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, hooks: Hooks = NO_HOOKS) -> Step:
     """The loop everybody writes, with the loss and hits that everybody counts."""
     optimizer = optimizers.build(network, Config.model_validate(CONFIG).optimizer)
     criterion = nn.CrossEntropyLoss()
 
     def step() -> None:
+        hooks.before_forward()
         logits = network(images)
         loss = criterion(logits, labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        hooks.after_backward()
         optimizer.step()
+        hooks.after_step()
         loss.item()
         logits.argmax(1).eq(labels).sum().item()
 
@@ -126,6 +135,21 @@ def ours(text: str, network: nn.Module, images: torch.Tensor, labels: torch.Tens
         ctx.step += 1
 
     return step
+
+
+def peers(name: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Step]:
+    """The steps of those that stand under our `name`."""
+    steps = {}
+    for peer, ready in PEERS.get(name, {}).items():
+        own = copy.deepcopy(network)
+        try:
+            hooks = ready(own, images)
+        except ImportError as error:
+            print(f"left out: {peer} ({error}): pip install 'compressor[bench]'")
+            continue
+        assert all(module.training for module in own.modules()), f"{peer} leaves the network in eval mode"
+        steps[f"  {peer}"] = bare(own, images, labels, hooks)
+    return steps
 
 
 def linear_layers() -> dict[str, Step]:
@@ -174,7 +198,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--blocks", type=int, default=7)
     arguments.add_argument("--steps", type=int, default=2)
-    arguments.add_argument("--only", default="", help="only the variants whose name has this in it")
+    arguments.add_argument("--only", default="", help="only those of ours whose name has this in it, and their peers")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -183,10 +207,11 @@ def main() -> None:
     variants: dict[str, Step] = {
         "dense": bare(copy.deepcopy(network), images, labels),
         "dense again": bare(copy.deepcopy(network), images, labels),
-        **{name: ours(text, copy.deepcopy(network), images, labels) for name, text in SCHEDULES.items()},
     }
-    if given.only:
-        variants = {name: step for name, step in variants.items() if name.startswith("dense") or given.only in name}
+    for name, text in SCHEDULES.items():
+        if given.only in name:
+            variants[name] = ours(text, copy.deepcopy(network), images, labels)
+            variants.update(peers(name, network, images, labels))
     compare(variants, given.blocks, given.steps)
     compare(linear_layers(), given.blocks, 20 * given.steps)
 

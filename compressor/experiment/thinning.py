@@ -48,6 +48,7 @@ def thin_checkpoint(
         largest_difference=thinned.largest_difference,
         exact_difference=thinned.exact,
         stays=[str(stay) for stay in thinned.stays],
+        skipped=list(thinned.skipped),
     )
     thinnings = [*loaded.thinnings, record]
     saved = {key: value for key, value in loaded.saved.items() if key not in ("state", "finished")}

@@ -109,7 +109,7 @@ class PrunerBase(Component):
     def whole_outputs(self, targets: Targets, names: Sequence[str]) -> list[str]:
         """Of the weights that get a mask those that lose whole outputs, with all that speaks for them."""
         cuts = self.cuts(targets)
-        return [name for name in names if cuts.get(name, self.ranks).dim == 0]
+        return [name for name in names if cuts.get(name, self.ranks).of_outputs]
 
     @property
     def extends(self) -> bool:

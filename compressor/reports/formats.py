@@ -72,6 +72,8 @@ def as_table(report: Report) -> str:
         )
     for thinning in report.thinnings:
         table.append(f"thinned ({thinning.when}): {thinned(thinning)}")
+        if thinning.skipped:
+            table.append(f"  skipped, for nothing of them is heard: {', '.join(thinning.skipped)}")
         table += [f"  {stay}" for stay in thinning.stays]
     if report.comparison is not None:
         table += ["", *_stages(report.comparison)]

@@ -87,6 +87,8 @@ class Thinning(BaseModel):
     exact_difference: float | None = None
     """In float64, where rounding in float32 makes more of it than is allowed."""
     stays: list[str]
+    skipped: list[str] = []
+    """Layers that nothing is left of but their biases: a residual block without them is its shortcut."""
 
 
 class Stage(BaseModel):

@@ -33,6 +33,11 @@ class Structure:
     """The dims of the view that run inside one structure; negative ones count from its end."""
     dim: int | None = None
 
+    @property
+    def of_outputs(self) -> bool:
+        """Whether outputs of a layer go as wholes, with all that makes them."""
+        return self.dim == 0 or {0, 1} <= set(self.members)
+
     def view_shape(self, shape: Shape) -> tuple[int, ...]:
         """The shape in which `members` are whole dims."""
         return tuple(shape)

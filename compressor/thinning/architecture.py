@@ -7,14 +7,16 @@ from torch import nn
 
 from compressor.errors import UserError
 from compressor.thinning.layers import attributes, set_attributes, sized, tensors
+from compressor.thinning.skipping import INPUTS, sizes_of, skip
 
 Architecture = dict[str, dict[str, int]]
-"""By the path of each convolution, linear layer and norm: its attributes that count channels."""
+"""By the path of each convolution, linear layer and norm: its attributes that count channels. Those without inputs are
+skipped (`Skipped`)."""
 
 
 def describe(network: nn.Module) -> Architecture:
     """The architecture of a network."""
-    found = {path: attributes(module) for path, module in network.named_modules()}
+    found = {path: sizes_of(module) for path, module in network.named_modules()}
     return {path: sizes for path, sizes in found.items() if sizes}
 
 
@@ -31,13 +33,15 @@ def resize(network: nn.Module, architecture: Any, source: str) -> None:
         own = attributes(modules[path]) if path in modules else {}
         if not own or not isinstance(sizes, dict) or set(sizes) != set(own):
             raise UserError(f"{source}: its architecture has a layer {path!r} that this model has not")
-        if any(not isinstance(n, int) or not 0 < n <= own[key] for key, n in sizes.items()):
+        if any(not isinstance(n, int) or not (key not in INPUTS) <= n <= own[key] for key, n in sizes.items()):
             raise UserError(f"{source}: its architecture gives {path!r} {sizes}, of {own} in the dense model")
         groups = sizes.get("groups", 1)
         if any(n % groups for n in sizes.values() if n != groups):
             raise UserError(f"{source}: its architecture gives {path!r} {sizes}, which {groups} groups do not divide")
         if sizes != own:
             _resize(modules[path], sizes)
+        if not all(sizes.values()):
+            skip(network, path, sizes)
 
 
 def _resize(module: nn.Module, sizes: dict[str, int]) -> None:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from compressor.thinning.graph import ChannelGraph
 from compressor.thinning.layers import attributes, dims, set_attributes, tensors
 from compressor.thinning.removal import Removal
+from compressor.thinning.skipping import skip
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Cut:
                 module._buffers[own] = self.tensor(name, module._buffers[own])  # type: ignore[arg-type]
         for path, sizes in self.sizes.items():
             set_attributes(network.get_submodule(path), dict(sizes))
+            if not all(sizes.values()):
+                skip(network, path, dict(sizes))
 
     @torch.no_grad()
     def optimizer(self, optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
@@ -89,9 +92,12 @@ def cut_of(graph: ChannelGraph, network: nn.Module, removal: Removal) -> Cut:
         places = {name: torch.arange(tensor.numel()).view(tensor.shape) for name, tensor in own.items()}
         out = removal.kept(node.out)
         into = out if node.into is None else removal.kept(node.into)
-        if len(out) == len(node.out) and (node.into is None or len(into) == len(node.into)):
+        if path in removal.skipped:
+            after = dict(zip(before, (0, len(out), 1)[: len(before)], strict=True))
+            places["weight"] = places["weight"].index_select(0, out)[:, :0]
+        elif len(out) == len(node.out) and (node.into is None or len(into) == len(node.into)):
             continue
-        if node.kind == "producer":
+        elif node.kind == "producer":
             groups, kept = _weight(module, places["weight"], node.out, node.into, out, into)
             after = dict(zip(before, (len(into), len(out), groups)[: len(before)], strict=True))
             places["weight"] = kept

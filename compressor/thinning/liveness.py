@@ -18,6 +18,9 @@ from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS
 
 aten = torch.ops.aten
 
+_ROUNDING = 4
+"""By so many units of rounding a constant may differ from place to place."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -78,7 +81,9 @@ def _look(module: nn.Module, given: Tensor) -> Seen:
     dim = given.dim() - 1 if isinstance(module, nn.Linear) else 1
     flat = given.movedim(dim, 0).flatten(1)
     low, high = flat.amin(1), flat.amax(1)
-    constant = torch.where((low == high) & torch.isfinite(low), low, torch.nan)
+    # A vectorized function may round otherwise at the end of a tensor.
+    equal = high - low <= _ROUNDING * torch.finfo(low.dtype).eps * low.abs()
+    constant = torch.where(equal & torch.isfinite(low), low, torch.nan)
     return Seen((flat == 0).all(1).cpu(), constant.double().cpu())
 
 

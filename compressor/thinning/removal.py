@@ -37,11 +37,16 @@ class Stay:
 
 @dataclass(frozen=True)
 class Removal:
-    """`gone` [cells]: what goes. `folds`: what each layer's output changes by when its constant inputs go."""
+    """`gone` [cells]: what goes. `folds`: what each layer's output changes by when its constant inputs go.
+
+    `skipped`: layers that read nothing any more, though somebody adds what they give (as a shortcut) or they had to be
+    spared a channel: all they give is their bias.
+    """
 
     gone: Tensor
     folds: Mapping[str, Tensor] = field(default_factory=dict)
     stays: tuple[Stay, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     def kept(self, cells: Tensor) -> Tensor:
         """The positions that stay of a layer's channels, given their cells."""
@@ -54,9 +59,14 @@ def decide(
     seen: Mapping[str, Seen],
     ways: frozenset[Way] = EVERY_WAY,
     round_to: int = 1,
+    *,
+    skip: bool = False,
 ) -> Removal:
-    """What can be removed of `model`; `seen` is what its layers are given, by `liveness.inputs_of`."""
-    return _Decision(graph, model, seen, ways, round_to).decide()
+    """What can be removed of `model`; `seen` is what its layers are given, by `liveness.inputs_of`.
+
+    `skip`: layers may be left without inputs (Wen et al. 2016, depth: a dead layer is skipped through its shortcut).
+    """
+    return _Decision(graph, model, seen, ways, round_to).decide(skip)
 
 
 class _Decision:
@@ -69,16 +79,50 @@ class _Decision:
         self._nonzero = {path: self._pairs(path) for path in graph.weights}
         self._reasons: dict[int, str] = {}
 
-    def decide(self) -> Removal:
+    def decide(self, skip: bool) -> Removal:
         fixed = self._fixed()
-        gone = torch.zeros(max(self._graph.cells, 1), dtype=torch.bool)
-        while True:
-            more = self._removable(gone) & ~fixed
-            if bool((more <= gone).all()):
-                break
-            gone |= more
-        gone = self._spare(gone)
-        return Removal(gone, self._folds(gone), tuple(self._stays(gone)))
+        # From the logits back: layers that only read each other, as a squeeze and its excitation, go together.
+        gone = ~fixed
+        while bool((back := gone & ~self._removable(gone)).any()):
+            gone &= ~back
+        kept = self._spare(gone)
+        skipped = self._skipped(gone, kept) if skip else frozenset[str]()
+        folds = self._folds({node.label: gone if node.label in skipped else kept for node in self._graph.nodes})
+        order = tuple(node.label for node in self._graph.nodes if node.label in skipped)
+        return Removal(kept, folds, tuple(self._stays(kept, skipped)), order)
+
+    def _skipped(self, gone: Tensor, kept: Tensor) -> frozenset[str]:
+        """Layers that nothing reaches though others keep their outputs alive, as a shortcut does; and those that only
+        such layers read. `kept` is `gone`, less what had to be spared."""
+        layers = [node for node in self._graph.nodes if node.kind in ("producer", "depthwise")]
+        logits = {int(cell) for node in self._graph.nodes if node.is_output for cell in node.out}
+        skipped, unread = set[str](), {}
+        for node in layers:
+            if node.label not in self._seen or logits & set(node.out.tolist()):
+                continue
+            into, pairs = self._reading(node, kept)
+            alive = (node.out < 0) | ~gone[node.out.clamp(min=0)]
+            if not bool(alive.any()):
+                unread[node.label] = node
+            elif not bool(pairs[:, (into < 0) | ~gone[into.clamp(min=0)]].any()):
+                skipped.add(node.label)
+        before = -1
+        while len(unread) != before:
+            before = len(unread)
+            read = torch.zeros_like(gone)
+            for node in layers:
+                if node.label not in skipped | unread.keys():
+                    into = self._reading(node, kept)[0]
+                    read[into[into >= 0]] = True
+            unread = {label: node for label, node in unread.items() if not bool(read[node.out].any())}
+        return frozenset(
+            label for label in skipped | unread.keys() if not getattr(self._modules[label], "transposed", False)
+        )
+
+    def _reading(self, node: Node, gone: Tensor) -> tuple[Tensor, Tensor]:
+        """The cells of a layer's inputs, and [outputs that stay, inputs]: whether it connects the two."""
+        alive = (node.out < 0) | ~gone[node.out.clamp(min=0)]
+        return node.out if node.into is None else node.into, self._nonzero[node.label][alive]
 
     def _fixed(self) -> Tensor:
         """Channels that must stay whatever they carry."""
@@ -133,8 +177,7 @@ class _Decision:
             if node.kind != "producer" or node.into is None:
                 continue
             mine = node.into >= 0
-            alive = (node.out < 0) | ~gone[node.out.clamp(min=0)]
-            read = self._nonzero[node.label][alive].any(0)
+            read = self._reading(node, gone)[1].any(0)
             if "unread" not in self._ways:
                 read = torch.ones_like(read)
             needed[node.into[mine & read & ~self._harmless(node)]] = True
@@ -157,12 +200,13 @@ class _Decision:
             return readers[0].label if norm.running_mean is not None else None
         return None
 
-    def _folds(self, gone: Tensor) -> dict[str, Tensor]:
+    def _folds(self, gone_for: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What constants that go are worth, by the layer that takes them over; what is gone may differ by reader."""
         folds: dict[str, Tensor] = {}
         for node in self._graph.nodes:
             if node.kind != "producer" or node.into is None or node.label not in self._seen:
                 continue
-            constant = self._seen[node.label].constant
+            constant, gone = self._seen[node.label].constant, gone_for[node.label]
             mine = (node.into >= 0) & gone[node.into.clamp(min=0)] & torch.isfinite(constant) & (constant != 0)
             sink = self._sink(node)
             if sink is None or not bool(mine.any()):
@@ -227,11 +271,11 @@ class _Decision:
                     gone[cell] = False
                     self._reasons[cell] = f"the {groups} groups of {node.label} must lose equally many"
 
-    def _stays(self, gone: Tensor) -> list[Stay]:
-        """Filters that are all zero and stay, by weight and reason."""
+    def _stays(self, gone: Tensor, skipped: frozenset[str]) -> list[Stay]:
+        """Filters that are all zero and stay, by weight and reason; none of layers that are skipped as wholes."""
         found: list[Stay] = []
         for node in self._graph.nodes:
-            if node.label not in self._graph.weights or node.label not in self._modules:
+            if node.label not in self._graph.weights or node.label not in self._modules or node.label in skipped:
                 continue
             weight = self._modules[node.label].weight.detach()
             dead = (weight == 0).movedim(dims(self._modules[node.label])[0], 0).flatten(1).all(1).cpu()

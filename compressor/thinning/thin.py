@@ -30,6 +30,8 @@ class Thinned:
     largest_difference: float
     images: int
     exact: float | None = None
+    skipped: tuple[str, ...] = ()
+    """Layers that nothing is left of but their biases."""
 
 
 def thin(
@@ -43,14 +45,14 @@ def thin(
     """Find the cut of `network` that leaves its logits on `images` the same; nothing is changed but by folding.
 
     The logits are compared in float32, and in float64 where that says no. The caller applies the cut, to the network
-    and to all that goes with it (`Cut.model` and its siblings). With
-    `training` it is the same function in training mode, too. Raises `CompressError` where the network cannot be traced,
-    or the thinned one computes something else.
+    and to all that goes with it (`Cut.model` and its siblings). With `training` it is the same function in training
+    mode, too, and every layer keeps inputs that it could come back by. Raises `CompressError` where the network cannot
+    be traced, or the thinned one computes something else.
     """
     shape = tuple(images.shape[1:])
     graph = trace(network, shape)
     seen = liveness.inputs_of(network, shape, training=training)
-    removal = decide(graph, network, seen, ways - {"constant"} if training else ways, round_to)
+    removal = decide(graph, network, seen, ways - {"constant"} if training else ways, round_to, skip=not training)
     cut = cut_of(graph, network, removal)
     if not cut:
         return Thinned(cut, removal.stays, 0.0, 0)
@@ -64,7 +66,7 @@ def thin(
             f" {TOLERANCE:g} * max(1, |logit|), and in float64 by {exact:.3g}: that is no rounding"
         )
     fold(network, removal)
-    return Thinned(cut, removal.stays, largest, len(images), exact)
+    return Thinned(cut, removal.stays, largest, len(images), exact, removal.skipped)
 
 
 def _difference(network: nn.Module, images: Tensor, removal: Removal, cut: Cut, tolerance: float) -> tuple[float, bool]:

@@ -161,3 +161,49 @@ def test_a_damaged_architecture_is_one_clear_error(masked: Path, spoil: object, 
         assert result.code == 2, result.err
         assert said in result.err
         assert len(result.err.splitlines()) == 1
+
+
+RESIDUAL = """\
+model: {name: resnet20_cifar}
+data: {name: digits, channels: 3, size: 8, images: 128, batch: 32, validation: 0.1}
+optimizer: {name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 1e-4}
+epochs: 2
+"""
+DEPTH = """\
+version: 2
+config: small
+pruners:
+  dead: {class: StructureParameterPruner, reg_regims: {'layer[13].1.conv2.weight': [9, 4D]}, threshold_criteria: Max}
+policies:
+  - {pruner: {instance_name: dead}, epochs: [1]}
+"""
+
+
+def speaking(block: str, which: int) -> list[str]:
+    """A convolution of a block, and what speaks for it."""
+    return [f"{block}.conv{which}.weight", f"{block}.bn{which}.weight", f"{block}.bn{which}.bias"]
+
+
+def test_a_layer_that_is_pruned_as_a_whole_goes_with_its_norm_and_compress_thin_skips_the_block(work: Path) -> None:
+    (work / "small.yaml").write_text(RESIDUAL)
+    (work / "depth.yaml").write_text(DEPTH)
+    succeed("train", "-s", "depth", "--out", "run")
+    trained = saved(work / "run" / "checkpoint.pt")["model"]
+    for block in ("layer1.1", "layer3.1"):
+        assert not any(trained[name].any() for name in speaking(block, 2))
+        assert all(trained[name].any() for name in speaking(block, 1))
+    assert trained["layer2.1.conv2.weight"].all()
+    out = succeed("thin", "run", "--out", "thin.pt")
+    named = "layer1.1.conv1, layer1.1.conv2, layer3.1.conv1, layer3.1.conv2"
+    assert f"skipped, for nothing of them is heard: {named}\n" in out
+    assert named in succeed("report", "thin.pt")
+    before, after = (json.loads(succeed("eval", path, "--json")) for path in ("run", "thin.pt"))
+    assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)
+    x = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(compressor.load("thin.pt")(x), compressor.load("run")(x), rtol=1e-4, atol=1e-4)
+    succeed("train", "-c", "small", "--init", "thin.pt", "--out", "tuned")
+    assert len(metrics(work / "tuned")) == 2
+    assert "layer1.1.conv1.weight" not in saved(work / "tuned" / "checkpoint.pt")["model"]
+    result = compress("thin", "thin.pt", "--out", "again.pt")
+    assert (result.code, "nothing can be removed" in result.err) == (1, True)

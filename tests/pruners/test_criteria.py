@@ -131,6 +131,9 @@ def test_single_weights_of_the_smallest_w_dl_dw_go(run_of: RunOf) -> None:
         ("running_feature_map", "b"),
         ("apoz", "a"),  # as they are, 1 - 3 and 1 - 4, 1 - 5 ...: the last of b go first
         ("mean_activation", "ab"),  # 3 4 and 5 12 84: a keeps one
+        ("bn_scale", "ab"),  # as they are (Liu et al. 2017)
+        ("expected_activation", "ab"),
+        ("gradient", "b"),  # by the layer's L2 norm, as taylor
     ],
 )
 def test_over_all_layers_together_scores_do_not_favour_large_ones(criterion: CriterionName, expected: str) -> None:
@@ -141,6 +144,8 @@ def test_over_all_layers_together_scores_do_not_favour_large_ones(criterion: Cri
         "a": torch.tensor([[1.0, 2], [2, 2]]),
         "b": torch.tensor([[0.5] * 8, [0.75] * 8, [1.0] * 8]),
     }
+    if criterion == "gradient":  # sums of w dL/dw: 3 4, and 4 * 1.25, 6 * 2, 8 * 10.5
+        statistics = {"a": torch.ones(2, 2), "b": torch.tensor([[1.25], [2], [10.5]]).expand(3, 8)}
     arguments = {"criterion": criterion, "structure": "Rows", "scope": "global", "weights": ["a", "b"]}
     pruner = Pruner.model_validate({**arguments, "rate": {"sparsity": 0.4}})
     targets = {"weights": ["a", "b"]}
@@ -148,6 +153,135 @@ def test_over_all_layers_together_scores_do_not_favour_large_ones(criterion: Cri
     masks = pruner.keep(asked)
     found = "".join(name for name in masks for keep in masks[name].all(1) if not keep)
     assert found == {"b": "bb", "a": "ab", "ab": "ab"}[expected]
+
+
+# --- every criterion, with ties, by every rate and scope --------------------------------------------------------------
+
+PIXELS = torch.tensor([[1.0, -1, 2, -2], [-1, 1, -2, 2]]).reshape(2, 1, 1, 4)
+WEIGHTS, GAMMAS, BETAS = [1.0, 4, 0.5, -1, 0.5], [1.0, 0.5, 2, 1, -1], [0.0, 0, -1, 0, 1]
+READ = [1.0, 0.5, 0.5, -1, 1]
+"""Before the relu, on the first image: 1 -1 2 -2, 2 -2 4 -4, 0 -2 1 -3, -1 1 -2 2, 1/2 3/2 0 2; mirrored on the second.
+
+The first class reads the means by `READ`, less their sum; the second reads nothing. So p = 1/2, and all is exact.
+"""
+
+SCORES: dict[str, list[float]] = {
+    "l1": [1, 4, 0.5, 1, 0.5],
+    "l2": [1, 4, 0.5, 1, 0.5],
+    "apoz": [1 / 2, 1 / 2, 1 / 4, 1 / 2, 3 / 4],  # not zero
+    "mean_activation": [3 / 4, 6 / 4, 1 / 4, 3 / 4, 4 / 4],
+    "feature_map": [6, 12, 6, 6, 4],
+    "running_feature_map": [6, 12, 6, 6, 4],  # before the first step
+    "bn_scale": [1, 0.5, 2, 1, 1],
+    # beta Phi(beta / |gamma|) + |gamma| phi(..): .3989, half of it, -.3085 + 2 * .3521, .3989, .8413 + .2420
+    "expected_activation": [0.3989, 0.1995, 0.3956, 0.3989, 1.0833],
+    "taylor": [3 / 4, 6 / 8, 1 / 8, 3 / 4, 1],  # mean a |v|, times what is the same for all
+    "gradient": [3, 6 / 2, 2 / 2, 3, 1],  # |v| times the sum of what is above 0, less beta: the last -1/2 + 1/2 + 1
+}
+
+
+class Five(nn.Module):
+    """Five filters, their batch norm and a relu; or, with `right`, two of each, whose outputs add up to the same."""
+
+    def __init__(self, right: list[float] | None = None) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(1, 5, 1, bias=False), nn.Conv2d(1, 5, 1, bias=False)
+        self.bn, self.joined = nn.BatchNorm2d(5, eps=0.0), right is not None
+        with torch.no_grad():
+            self.bn.weight.copy_(torch.tensor(GAMMAS))
+            self.bn.bias.copy_(torch.tensor(BETAS))
+            self.right.weight.copy_(torch.tensor(right or [0.0] * 5).reshape(5, 1, 1, 1))
+            self.left.weight.copy_(torch.tensor(WEIGHTS).reshape(5, 1, 1, 1) - self.right.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        means: Tensor = torch.relu(self.bn(self.left(x) + self.right(x) if self.joined else self.left(x))).mean((2, 3))
+        return means
+
+
+class Sides(nn.Module):
+    """One or more of them side by side, and a classifier."""
+
+    def __init__(self, *sides: Five) -> None:
+        super().__init__()
+        self.sides, self.fc = nn.ModuleList(sides), nn.Linear(5 * len(sides), 2)
+        with torch.no_grad():
+            self.fc.weight.copy_(torch.tensor([READ * len(sides), [0.0] * 5 * len(sides)]))
+            self.fc.bias.copy_(torch.tensor([-1.875 * len(sides), 0]))  # 3/4 + 3/4 + 1/8 - 3/4 + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(torch.cat([side(x) for side in self.sides], 1))
+        return logits
+
+
+def by_filters(run_of: RunOf, model: Sides, arguments: str, weights: str, window: str = "epochs: [0]") -> Any:
+    assert not model.eval()(PIXELS).any()
+    text = schedule(arguments, weights, window).replace("Rows", "Filters")
+    return started(run_of, text, model.train(), PIXELS, torch.tensor([0, 0]))
+
+
+def pruned(run: Any, name: str) -> set[int]:
+    return set(torch.where(~run.masks.keep(name).flatten(1).any(1))[0].tolist())
+
+
+def ranked(scores: list[float], order: str = "smallest") -> list[int]:
+    """Of equals the first goes first, at either end."""
+    return sorted(range(len(scores)), key=lambda place: (scores[place] * (-1 if order == "largest" else 1), place))
+
+
+@pytest.mark.parametrize(
+    ("rate", "counts"),
+    [
+        ("sparsity: 0.4", (2, 2, 2)),
+        ("agp: {initial_sparsity: 0.2, final_sparsity: 0.8}", (1, 3, 4)),  # .2, .8 - .6 / 8 = .725, .8 of 5
+        ("events: 0.8", (1, 2, 4)),  # 1 + ceil(4 (3 - i) / 3) are left: 4, 3, 1
+    ],
+)
+@pytest.mark.parametrize("order", ["smallest", "largest"])
+@pytest.mark.parametrize("criterion", SCORES)
+def test_each_criterion_at_each_rate_and_of_equal_scores_the_lower_index(
+    run_of: RunOf, criterion: str, order: str, rate: str, counts: tuple[int, ...]
+) -> None:
+    arguments = f"criterion: {criterion}, order: {order}, rate: {{{rate}}}"
+    run = by_filters(run_of, Sides(Five()), arguments, "sides.0.left.weight", "ending_epoch: 3")
+    for epoch, count in enumerate(counts):
+        run.begin(epoch)
+        assert pruned(run, "sides.0.left.weight") == set(ranked(SCORES[criterion], order)[:count])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 8])
+@pytest.mark.parametrize("criterion", SCORES)
+def test_over_all_layers_together_of_equal_scores_the_earlier_layer_s_go_first(
+    run_of: RunOf, criterion: str, count: int
+) -> None:
+    # Two layers of the same scores: at each score first all of the first layer; the last of the best stays.
+    arguments = f"criterion: {criterion}, scope: global, rate: {{sparsity: {(count + 0.1) / 10}}}"
+    names = ["sides.0.left.weight", "sides.1.left.weight"]
+    run = by_filters(run_of, Sides(Five(), Five()), arguments, f"[{', '.join(names)}]")
+    run.begin(0)
+    scores = SCORES[criterion]
+    best = max(place for place in range(5) if scores[place] == max(scores))
+    going = sorted((scores[place], layer, place) for layer in (0, 1) for place in range(5) if place != best)[:count]
+    assert [pruned(run, name) for name in names] == [{p for _, la, p in going if la == layer} for layer in (0, 1)]
+
+
+RIGHT = [0.0, 0, -0.5, 0, -1]
+"""With 1 4 1 -1 1.5 on the left the sums of absolute values are 1 4 1.5 1 2.5, those without their sign as above."""
+
+JOINED = {**SCORES, "l1": [1, 4, 1.5, 1, 2.5], "l2": [1, 4, 1.5, 1, 2.5], "gradient": [3, 3, 3, 3, 5]}
+"""dL/dw is the same on either side: 3 and 5 times what it was. The other scores are twice what they were."""
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("selected", ["left", "right"])
+@pytest.mark.parametrize("criterion", SCORES)
+def test_weights_that_share_channels_are_ranked_by_the_sum_of_each_criterion(
+    run_of: RunOf, criterion: str, selected: str, count: int
+) -> None:
+    arguments = f"criterion: {criterion}, scope: coupled, rate: {{sparsity: {(count + 0.1) / 5}}}"
+    run = by_filters(run_of, Sides(Five(RIGHT)), arguments, f"sides.0.{selected}.weight")
+    run.begin(0)
+    expected = set(ranked(JOINED[criterion])[:count])
+    assert [pruned(run, f"sides.0.{side}.weight") for side in ("left", "right")] == [expected, expected]
 
 
 # --- of batch norms ---------------------------------------------------------------------------------------------------

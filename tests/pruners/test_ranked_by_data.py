@@ -280,6 +280,17 @@ def test_the_random_level_lies_evenly_in_its_range() -> None:
     assert set(draws(pruner(LEVEL, sparsity_range=[0.3, 0.3]), 20, 20).sum(1).tolist()) == {6}
 
 
+def test_a_random_level_goes_in_groups_and_by_any_rounding() -> None:
+    def counts(**arguments: Any) -> set[int]:
+        return set(draws(pruner(LEVEL, **arguments), 40, 20).sum(1).tolist())
+
+    # 6 of 20: one four and a half; 20 u, u evenly in .3 .. .5, in fours: 6 .. 10.
+    assert counts(sparsity_range=[0.3, 0.3], group_size=4) == {4}
+    assert counts(sparsity_range=[0.3, 0.3], group_size=4, rounding_fn="ceil") == {8}
+    assert counts(sparsity_range=[0.3, 0.5], group_size=4) == {4, 8}
+    assert counts(sparsity_range=[1.0, 1.0], group_size=3) == {18}  # one is spared, and with it its three
+
+
 def test_all_weights_of_one_draw_have_one_random_level() -> None:
     one = pruner(LEVEL, sparsity_range=[0.0, 0.9], weights=["a", "b"])
     weights = {"a": torch.ones(30, 1), "b": torch.ones(30, 1)}

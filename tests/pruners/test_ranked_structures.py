@@ -106,6 +106,16 @@ def changes(model: nn.Module, prune: Callable[[], object]) -> dict[str, str]:
         (16, "desired_sparsity: 0.7, group_size: 4, rounding_fn: ceil", 12),
         (16, "desired_sparsity: 0.7, group_size: 4, rounding_fn: round", 12),
         (16, "desired_sparsity: 0.2, group_size: 4", 0),
+        (10, "desired_sparsity: 0", 0),
+        (10, "desired_sparsity: 0, rounding_fn: ceil", 0),
+        (10, "desired_sparsity: 0.999", 9),
+        (20, "desired_sparsity: 0.999, rounding_fn: ceil", 19),  # not 20
+        (1, "desired_sparsity: 0.999, rounding_fn: ceil", 0),
+        (10, "desired_sparsity: 0.25, rounding_fn: round", 2),  # 2.5: to even, as Python's
+        (10, "desired_sparsity: 0.35, rounding_fn: round", 4),
+        (7, "desired_sparsity: 1, group_size: 3", 6),
+        (7, "desired_sparsity: 1, group_size: 7", 0),  # the only seven are all
+        (5, "desired_sparsity: 0.5, group_size: 2, rounding_fn: ceil", 4),  # 1.25 pairs
     ],
 )
 def test_the_rounded_share_goes_and_one_is_always_spared(run_of: RunOf, total: int, options: str, gone: int) -> None:
@@ -147,6 +157,33 @@ def test_agp_s_shares_are_those_of_distiller(run_of: RunOf, criterion: str) -> N
         counts.append(alive(model[0].weight).count("."))
     assert counts == [1, 2, 4, 5, 6, 7, 8, 8, 9, 9, 9, 9, 9, 9, 10]
     assert alive(model[0].weight) == "." * 10 + "#" * 10
+
+
+@pytest.mark.parametrize(
+    ("window", "counts"), [("epochs: [4, 0, 2]", [2, 2, 6, 6, 7]), ("epochs: [3]", [0, 0, 0, 7, 7])]
+)
+def test_agp_s_share_over_a_list_of_epochs(run_of: RunOf, window: str, counts: list[int]) -> None:
+    # .2, half way .7 - .5 / 8 = .6375, and .7 of 10; of a single epoch the last at once.
+    model = net(conv(*range(1, 11)), channels=10)
+    component = "class: L1RankedStructureParameterPruner_AGP, group_type: Filters, weights: [0.weight]"
+    text = f"policies:\n  - {{pruner: {{{component}, initial_sparsity: 0.2, final_sparsity: 0.7}}, {window}}}\n"
+    run = started(run_of, text, model, epochs=5)
+    for epoch, count in enumerate(counts):
+        run.begin(epoch)
+        assert alive(model[0].weight) == "." * count + "#" * (10 - count)
+    assert run.scheduler.shortfalls() == []
+
+
+def test_noise_multiplies_each_norm_by_1_and_a_normal_number_of_that_deviation(
+    run_of: RunOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 4 2 1 0 by 1 + (-1.8 -1.2 2 9) / 2: .4 .8 2 0.
+    monkeypatch.setattr(torch, "randn_like", lambda scores: torch.tensor([-1.8, -1.2, 2, 9]).view_as(scores))
+    for count, expected in ((1, "###."), (2, ".##."), (3, "..#.")):
+        model = net(conv(4, 2, 1, 0), channels=4)
+        component = f"{L1}Filters, desired_sparsity: {(count + 0.1) / 4}, noise: 0.5, weights: [0.weight]"
+        begun(run_of, component, model)
+        assert alive(model[0].bias) == expected
 
 
 def test_noise_comes_from_torch_s_generator_and_no_noise_draws_nothing(run_of: RunOf) -> None:
