@@ -1,7 +1,8 @@
 """What a network does on training images, as a number for each output of each weight."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,10 +29,10 @@ class Sums:
         self.totals: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
-    def _add(self, name: str, by_image: Tensor) -> None:
+    def _add(self, name: str, by_image: Tensor, positions: int = 1) -> None:
         total = by_image.double().sum(0).cpu()
         self.totals[name] = self.totals[name] + total if name in self.totals else total
-        self.counts[name] = self.counts.get(name, 0) + len(by_image)
+        self.counts[name] = self.counts.get(name, 0) + len(by_image) * positions
 
     def before(self, name: str, value: Tensor) -> None:
         if self._kind == "feature_map":
@@ -40,7 +41,7 @@ class Sums:
     def after(self, name: str, value: Tensor) -> None:
         maps = _maps(value.detach())
         if self._kind == "apoz":
-            self._add(name, (maps == 0).double().mean(2))
+            self._add(name, (maps == 0).sum(2), maps.shape[2])  # counted: equal numbers of zeros are equal scores
         elif self._kind == "mean_activation":
             self._add(name, maps.mean(2))
         elif self._kind == "taylor":
@@ -76,12 +77,14 @@ def gather(model: nn.Module, kind: str, batches: Batches) -> dict[str, Tensor]:
     sums = Sums(kind)
     with torch.set_grad_enabled(kind == "taylor"), evaluating(model):
         for images, labels in batches:
+            images = images.detach()  # a tensor of its own
+            leaf = images.requires_grad_() if kind == "taylor" else images
             with Looking(found, sums):
-                logits = model(images)
+                logits = model(leaf.clone() if kind == "taylor" else leaf)
             if kind == "taylor":
-                # By the logits: no gradient of any weight is touched.
+                # By the images: no gradient of any weight is touched, and frozen weights are no hindrance.
                 loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
-                torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+                torch.autograd.grad(loss, leaf, allow_unused=True)
     return sums.means()
 
 
@@ -89,7 +92,7 @@ def _gradients(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> dict[s
     weights = prunable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     images = sum(len(labels) for _, labels in batches)
-    with torch.enable_grad(), evaluating(model):
+    with torch.enable_grad(), evaluating(model), _thawed(weights.values()):
         for inputs, labels in batches:
             loss = nn.functional.cross_entropy(model(inputs).float(), labels, reduction="sum") / images
             gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
@@ -99,13 +102,28 @@ def _gradients(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> dict[s
     return total
 
 
+@contextmanager
+def _thawed(weights: Iterable[Tensor]) -> Iterator[None]:
+    """Frozen weights have a gradient, too."""
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    try:
+        for weight in frozen:
+            weight.requires_grad_()
+        yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+
+
 def of_batch_norms(ctx: Context, kind: str, name: str) -> Tensor:
     """`bn_scale`: |gamma|; `expected_activation`: E relu(N(beta, gamma^2)); of the batch norm behind a weight.
 
     Summed where several read its outputs. Raises `UserError` where there is none.
     """
     graph = ctx.graph()
-    places = [] if graph is None else graph.last_norms(name)
+    if graph is None:
+        raise UserError(f"criterion {kind}: which batch norm stands behind {name} is not known: see the warning above")
+    places = graph.last_norms(name)
     if not places:
         raise UserError(f"criterion {kind}: no batch norm stands behind {name}")
     score = torch.zeros(len(ctx.parameters[name]), dtype=torch.float64)

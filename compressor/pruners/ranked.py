@@ -3,6 +3,7 @@
 Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (L1 over filters). At once, or with AGP's sparsity.
 """
 
+import math
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -91,7 +92,10 @@ class RankedStructurePruner(PrunerBase):
 
     def _noisy(self, asked: Asked, name: str) -> Tensor:
         found = self.scores(asked, name)
-        return found * (1 + self.noise * torch.randn_like(found)) if self.noise else found
+        if not self.noise:
+            return found
+        noisy = found * (1 + self.noise * torch.randn_like(found))
+        return torch.where(found == 0, -math.inf, noisy)  # what is gone goes first, whatever the noise
 
     def keep(self, asked: Asked) -> dict[str, Tensor]:
         sparsity = self.sparsity_at(asked.window, asked.time)

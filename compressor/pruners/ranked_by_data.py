@@ -70,7 +70,10 @@ class _Gradient(_OfFilters):
 
 class _Random(RankedStructurePruner):
     def scores(self, asked: Asked, name: str) -> Tensor:
-        return torch.rand(self.ranks.index_shape(asked.weights[name].shape), dtype=torch.float64)
+        weight = asked.weights[name]
+        drawn = torch.rand(self.ranks.index_shape(weight.shape), dtype=torch.float64)
+        # What a draw before has zeroed goes first: behind a relu, without bias and batch norm, it would not come back.
+        return torch.where(self.ranks.norms(weight).cpu() == 0, -1.0, drawn)
 
 
 class ActivationAPoZRankedFilterPruner(_ApoZ, OneShot, name="ActivationAPoZRankedFilterPruner"):
@@ -163,6 +166,9 @@ class RandomLevelStructureParameterPruner(_Random, name="RandomLevelStructurePar
 
 
 class _Bernoulli(_Random):
+    def scores(self, asked: Asked, name: str) -> Tensor:
+        return torch.rand(self.ranks.index_shape(asked.weights[name].shape), dtype=torch.float64)  # whatever was before
+
     def scale(self, window: Window, time: int) -> float | None:
         share = self.sparsity_at(window, time)
         return 1 / (1 - share) if share < 1 else 1.0

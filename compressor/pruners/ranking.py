@@ -164,16 +164,17 @@ def keep_best_of_all(
     for ranked in _sets(asked, names, structure, score, channels):
         mean = ranked if ranked.weights is None else replace(ranked, score=ranked.score / ranked.weights)
         sets.append(mean.reordered(order, mean.gone(asked, structure, channels) if final else None))
+    whole = {0, 1} <= set(structure.members)  # layers: all but one of them may go
     parts = []
     for ranked in sets:
         mine = ranked.score.clone()
-        if len(mine) > 1:
+        if not whole:
             mine[len(mine) - 1 - int(mine.flip(0).argmax())] = math.inf
         parts.append(mine)
     every = torch.cat(parts)
     count = going(sum(ranked.total for ranked in sets)) - sum(ranked.removed for ranked in sets)
-    free = every < math.inf
-    gone = smallest(every, min(count, max(int(free.sum()), 1) - int(bool(free.all()))))
+    free = int((every < math.inf).sum())
+    gone = smallest(every, min(count, free - whole))
     masks: dict[str, Tensor] = {}
     for ranked, mine in zip(sets, torch.split(gone, [len(part) for part in parts]), strict=True):
         mine = ranked.spared(mine, channels, structure.dim or 0)

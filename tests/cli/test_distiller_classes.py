@@ -10,7 +10,7 @@ from torch import Tensor
 from compressor.schedule.registry import DISTILLER
 
 CONFIG = """\
-model: {name: lenet_5}
+model: {name: lenet_5, conv_relu: true}
 data: {name: digits, images: 64, batch: 32, validation: 0.1}
 optimizer: {name: sgd, lr: 0.1}
 epochs: 3

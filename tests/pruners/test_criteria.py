@@ -284,6 +284,38 @@ def test_weights_that_share_channels_are_ranked_by_the_sum_of_each_criterion(
     assert [pruned(run, f"sides.0.{side}.weight") for side in ("left", "right")] == [expected, expected]
 
 
+@pytest.mark.parametrize(
+    ("groups", "count", "expected", "first"),
+    [
+        (1, 2, {1, 2}, {0, 1}),
+        (2, 2, {1, 5}, {0, 3}),
+        (2, 3, {1, 5}, {0, 3}),  # equally many of each
+        (2, 4, {1, 2, 3, 5}, {0, 1, 3, 4}),
+    ],
+)
+@pytest.mark.parametrize("criterion", [name for name in SCORES if name not in ("bn_scale", "expected_activation")])
+def test_each_criterion_ranks_the_filters_of_a_grouped_convolution_within_its_groups(
+    run_of: RunOf, criterion: str, groups: int, count: int, expected: set[int], first: set[int]
+) -> None:
+    # 2 1 1 and 4 5 3 by all but APoZ: none is ever silent, and of equals the first go.
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 1, bias=False),
+        nn.Conv2d(2, 6, 1, groups=groups, bias=False),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 2),
+    )
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[1].weight.copy_(torch.tensor([2.0, 1, 1, 4, 5, 3]).reshape(6, 1, 1, 1).expand_as(model[1].weight))
+        model[5].weight.copy_(torch.tensor([[0.125] * 6, [0.0] * 6]))
+    text = schedule(f"criterion: {criterion}, rate: {{sparsity: {(count + 0.1) / 6}}}", "1.weight")
+    run = started(run_of, text.replace("Rows", "Filters"), model, PIXELS.abs(), torch.tensor([0, 0]))
+    run.begin(0)
+    assert pruned(run, "1.weight") == (first if criterion == "apoz" else expected)
+
+
 # --- of batch norms ---------------------------------------------------------------------------------------------------
 
 
