@@ -7,10 +7,20 @@ from sklearn.linear_model import Lasso, LinearRegression
 
 from compressor.errors import CompressError
 from compressor.pruners import reconstruction
-from compressor.pruners.reconstruction import choose, lasso, least_squares, reconstruct, regressors, search
+from compressor.pruners.reconstruction import (
+    backward,
+    choose,
+    lasso,
+    least_squares,
+    reconstruct,
+    regressors,
+    relative_error,
+    repeat,
+    search,
+)  # fmt: skip
 
 Array = NDArray[np.float64]
-SELECTIONS = ("lasso", "first", "l1", "max_response")
+SELECTIONS = ("lasso", "repeated", "backward", "first", "l1", "max_response")
 
 HADAMARD = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=float)
 """Z^T Z = 4 I."""
@@ -107,12 +117,16 @@ def test_a_layer_that_should_give_nothing_keeps_the_first_channels_without_an_er
     assert not found.weight.any()
 
 
+FITTING: tuple[reconstruction.Selection, ...] = ("lasso", "repeated", "backward")
+
+
 @pytest.mark.parametrize("planted", range(6))
-def test_a_zero_channel_goes_first_and_is_not_missed(planted: int) -> None:
+@pytest.mark.parametrize("selection", FITTING)
+def test_a_zero_channel_goes_first_and_is_not_missed(planted: int, selection: reconstruction.Selection) -> None:
     x, weight, bias, _ = layer()
     x[:, planted] = 0
     y = np.einsum("sck,nck->sn", x, weight) + bias
-    found = reconstruct(x, weight, y, 5, bias=bias, intercept=True)
+    found = reconstruct(x, weight, y, 5, bias=bias, intercept=True, selection=selection)
     assert planted not in found.kept
     assert found.before < 1e-25
     assert found.after < 1e-25
@@ -120,14 +134,20 @@ def test_a_zero_channel_goes_first_and_is_not_missed(planted: int) -> None:
 
 @pytest.mark.parametrize("planted", range(6))
 @pytest.mark.parametrize("share", [1.0, 0.5, -0.25])
-def test_a_channel_that_says_what_another_says_goes_first_and_is_not_missed(planted: int, share: float) -> None:
+@pytest.mark.parametrize("selection", FITTING)
+def test_a_channel_that_says_what_another_says_goes_first_and_is_not_missed(
+    planted: int, share: float, selection: reconstruction.Selection
+) -> None:
     x, weight, bias, _ = layer()
     other = (planted + 2) % 6
     x[:, planted], weight[:, planted] = share * x[:, other], share * weight[:, other]
     y = np.einsum("sck,nck->sn", x, weight) + bias
-    found = reconstruct(x, weight, y, 5, bias=bias, intercept=True)
+    found = reconstruct(x, weight, y, 5, bias=bias, intercept=True, selection=selection)
     gone = set(range(6)) - set(found.kept.tolist())
-    assert gone == ({max(planted, other)} if share == 1 else {planted})
+    if selection == "backward":  # least squares needs one of the two, whichever
+        assert gone <= {planted, other}
+    else:
+        assert gone == ({max(planted, other)} if share == 1 else {planted})
     assert found.before > 1e-6
     assert found.after < 1e-25
 
@@ -157,6 +177,56 @@ def test_the_error_falls_with_the_number_of_channels(seed: int) -> None:
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 0.1
     assert errors[-1] < 1e-25
+
+
+def test_a_repeated_lasso_takes_beta_into_the_weights_by_hand() -> None:
+    # Z^T Z = 4 I: a scalar is 0 from lambda = |z_i y| / 4 rows on, and so they go by size: .25, then 1 ...
+    y = HADAMARD @ np.array([3.0, -2.0, 1.0, 0.25])
+    assert [repeat(HADAMARD, y, count).nonzero()[0].tolist() for count in (4, 3, 2, 1)] == [
+        [0, 1, 2, 3],
+        [0, 1, 2],
+        [0, 1],
+        [0],
+    ]
+    # ... the others smaller by it: with betas of 2.75, -1.75, .75 the regressors are so many times as loud, and their
+    # scalars (3 - 1 / 2.75) / 2.75 and so on at lambda 1 - .25 ...: what is left is what they were multiplied to.
+    beta = repeat(HADAMARD, y, 3)
+    np.testing.assert_allclose(beta, [2.75, 1.75, 0.75, 0], atol=1e-9)
+    # Next lambda rises to .75: that of the third, 1 * .75 = lambda. beta = 3 - .75 / 2.75 and 2 - .75 / 1.75.
+    np.testing.assert_allclose(repeat(HADAMARD, y, 2), [3 - 0.75 / 2.75, 2 - 0.75 / 1.75, 0, 0], atol=1e-9)
+
+
+def test_of_equal_ones_the_later_goes() -> None:
+    y = HADAMARD @ np.array([1.0, 2.0, 2.0, 0.5])
+    assert repeat(HADAMARD, y, 1).nonzero()[0].tolist() == [1]
+    assert backward(HADAMARD[:, :, None], y[:, None], 1, intercept=False).tolist() == [1]
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_backward_elimination_is_that_of_all_fits_one_by_one(seed: int, intercept: bool) -> None:
+    x, _, _, y = layer(channels=7, seed=seed)
+    y = y + 3 * np.random.default_rng(seed).standard_normal(y.shape)
+
+    def error(kept: list[int]) -> float:
+        fitted, constant = least_squares(x[:, kept], y, intercept=intercept)
+        return relative_error(x[:, kept], fitted, np.zeros(3) if constant is None else constant, y)
+
+    left = list(range(7))
+    for count in range(6, 0, -1):
+        left = min(([c for c in left if c != gone] for gone in left), key=error)
+        assert backward(x, y, count, intercept=intercept).tolist() == left
+
+
+def test_backward_elimination_misses_less_than_the_others() -> None:
+    errors: dict[str, float] = dict.fromkeys(SELECTIONS, 0.0)
+    for seed in range(5):
+        x, weight, bias, y = layer(channels=12, samples=200, seed=seed)
+        x[:, 6:] += x[:, :6]  # half of them say much of what the others say
+        y = np.einsum("sck,nck->sn", x, weight) + bias
+        for s in SELECTIONS:
+            errors[s] += reconstruct(x, weight, y, 6, bias=bias, intercept=True, selection=s).after
+    assert min(errors, key=lambda s: errors[s]) == "backward"
 
 
 def test_the_lasso_beats_the_first_channels() -> None:
@@ -207,7 +277,7 @@ def test_the_other_selections_by_hand() -> None:
     x = np.array([[[1.0, -1], [3, 0], [0, 0], [-2, 2]]])  # mean |X_i|: 1, 1.5, 0, 2
     weight = np.array([[[1.0, 1], [0, 1], [4, -4], [0, 0]], [[-2, 0], [0, 1], [1, 0], [2, 1]]])  # sums: 4, 2, 9, 3
     y, draws = np.zeros((1, 2)), np.random.default_rng(0)
-    kept = {s: [choose(x, weight, y, k, s, draws).tolist() for k in range(1, 5)] for s in SELECTIONS[1:]}
+    kept = {s: [choose(x, weight, y, k, s, draws).tolist() for k in range(1, 5)] for s in SELECTIONS[3:]}
     assert kept == {
         "first": [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]],
         "l1": [[2], [0, 2], [0, 2, 3], [0, 1, 2, 3]],
