@@ -60,14 +60,17 @@ def masks_of(
 
 
 def speakers(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them."""
+    """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them.
+
+    `masks` keep or prune each output as a whole.
+    """
     graph = ctx.graph()
     if graph is None:
-        biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1).any(1) for name, mask in masks.items()}
+        biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
         return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
     others = [name for name in owned if name not in masks]
     keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
-    pruned = {name: ~mask.flatten(1).any(1) for name, mask in masks.items()}
+    pruned = {name: ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
     for name, gone in graph.speakers(pruned).items():
         parameter = ctx.parameters[name]
         side = (-1,) + (1,) * (parameter.dim() - 1)
@@ -98,8 +101,8 @@ def _statistics(ctx: Context, memory: Memory, batches: int) -> Callable[[str, st
 def _running(ctx: Context, memory: Memory) -> dict[str, Tensor]:
     """The running means; none before the first step, nor from before channels were removed."""
     found: dict[str, Tensor] = memory.get("running", {})
-    mine = [name for name in memory["targets"]["weights"] if name in found]
-    return found if all(len(found[name]) == len(ctx.parameters[name]) for name in mine) else {}
+    mine = memory["targets"]["weights"]
+    return found if all(len(found.get(name, ())) == len(ctx.parameters[name]) for name in mine) else {}
 
 
 def _channels(ctx: Context) -> Channels:

@@ -1,6 +1,6 @@
 """One event of channel pruning (He et al. 2017): channels chosen and weights fitted anew, layer after layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,17 +20,34 @@ SEED = 1707
 """Of the draws of positions and samples, with the epoch: no other random number depends on them."""
 
 
+def misfits(names: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
+    """Weights that cannot be fitted to what their layers gave, in words."""
+    lines = []
+    for name in names:
+        module = modules.get(name.rpartition(".")[0])
+        if not name.endswith("weight") or not isinstance(module, (nn.Conv2d, nn.Linear)):
+            lines.append(f"{name} is no weight of a 2-d convolution or linear layer: nothing can be fitted to it")
+        elif getattr(module, "groups", 1) > 1:
+            lines.append(f"{name} is of a grouped convolution: its channels cannot be chosen one by one")
+    return lines
+
+
 @dataclass
 class Event:
-    """What `ChannelPruningPolicy` is given, at the beginning of one epoch."""
+    """What a policy that prunes and fits is given, at the beginning of one epoch.
+
+    A share of the channels goes as `selection` says, or those that the masks `stay` (by weight, true = it does)
+    leave out.
+    """
 
     ctx: Context
     owner: str
-    sparsity: float
     batches: int
     points: int
-    selection: Selection
-    residual: bool
+    sparsity: float = 0.0
+    selection: Selection = "lasso"
+    residual: bool = False
+    stay: Mapping[str, Tensor] | None = None
     draws: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,13 +72,19 @@ class Event:
         gated = {name for substitution in self.ctx.substitutions.values() for name in substitution.fold()}
         due = []
         for channels in (InputChannels(self.ctx, name) for name in names):
-            if int(channels.alive().sum()) <= channels.due(self.sparsity):
+            if int(channels.alive().sum()) <= self._count(channels):
                 continue
             if channels.name in gated:
                 self._warn(f"{channels.name} is behind a gate: its channels are not pruned")
                 continue
             due.append(channels.name)
         return due
+
+    def _count(self, channels: InputChannels) -> int:
+        """How many channels are to be left."""
+        if self.stay is None:
+            return channels.due(self.sparsity)
+        return int((channels.alive() & channels.kept_by(self.stay[channels.name])).sum())
 
     def _layers(self, names: Sequence[str], batches: Batches) -> list[Layer]:
         """In the order of the forward pass."""
@@ -92,7 +115,7 @@ class Event:
         y = _array(torch.cat(before.outputs)) * factors
         if others:  # Y1 + Y2 - Y1': the shortcut then, this layer then, the shortcut now
             y += _array(torch.cat(before.others)) - _array(torch.cat(others))
-        x, y, scale, due = channels.gather(given, alive), y[:, heard], factors[heard], channels.due(self.sparsity)
+        x, y, scale, due = channels.gather(given, alive), y[:, heard], factors[heard], self._count(channels)
         if len(x) <= due * x.shape[2]:
             self._warn(f"{layer.name}: {len(x)} samples are too few for {due * x.shape[2]} weights of an output")
         found = reconstruct(
@@ -103,16 +126,17 @@ class Event:
             bias=None if bias is None else _array(bias)[heard] * scale,
             intercept=bias is not None,
             selection=self.selection,
+            kept=None if self.stay is None else channels.kept_by(self.stay[layer.name])[alive].nonzero()[:, 0].numpy(),
             draws=self.draws,
         )
         self._write(channels, bias, alive[torch.from_numpy(found.kept)], heard, scale, found)
         now = channels.gather(weight, alive)[heard] * scale[:, None, None]  # others may mask it, too
         constant = np.zeros(len(scale)) if bias is None else _array(bias)[heard] * scale
         after = relative_error(x, now, constant, y)
-        gone = self._without_makers(channels)
+        gone, how = self._without_makers(channels), self.selection if self.stay is None else "by their ranks"
         self.ctx.say(
             f"{self.owner}: {layer.name}: {len(found.kept)} of {len(channels.places)} input channels stay"
-            f" ({self.selection}); relative error {found.before:.4g} with the old weights, {after:.4g} with new ones"
+            f" ({how}); relative error {found.before:.4g} with the old weights, {after:.4g} with new ones"
             + (", a shortcut's error made up for" if others else "")
             + (f"; with them go the filters of {', '.join(gone)}" if gone else "")
         )

@@ -8,7 +8,7 @@ from torch import nn
 
 from compressor.component import Weights as Selection
 from compressor.errors import UserError
-from compressor.policies.channel_event import Event
+from compressor.policies.channel_event import Event, misfits
 from compressor.policies.input_channels import InputChannels
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.pruners.level import Level
@@ -34,7 +34,11 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
     sparsity: Level = Field(description="share of the input channels that go")
     batches: int = Field(default=40, ge=1, description="training batches that are looked at (the paper: 5,000 images)")
     points: int = Field(default=10, ge=1, description="random positions of each image's map")
-    selection: Choice = Field(default="lasso", description="which channels stay; all but lasso are for comparison")
+    selection: Choice = Field(
+        default="lasso",
+        description="which channels stay: one LASSO (the authors' code); repeated: LASSO again and again (their text);"
+        " backward: the one least missed by least squares goes first; first, l1, max_response: for comparison",
+    )
     residual: bool = Field(default=True, description="make up for the error of a shortcut that is added behind")
 
     @model_validator(mode="after")
@@ -45,18 +49,11 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
 
     def misfits(self, names: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
         """Weights whose channels cannot be pruned so, in words."""
-        lines = []
-        for name in names:
-            module = modules.get(name.rpartition(".")[0])
-            if not name.endswith("weight") or not isinstance(module, (nn.Conv2d, nn.Linear)):
-                lines.append(f"{name} is no weight of a 2-d convolution or linear layer: nothing can be fitted to it")
-            elif getattr(module, "groups", 1) > 1:
-                lines.append(f"{name} is of a grouped convolution: its channels cannot be chosen one by one")
-        return lines
+        return misfits(names, modules)
 
     def init(self, ctx: Context, memory: Memory) -> None:
-        if misfits := self.misfits(memory["targets"]["weights"], dict(ctx.model.named_modules())):
-            raise UserError(f"{memory['owner']}: {'; '.join(misfits)}")
+        if lines := misfits(memory["targets"]["weights"], dict(ctx.model.named_modules())):
+            raise UserError(f"{memory['owner']}: {'; '.join(lines)}")
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         Event(

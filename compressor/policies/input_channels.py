@@ -36,6 +36,10 @@ class InputChannels:
         inputs = (self._weight.detach() != 0).transpose(0, 1).flatten(1).any(1).cpu()
         return inputs[self.places].any(1)
 
+    def kept_by(self, mask: Tensor) -> Tensor:
+        """[channels]: those that a mask of the weight leaves something of."""
+        return mask.transpose(0, 1).flatten(1).any(1).cpu()[self.places].any(1)
+
     def due(self, sparsity: float) -> int:
         """How many are to be left of the dense network's."""
         return self.dense - structures_to_prune(sparsity, self.dense)

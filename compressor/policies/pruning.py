@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from compressor.errors import UserError
 from compressor.policies.asking import asked_for, masks_of, need_norms
+from compressor.policies.channel_event import Event, misfits
 from compressor.policies.folding import fold_norms
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.policies.scaling import Scaling, factors
@@ -53,6 +54,9 @@ class PruningPolicy(Policy, name="pruner"):
                 "a window in steps says itself at which steps masks are made:"
                 " mini_batch_pruning_frequency and skip_first_minibatch have no place in it"
             )
+        inside = self.mini_batch_pruning_frequency or self.window.unit == "step" or self.skip_first_minibatch
+        if self.pruner.fit is not None and (inside or self._forgets):
+            raise ValueError(f"{self.pruner.name} fits weights anew: at the beginning of epochs, and for good")
         return self
 
     @property
@@ -89,6 +93,13 @@ class PruningPolicy(Policy, name="pruner"):
             ctx.substitutions[memory["owner"]] = Running(ctx, memory)
         if self._scales:
             ctx.substitutions[memory["owner"]] = Scaling(ctx)
+
+        modules = dict(ctx.model.named_modules())
+        if self.pruner.fit is not None and (lines := misfits(asked_for(ctx, memory, self.pruner), modules)):
+            raise UserError(f"{memory['owner']}: {'; '.join(lines)}")
+
+    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
+        return ctx.figures.get(memory["owner"], {})
 
     def resume(self, ctx: Context, memory: Memory) -> None:
         running = ctx.substitutions.get(memory["owner"])
@@ -129,6 +140,9 @@ class PruningPolicy(Policy, name="pruner"):
         folds = self.fold_batchnorm and self.pruner.statistic is None
         folded = fold_norms(ctx, asked_for(ctx, memory, self.pruner)) if folds else {}
         names, masks = masks_of(ctx, memory, self.pruner, self.window, before, owned, folded)
+        if self.pruner.fit is not None:
+            fit = self.pruner.fit
+            Event(ctx, owner, fit.batches, fit.points, stay=masks).run(names)
         for name, keep in masks.items():
             ctx.masks.set(owner, name, keep, self._mode, mask_gradients=self.mask_gradients)
         if self._scales:

@@ -76,6 +76,14 @@ class Goal:
         return self.count(self.sparsity, sum(counts)) * smallest
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How many training batches are looked at, and how many positions of each image's map."""
+
+    batches: int
+    points: int
+
+
 class PrunerBase(Component):
     """WHICH weights go. A pruner is asked by a policy, which knows when."""
 
@@ -97,6 +105,11 @@ class PrunerBase(Component):
     def images(self) -> int:
         """How many training batches a statistic is taken from."""
         return 8
+
+    @property
+    def fit(self) -> Fit | None:
+        """On what the weights that stay are fitted to what their layers gave; None where they stay as they are."""
+        return None
 
     def scale(self, window: Window, time: int) -> float | None:
         """What survivors are multiplied by in the forward pass, where a mask is a draw for one step; None: never."""

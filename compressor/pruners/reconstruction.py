@@ -57,9 +57,12 @@ def reconstruct(
     bias: Array | None = None,
     intercept: bool = False,
     selection: Selection = "lasso",
+    kept: NDArray[np.intp] | None = None,
     draws: np.random.Generator | None = None,
 ) -> Reconstruction:
     """Choose `count` channels of `x` [samples, channels, positions], and the weight that makes `y` of them.
+
+    `kept` are those that somebody else has chosen.
 
     `weight` [outputs, channels, positions] is the layer's own, `y` [samples, outputs] what it should give, its `bias`
     included. With `intercept` a new bias is fitted, too; else the old one stays. `draws` takes the LASSO's samples.
@@ -68,7 +71,9 @@ def reconstruct(
     if not all(np.isfinite(values).all() for values in (x, weight, y)):
         raise CompressError("what a layer is given or gives is not finite: nothing can be fitted to that")
     old = np.zeros(len(weight)) if bias is None else bias
-    if selection == "backward" and count < x.shape[1]:
+    if kept is not None:
+        pass
+    elif selection == "backward" and count < x.shape[1]:
         kept = backward(x, y if intercept else y - old, count, intercept=intercept)
     else:
         kept = choose(x, weight, y - old, count, selection, draws or np.random.default_rng(0))

@@ -51,7 +51,7 @@ class Masks:
         weight = self._parameters[name]
         if keep.shape != weight.shape:
             raise ValueError(f"mask of {name!r}: shape should be {tuple(weight.shape)}, got {tuple(keep.shape)}")
-        bits = keep.to(device=weight.device, dtype=torch.int8).neg_()
+        bits = keep.to(weight.device).view(torch.int8).neg()
         self._owned.setdefault(owner, {})[name] = bits.contiguous(memory_format=_layout(weight))
         changed = {name} if self._modes.get(owner, mode) == mode else set(self._owned[owner])
         self._modes[owner] = mode
