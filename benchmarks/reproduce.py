@@ -78,6 +78,9 @@ def facts(folder: Path, kept: str) -> dict[str, Any]:
         "epochs": len(lines),
         "minutes": round(sum(line["seconds"] for line in lines) / 60, 1),
     }
+    if report["thinnings"]:  # of the dense network, as all counts
+        found["parameters"] = report["thinnings"][0]["parameters_before"]
+        found["weights"] = report["totals"]["dense_weights"]
     if own:
         found["error_folded"] = round(100 - metrics["test"]["top1"], 2)
     if kept == "architecture":
@@ -156,8 +159,8 @@ HEAD = """\
 Made by `make reproduce` from the files in `results/`. Errors in percent of the 10,000 test images (MNIST unless
 the row says otherwise), of the last epoch, mean over the seeds. The *reference* is the dense network that was
 pruned, the *control* the same network trained on without pruning for as long. *times* counts weights and biases (then
-weights alone, and bits as stored: relative indices, or the numbers that hashing stores); rows of L0 count the kept
-architecture as the paper does: live inputs x live outputs of each layer. Minutes are the wall time of the result's own
+weights alone, and bits as stored: relative indices, or the numbers that hashing stores); rows of L0 and SSL count the kept
+architecture as the paper does: live inputs x live outputs of each layer; its inputs are named. Minutes are the wall time of the result's own
 run on one thread, most of them of a machine that ran four others.
 
 | row | paper: error, times | ours: error | times (weights; bits) | beside it | seeds | minutes |
@@ -198,6 +201,8 @@ def _line(key: str, made: list[dict[str, Any]]) -> str:
     if row.paired is not None:
         gaps = [record["result"]["error"] - record[row.paired]["error"] for record in made]
         beside.append(f"less {row.paired}: {statistics.mean(gaps):+.2f} ({', '.join(f'{gap:+.2f}' for gap in gaps)})")
+    if row.kept == "architecture":
+        counted += f"; inputs {', '.join('-'.join(str(i) for i, _ in r['result']['architecture']) for r in made)}"
     minutes = f"{_mean(made, 'result', 'minutes'):.1f}"
     title = f"{row.title} (`{key}`)"
     return f"| {title} | {paper} | {mean} | {counted} | {'; '.join(beside)} | {len(made)} | {minutes} |"

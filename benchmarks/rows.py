@@ -98,6 +98,10 @@ def _hashed(times: int, hidden: int, more: str | None = None, rival: str | None 
     return Row(title, own, beside, stages, kept="stored numbers", met=True, paired="dense net of equal storage")
 
 
+_RESNET20 = ("epochs=5", "channels_last=true")
+"""A few epochs, for two CPU cores."""
+
+
 def _order(order: str) -> tuple[str, ...]:
     return tuple(f"schedule.pruners.{name}.order={order}" for name in ("early", "last"))
 
@@ -185,6 +189,36 @@ ROWS = {
             "base-5": BASES["base-5"],
             "control-han-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
             "channel-5": Stage("papers/channel_lenet5", "papers/lenet5_retrain", (), "base-5"),
+        },
+        paired="control",
+    ),
+    "ssl-mlp": _pruned(
+        "SSL (Wen et al. 2016), 784-500-300-10",
+        "ssl-mlp",
+        "papers/ssl_mlp",
+        "papers/mlp500_ssl",
+        40,
+        "base-mlp500",
+        paper=(1.53, 6.1),
+        kept="architecture",
+    ),
+    "ssl-lenet5": _pruned(
+        "SSL (Wen et al. 2016), LeNet-5, filters and channels",
+        "ssl-5",
+        "papers/ssl_lenet5",
+        "papers/lenet5_ssl",
+        23,
+        "base-5",
+        paper=(1.0, 4.2),
+        kept="architecture",
+    ),
+    "filters-resnet20": Row(
+        "Filters by L1 norm (Li et al. 2017), half of those inside the blocks, ResNet-20, CIFAR-10 (JPEG), 5 epochs",
+        "filters-20",
+        {"control": "dense-20"},
+        {
+            "filters-20": Stage("papers/filters_resnet20", "resnet20_cifar10", _RESNET20),
+            "dense-20": Stage("papers/dense", "resnet20_cifar10", (*_RESNET20, *_cosine(5))),
         },
         paired="control",
     ),
