@@ -159,9 +159,9 @@ HEAD = """\
 Made by `make reproduce` from the files in `results/`. Errors in percent of the 10,000 test images (MNIST unless
 the row says otherwise), of the last epoch, mean over the seeds. The *reference* is the dense network that was
 pruned, the *control* the same network trained on without pruning for as long. *times* counts weights and biases (then
-weights alone, and bits as stored: relative indices, or the numbers that hashing stores); rows of L0 and SSL count the kept
-architecture as the paper does: live inputs x live outputs of each layer; its inputs are named. Minutes are the wall time of the result's own
-run on one thread, most of them of a machine that ran four others.
+weights alone, and bits as stored: relative indices, or the numbers that hashing stores); rows of L0 and SSL count the
+kept architecture as the papers do: live inputs x live outputs of each layer, and name each layer's live inputs. Minutes
+are the wall time of the result's own run on one thread, most of them of a machine that ran four others.
 
 | row | paper: error, times | ours: error | times (weights; bits) | beside it | seeds | minutes |
 | --- | --- | --- | --- | --- | --- | --- |

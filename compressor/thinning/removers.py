@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from compressor.component import Component
-from compressor.thinning.removal import Way
+from compressor.thinning.staying import Way
 
 
 class Remover(Component):

@@ -10,7 +10,8 @@ from compressor.errors import CompressError
 from compressor.evaluating import evaluating
 from compressor.thinning import liveness
 from compressor.thinning.cutting import Cut, cut_of
-from compressor.thinning.removal import EVERY_WAY, Removal, Stay, Way, decide
+from compressor.thinning.removal import EVERY_WAY, Removal, decide
+from compressor.thinning.staying import Stay, Way
 from compressor.thinning.tracing import trace
 
 TOLERANCE, EXACT = 1e-4, 1e-6
