@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -13,8 +13,12 @@ from torch.overrides import TorchFunctionMode
 from compressor.evaluating import evaluating
 from compressor.sparsity.weights import prunable
 
-_PLAIN = "relu relu6 hardtanh leaky_relu elu selu celu rrelu gelu silu mish hardswish hardsigmoid sigmoid tanh softplus"
-ACTIVATIONS = frozenset(f"{name}{end}" for name in (*_PLAIN.split(), "prelu") for end in ("", "_"))
+_CUTTING = "relu relu6 hardtanh hardswish hardsigmoid hardshrink softshrink threshold _threshold clamp clamp_min"
+_SMOOTH = "leaky_relu elu selu celu rrelu prelu gelu silu mish sigmoid tanh softplus log_sigmoid softsign"
+MAKE_ZEROS = frozenset(f"{name}{end}" for name in _CUTTING.split() for end in ("", "_"))
+"""Activations whose output is exactly 0 over a whole range of inputs (or can be, by their bounds)."""
+ACTIVATIONS = MAKE_ZEROS | {f"{name}{end}" for name in _SMOOTH.split() for end in ("", "_")}
+"""By the names that torch calls them by inside: `_threshold` is `nn.Threshold`'s, `log_sigmoid` `F.logsigmoid`'s."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,14 @@ class Place:
     """An operation of the forward pass: the `number`-th call of a function of this name.
 
     What goes in and what comes out have the channels of some weight's outputs. Where no activation follows a weight,
-    it is the batch norm behind it, or the layer itself, and what comes out stands for both.
+    it is the batch norm behind it, or the layer itself, and what comes out stands for both. `channels`: whether the
+    weight's outputs are the channels there (dim 1); those of a linear layer over (images, tokens, features) are not.
     """
 
     function: str
     number: int
     activation: bool
+    channels: bool = True
 
 
 class Looks(Protocol):
@@ -46,6 +52,8 @@ class _Operation:
     reads: frozenset[int]
     weight: str | None
     channels: int | None
+    first: bool
+    """Whether dim 1 of what it makes are the weight's outputs: a layer's result has as many dims as its weight."""
 
 
 class _Following(TorchFunctionMode):
@@ -67,7 +75,8 @@ class _Following(TorchFunctionMode):
         given = _tensors((*args, *(kwargs or {}).values()))
         made = _tensors((result,))
         reads = frozenset(self._writer[id(tensor)] for tensor in given if id(tensor) in self._writer)
-        weight = next((self._weights[id(tensor)] for tensor in given if id(tensor) in self._weights), None)
+        used = next((tensor for tensor in given if id(tensor) in self._weights), None)
+        weight = None if used is None else self._weights[id(used)]
         if any(id(tensor) in self._seen for tensor in given):
             self._seen.update(map(id, made))
         elif weight is not None:
@@ -75,10 +84,11 @@ class _Following(TorchFunctionMode):
             weight = None
         place = _count(func, self._calls)
         channels = made[0].shape[1] if len(made) == 1 and made[0].dim() > 1 else None
+        first = len(made) == 1 and used is not None and made[0].dim() == used.dim()
         for tensor in made:
             self._writer[id(tensor)] = len(self.operations)
         self._alive.append((given, made))
-        self.operations.append(_Operation(place, reads, weight, channels))
+        self.operations.append(_Operation(place, reads, weight, channels, first))
         return result
 
 
@@ -136,7 +146,7 @@ def places(model: nn.Module, images: Tensor) -> dict[str, Place]:
     found: dict[str, Place] = {}
     for start, operation in enumerate(following.operations):
         if operation.weight is not None and operation.weight not in found:
-            found[operation.weight] = _behind(following.operations, start)
+            found[operation.weight] = replace(_behind(following.operations, start), channels=operation.first)
     return found
 
 

@@ -87,6 +87,9 @@ class PruningPolicy(Policy, name="pruner"):
 
     def init(self, ctx: Context, memory: Memory) -> None:
         need_norms(ctx, memory, self.pruner)
+        if self.fold_batchnorm and ctx.graph() is None:
+            said = "where batch norms stand is not known: see the warning above"
+            raise UserError(f"{memory['owner']}: fold_batchnorm: {said}")
         if self.fold_batchnorm and not fold_norms(ctx, asked_for(ctx, memory, self.pruner)):
             raise UserError(f"{memory['owner']}: fold_batchnorm: no batch norm stands right behind any of its weights")
         if self.pruner.statistic == "running_feature_map":

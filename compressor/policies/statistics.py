@@ -67,13 +67,14 @@ def gather(model: nn.Module, kind: str, batches: Batches) -> dict[str, Tensor]:
     """A statistic of every weight's outputs over some batches, in eval mode; the network stays as it is.
 
     `apoz`: the mean share of zeros behind the activation; `mean_activation`: the mean there; `feature_map`: the mean
-    over images of sum |x| before it; `taylor`: the mean over images of |mean over positions of a dL/da|. `gradient` is
-    dL/dw in each weight's own shape.
+    over images of sum |x| before it; `taylor`: the mean over images of |mean over positions of a dL/da|; empty where a
+    weight's outputs are no channels. `gradient` is dL/dw in each weight's own shape.
     """
     batches = list(batches)
     if kind == "gradient":
         return _gradients(model, batches)
-    found = places(model, batches[0][0][:2])
+    every = places(model, batches[0][0][:2])
+    found = {name: place for name, place in every.items() if place.channels}
     sums = Sums(kind)
     with torch.set_grad_enabled(kind == "taylor"), evaluating(model):
         for images, labels in batches:
@@ -85,7 +86,7 @@ def gather(model: nn.Module, kind: str, batches: Batches) -> dict[str, Tensor]:
                 # By the images: no gradient of any weight is touched, and frozen weights are no hindrance.
                 loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
                 torch.autograd.grad(loss, leaf, allow_unused=True)
-    return sums.means()
+    return {**{name: torch.empty(0) for name in every}, **sums.means()}
 
 
 def _gradients(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -158,7 +159,8 @@ class Running(Substitution):
         if self._ctx.global_step % EVERY:
             return
         if self._places is None:
-            self._places = places(self._ctx.model, self._ctx.sample()[:2])
+            every = places(self._ctx.model, self._ctx.sample()[:2])
+            self._places = {name: place for name, place in every.items() if place.channels}
         self._sums = Sums("feature_map")
 
     def after_backward(self) -> None:

@@ -23,6 +23,8 @@ CriterionName = Literal[
 NORMS = ("l1", "l2")
 OF_BATCH_NORMS = ("bn_scale", "expected_activation")
 """Those that are numbers of the batch norm behind a layer."""
+BEHIND_ACTIVATIONS = ("taylor", "apoz", "mean_activation")
+"""Those that are numbers of what an activation gives."""
 OF_OUTPUTS = tuple(name for name in CriterionName.__args__ if name not in (*NORMS, "gradient"))  # type: ignore[attr-defined]
 """Those that have one number for each output of a layer: for filters and rows alone."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.component import Settings, Targets
 from compressor.component import Weights as Selection
-from compressor.pruners.criteria import MEANING, NORMS, OF_OUTPUTS, CriterionName, score
+from compressor.pruners.criteria import MEANING, NORMS, OF_BATCH_NORMS, OF_OUTPUTS, CriterionName, score
 from compressor.pruners.level import Level, keep_largest
 from compressor.pruners.pruner import Asked, Goal, PrunerBase, Scope, Shapes
 from compressor.pruners.ranking import Order, keep_best, keep_best_of_all, preference, structures_to_prune
@@ -122,6 +122,11 @@ class Pruner(PrunerBase, name="Pruner"):
             raise ValueError("structures are ranked: their rate is `sparsity`, `agp` or `events`, not a threshold")
         if by_threshold and (self.order != "smallest" or self.criterion not in NORMS):
             raise ValueError("a threshold is one of |w|: `criterion` and `order` have no place beside it")
+        given = self.model_fields_set
+        if self.order == "random" and "criterion" in given:
+            raise ValueError("`order: random` goes by no score: `criterion` has no place beside it")
+        if "batches" in given and (self.statistic is None or self.criterion in OF_BATCH_NORMS):
+            raise ValueError("`batches` is for criteria that look at images: it has no place beside others")
         if self.criterion in OF_OUTPUTS and (self.structure == "Blocks" or BY_NAME[self.structure].dim != 0):
             raise ValueError(
                 f"`criterion: {self.criterion}` scores the outputs of a layer: structure should be Filters or Rows,"

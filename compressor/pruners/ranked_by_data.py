@@ -23,14 +23,15 @@ _EXAMPLE = """
         {rate}
         weights: ['conv*.weight']
     policies:
-      - {{pruner: {{instance_name: filters}}, {window}}}
+      - {{pruner: {{instance_name: filters{args}}}, {window}}}
     """
 
 
-def _example(name: str) -> str:
+def _example(name: str, args: str = "") -> str:
     gradual = name.endswith("_AGP")
     rate = "final_sparsity: 0.5" if gradual else "desired_sparsity: 0.5"
-    return _EXAMPLE.format(name=name, rate=rate, window="ending_epoch: 10" if gradual else "epochs: [0]")
+    window = "ending_epoch: 10" if gradual else "epochs: [0]"
+    return _EXAMPLE.format(name=name, rate=rate, window=window, args=f", args: {{{args}}}" if args else "")
 
 
 class _OfFilters(RankedStructurePruner):
@@ -69,6 +70,15 @@ class _Gradient(_OfFilters):
 
 
 class _Random(RankedStructurePruner):
+    ignores: ClassVar[tuple[str, ...]] = ("noise",)
+
+    @model_validator(mode="after")
+    def _takes_them_all(self) -> Self:
+        for key in self.ignores:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{self.name} goes by chance: {key!r} has no place beside it")
+        return self
+
     def scores(self, asked: Asked, name: str) -> Tensor:
         weight = asked.weights[name]
         drawn = torch.rand(self.ranks.index_shape(weight.shape), dtype=torch.float64)
@@ -166,6 +176,8 @@ class RandomLevelStructureParameterPruner(_Random, name="RandomLevelStructurePar
 
 
 class _Bernoulli(_Random):
+    ignores: ClassVar[tuple[str, ...]] = ("noise", "group_size", "rounding_fn")
+
     def scores(self, asked: Asked, name: str) -> Tensor:
         return torch.rand(self.ranks.index_shape(asked.weights[name].shape), dtype=torch.float64)  # whatever was before
 
@@ -205,4 +217,4 @@ class BernoulliFilterPruner(_Bernoulli, OneShot, name="BernoulliFilterPruner"):
 class BernoulliFilterPrunerAgp(_Bernoulli, Gradual, name="BernoulliFilterPruner_AGP"):
     """Drops each filter with a probability that rises as AGP's share does."""
 
-    example: ClassVar[str] = _example("BernoulliFilterPruner_AGP")
+    example: ClassVar[str] = _example("BernoulliFilterPruner_AGP", "use_double_copies: true, keep_mask: true")

@@ -165,18 +165,17 @@ def keep_best_of_all(
         mean = ranked if ranked.weights is None else replace(ranked, score=ranked.score / ranked.weights)
         sets.append(mean.reordered(order, mean.gone(asked, structure, channels) if final else None))
     whole = {0, 1} <= set(structure.members)  # layers: all but one of them may go
-    parts = []
-    for ranked in sets:
-        mine = ranked.score.clone()
-        if not whole:
-            mine[len(mine) - 1 - int(mine.flip(0).argmax())] = math.inf
-        parts.append(mine)
-    every = torch.cat(parts)
+    every = torch.cat([ranked.score for ranked in sets])
+    free = torch.ones(len(every), dtype=torch.bool)
+    end = 0
+    for ranked in sets if not whole else []:
+        end += len(ranked.score)
+        free[end - 1 - int(ranked.score.flip(0).argmax())] = False
     count = going(sum(ranked.total for ranked in sets)) - sum(ranked.removed for ranked in sets)
-    free = int((every < math.inf).sum())
-    gone = smallest(every, min(count, free - whole))
+    gone = torch.zeros_like(free)
+    gone[free] = smallest(every[free], min(count, int(free.sum()) - whole))
     masks: dict[str, Tensor] = {}
-    for ranked, mine in zip(sets, torch.split(gone, [len(part) for part in parts]), strict=True):
+    for ranked, mine in zip(sets, torch.split(gone, [len(ranked.score) for ranked in sets]), strict=True):
         mine = ranked.spared(mine, channels, structure.dim or 0)
         masks.update(ranked.masks(mine, asked, structure, channels))
     if any(ranked.cells is not None for ranked in sets):

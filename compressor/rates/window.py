@@ -1,8 +1,8 @@
 """WHEN a policy is active: whole numbers of epochs, or of optimizer steps."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from compressor.component import Settings
 
@@ -23,6 +23,13 @@ class Window(Settings):
     starting_step: int = Field(default=0, ge=0)
     ending_step: int | None = Field(default=None, ge=1, description="exclusive; makes time count in optimizer steps")
     step_frequency: int = Field(default=1, ge=1)
+
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _some(cls, epochs: Any) -> Any:
+        if epochs == []:
+            raise ValueError("should name at least one epoch")
+        return epochs
 
     @model_validator(mode="after")
     def _one_form_and_not_empty(self) -> Self:

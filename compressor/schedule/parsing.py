@@ -38,7 +38,7 @@ def _report(
     given: Iterable[str],
 ) -> None:
     missing = {e["loc"] for e in errors if e["type"] == "missing"}
-    wrong: dict[Path_, list[str]] = {}
+    wrong: dict[Path_, list[ErrorDetails]] = {}
     for error in errors:
         loc = error["loc"]
         if error["type"] == "extra_forbidden":
@@ -57,14 +57,14 @@ def _report(
                 place = document.place(_existing(document, base, error["loc"][:-1]))
                 faults.add(place, f"{what} needs the key {name!r}")
             continue
-        wrong.setdefault(_existing(document, base, error["loc"]), []).append(_say(error))
-    for path, messages in wrong.items():
+        wrong.setdefault(_existing(document, base, error["loc"]), []).append(error)
+    for path, together in wrong.items():
         if path in document.broken:
             continue
         inside = [str(part) if isinstance(part, str) else f"[{part}]" for part in path[len(base) :]]
         named = ".".join(inside[-2:]).replace(".[", "[") if inside and inside[-1][0] == "[" else "".join(inside[-1:])
         name = f"{named!r} of {what}" if named else what
-        faults.add(document.place(path), f"{name}: {' or '.join(dict.fromkeys(messages))}")
+        faults.add(document.place(path), f"{name}: {_say_all(together)}")
 
 
 def _existing(document: Document, base: Path_, loc: tuple[int | str, ...]) -> Path_:
@@ -87,6 +87,13 @@ def _keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
             return []
         here = inner[0]
     return [field.alias or name for name, field in here.model_fields.items()]
+
+
+def _say_all(errors: list[ErrorDetails]) -> str:
+    """What is wrong with one value, which several forms were tried on."""
+    if {error["type"] for error in errors} == {"string_type", "list_type"}:
+        return f"should be a selector: a name or a list of names, got {describe(errors[0]['input'])}"
+    return " or ".join(dict.fromkeys(map(_say, errors)))
 
 
 def _say(error: ErrorDetails) -> str:

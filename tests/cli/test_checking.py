@@ -138,6 +138,28 @@ def test_a_plateau_without_images_held_out_is_a_fault_everywhere(command: tuple[
         assert compress(*command, "s.yaml", "-c", "tiny").code == 0
 
 
+@pytest.mark.parametrize("command", ["validate", "plan", "train"])
+@pytest.mark.parametrize(
+    ("model", "data", "wanted", "has"),
+    [("resnet20_cifar", "name: digits", 3, 1), ("lenet_5", "name: cifar10, size: 28", 1, 3)],
+)
+def test_images_of_other_channels_than_the_network_wants_are_a_fault_where_channels_are_followed(
+    command: str, model: str, data: str, wanted: int, has: int
+) -> None:
+    written("c.yaml", f"model: {{name: {model}}}\ndata: {{{data}}}\noptimizer: {{lr: 0.1}}\nepochs: 3\n")
+    pruner = (
+        "{class: L1RankedStructureParameterPruner, group_type: Filters, desired_sparsity: 0.5, weights: conv1.weight}"
+    )
+    written("s.yaml", f"policies:\n  - pruner: {pruner}\n")
+    given = ("-s", "s.yaml") if command == "train" else ("s.yaml",)
+    result = compress(command, *given, "-c", "c")
+    said = f"the model wants images of {wanted} channels, the data set's have {has}: set `data.channels: {wanted}`"
+    refused(result, "s.yaml:2:", said)
+    assert len(result.err.splitlines()) == 1, result.err
+    if command != "train":
+        succeed(command, *given, "-c", "c", "--set", f"data.channels={wanted}")
+
+
 KEEP = "`keep_mask: true`"
 
 

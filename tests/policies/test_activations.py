@@ -118,7 +118,13 @@ def test_the_relu_behind_a_convolution_and_its_batch_norm_however_it_is_written(
 
 @pytest.mark.parametrize(
     "activation",
-    [nn.ReLU6(), nn.LeakyReLU(0.1), nn.GELU(), nn.SiLU(), nn.Tanh(), nn.PReLU(3), torch.sigmoid, F.hardswish],
+    [
+        *[nn.ReLU6(), nn.LeakyReLU(0.1), nn.GELU(), nn.SiLU(), nn.Tanh(), nn.PReLU(3), torch.sigmoid, F.hardswish],
+        *[nn.Threshold(0.1, 0.0), nn.Threshold(0.1, 0.0, inplace=True), lambda x: torch.threshold(x, 0.1, 0.0)],
+        *[nn.Hardshrink(), nn.Softshrink(), nn.LogSigmoid(), F.logsigmoid, nn.Softsign(), F.softsign],
+        *[lambda x: x.clamp(min=0), lambda x: torch.clamp(x, 0, 6), lambda x: x.clamp_(0), lambda x: x.clamp_min(0)],
+        *[lambda x: x.clamp_min_(0), lambda x: F.threshold_(x, 0.1, 0.0)],
+    ],
 )
 def test_other_activations_are_found_too(activation: Callable[[Tensor], Tensor]) -> None:
     model = Net(activation).eval()
@@ -178,6 +184,22 @@ def test_layers_used_twice_count_at_their_first_use_and_those_not_used_not_at_al
     }
     seen, by_hooks = looked(model, IMAGES)
     assert torch.equal(seen.into["conv.weight"], by_hooks["conv"][0][1])
+
+
+@pytest.mark.parametrize("features", [5, 6])  # and 6 tokens
+def test_the_outputs_of_a_linear_layer_over_tokens_are_no_channels(features: int) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.fc = nn.Linear(6, features), nn.Linear(features, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.fc(torch.relu(self.inner(x.flatten(1, 2))).mean(1))
+            return logits
+
+    found = places(Tokens(), IMAGES)
+    assert {name: place.channels for name, place in found.items()} == {"inner.weight": False, "fc.weight": True}
+    assert all(place.channels for place in places(Net(F.relu).eval(), IMAGES).values())
 
 
 class Standardized(nn.Conv2d):

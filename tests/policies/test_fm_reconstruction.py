@@ -1,12 +1,13 @@
 """Distiller's FMReconstructionChannelPruner: channels by their L1 norms, weights by least squares."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from channel_nets import Ran, check_fit, columns, fitted, images, plain, residual, rows
-from helpers import difference
+from helpers import compress, difference
 from loop import Loop
 from torch.nn import Conv2d
 
@@ -91,6 +92,18 @@ def test_what_cannot_be_fitted_is_refused_before_the_run() -> None:
     grouped.add_module("b", Conv2d(6, 4, 3, groups=2))
     with pytest.raises(UserError, match=r"b\.weight is of a grouped convolution"):
         Ran(grouped, schedule())
+
+
+def test_validate_names_the_line_of_what_cannot_be_fitted(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(schedule("[features.1.conv.0.0.weight, features.2.conv.1.0.weight]"))
+    config = (
+        "model: {name: mobilenet_v2}\ndata: {name: digits, channels: 3, size: 32}\noptimizer: {lr: 0.1}\nepochs: 1\n"
+    )
+    (tmp_path / "c.yaml").write_text(config)
+    result = compress("validate", tmp_path / "s.yaml", "-c", tmp_path / "c.yaml")
+    assert result.code == 2
+    assert "s.yaml:2:" in result.err
+    assert "features.2.conv.1.0.weight is of a grouped convolution" in result.err
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,18 @@ def test_statistics_of_activations_are_means_over_images(
     assert gather(maps(inplace), kind, MAPS)["0.weight"].tolist() == of_maps
 
 
+def test_equal_numbers_of_zeros_are_equal_shares_in_whatever_order_they_come() -> None:
+    model = maps()
+    model[0] = nn.Conv2d(2, 2, 1, bias=False)
+    model[0].weight.data = torch.eye(2).reshape(2, 2, 1, 1)
+    images = torch.ones(6, 2, 49)
+    for channel, counts in enumerate(([44, 39, 33, 10, 13, 29], [39, 13, 10, 33, 29, 44])):  # 168 of 294
+        for image, count in zip(images, counts, strict=True):
+            image[channel, :count] = -1
+    found = gather(model, "apoz", [(images.reshape(6, 2, 7, 7), torch.zeros(6, dtype=torch.long))])
+    assert found["0.weight"].tolist() == [168 / 294, 168 / 294]
+
+
 def test_before_an_activation_is_behind_the_batch_norm_in_eval_mode() -> None:
     model = maps()
     model.insert(1, nn.BatchNorm2d(2, eps=0.0))
@@ -140,6 +152,18 @@ def test_gradients_are_of_the_mean_loss_over_all_images_whatever_the_batches(kin
         model = mlp()
         nn.functional.cross_entropy(model(X), LABELS).backward()
         torch.testing.assert_close(whole, {name: p.grad for name, p in model.named_parameters()})
+
+
+@pytest.mark.parametrize("kind", ["taylor", "gradient"])
+@pytest.mark.parametrize("frozen", ["0.weight", "all"])
+def test_frozen_weights_have_the_same_gradients_and_stay_frozen(kind: str, frozen: str) -> None:
+    model = mlp()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(frozen not in (name, "all"))
+    needed = [parameter.requires_grad for parameter in model.parameters()]
+    assert difference(gather(model, kind, BATCHES), gather(mlp(), kind, BATCHES)) is None
+    assert [parameter.requires_grad for parameter in model.parameters()] == needed
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 class Everything(nn.Module):

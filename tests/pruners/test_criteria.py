@@ -395,7 +395,15 @@ def test_without_a_batch_norm_it_is_said_before_training_begins(run_of: RunOf, c
     both = "[conv.weight, left.weight]"
     with pytest.raises(UserError, match=r"no batch norm stands behind left\.weight"):
         started(run_of, filters(criterion, 0.5, both), Branches(), IMAGES)
-    started(run_of, filters(criterion, 0.5, both, ", order: random"), Branches(), IMAGES)  # looks at nothing
+
+
+def test_batch_norms_that_cannot_be_found_are_said_to_be_that(run_of: RunOf) -> None:
+    model = normed([1.0, 2], [0.0, 0])
+    model.insert(2, nn.Conv2d(2, 2, 1))
+    model.insert(3, nn.Conv2d(2, 2, 1))
+    model[3].weight = model[2].weight  # two layers of one weight are not followed
+    with pytest.raises(UserError, match=r"which batch norm stands behind 0\.weight is not known"):
+        started(run_of, filters("bn_scale", 0.5), model, IMAGES)
 
 
 def quadrature(mean: float, deviation: float) -> float:
@@ -439,20 +447,23 @@ def test_a_layer_that_the_forward_pass_does_not_use_is_said(run_of: RunOf) -> No
             run.begin(0)
 
 
-def test_outputs_that_are_no_channels_are_said(run_of: RunOf) -> None:
+@pytest.mark.parametrize("features", [3, 4])  # and 4 tokens
+@pytest.mark.parametrize("criterion", ["apoz", "running_feature_map"])
+def test_outputs_that_are_no_channels_are_said(run_of: RunOf, criterion: str, features: int) -> None:
     class Tokens(nn.Module):
         """A linear layer over (images, tokens, features): its outputs stand last."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.inner, self.fc = nn.Linear(4, 3), nn.Linear(3, 2)
+            self.inner, self.fc = nn.Linear(4, features), nn.Linear(features, 2)
 
         def forward(self, x: Tensor) -> Tensor:
             logits: Tensor = self.fc(torch.relu(self.inner(x.flatten(1, 2))).mean(1))
             return logits
 
-    run = started(run_of, schedule("criterion: apoz, rate: {sparsity: 0.5}", "inner.weight"), Tokens(), IMAGES)
-    with pytest.raises(UserError, match=r"criterion apoz: the outputs of inner\.weight are not channels"):
+    text = schedule(f"criterion: {criterion}, rate: {{sparsity: 0.5}}", "inner.weight")
+    run = started(run_of, text, Tokens(), IMAGES)
+    with pytest.raises(UserError, match=rf"criterion {criterion}: the outputs of inner\.weight are not channels"):
         run.begin(0)
 
 

@@ -317,6 +317,54 @@ def test_what_is_no_range_is_refused(run_of: RunOf, share: str) -> None:
         run_of(schedule(f"{LEVEL}, sparsity_range: {share}"), five())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        f"{RANDOM}, desired_sparsity: 0.5",
+        f"{RANDOM}_AGP, initial_sparsity: 0.125, final_sparsity: 0.5",
+        f"{LEVEL}, sparsity_range: [0.5, 0.5]",
+        "L1RankedStructureParameterPruner, desired_sparsity: 0.5, noise: 3",
+    ],
+)
+def test_draws_over_a_window_leave_the_share_that_they_promise(arguments: str) -> None:
+    # What one draw has zeroed stays 0 behind the relu: the next one takes it first.
+    run = Loop(
+        small(nn.BatchNorm2d(8), filters=8),
+        [BATCH] * 3,
+        schedule(arguments, when="ending_epoch: 8"),
+        epochs=8,
+        optimizer={"lr": 0.05},
+    ).run()
+    assert int((~run.after[-1]["0.weight"].flatten(1).any(1)).sum()) == 4
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("arguments", "ignored"),
+    [
+        (f"{RANDOM}, desired_sparsity: 0.5", {"noise"}),
+        (f"{RANDOM}_AGP, final_sparsity: 0.5", {"noise"}),
+        (f"{LEVEL}, sparsity_range: [0.1, 0.5]", {"noise"}),
+        (f"{BERNOULLI}, desired_sparsity: 0.5", {"noise", "group_size", "rounding_fn"}),
+        (f"{BERNOULLI}_AGP, final_sparsity: 0.5", {"noise", "group_size", "rounding_fn"}),
+    ],
+)
+def test_what_chance_does_not_look_at_is_refused_unless_it_says_nothing(
+    faults_of: Callable[[str], list[str]], arguments: str, ignored: set[str], version: int
+) -> None:
+    def refused(more: str) -> list[str]:
+        text = schedule(f"{arguments}, {more}").replace("version: 1", f"version: {version}")
+        lines = faults_of(text)
+        assert all(line.startswith("s.yaml:3:") for line in lines)
+        return lines
+
+    assert refused("noise: 0.0, group_size: 1, rounding_fn: floor") == []  # as Distiller's own files may say
+    for key, value in (("noise", 0.1), ("group_size", 2), ("rounding_fn", "ceil")):
+        lines = refused(f"{key}: {value}")
+        assert len(lines) == (key in ignored)
+        assert all(f"goes by chance: '{key}' has no place beside it" in line for line in lines)
+
+
 FREE = {"dense": {"w": (40, 2, 1, 1)}}
 GROUPED = {"channels": lambda: Channels({("w", 0): torch.arange(16)}, torch.arange(16) // 2)}
 

@@ -7,6 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.errors import CompressError
+from compressor.pruners.general import Pruner
+from compressor.pruners.pruner import Asked
+from compressor.rates.window import Window
+
 RunOf = Callable[..., Any]
 
 L1 = "class: L1RankedStructureParameterPruner, group_type: "
@@ -205,6 +210,39 @@ def test_noise_comes_from_torch_s_generator_and_no_noise_draws_nothing(run_of: R
     assert torch.equal(torch.random.get_rng_state(), untouched)
     seed = 6
     assert pruned(0.5) != first
+
+
+# --- of all layers together -------------------------------------------------------------------------------------------
+
+
+def kept(rate: float, structure: str = "Filters", dense: dict[str, tuple[int, ...]] | None = None, **norms: Any) -> str:
+    """A word for each weight, a sign for each of its filters, of these norms."""
+    pruner = Pruner.model_validate(
+        {"structure": structure, "scope": "global", "weights": list(norms), "rate": {"sparsity": rate}}
+    )
+    weights = {name: torch.tensor(values).reshape(-1, 1, 1, 1) for name, values in norms.items()}
+    asked = Asked(weights, {"weights": list(norms)}, Window(epochs=[0]), 0, dense=dense or {})
+    return " ".join(alive(keep) for keep in pruner.keep(asked).values())
+
+
+def test_of_all_layers_together_the_only_filter_of_a_weight_stays() -> None:
+    assert kept(0.4, a=[0.1], b=[1.0, 2, 3, 4]) == "# ..##"
+    assert kept(1.0, a=[1.0], b=[1.0]) == "# #"
+    # 9 of 10, of which 5 are gone: three more, and the last of either stays.
+    dense = {"a": (6, 1, 1, 1), "b": (4, 1, 1, 1)}
+    assert kept(0.9, dense=dense, a=[0.1], b=[1.0, 2, 3, 4]) == "# ...#"
+
+
+def test_of_all_layers_as_wholes_the_last_one_stays() -> None:
+    assert kept(1.0, "Layer", a=[1.0, 1], b=[2.0, 2]) == ".. ##"
+
+
+def test_filters_that_are_no_numbers_are_the_last_to_go_and_not_in_silence() -> None:
+    nan = float("nan")
+    assert kept(0.4, a=[nan, nan, nan, nan], b=[4.0, 3, 2, 1]) == "#### #..."
+    assert kept(0.2, a=[1.0, nan, 3, 4], b=[4.0, 3, 2, 1.5]) == ".### ####"
+    with pytest.raises(CompressError, match="cannot rank 6 scores: fewer than 4 of them are numbers"):
+        kept(0.5, a=[nan, nan, nan, nan], b=[4.0, 3, 2, 1])
 
 
 # --- rows, columns, channels, blocks ---------------------------------------------------------------------------------

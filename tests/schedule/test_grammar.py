@@ -321,6 +321,12 @@ def test_a_kind_needs_an_instance_name_or_a_class(faults_of: Read) -> None:
     check(faults_of(GOOD.replace("{instance_name: l1}", "{args: {}}")), ("17:18", "instance_name or class"))
 
 
+@pytest.mark.parametrize(("weights", "got"), [("5", "5"), ("null", "nothing"), ("{fc: 1}", "a mapping")])
+def test_what_is_no_selector_is_said_to_be_that(faults_of: Read, weights: str, got: str) -> None:
+    said = f"should be a selector: a name or a list of names, got {got}"
+    check(faults_of(GOOD.replace("[module.fc.weight]", weights)), ("7:14", f"'weights' of | : {said}"))
+
+
 def test_a_component_that_is_no_mapping_or_has_no_class_is_a_fault(faults_of: Read) -> None:
     check(faults_of(GOOD.replace("class: StepLR, ", "")), ("11:3", "'lr' needs the key 'class'"))
     check(
@@ -342,7 +348,7 @@ def test_row_both_window_forms_at_once_are_an_error(faults_of: Read) -> None:
         ("starting_epoch: -1", "18:21", "'starting_epoch' | got -1"),
         ("frequency: 0", "18:16", "'frequency' | got 0"),
         ("frequency: 1.5", "18:16", "'frequency' | integer"),
-        ("epochs: []", "18:13", "'epochs'"),
+        ("epochs: []", "18:13", "'epochs' of the window: should name at least one epoch"),
         ("epochs: 3", "18:13", "'epochs' | list | got 3"),
         ("epochs: [0, one]", "18:17", "integer | got 'one'"),
         ("epochs: [0, -1]", "17:5", "'epochs' should be 0 or more"),
