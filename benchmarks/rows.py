@@ -98,10 +98,6 @@ def _hashed(times: int, hidden: int, more: str | None = None, rival: str | None 
     return Row(title, own, beside, stages, kept="stored numbers", met=True, paired="dense net of equal storage")
 
 
-_RESNET20 = ("epochs=5", "channels_last=true")
-"""A few epochs, for two CPU cores."""
-
-
 def _order(order: str) -> tuple[str, ...]:
     return tuple(f"schedule.pruners.{name}.order={order}" for name in ("early", "last"))
 
@@ -207,7 +203,7 @@ ROWS = {
         "ssl-5",
         "papers/ssl_lenet5",
         "papers/lenet5_ssl",
-        23,
+        26,
         "base-5",
         paper=(1.0, 4.2),
         kept="architecture",
@@ -217,8 +213,8 @@ ROWS = {
         "filters-20",
         {"control": "dense-20"},
         {
-            "filters-20": Stage("papers/filters_resnet20", "resnet20_cifar10", _RESNET20),
-            "dense-20": Stage("papers/dense", "resnet20_cifar10", (*_RESNET20, *_cosine(5))),
+            "filters-20": Stage("papers/filters_resnet20", "papers/resnet20"),
+            "dense-20": Stage("papers/dense", "papers/resnet20", _cosine(5)),
         },
         paired="control",
     ),
