@@ -44,13 +44,16 @@ class BaiduRate(Settings):
 
 
 class Rate(Settings):
-    """How much: a sparsity (`sparsity`, `agp`, `events`) or a threshold (the others)."""
+    """How much: a sparsity (`sparsity`, `agp`, `events`, `random`) or a threshold (the others)."""
 
     sparsity: Level | None = Field(default=None, description="a constant share of zeros")
     agp: AgpRate | None = None
     events: Level | None = Field(
         default=None,
         description="this share of zeros in equal parts, one each time the window fires; what is pruned stays pruned",
+    )
+    random: Annotated[list[Level], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="[least, most]: a share drawn evenly between them, anew each time (Distiller)"
     )
     threshold: Annotated[float, Field(ge=0)] | None = Field(default=None, description="prunes |w| <= threshold")
     baidu: BaiduRate | None = None
@@ -65,12 +68,14 @@ class Rate(Settings):
     @property
     def by_threshold(self) -> bool:
         """Whether it is a threshold."""
-        return self.sparsity is None and self.agp is None and self.events is None
+        return all(share is None for share in (self.sparsity, self.agp, self.events, self.random))
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if len(self.model_fields_set) != 1:
             raise ValueError(f"give exactly one of {', '.join(type(self).model_fields)}")
+        if self.random is not None and self.random[0] > self.random[1]:
+            raise ValueError(f"random should be [least, most], got {self.random}")
         return self
 
 
@@ -119,7 +124,7 @@ class Pruner(PrunerBase, name="Pruner"):
         if self.scope == "global" and any(rate is not None for rate in own):
             raise ValueError("`scope: global` takes weights together; this threshold is the same for all anyway")
         if by_threshold and self.structure != "Elements":
-            raise ValueError("structures are ranked: their rate is `sparsity`, `agp` or `events`, not a threshold")
+            raise ValueError("structures are ranked: their rate is a share of them, not a threshold")
         if by_threshold and (self.order != "smallest" or self.criterion not in NORMS):
             raise ValueError("a threshold is one of |w|: `criterion` and `order` have no place beside it")
         given = self.model_fields_set
@@ -165,12 +170,16 @@ class Pruner(PrunerBase, name="Pruner"):
     def images(self) -> int:
         return self.batches
 
-    def _going(self, window: Window, time: int) -> tuple[float, Callable[[float, int], int]]:
-        """The share of zeros, and how many of a number of structures that is."""
+    def _going(
+        self, window: Window, time: int, drawn: float | None = None
+    ) -> tuple[float, Callable[[float, int], int]]:
+        """The share of zeros (of a random one what is `drawn`, or else the least), and how many structures that is."""
         rate = self.rate.agp
         count: Callable[[float, int], int] = pruned_count if self.structure == "Elements" else structures_to_prune
         if rate is not None:
             return agp(rate.initial_sparsity, rate.final_sparsity, window, time), count
+        if self.rate.random is not None:
+            return self.rate.random[0] if drawn is None else drawn, count
         if self.rate.events is None:
             return self.rate.sparsity or 0.0, count
         final, number, firings = self.rate.events, window.number(time), window.firings
@@ -180,10 +189,13 @@ class Pruner(PrunerBase, name="Pruner"):
         )
 
     def goals(self, targets: Targets, window: Window, time: int) -> list[Goal]:
+        return self._goals(targets, window, time)
+
+    def _goals(self, targets: Targets, window: Window, time: int, drawn: float | None = None) -> list[Goal]:
         if self.rate.by_threshold:
             return []
         names = targets["weights"]
-        sparsity, count = self._going(window, time)
+        sparsity, count = self._going(window, time, drawn)
         if self.scope == "global":
             return [Goal(tuple(names), sparsity, self.ranks, count)]
         return [Goal((name,), sparsity, self.ranks, count) for name in names]
@@ -195,6 +207,8 @@ class Pruner(PrunerBase, name="Pruner"):
         return baidu(ramp.q, ramp.ramp_epoch_offset, ramp.ramp_slope_mult, window, time)
 
     def threshold(self, targets: Targets, window: Window, time: int) -> str | None:
+        if self.rate.random is not None:
+            return f"a share drawn between {self.rate.random[0]:g} and {self.rate.random[1]:g}"
         if self.rate.std is not None:
             return f"{self.rate.std:g} std"
         if self.rate.survivors_std is not None:
@@ -204,7 +218,9 @@ class Pruner(PrunerBase, name="Pruner"):
 
     def keep(self, asked: Asked) -> dict[str, Tensor]:
         names = asked.targets["weights"]
-        goals = self.goals(asked.targets, asked.window, asked.time)
+        span = self.rate.random
+        drawn = None if span is None else span[0] + (span[1] - span[0]) * float(torch.rand(()))
+        goals = self._goals(asked.targets, asked.window, asked.time, drawn)
         if not goals:
             return self._above_threshold(asked)
         final = self.rate.events is not None or self.order != "smallest"
@@ -212,7 +228,7 @@ class Pruner(PrunerBase, name="Pruner"):
             rank = self._rank_of_elements if final or self.criterion not in NORMS else None
             score_of = None if rank is None else lambda name: rank(asked, name, final=final)
             return {name: mask for goal in goals for name, mask in keep_largest(asked, goal, score_of).items()}
-        sparsity, count = self._going(asked.window, asked.time)
+        sparsity, count = self._going(asked.window, asked.time, drawn)
         if self.scope == "global":
             return keep_best_of_all(
                 asked,

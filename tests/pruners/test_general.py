@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import UserError
+from compressor.pruners.general import Pruner
+from compressor.pruners.pruner import Asked
+from compressor.rates.window import Window
 
 RunOf = Callable[..., Any]
 
@@ -107,3 +110,38 @@ def test_a_mistyped_key_of_a_rate_gets_its_place_and_its_nearest_name(run_of: Ru
         run_of(general("rate: {agp: {finl_sparsity: 0.5}}"), net())
     assert str(caught.value).startswith("s.yaml:3:56: unknown key 'finl_sparsity'")
     assert "did you mean 'final_sparsity'" in str(caught.value)
+
+
+def test_a_random_share_is_drawn_anew_each_time_between_its_ends(run_of: RunOf) -> None:
+    counts = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        run = run_of(general("rate: {random: [0.2, 0.6]}"), net(), epochs=10)
+        run.epoch(0)
+        counts.append(int((run.model[0].weight == 0).sum()))
+        assert run.scheduler.shortfalls() == []
+    assert all(8 <= count <= 24 for count in counts)  # of 40
+    assert len(set(counts)) > 4
+    assert max(counts) - min(counts) > 6
+
+
+@pytest.mark.parametrize(
+    ("more", "counts"),
+    [
+        ({}, (2, 1)),  # floor(.5 * 4) and floor(.5 * 2) rows
+        ({"scope": "global"}, (3, 0)),  # of six rows; those of the second are larger
+        ({"order": "random"}, (2, 1)),
+    ],
+)
+def test_a_random_share_of_structures_is_that_of_them(more: dict[str, str], counts: tuple[int, int]) -> None:
+    weights = {name: parameter.detach() for name, parameter in net().named_parameters()}
+    arguments = {"structure": "Rows", "weights": list(weights), "rate": {"random": [0.5, 0.5]}, **more}
+    keep = Pruner.model_validate(arguments).keep(Asked(weights, {"weights": list(weights)}, Window(epochs=[0]), 0))
+    gone = [~mask for mask in keep.values()]
+    assert tuple(int(mask.all(1).sum()) for mask in gone) == counts
+    assert tuple(int(mask.sum()) for mask in gone) == (10 * counts[0], 10 * counts[1])
+
+
+def test_the_ends_of_a_random_share_rise(faults_of: Callable[[str], list[str]]) -> None:
+    [fault] = faults_of(general("rate: {random: [0.6, 0.2]}"))
+    assert "random should be [least, most], got [0.6, 0.2]" in fault
