@@ -181,7 +181,7 @@ def measure(
     weights = prunable(model)
     rows = []
     largest = max(weights.values(), key=lambda weight: weight.numel(), default=None)
-    scratch = None if largest is None else torch.empty_like(largest.detach())
+    scratch = None if largest is None else largest.detach().new_empty(largest.numel())
     for name, weight in weights.items():
         summary = summarize(weight, scratch)
         rows.append(

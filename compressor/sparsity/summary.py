@@ -39,15 +39,15 @@ class WeightSummary:
 def summarize(weight: Tensor, scratch: Tensor | None = None) -> WeightSummary:
     """The summary of one weight tensor of two or more dimensions.
 
-    `scratch` is a buffer of at least its size and of its kind: fresh memory costs more than the arithmetic.
+    `scratch` is a flat buffer of at least its size and of its kind: fresh memory costs more than the arithmetic.
     """
     weight = weight.detach().contiguous()
     if weight.dtype not in (torch.float32, torch.float64):
         weight, scratch = weight.float(), None  # sums of half-precision numbers overflow
     count, matrix = weight.numel(), weight.dim() == 2
     if scratch is None:
-        scratch = torch.empty_like(weight)
-    magnitude = torch.abs(weight.view(-1), out=scratch.view(-1)[:count])
+        scratch = weight.new_empty(count)
+    magnitude = torch.abs(weight.view(-1), out=scratch[:count])
     # The L1 norm of each kernel, as a matrix-vector product: far faster than a reduction over nine elements.
     size = max(math.prod(weight.shape[2:]), 1)
     norms = magnitude if matrix else torch.mv(magnitude.view(-1, size), magnitude.new_ones(size))

@@ -96,3 +96,10 @@ def test_measuring_changes_nothing(net: nn.Sequential) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert torch.signbit(net[3].weight[1, 0])
     assert net.training
+
+
+def test_a_network_of_convolutions_in_channels_last_has_the_same_report() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(16, 2))
+    plain = measure(net, (3, 5, 5))
+    assert measure(net.to(memory_format=torch.channels_last), (3, 5, 5)).tensors == plain.tensors
