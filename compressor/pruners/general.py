@@ -124,7 +124,7 @@ class Pruner(PrunerBase, name="Pruner"):
         if self.scope == "global" and any(rate is not None for rate in own):
             raise ValueError("`scope: global` takes weights together; this threshold is the same for all anyway")
         if by_threshold and self.structure != "Elements":
-            raise ValueError("structures are ranked: their rate is `sparsity`, `agp`, `events` or `random`, no threshold")
+            raise ValueError("structures are ranked: their rate is one of `sparsity`, `agp`, `events`, `random`")
         if by_threshold and (self.order != "smallest" or self.criterion not in NORMS):
             raise ValueError("a threshold is one of |w|: `criterion` and `order` have no place beside it")
         given = self.model_fields_set
