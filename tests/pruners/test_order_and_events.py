@@ -367,11 +367,11 @@ OUTPUTS = "scores the outputs of a layer: structure should be Filters or Rows"
     [
         ("rate: {events: 1.5}", "should be less than or equal to 1"),
         ("rate: {events: -0.1}", "should be greater than or equal to 0"),
-        ("rate: {events: 0.5, sparsity: 0.5}", "give exactly one of sparsity, agp, events, threshold"),
+        ("rate: {events: 0.5, sparsity: 0.5}", "give exactly one of sparsity, agp, events, random, threshold"),
         ("rate: {threshold: 0.1}, order: largest", "`criterion` and `order` have no place beside it"),
         ("rate: {std: 0.1}, order: random", "`criterion` and `order` have no place beside it"),
         ("rate: {survivors_std: 0.1}, criterion: gradient", "`criterion` and `order` have no place beside it"),
-        ("rate: {threshold: 0.1}, structure: Filters", "their rate is `sparsity`, `agp` or `events`, not a threshold"),
+        ("rate: {threshold: 0.1}, structure: Filters", "their rate is one of `sparsity`, `agp`, `events`, `random`"),
         ("rate: {threshold: 0.1}, scope: global", "this threshold is the same for all anyway"),
         ("rate: {events: 0.5}, criterion: taylor", f"`criterion: taylor` {OUTPUTS}, not Elements"),
         ("rate: {events: 0.5}, criterion: apoz, structure: Channels", f"`criterion: apoz` {OUTPUTS}, not Channels"),
