@@ -1,22 +1,58 @@
-"""A user's own module, by name: for models, data sets and plugins."""
+"""Modules that are imported late: large libraries when they are first needed, and a user's own, by name."""
 
 import importlib
 import os
+import random
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from compressor.errors import UserError, did_you_mean
 
 
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Inside, code may draw from the global generators; afterwards they are where they were.
+
+    Some libraries draw while they are imported: without this a run would depend on what was imported before it.
+    """
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    python = random.getstate()
+    state = None if numpy is None else numpy.random.get_state()
+    bits = None if torch is None else torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.random.set_state(state)
+        if torch is not None:
+            torch.set_rng_state(bits)
+
+
+def late(name: str) -> Any:
+    """Import the library `name` when it is first needed, and leave the global random states as they are."""
+    found = sys.modules.get(name)
+    if found is not None:
+        return found
+    with random_state_kept():
+        return importlib.import_module(name)
+
+
 def import_module(name: str, what: str) -> ModuleType:
-    """The module `name`, also from the working directory; raises `UserError` for `what` whatever goes wrong in it."""
+    """The module `name`, also from the working directory; raises `UserError` for `what` whatever goes wrong in it.
+
+    Global random states stay as they are.
+    """
     if os.getcwd() not in sys.path:
         # An installed script does not see the folder it is started in. Last, so that nothing is shadowed.
         sys.path.append(os.getcwd())
     try:
-        return importlib.import_module(name)
+        with random_state_kept():
+            return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise UserError(
             f"{what}: cannot import {name!r} (looked in {os.getcwd()} and PYTHONPATH, too): {blame(error)}"

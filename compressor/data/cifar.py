@@ -13,6 +13,7 @@ from compressor.data.images import DataSet
 from compressor.data.memory import in_memory
 from compressor.data.registry import dataset
 from compressor.errors import UserError
+from compressor.importing import late
 
 
 @dataset("cifar10", "photographs, 50,000 + 10,000 colour 32x32, 10 classes", classes=10, shape=(3, 32, 32))
@@ -39,7 +40,7 @@ def _read(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> DataSet:
-    import torchvision  # a second, which `validate` need not wait for
+    torchvision = late("torchvision")  # a second, which `validate` need not wait for
 
     kind = getattr(torchvision.datasets, torchvisions)
     batches = root / kind.base_folder
@@ -66,7 +67,7 @@ def _read(
 
 def _check_files(folder: Path, kind: Any) -> None:
     """The batches are pickles: nothing is opened whose checksum is not the published one."""
-    from torchvision.datasets.utils import check_integrity
+    check_integrity = late("torchvision.datasets.utils").check_integrity
 
     for file, md5 in [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]:
         if not (folder / file).is_file():

@@ -9,6 +9,7 @@ from compressor.config import DataConfig
 from compressor.data.images import DataSet
 from compressor.data.memory import in_memory
 from compressor.data.registry import dataset
+from compressor.importing import late
 
 BRIGHTEST = 16  # the images count set pixels in 4x4 blocks
 
@@ -21,7 +22,7 @@ BRIGHTEST = 16  # the images count set pixels in 4x4 blocks
 )
 def digits(config: DataConfig, root: Path, seed: int) -> DataSet:
     """Every fifth image (0, 5, 10, ...) is a test image; resized before rounding to bytes."""
-    from sklearn.datasets import load_digits  # half a second, which `validate` need not wait for
+    load_digits = late("sklearn.datasets").load_digits  # half a second, which `validate` need not wait for
 
     found = load_digits()
     images = torch.from_numpy(found.images.astype(np.float32))[:, None] * (255 / BRIGHTEST)

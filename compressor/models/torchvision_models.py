@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from torch import nn
 
 from compressor.errors import CompressError
+from compressor.importing import late
 from compressor.models.checking import Factor, Rate, Size, checked, construct, one_line, shapes
 
 # Auxiliary heads make the training-mode output a tuple; not to say `init_weights` is a FutureWarning.
@@ -27,15 +28,13 @@ MORE_ARGUMENTS: dict[str, dict[str, Any]] = {
 @cache
 def names() -> tuple[str, ...]:
     """Every classifier of the installed torchvision."""
-    import torchvision
-
+    torchvision = late("torchvision")
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
 def build(name: str, given: dict[str, Any], *, pretrained: bool) -> nn.Module:
     """The classifier; `pretrained` with another number of classes keeps all but the last layer."""
-    import torchvision
-
+    torchvision = late("torchvision")
     valid = checked(name, arguments(name), given)
     defaults = WITH_AUXILIARY_HEADS.get(name, {})
 
@@ -49,8 +48,7 @@ def build(name: str, given: dict[str, Any], *, pretrained: bool) -> nn.Module:
 @cache
 def arguments(name: str) -> dict[str, inspect.Parameter]:
     """The plain arguments of the class behind a builder: numbers, strings, and flat lists of them."""
-    import torchvision
-
+    torchvision = late("torchvision")
     # Which class that is only an instance tells; a builder's own signature is `**kwargs`.
     defaults = WITH_AUXILIARY_HEADS.get(name, {})
     made = shapes(lambda: torchvision.models.get_model(name, weights=None, **defaults))
@@ -71,8 +69,7 @@ def arguments(name: str) -> dict[str, inspect.Parameter]:
 
 def _fixed(name: str, attempt: dict[str, Any]) -> bool:
     """Whether the builder gives one of these itself (resnet18 its `layers`): only calling it tells."""
-    import torchvision
-
+    torchvision = late("torchvision")
     try:
         shapes(lambda: torchvision.models.get_model(name, weights=None, **attempt))
     except Exception as error:
@@ -97,8 +94,7 @@ def _plain(key: str, hint: Any) -> Any:
 
 def _fetch(name: str, valid: dict[str, Any]) -> nn.Module:
     """The classifier with torchvision's default weights; a fresh head where the classes are not theirs."""
-    import torchvision
-
+    torchvision = late("torchvision")
     weights = torchvision.models.get_model_weights(name).DEFAULT
     classes = valid.get("num_classes", len(weights.meta["categories"]))
     body = {key: value for key, value in valid.items() if key != "num_classes"}

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import CompressError
+from compressor.importing import late
 
 Array = NDArray[np.float64]
 
@@ -128,14 +129,14 @@ def lasso(z: Array, y: Array, alpha: float, gram: Array | None = None) -> Array:
 
     `gram` is z^T z, where it is known.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import Lasso  # half a second, which `validate` need not wait for
-
+    ignored = late("sklearn.exceptions").ConvergenceWarning
+    model = late("sklearn.linear_model")  # half a second, which `validate` need not wait for
     gram = z.T @ z if gram is None else gram
     settings = {"fit_intercept": False, "copy_X": False, "max_iter": 10_000, "tol": 1e-12}
-    solver = Lasso(alpha=alpha, precompute=gram, random_state=0, **settings)  # else it draws a number, and needs none
+    # With a random state of its own it draws nothing from NumPy's.
+    solver = model.Lasso(alpha=alpha, precompute=gram, random_state=0, **settings)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of an alpha near 0, which the search may pass
+        warnings.simplefilter("ignore", ignored)  # of an alpha near 0, which the search may pass
         solver.fit(z, y)
     beta: Array = solver.coef_
     return beta
@@ -172,16 +173,15 @@ def repeat(z: Array, y: Array, count: int) -> Array:
     "In practice, [...] we apply (i) multiple times, until ||beta||_0 <= c' satisfies" (section 3.1). What is small once
     costs more the next time: LASSO's shrinking of the large ones does not add up to the loss of the wrong ones.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import lars_path_gram
-
+    ignored = late("sklearn.exceptions").ConvergenceWarning
+    lars_path_gram = late("sklearn.linear_model").lars_path_gram
     gram, product = z.T @ z, z.T @ y
     scale = np.ones(len(gram))
     left = np.flatnonzero(_own(gram) & (np.diag(gram) > 0))
     while len(left) > count:
         own = scale[left]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter("ignore", ignored)
             _, _, path = lars_path_gram(
                 product[left] * own, gram[np.ix_(left, left)] * np.outer(own, own), n_samples=len(y)
             )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from compressor.importing import late
 from compressor.thinning.graph import ChannelGraph, Kind, Node, Untraceable
 from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS, is_depthwise
 
@@ -32,7 +33,7 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
 
     Raises `Untraceable` where the network cannot be run so, or torch-pruning cannot follow it.
     """
-    import torch_pruning  # half a second, which most commands need not wait for
+    torch_pruning = late("torch_pruning")  # half a second, which most commands need not wait for
 
     skeleton = _without_storage(model)
     graph = torch_pruning.DependencyGraph()
