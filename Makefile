@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow fuzz lint format docs reproduce clean
+.PHONY: demo golden test test-slow fuzz lint format docs reproduce clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
+
+golden: $(INSTALLED)  ## one digest for each shipped schedule, to compare before and after a change of the code
+	$(BIN)/python -m benchmarks.golden
 
 test: $(INSTALLED)  ## the whole suite but the slow tests
 	$(BIN)/pytest -n 2 -m "not slow"

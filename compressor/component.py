@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -51,6 +53,23 @@ class Component(Settings):
     def summary(cls) -> str:
         """The first line of the docstring."""
         return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+class CountsSteps:
+    """Marks a field as a number of optimizer steps: a run of fewer steps scales it."""
+
+
+def at_pace(settings: Model, pace: float) -> Model:
+    """The same settings for a run each of whose steps stands for `pace` steps: what counts steps is divided by it."""
+    changed: dict[str, Any] = {}
+    for name, info in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if any(isinstance(mark, CountsSteps) for mark in info.metadata) and value:
+            changed[name] = max(round(value / pace), 1)
+        elif isinstance(value, Settings):
+            own = getattr(value, "at_pace", None)
+            changed[name] = own(pace) if own is not None else at_pace(value, pace)
+    return settings.model_copy(update=changed) if changed else settings
 
 
 class Selects:

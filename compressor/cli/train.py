@@ -18,6 +18,9 @@ from compressor.errors import CompressError
 @options.device
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Default: the configuration's.")
 @options.allow_plugins
+@click.option(
+    "--smoke", is_flag=True, help="Try it: two steps an epoch, no target judged; then what the full run takes."
+)
 @click.option("--resume", is_flag=True, help="Continue --out, else the newest unfinished run of these files.")
 def train(
     schedule: str | None,
@@ -29,6 +32,7 @@ def train(
     device: str,
     seed: int | None,
     allow_plugins: bool,
+    smoke: bool,
     resume: bool,
 ) -> None:
     """Train a model under a schedule; write checkpoints and a sparsity report."""
@@ -36,14 +40,18 @@ def train(
     from compressor.experiment.specification import specification
     from compressor.reports import formats
 
+    if smoke and resume:
+        raise click.UsageError("--smoke and --resume: a smoke run is never resumed, leave one of the two out")
     if resume and out is not None and schedule is None and config is None and (out / folder.CONFIG).is_file():
         config = str(out / folder.CONFIG)
         schedule = str(out / folder.SCHEDULE) if (out / folder.SCHEDULE).is_file() else None
     spec = specification(schedule, config, sets, seed=seed, init=init, allow_plugins=allow_plugins)
-    outcome = run.train(spec, out, data, device, resume)
+    outcome = run.train(spec, out, data, device, resume, smoke=smoke)
     if outcome.report is None:
         click.echo(f"{outcome.folder}: finished already; `compress report {outcome.folder}` shows it")
         return
     click.echo(f"\n{formats.as_table(outcome.report)}\nrun folder: {outcome.folder}")
+    if outcome.estimate is not None:
+        click.echo(outcome.estimate)
     if outcome.shortfalls:
         raise CompressError("\n".join(outcome.shortfalls))

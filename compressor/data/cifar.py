@@ -16,14 +16,18 @@ from compressor.errors import UserError
 from compressor.importing import late
 
 
-@dataset("cifar10", "photographs, 50,000 + 10,000 colour 32x32, 10 classes", classes=10, shape=(3, 32, 32))
+@dataset(
+    "cifar10", "photographs, 50,000 + 10,000 colour 32x32, 10 classes", classes=10, shape=(3, 32, 32), images=50_000
+)
 def cifar10(config: DataConfig, root: Path, seed: int) -> DataSet:
     """CIFAR-10."""
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     return _read("cifar10", "CIFAR10", 10, config, root, seed, mean, std)
 
 
-@dataset("cifar100", "photographs, 50,000 + 10,000 colour 32x32, 100 classes", classes=100, shape=(3, 32, 32))
+@dataset(
+    "cifar100", "photographs, 50,000 + 10,000 colour 32x32, 100 classes", classes=100, shape=(3, 32, 32), images=50_000
+)
 def cifar100(config: DataConfig, root: Path, seed: int) -> DataSet:
     """CIFAR-100, with its fine labels."""
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)

@@ -19,6 +19,7 @@ BRIGHTEST = 16  # the images count set pixels in 4x4 blocks
     "handwritten digits inside scikit-learn, 1,437 + 360 grey 8x8 fed as 28x28, 10 classes; no download",
     classes=10,
     shape=(1, 28, 28),
+    images=1437,
 )
 def digits(config: DataConfig, root: Path, seed: int) -> DataSet:
     """Every fifth image (0, 5, 10, ...) is a test image; resized before rounding to bytes."""

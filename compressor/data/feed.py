@@ -27,8 +27,11 @@ class DataFeed:
         self._data, self._config, self._seed, self._device = data, config, seed, device
         self._train, self._held_out = split(len(data.train), config.validation, seed, config.images)
         self.images, self.held_out = len(self._train), len(self._held_out)
+        self._batch = config.batch
         count, rest = divmod(len(self._train), config.batch)
         self.steps_per_epoch = count + (1 if rest > 1 or count == 0 else 0)
+        self.pace = 1.0
+        """How many steps of the full run one step stands for."""
         # Evaluation does not depend on the batch; small images are faster in large ones.
         small = data.shape[1] * data.shape[2] <= _SMALL
         self._evaluation_batch = max(config.batch, 256) if small else config.batch
@@ -36,8 +39,8 @@ class DataFeed:
     def train(self, epoch: int, first_step: int) -> Batches:
         """The training batches of an epoch from `first_step` on."""
         order = self._train[torch.from_numpy(np.argsort(draw(self._train, ORDER, self._seed, epoch), kind="stable"))]
-        order = order[first_step * self._config.batch : self.steps_per_epoch * self._config.batch]
-        for indices, images, labels in self._data.train.batches(order, self._config.batch, self._device):
+        order = order[first_step * self._batch : self.steps_per_epoch * self._batch]
+        for indices, images, labels in self._data.train.batches(order, self._batch, self._device):
             prepared = prepare(images, self._data.mean, self._data.std)
             kinds = self._config.augment
             yield augment(prepared, indices, seed=self._seed, epoch=epoch, kinds=kinds) if kinds else prepared, labels

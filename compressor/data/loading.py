@@ -30,6 +30,11 @@ def load(config: DataConfig, root: Path | None, seed: int) -> DataSet:
             )
         data = known[config.name].build(config, where, seed)
     check(data)
+    return normalized(data, config)
+
+
+def normalized(data: DataSet, config: DataConfig) -> DataSet:
+    """Return the set with the configuration's mean and std; raises UserError where they do not fit it."""
     data = replace(
         data,
         mean=_override("mean", config.mean, data.mean, data.shape[0]),

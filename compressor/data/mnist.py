@@ -16,13 +16,21 @@ from compressor.errors import UserError
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
-@dataset("mnist", "handwritten digits, 60,000 + 10,000 grey 28x28, 10 classes", classes=10, shape=(1, 28, 28))
+@dataset(
+    "mnist", "handwritten digits, 60,000 + 10,000 grey 28x28, 10 classes", classes=10, shape=(1, 28, 28), images=60_000
+)
 def mnist(config: DataConfig, root: Path, seed: int) -> DataSet:
     """MNIST."""
     return _read("mnist", "MNIST", tuple("0123456789"), config, root, mean=0.1307, std=0.3081)
 
 
-@dataset("fashion_mnist", "articles of clothing, 60,000 + 10,000 grey 28x28, 10 classes", classes=10, shape=(1, 28, 28))
+@dataset(
+    "fashion_mnist",
+    "articles of clothing, 60,000 + 10,000 grey 28x28, 10 classes",
+    classes=10,
+    shape=(1, 28, 28),
+    images=60_000,
+)
 def fashion_mnist(config: DataConfig, root: Path, seed: int) -> DataSet:
     """Fashion-MNIST."""
     return _read("fashion_mnist", "FashionMNIST", CLOTHES, config, root, mean=0.2860, std=0.3530)

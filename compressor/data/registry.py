@@ -20,23 +20,29 @@ class Builder:
     build: Build
     classes: int | None = None
     shape: tuple[int, int, int] | None = None
+    images: int | None = None
 
 
 BUILDERS: dict[str, Builder] = {}
 
 
 def dataset(
-    name: str, summary: str, classes: int | None = None, shape: tuple[int, int, int] | None = None
+    name: str,
+    summary: str,
+    classes: int | None = None,
+    shape: tuple[int, int, int] | None = None,
+    images: int | None = None,
 ) -> Callable[[Build], Build]:
-    """Enters a builder under `name`; `summary` is its catalogue line.
+    """Enter a builder under `name`; `summary` is its catalogue line.
 
-    `classes` is how many it has, `shape` (C, H, W) that of its images, where they are known beforehand.
+    `classes` is how many it has, `shape` (C, H, W) that of its images, `images` how many it has for training, where
+    they are known beforehand.
     """
 
     def enter(build: Build) -> Build:
         if name in BUILDERS:
             raise TypeError(f"two data sets are called {name!r}: {BUILDERS[name].build} and {build}")
-        BUILDERS[name] = Builder(summary, build, classes, shape)
+        BUILDERS[name] = Builder(summary, build, classes, shape, images)
         return build
 
     return enter
@@ -54,6 +60,12 @@ def class_count(name: str) -> int | None:
     """How many classes a named set has; None where only its files tell."""
     builder = builders().get(name)
     return builder.classes if builder else None
+
+
+def training_images(name: str) -> int | None:
+    """How many training images a named set has; None where only its files tell."""
+    builder = builders().get(name)
+    return builder.images if builder else None
 
 
 def image_shape(config: DataConfig) -> tuple[int, int, int] | None:

@@ -161,6 +161,7 @@ def scheduler(
         sample=lambda: next(iter(feed.train(0, 0)))[0],
         batches=lambda count: list(itertools.islice(feed.train(0, 0), count)),
         images=feed.images,
+        pace=feed.pace,
         seed=spec.config.seed,
         held_out=feed.held_out,
         dense=dense or {name: list(parameter.shape) for name, parameter in parameters.items()},

@@ -49,14 +49,14 @@ def check(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[nn
     for policy, entry in zip(bound, spec.schedule.entries if spec.schedule else [], strict=True):
         assert spec.schedule is not None
         place = spec.schedule.document.place(entry.path)
-        if _watches(policy.policy) and config.data.validation == 0:
+        if watches(policy.policy) and config.data.validation == 0:
             faults.add(place, f"{entry.key} watches validation, and the configuration holds out no images for it")
         if isinstance(policy.policy, BatchNormPolicy) and not list(norms(network)):
             faults.add(place, f"{entry.key}: {NONE}")
     return network, _check_structures(spec, network, bound, faults)
 
 
-def _watches(policy: Policy) -> bool:
+def watches(policy: Policy) -> bool:
     """Whether a policy needs held-out images."""
     if isinstance(policy, InstabilityPolicy):
         return policy.part == "validation"

@@ -1,6 +1,7 @@
 """A run's folder: made, found again, never overwritten."""
 
 import fcntl
+import json
 import os
 from pathlib import Path
 
@@ -17,12 +18,14 @@ RUNS = Path("runs")
 _FIRST = {"config.yaml", "schedule.yaml", ".config.yaml.partial", ".schedule.yaml.partial"}
 """What a new run writes before it trains."""
 CHECKPOINT, BEST, SCHEDULE, CONFIG = "checkpoint.pt", "best.pt", "schedule.yaml", "config.yaml"
+METRICS, SMOKE = "metrics.jsonl", "smoke.txt"
 
 
-def fresh(spec: Specification, out: Path | None, *, resume: bool) -> Path:
+def fresh(spec: Specification, out: Path | None, *, resume: bool, smoke: bool = False) -> Path:
     """Make the folder of a new run and write its files; raises `UserError` where `out` holds something already.
 
-    With `resume` it may hold what a run leaves that is killed in its very first moments.
+    With `resume` it may hold what a run leaves that is killed in its very first moments. The folder of a `smoke` run
+    says so in its name and in a file.
     """
     if out is not None:
         left = out.is_dir() and resume and not _begun(out)
@@ -32,8 +35,10 @@ def fresh(spec: Specification, out: Path | None, *, resume: bool) -> Path:
         folder = out
     else:
         number = 1
-        while not _make(folder := RUNS / f"{spec.name}-{number}", exist_ok=False):
+        while not _make(folder := RUNS / f"{'smoke-' if smoke else ''}{spec.name}-{number}", exist_ok=False):
             number += 1
+    if smoke:
+        replace_text(folder / SMOKE, "A smoke run: two steps an epoch, to show that all works. It is never resumed.\n")
     write_files(spec, folder)
     return folder
 
@@ -72,6 +77,8 @@ def to_resume(spec: Specification, out: Path | None) -> Path | None:
         return unfinished[0] if unfinished else (runs[0] if runs else None)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names a run's folder")
+    if (out / SMOKE).is_file():
+        raise UserError(f"{out} is the folder of a smoke run: it is not resumed; --out names another folder")
     if not out.is_dir() or not _begun(out):
         return None
     if not (out / CONFIG).is_file():
@@ -112,6 +119,12 @@ def other_content(spec: Specification, folder: Path) -> str | None:
 
 def _plain(path: Path) -> object:
     return parse(str(path), path.read_text(encoding="utf-8"), Faults()).data
+
+
+def seconds(folder: Path) -> list[float]:
+    """Return how long each epoch of a run took."""
+    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
+    return [float(json.loads(line)["seconds"]) for line in lines]
 
 
 def lock(folder: Path) -> int:

@@ -3,9 +3,10 @@
 import os
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,11 +15,14 @@ import torch
 from torch import nn
 
 import compressor
+from compressor.config import CheckpointConfig
 from compressor.data.feed import DataFeed
 from compressor.data.images import DataSet
+from compressor.data.smoke import SmokeFeed
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import building, folder
-from compressor.experiment.checking import check
+from compressor.experiment.checking import check, watches
+from compressor.experiment.smoke import Estimate, estimate, load_data, small
 from compressor.experiment.specification import Specification
 from compressor.models.checking import shapes
 from compressor.reports import formats
@@ -39,10 +43,17 @@ class Outcome:
     folder: Path
     report: Report | None
     shortfalls: Sequence[str] = ()
+    estimate: Estimate | None = None
+    """Of the full run, after a smoke run."""
 
 
-def train(spec: Specification, out: Path | None, root: Path | None, wanted_device: str, resume: bool) -> Outcome:
-    """Train in a new folder, or continue one. Raises `CompressError`; what was saved stays."""
+def train(
+    spec: Specification, out: Path | None, root: Path | None, wanted_device: str, resume: bool, *, smoke: bool = False
+) -> Outcome:
+    """Train in a new folder, or continue one. Raises `CompressError`; what was saved stays.
+
+    `smoke`: every epoch has two steps of a few images, targets are not judged, and the full run is estimated.
+    """
     where = building.device(wanted_device)
     found = folder.to_resume(spec, out) if resume else None
     if found is not None:
@@ -53,18 +64,30 @@ def train(spec: Specification, out: Path | None, root: Path | None, wanted_devic
             return Outcome(found, None)
     resumed = found is not None and (found / folder.CHECKPOINT).is_file()
     faults = Faults()
-    check(spec, faults, init=not resumed)
+    _, policies = check(spec, faults, init=not resumed)
     faults.raise_any()
-    dataset = building.load_data(spec.config, root)
+    dataset, count = load_data(spec.config, root) if smoke else (building.load_data(spec.config, root), None)
     rng.seed_all(spec.config.seed)
     network = building.new_model(spec.config, dataset, where, resumed=resumed)
-    feed = DataFeed(dataset, spec.config.data, spec.config.seed, where)
+    kind = partial(SmokeFeed, count=count) if smoke else DataFeed
+    feed = kind(dataset, spec.config.data, spec.config.seed, where)
+    if smoke:
+        spec = small(spec, feed.pace)
     building.scheduler(spec, network, feed, say=lambda text: None)  # every fault before a folder is made
-    path = found or folder.fresh(spec, out, resume=resume)
+    path = found or folder.fresh(spec, out, resume=resume, smoke=smoke)
     with ExitStack() as stack:
         descriptor = folder.lock(path)
         stack.callback(os.close, descriptor)
-        return _Run(spec, path, dataset, feed, network, where).run(stack)
+        run = _Run(spec, path, dataset, feed, network, where)
+        if not smoke:
+            return run.run(stack)
+        # Validation is asked for by policies alone, and files are written at the end alone.
+        always = any(watches(bound.policy) for bound in policies)
+        run.validates = lambda epoch: always or epoch == spec.config.epochs - 1
+        run.checkpoints = CheckpointConfig(every_epochs=spec.config.epochs)
+        outcome = run.run(stack)
+    assert isinstance(feed, SmokeFeed)
+    return replace(outcome, shortfalls=(), estimate=estimate(spec, path, dataset, feed, where, count))
 
 
 class _Run:
@@ -85,6 +108,8 @@ class _Run:
         self._log = LogFile(path / "log.txt", spec.config.epochs)
         self._terminal = Terminal(spec.config.epochs, feed.steps_per_epoch)
         self._signal: int | None = None
+        self.validates: Callable[[int], bool] = lambda epoch: True
+        self.checkpoints = spec.config.checkpoint
 
     def _say(self, text: str) -> None:
         self._terminal.say(text)
@@ -122,15 +147,16 @@ class _Run:
             raise UserError(f"{self._path / folder.CHECKPOINT}: this checkpoint has no state to resume from")
         scheduler = building.scheduler(spec, self._network, self._feed, self._say, state.get("dense"))
         done = int(state["progress"]["epoch"]) if saved else 0
-        observers: list[Observer] = [self._terminal, self._log, MetricsFile(self._path / "metrics.jsonl", done)]
+        observers: list[Observer] = [self._terminal, self._log, MetricsFile(self._path / folder.METRICS, done)]
         trainer = Trainer(
             scheduler,
             self._feed,
-            config,
+            config.model_copy(update={"checkpoint": self.checkpoints}),
             self._device,
             observers,
             save=lambda kind: self._save(trainer, kind),
             stop_signal=lambda: self._signal,
+            validates=self.validates,
         )
         self._introduce(saved)
         if saved is None:

@@ -1,5 +1,6 @@
 """Puts a gate into the network while its window fires."""
 
+import math
 from typing import ClassVar, Self
 
 import torch
@@ -33,6 +34,7 @@ class GatePolicy(Policy, name="gate"):
         if self.gate.whole_filters:
             self._leave_out_shared(ctx, memory)
         first = self.window.first * (1 if self.window.unit == "step" else ctx.steps_per_epoch)
+        begun = math.floor(first * ctx.pace)
         site = Site(
             owner=memory["owner"],
             model=ctx.model,
@@ -43,7 +45,7 @@ class GatePolicy(Policy, name="gate"):
             behind=lambda name: _behind(ctx, name),
             regroup=ctx.regroup,
             averaged=ctx.averaged,
-            clock=lambda: ctx.global_step - first,
+            clock=lambda: ctx.full_step - begun,
             keep=ctx.masks.keep,
             forget=ctx.forget,
         )

@@ -1,5 +1,6 @@
 """Sets the learning rate at the end of each of its epochs (or steps), for the next one."""
 
+import math
 from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
@@ -34,14 +35,15 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     def clock(self, ctx: Context) -> int:
         """The schedule's own time, now."""
-        return (ctx.global_step if self.interval == "step" else ctx.epoch) - self._since(ctx)
+        return (ctx.full_step if self.interval == "step" else ctx.epoch) - self._since(ctx)
 
     def _since(self, ctx: Context) -> int:
         """The time at which the schedule counts 0."""
         if self.origin == "absolute":
             return 0
         by_epoch = self.window.unit == "epoch" and self.interval == "step"
-        return self.window.first * (ctx.steps_per_epoch if by_epoch else 1)
+        steps = ctx.steps_per_epoch if by_epoch else 1
+        return math.floor(self.window.first * steps * (ctx.pace if self.interval == "step" else 1))
 
     def init(self, ctx: Context, memory: Memory) -> None:
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
@@ -54,7 +56,8 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
         if self.interval == "step":
-            self._set(ctx, memory, self.clock(ctx) + 1)
+            ahead = math.floor((ctx.global_step + 1) * ctx.pace) - ctx.full_step
+            self._set(ctx, memory, self.clock(ctx) + ahead)
 
     def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):

@@ -1,12 +1,13 @@
 """Noise in the place of pruning: Bartoldson et al., NeurIPS 2020, figure 5 and appendix D.2."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from compressor.component import CountsSteps
 from compressor.policies.asking import masks_of, need_norms
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.pruners.pruner import PrunerBase
@@ -26,7 +27,9 @@ class NoisePolicy(Policy, name="noise"):
 
     noise: PrunerBase
     kind: Literal["zeroing", "gaussian"] = "zeroing"
-    batches: int = Field(ge=0, description="mini-batches after an event in which the chosen are disturbed")
+    batches: Annotated[int, CountsSteps()] = Field(
+        ge=0, description="mini-batches after an event in which the chosen are disturbed"
+    )
     restore: bool = Field(default=False, description="afterwards all is as it was before the event")
 
     @model_validator(mode="after")

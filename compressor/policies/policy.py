@@ -100,6 +100,8 @@ class Context:
     """Factors on every learning rate, by who asks for them; set anew at each of his steps."""
     images: int = 1
     """How many images are trained on."""
+    pace: float = 1.0
+    """How many steps of the full run one step stands for: more than 1 in a smoke run."""
     seed: int = 0
     """The run's seed, from which a policy's own draws are derived: they are no part of the global random state."""
     installed: dict[str, Substitution] = field(default_factory=dict)
@@ -121,6 +123,11 @@ class Context:
     def global_step(self) -> int:
         """Optimizer steps taken before the current one."""
         return self.epoch * self.steps_per_epoch + self.step
+
+    @property
+    def full_step(self) -> int:
+        """Steps of the full run that were taken before the current one."""
+        return math.floor(self.global_step * self.pace)
 
     def time(self, window: Window) -> int:
         """Now, in the window's unit."""

@@ -1,10 +1,11 @@
 """Asks a pruner for masks at its epochs (or steps), and decides how they act between two steps."""
 
 import math
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from compressor.component import CountsSteps
 from compressor.errors import UserError
 from compressor.policies.asking import asked_for, masks_of, need_norms
 from compressor.policies.channel_event import Event, misfits
@@ -26,7 +27,7 @@ class PruningPolicy(Policy, name="pruner"):
     component: ClassVar[str | None] = "pruners"
 
     pruner: PrunerBase
-    mini_batch_pruning_frequency: int = Field(
+    mini_batch_pruning_frequency: Annotated[int, CountsSteps()] = Field(
         default=0, ge=0, description="also recompute the masks every so many optimizer steps; 0: at epoch begin only"
     )
     mask_on_forward_only: bool = Field(

@@ -56,6 +56,18 @@ class Window(Settings):
             return self
         return self.model_copy(update={"ending_epoch": max(epochs, self.starting_epoch + 1)})
 
+    def at_pace(self, pace: float) -> "Window":
+        """The same window for a run each of whose steps stands for `pace` steps; one in epochs stays as it is."""
+        if self.ending_step is None:
+            return self
+        first = round(self.starting_step / pace)
+        changed = {
+            "starting_step": first,
+            "ending_step": max(round(self.ending_step / pace), first + 1),
+            "step_frequency": max(round(self.step_frequency / pace), 1),
+        }
+        return self.model_copy(update=changed)
+
     @property
     def unit(self) -> Unit:
         """What its numbers count."""

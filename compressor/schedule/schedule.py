@@ -1,9 +1,10 @@
 """A schedule that was read, and what it means for a model."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from compressor.component import at_pace
 from compressor.policies.policy import BoundPolicy, Policy
 from compressor.schedule.document import Document, Path_
 from compressor.schedule.faults import Faults
@@ -34,6 +35,11 @@ class Schedule:
         """Add a line for the user, unless it was said before: a schedule may be bound more than once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def at_pace(self, pace: float) -> "Schedule":
+        """The same schedule for a run each of whose steps stands for `pace` steps."""
+        entries = [replace(entry, policy=at_pace(entry.policy, pace)) for entry in self.entries]
+        return replace(self, entries=entries, notes=[])
 
     def bind(self, model: nn.Module, epochs: int, faults: Faults) -> list[BoundPolicy]:
         """Close the windows and resolve the selectors; names that mean nothing in `model` become faults."""

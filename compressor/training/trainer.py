@@ -50,11 +50,13 @@ class Trainer:
         observers: Sequence[Observer],
         save: Callable[[str], None],
         stop_signal: Callable[[], int | None],
+        validates: Callable[[int], bool] = lambda epoch: True,
     ) -> None:
         self.scheduler, self.ctx = scheduler, scheduler.ctx
         self.progress = Progress()
         self._feed, self._config, self._device = feed, config, device
         self._observers, self._save, self._stop_signal = observers, save, stop_signal
+        self._validates = validates
         self.ctx.evaluate = self._accuracies
         self._meters = Meters(device)
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
@@ -90,8 +92,9 @@ class Trainer:
         tests: dict[str, float] = {}
         progress.train = self._meters.means()
         with self.evaluation_weights():
-            progress.validation = self.evaluate(self._feed.validation())
-            folded = self.evaluate(self._feed.validation(), folded=True) if self.own_inference else {}
+            validates = self._validates(epoch)
+            progress.validation = self.evaluate(self._feed.validation()) if validates else {}
+            folded = self.evaluate(self._feed.validation(), folded=True) if validates and self.own_inference else {}
             sparsity = overall_sparsity(ctx.model, ctx.dense)
             figures = self.scheduler.figures()
             ctx.figures.update(figures)
@@ -107,7 +110,7 @@ class Trainer:
             record["val_folded"] = folded
         self._refuse_non_finite_weights()
         progress.epoch, progress.step, progress.seconds = epoch + 1, 0, 0.0
-        if self._is_best(epoch):
+        if validates and self._is_best(epoch):
             self._save("best")
         self.scheduler.on_epoch_end()
         for observer in self._observers:

@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--device": "auto",
         "--seed": None,
         "--allow-plugins": False,
+        "--smoke": False,
         "--resume": False,
     },
     "validate": {"SCHEDULE": None, "-c --config": None, "--set": (), "--allow-plugins": False},

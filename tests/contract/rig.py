@@ -60,6 +60,7 @@ class Feed:
     """Random images with random labels: an epoch's batches are a function of the epoch alone."""
 
     steps_per_epoch = STEPS
+    pace = 1.0
     images = STEPS * BATCH
     held_out = 2 * BATCH
 

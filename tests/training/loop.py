@@ -31,6 +31,7 @@ class Feed:
         self._validation = validation
         self.steps_per_epoch = len(self._train(0))
         self.images = sum(len(labels) for _, labels in self._train(0))
+        self.pace = 1.0
         self.held_out = sum(len(labels) for _, labels in validation)
 
     def train(self, epoch: int, first_step: int) -> Iterator[Batch]:

@@ -1,0 +1,69 @@
+"""A few images an epoch, for a run that only shows that everything works; random ones where the files are not there."""
+
+import torch
+
+from compressor.config import DataConfig
+from compressor.data.feed import Batches, DataFeed
+from compressor.data.images import DataSet
+from compressor.data.loading import normalized
+from compressor.data.memory import in_memory
+from compressor.data.registry import class_count, image_shape, training_images
+from compressor.errors import UserError
+
+STEPS, IMAGES, VALIDATED = 2, 8, 16
+"""Steps of an epoch, images of a step at most, and images that are validated or tested."""
+
+_RANDOM = 64
+"""Random images of a split, where the set has no more classes."""
+
+
+class SmokeFeed(DataFeed):
+    """The first images of each epoch of a full feed, in `STEPS` steps; `pace`: full steps that one of them stands for.
+
+    `images` and `held_out` are those of the full run, for penalties are divided by them. `count` is the number of
+    training images of the set, where `data` holds random ones in their place.
+    """
+
+    def __init__(
+        self, data: DataSet, config: DataConfig, seed: int, device: torch.device, count: int | None = None
+    ) -> None:
+        super().__init__(data, config if count is None else config.model_copy(update={"images": None}), seed, device)
+        if count is not None:
+            used = min(count, config.images or count)
+            self.held_out = round(used * config.validation)
+            self.images = used - self.held_out
+        whole, rest = divmod(self.images, config.batch)
+        self.full_steps = whole + (1 if rest > 1 or whole == 0 else 0)
+        self._batch = max(min(IMAGES, config.batch, len(self._train) // STEPS), 1)
+        self.steps_per_epoch = min(STEPS, self.full_steps)
+        self.pace = self.full_steps / self.steps_per_epoch
+
+    def validation(self) -> Batches:
+        """Return the first held-out images."""
+        return self._plain(self._data.train, self._held_out[:VALIDATED])
+
+    def test(self) -> Batches:
+        """Return the first test images."""
+        return self._plain(self._data.test, torch.arange(min(VALIDATED, len(self._data.test))))
+
+
+def random_set(config: DataConfig, classes: int | None, seed: int) -> tuple[DataSet, int]:
+    """Return random images of a set's shape and classes, and how many training images the set itself has.
+
+    Raises `UserError` where only the set's files tell its shape, its classes or its number of images.
+    """
+    shape, known, count = image_shape(config), class_count(config.name), training_images(config.name)
+    classes = known or classes
+    if shape is None or not classes or count is None:
+        facts = (("shape", shape), ("number of classes", classes), ("number of images", count))
+        missing = " and ".join(name for name, value in facts if not value)
+        raise UserError(f"{config.name}: its files are not here, and only they tell the {missing}: --data names them")
+    size = max(_RANDOM, classes)
+    draws = torch.Generator().manual_seed(seed)
+    splits = [torch.randint(0, 256, (size, *shape), generator=draws).to(torch.uint8) for _ in range(2)]
+    labels = torch.arange(size) % classes
+    names = tuple(str(number) for number in range(classes))
+    plain = config.model_copy(update={"size": None, "channels": None})
+    mean, std = [0.5] * shape[0], [0.25] * shape[0]
+    made = in_memory(config.name, (splits[0], labels), (splits[1], labels), names, plain, mean=mean, std=std)
+    return normalized(made, config), count
