@@ -24,6 +24,7 @@ from compressor.experiment import building, folder
 from compressor.experiment.checking import check, watches
 from compressor.experiment.smoke import Estimate, estimate, load_data, small
 from compressor.experiment.specification import Specification
+from compressor.importing import random_state_kept
 from compressor.models.checking import shapes
 from compressor.reports import formats
 from compressor.reports.report import Report, Thinning, measure
@@ -73,7 +74,8 @@ def train(
     feed = kind(dataset, spec.config.data, spec.config.seed, where)
     if smoke:
         spec = small(spec, feed.pace)
-    building.scheduler(spec, network, feed, say=lambda text: None)  # every fault before a folder is made
+    with random_state_kept():  # gates draw when they are made, and the run's own are made later
+        building.scheduler(spec, network, feed, say=lambda text: None)  # every fault before a folder is made
     path = found or folder.fresh(spec, out, resume=resume, smoke=smoke)
     with ExitStack() as stack:
         descriptor = folder.lock(path)
