@@ -57,7 +57,7 @@ FULL: dict[str, tuple[str, ...]] = {
     "papers/dsd_lenet300": ("data.name=digits",),
     "papers/channel_lenet5": ("epochs=3", "data.name=digits"),
     "papers/strided_lenet5": ("epochs=2", "data.name=digits"),
-    "papers/gst_bn_cnn": ("epochs=6", "data.name=digits", "data.images=1000", "data.size=32", "data.channels=3"),
+    "papers/gst_bn_cnn": ("epochs=6", "data.name=digits", "data.images=1000"),
     "papers/ssl_lenet5": ("epochs=3", "data.name=digits"),
     "papers/l0_lenet300": ("epochs=3", "data.name=digits"),
     "caffe_inv": ("epochs=2", "data.name=digits"),
@@ -98,7 +98,7 @@ def digest(folder: Path) -> str:
         "model": saved["model"],
         "masks": state["masks"]["owned"],
         "optimizer": state["optimizer"],
-        "averages": state["ema"],
+        "averages": state["averages"],
         "rng": state["rng"],
     }
     for name, value in parts.items():

@@ -23,15 +23,14 @@ from torch import nn
 
 from benchmarks.peers import NO_HOOKS, PEERS, Hooks
 from compressor.config import Config
-from compressor.experiment.specification import Specification
+from compressor.context.data import Data
 from compressor.gates.dropconnect import DropConnect
 from compressor.gates.gate import Site
-from compressor.policies.policy import Context
-from compressor.policies.scheduler import Scheduler
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import read
-from compressor.sparsity.masks import Masks
+from compressor.session.session import Session
+from compressor.timing.clock import Clock
 from compressor.training import optimizers
 from compressor.training.evaluation import Batches
 from compressor.training.trainer import Trainer
@@ -81,7 +80,7 @@ CONFIG = {
     "epochs": 10,
 }
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 
 class _NoFeed:
@@ -118,23 +117,16 @@ def ours(text: str, network: nn.Module, images: torch.Tensor, labels: torch.Tens
     faults = Faults()
     schedule = read(parse("benchmark", text, faults), faults)
     faults.raise_any()
-    spec = Specification(schedule, Config.model_validate(CONFIG), "benchmark", "benchmark")
-    policies = schedule.bind(network, spec.config.epochs, faults)
+    config = Config.model_validate(CONFIG)
+    bound = schedule.bind(network, config.epochs, faults)
     faults.raise_any()
-    parameters = dict(network.named_parameters())
-    optimizer = optimizers.build(network, spec.config.optimizer)
-    ctx = Context(network, parameters, optimizer, Masks(parameters), 10, 1000, print, sample=lambda: images)
-    scheduler = Scheduler(policies, ctx)
-    cpu = torch.device("cpu")
-    trainer = Trainer(scheduler, _NoFeed(), spec.config, cpu, [], lambda kind: None, lambda: None)
+    data = Data(batches=lambda count: [(images, labels)] * count)
+    optimizer = optimizers.build(network, config.optimizer)
+    session = Session(network, optimizer, bound.policies, Clock(config.epochs, _NoFeed.steps_per_epoch), data)
+    trainer = Trainer(session, _NoFeed(), config, torch.device("cpu"), [], lambda kind: None, lambda: None)
     network.train()
-    scheduler.on_epoch_begin()
-
-    def step() -> None:
-        trainer._minibatch(images, labels)
-        ctx.step += 1
-
-    return step
+    session.events.fire("on_epoch_begin")
+    return lambda: trainer.step(images, labels).item()
 
 
 def peers(name: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Step]:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from benchmarks.thinning_table import prune, randomize, settle
 from compressor.models import build
-from compressor.reports.macs import macs
 from compressor.sparsity.weights import prunable
 from compressor.thinning.cutting import Cut
 from compressor.thinning.thin import TOLERANCE, thin
+from compressor.tracing.macs import macs
 
 NAMES = ("resnet18", "vgg11_bn", "mobilenet_v2")
 PROMISE = 0.75

@@ -30,18 +30,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from compressor.context.data import Data
 from compressor.errors import CompressError
 from compressor.models import build, torchvision_models
-from compressor.policies.policy import Context
-from compressor.policies.scheduler import Scheduler
-from compressor.reports.macs import macs
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import read
-from compressor.sparsity.masks import Masks
+from compressor.session.session import Session
 from compressor.sparsity.weights import prunable
 from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS
 from compressor.thinning.thin import thin
+from compressor.timing.clock import Clock
+from compressor.tracing.macs import macs
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "thinning.md"
@@ -135,13 +135,13 @@ def prune(network: nn.Module, names: list[str], images: Tensor, sparsity: float 
         f" weights: {json.dumps(names)}, rate: {{sparsity: {sparsity}}}}}, epochs: [0]}}]}}"
     )
     faults = Faults()
-    policies = read(parse("benchmark", text, faults), faults).bind(network, 1, faults)
+    bound = read(parse("benchmark", text, faults), faults).bind(network, 1, faults)
     faults.raise_any()
-    parameters = dict(network.named_parameters())
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     said: list[str] = []
-    ctx = Context(network, parameters, optimizer, Masks(parameters), 1, 1, said.append, lambda: images)
-    Scheduler(policies, ctx).on_epoch_begin()
+    data = Data(batches=lambda count: [(images, torch.zeros(len(images), dtype=torch.long))])
+    session = Session(network, optimizer, bound.policies, Clock(1, 1), data, say=said.append)
+    session.events.fire("on_epoch_begin")
     return said
 
 

@@ -1,10 +1,13 @@
 """What every named part of a YAML file is: one frozen, strict pydantic class whose fields are its arguments."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, SerializationInfo, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
+
+from compressor.errors import did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,27 +25,30 @@ class Component(Settings):
     """A `Settings` that a schedule names: `class Foo(Base, name="Foo")` enters it into its section's registry.
 
     `section` is the YAML section it belongs to; `example` is a working YAML of it, which the documentation shows and
-    the contract tests run.
+    the contract tests run. `also` are other names for it. `main` is the argument that `{name: value}` gives, where a
+    field names the component (see `Named`).
     """
 
     section: ClassVar[str] = ""
     name: ClassVar[str] = ""
+    main: ClassVar[str] = ""
     example: ClassVar[str] = ""
 
-    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, name: str | None = None, also: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
 
     @classmethod
-    def __pydantic_init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+    def __pydantic_init_subclass__(cls, name: str | None = None, also: Sequence[str] = (), **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         if name is None:
             return
         cls.name = name
         known = REGISTRY.setdefault(cls.section, {})
-        before = known.get(name, cls)
-        if (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise TypeError(f"two components of section {cls.section!r} are called {name!r}: {known[name]} and {cls}")
-        known[name] = cls
+        for each in (name, *also):
+            before = known.get(each, cls)
+            if (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise TypeError(f"two components of section {cls.section!r} are called {each!r}: {before} and {cls}")
+            known[each] = cls
 
     @classmethod
     def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -70,6 +76,71 @@ def at_pace(settings: Model, pace: float) -> Model:
             own = getattr(value, "at_pace", None)
             changed[name] = own(pace) if own is not None else at_pace(value, pace)
     return settings.model_copy(update=changed) if changed else settings
+
+
+class Named:
+    """Marks a field that holds a component: its name, `{name: {arguments}}`, or `{name: value}` of its main argument.
+
+    The class is looked up when a value is validated, so that a plugin's components can be named, too.
+    """
+
+    def __init__(self, kind: str, section: str) -> None:
+        self.kind, self.section = kind, section
+
+    @property
+    def known(self) -> dict[str, type[Component]]:
+        """The components that there are, by name."""
+        return REGISTRY.get(self.section, {})
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        dump = core_schema.plain_serializer_function_ser_schema(_written, info_arg=True)
+        return core_schema.no_info_plain_validator_function(self._read, serialization=dump)
+
+    def _read(self, value: Any) -> Component:
+        if isinstance(value, Component) and value.section == self.section:
+            return value
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, Mapping):
+            raise ValueError(f"should be the name of a {self.kind}, or {{name: {{arguments}}}}, got {value!r}")
+        if len(value) != 1:
+            raise ValueError(f"give exactly one of {', '.join(sorted(self.known))}")
+        ((name, given),) = value.items()
+        if name not in self.known:
+            raise ValueError(f"there is no {self.kind} {name!r}: {did_you_mean(str(name), self.known)}")
+        cls = self.known[name]
+        if not isinstance(given, Mapping):
+            if not cls.main:
+                raise ValueError(f"{name} takes its arguments as a mapping, got {given!r}")
+            given = {cls.main: given}
+        # Through a mapping, so that an error inside says where it is.
+        return TypeAdapter(dict[str, cls]).validate_python({name: given})[name]  # type: ignore[valid-type]
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        known = dict(sorted(self.known.items()))
+        alone = [name for name, cls in known.items() if not any(f.is_required() for f in cls.model_fields.values())]
+        one = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": False}
+        empty = {name: {"type": "object", "maxProperties": 0} for name, cls in known.items() if not cls.model_fields}
+        options: list[dict[str, Any]] = [{"enum": alone}] if alone else []
+        options += [{**one, "properties": empty}] if empty else []
+        for name, cls in known.items():
+            if cls.model_fields:
+                forms = [handler(cls.__pydantic_core_schema__)]
+                if cls.main:
+                    arguments = handler.resolve_ref_schema(forms[0])["properties"]
+                    forms.append(arguments[cls.model_fields[cls.main].alias or cls.main])
+                options.append({**one, "properties": {name: {"anyOf": forms}}})
+        return {"anyOf": options}
+
+
+def _written(component: Component, info: SerializationInfo) -> Any:
+    """A component as a schedule would name it, with the arguments that were given."""
+    given = component.model_dump(mode=info.mode, by_alias=info.by_alias, exclude_unset=True)
+    if not given:
+        return component.name
+    if set(given) == {component.main} and not isinstance(given[component.main], Mapping):
+        return {component.name: given[component.main]}
+    return {component.name: given}
 
 
 class Selects:

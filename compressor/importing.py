@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import pkgutil
 import random
 import sys
 import traceback
@@ -40,6 +41,12 @@ def late(name: str) -> Any:
         return found
     with random_state_kept():
         return importlib.import_module(name)
+
+
+def import_all(package: str) -> None:
+    """Import every module of one of our packages: the components in it enter themselves."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
 
 
 def import_module(name: str, what: str) -> ModuleType:

@@ -1,18 +1,18 @@
 """What the tests of schedules share: a schedule's text read, bound to a small model, and its events fired."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from compressor.policies.policy import Context
-from compressor.policies.scheduler import Scheduler
+from compressor.context.data import Batches, Data
 from compressor.schedule import grammar
 from compressor.schedule.document import Document, parse
 from compressor.schedule.faults import Faults
-from compressor.sparsity.masks import Masks
+from compressor.session.session import Epoch, Session
+from compressor.timing.clock import Clock
 
 
 @pytest.fixture
@@ -52,70 +52,76 @@ def schedule_of() -> Callable[[str], grammar.Schedule]:
     return read
 
 
-class Run:
-    """A schedule over a model; an epoch fires the events as `policies/policy.py` says.
+def _batches_of(images: Tensor) -> Callable[[int], Batches]:
+    return lambda count: [(images, torch.zeros(len(images), dtype=torch.long))] * count
 
-    There are no data: before each step every gradient is `gradient`, so that SGD moves a weight by `-lr * gradient`.
+
+class Run:
+    """A schedule over a model: the session's own steps, with gradients that a test sets.
+
+    There are no data: in each step every gradient is `gradient`, so that SGD moves a weight by `-lr * gradient`.
     """
 
     def __init__(
-        self, schedule: grammar.Schedule, model: nn.Module, optimizer: torch.optim.Optimizer, **of: Any
+        self,
+        schedule: grammar.Schedule,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        data: Data,
+        *,
+        epochs: int,
+        steps: int,
     ) -> None:
         faults = Faults()
-        policies = schedule.bind(model, of["epochs"], faults)
+        bound = schedule.bind(model, epochs, faults)
         faults.raise_any()
-        parameters = dict(model.named_parameters())
-        self.model, self.optimizer, self.said = model, optimizer, list[str]()
-        self.masks = Masks(parameters)
-        self.ctx = Context(
-            model=model, parameters=parameters, optimizer=optimizer, masks=self.masks, say=self.said.append, **of
-        )
-        self.scheduler = Scheduler(policies, self.ctx)
+        self.said = list[str]()
+        self.session = Session(model, optimizer, bound.policies, Clock(epochs, steps), data, say=self.said.append)
+        self.model, self.optimizer, self.masks = model, optimizer, self.session.masks
+        self.events, self.clock, self.data = self.session.events, self.session.clock, self.session.data
+        self.parameters = self.session.network.parameters
         self.gradient = 0.0
         self.seen: list[dict[str, Tensor]] = []
         """The weights of every forward pass."""
+        self._open = contextlib.ExitStack()
+        self._epoch: Epoch
+
+    def images(self, images: Tensor) -> None:
+        """Let these be the training images."""
+        self.data.batches = _batches_of(images)
 
     def epoch(self, epoch: int, validation: Mapping[str, float] | None = None) -> None:
         """One epoch, all of its steps."""
         self.begin(epoch)
-        for _ in range(self.ctx.steps_per_epoch):
+        for _ in range(self.clock.steps_per_epoch):
             self.step()
         self.end(validation)
 
     def begin(self, epoch: int) -> None:
         """Up to the first mini-batch."""
-        self.ctx.epoch, self.ctx.step = epoch, 0
-        self.scheduler.on_epoch_begin()
+        self._epoch = self._open.enter_context(self.session.epoch(epoch))
 
     def step(self) -> None:
         """One mini-batch."""
-        self.scheduler.on_minibatch_begin()
-        self.masks.before_forward()
-        self.seen.append({name: p.detach().clone() for name, p in self.ctx.parameters.items()})
-        self.scheduler.before_backward_pass(torch.zeros(()))
-        for parameter in self.ctx.parameters.values():
+        self.session.enter()
+        self.seen.append({name: p.detach().clone() for name, p in self.parameters.items()})
+        self.session.before_backward(torch.zeros(()))
+        for parameter in self.parameters.values():
             parameter.grad = torch.full_like(parameter, self.gradient)
-        self.scheduler.penalty_gradients()
-        self.scheduler.before_parameter_optimization()
-        self.masks.zero_gradients()
-        self.masks.before_step()
+        self.session.after_backward()
+        self.session.before_optimizer()
         self.optimizer.step()
-        self.masks.apply()
-        self.scheduler.on_minibatch_end()
-        self.ctx.step += 1
+        self.session.after_optimizer()
 
     def end(self, validation: Mapping[str, float] | None = None) -> None:
         """After the last mini-batch."""
-        self.ctx.validation = validation or {}
-        self.scheduler.on_epoch_end()
+        self._epoch.validation = validation or {}
+        self._open.close()
 
 
 @pytest.fixture
 def run_of(schedule_of: Callable[[str], grammar.Schedule]) -> Callable[..., Run]:
-    """`run_of(text, model, epochs=4, steps=1, lr=0.1, momentum=0.0)`: a run of a schedule, with SGD.
-
-    What else is given is the context's: `sample`, `batches` ...
-    """
+    """`run_of(text, model, epochs=4, steps=1, lr=0.1, momentum=0.0)`: a run of a schedule, with SGD."""
 
     def run(
         text: str,
@@ -125,10 +131,16 @@ def run_of(schedule_of: Callable[[str], grammar.Schedule]) -> Callable[..., Run]
         lr: float = 0.1,
         momentum: float = 0.0,
         optimizer: torch.optim.Optimizer | None = None,
-        **context: Any,
+        images: Tensor | None = None,
+        batches: Sequence[tuple[Tensor, Tensor]] | None = None,
     ) -> Run:
         if optimizer is None:
             optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
-        return Run(schedule_of(text), model, optimizer, epochs=epochs, steps_per_epoch=steps, **context)
+        data = Data()
+        if images is not None:
+            data.batches = _batches_of(images)
+        if batches is not None:
+            data.batches = lambda count: batches[:count]
+        return Run(schedule_of(text), model, optimizer, data, epochs=epochs, steps=steps)
 
     return run

@@ -5,6 +5,10 @@ import click
 KINDS = (
     "policies",
     "pruners",
+    "criteria",
+    "structures",
+    "allocations",
+    "rates",
     "regularizers",
     "extensions",
     "gates",

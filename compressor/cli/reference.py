@@ -28,10 +28,10 @@ def commands() -> str:
 
 def methods() -> str:
     """Every component by section, with the first line of its docstring."""
-    from compressor.schedule.registry import SECTIONS, components
+    from compressor.schedule.registry import AXES, SECTIONS, components
 
     lines = ["| section | class | what it does |", "| --- | --- | --- |"]
-    for section in ("policies", *SECTIONS, "gates"):
+    for section in ("policies", *SECTIONS, "gates", *AXES):
         for name, cls in sorted(components(section).items()):
             summary = cls.summary().replace("|", "\\|")
             lines.append(f"| {section} | `{name}` | {summary} |")

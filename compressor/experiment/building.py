@@ -1,4 +1,4 @@
-"""The parts of an experiment: model, data, optimizer, scheduler."""
+"""The parts of an experiment: model, data, optimizer, session."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -9,17 +9,19 @@ from torch import nn
 
 from compressor import data, models
 from compressor.config import Config, ModelConfig
+from compressor.context.data import Data
 from compressor.data.feed import DataFeed
 from compressor.data.images import DataSet
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.experiment.specification import Specification
 from compressor.models.checking import shapes
-from compressor.policies.policy import BoundPolicy, Context
-from compressor.policies.scheduler import Scheduler
+from compressor.policies.policy import View
 from compressor.schedule.faults import Faults
-from compressor.sparsity.masks import Masks
+from compressor.schedule.schedule import BoundSchedule, view_of
+from compressor.session.session import Session, Settings
 from compressor.thinning.architecture import resize
+from compressor.timing.clock import Clock
 from compressor.training import checkpoint, optimizers
 from compressor.training.initialization import SCHEMES, initialize
 
@@ -126,47 +128,51 @@ def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> int:
     return logits.shape[1]
 
 
-def bind(spec: Specification, network: nn.Module, faults: Faults) -> list[BoundPolicy]:
-    """The schedule's policies bound to the network; empty without a schedule."""
-    return [] if spec.schedule is None else spec.schedule.bind(network, spec.config.epochs, faults)
+def bind(spec: Specification, network: nn.Module, faults: Faults) -> BoundSchedule:
+    """Bind the schedule to the network and ask every policy what is wrong with it; empty without a schedule."""
+    if spec.schedule is None:
+        return BoundSchedule()
+    return spec.schedule.bind(network, spec.config.epochs, faults).check(view(spec.config, network), faults)
 
 
-def scheduler(
-    spec: Specification,
+def view(config: Config, network: nn.Module) -> View:
+    """Return what is known of a network and a configuration before there are data."""
+    groups = optimizers.build(network, config.optimizer).param_groups
+    return view_of(
+        network,
+        image=data.image_shape(config.data),
+        groups=[{key: value for key, value in group.items() if key != "params"} for group in groups],
+        epochs=config.epochs,
+        validates=config.data.validation > 0,
+    )
+
+
+def session(
+    config: Config,
     network: nn.Module,
+    bound: BoundSchedule,
     feed: DataFeed,
     say: Callable[[str], None],
     dense: Mapping[str, Sequence[int]] | None = None,
-) -> Scheduler:
-    """Optimizer, masks and policies over `network`; raises `UserError` for names that match nothing in it.
+) -> Session:
+    """Make optimizer, masks and policies over `network`; raises `UserError` where a policy does not fit it.
 
     `dense` has the parameters' shapes at the run's beginning, where the network has been thinned since.
     """
-    faults = Faults()
-    policies = bind(spec, network, faults)
-    faults.raise_any()
-    for bound in policies:
-        window, steps = bound.policy.window, spec.config.epochs * feed.steps_per_epoch
-        if window.unit == "step" and window.last >= steps and spec.schedule is not None:
-            spec.schedule.note(f"warning: {bound.key} fires last in step {window.last}, but the run has {steps} steps")
-    parameters = dict(network.named_parameters())
-    ctx = Context(
-        model=network,
-        parameters=parameters,
-        optimizer=optimizers.build(network, spec.config.optimizer),
-        masks=Masks(parameters),
-        epochs=spec.config.epochs,
-        steps_per_epoch=feed.steps_per_epoch,
+    return Session(
+        network,
+        optimizers.build(network, config.optimizer),
+        bound.policies,
+        Clock(config.epochs, feed.steps_per_epoch, pace=feed.pace),
+        Data(
+            batches=lambda count: list(itertools.islice(feed.train(0, 0), count)),
+            images=feed.images,
+            held_out=feed.held_out,
+        ),
+        settings=Settings(config.optimizer.clip_norm, config.ema.decay if config.ema else None, config.seed),
         say=say,
-        sample=lambda: next(iter(feed.train(0, 0)))[0],
-        batches=lambda count: list(itertools.islice(feed.train(0, 0), count)),
-        images=feed.images,
-        pace=feed.pace,
-        seed=spec.config.seed,
-        held_out=feed.held_out,
-        dense=dense or {name: list(parameter.shape) for name, parameter in parameters.items()},
+        dense=dense,
     )
-    return Scheduler(policies, ctx)
 
 
 def load_data(config: Config, root: Path | None) -> DataSet:

@@ -18,7 +18,8 @@ from compressor.reports.report import Report, Thinning, compare, measure
 from compressor.schedule.faults import Faults
 from compressor.schedule.plan import Plan
 from compressor.schedule.plan import make as make_plan
-from compressor.training import checkpoint, optimizers
+from compressor.timing.clock import Clock
+from compressor.training import checkpoint
 from compressor.training.evaluation import evaluate
 
 
@@ -110,16 +111,16 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     network, bound = check(spec, faults)
     faults.raise_any()
     assert network is not None
-    warnings: list[str] = list(spec.schedule.notes) if spec.schedule else []
+    warnings = list(bound.notes)
     steps = 1
-    if any(policy.policy.window.unit == "step" or getattr(policy.policy, "interval", "") == "step" for policy in bound):
+    if any(policy.policy.counts_steps for policy in bound.policies):
         try:
             dataset = building.load_data(spec.config, root)
             steps = DataFeed(dataset, spec.config.data, spec.config.seed, torch.device("cpu")).steps_per_epoch
         except UserError as error:
             warnings.append(f"warning: steps are counted as 1 an epoch, for the data is not there: {error}")
-    optimizer = optimizers.build(network, spec.config.optimizer)
-    return make_plan(bound, network, optimizer, spec.config.epochs, steps), warnings
+    clock = Clock(spec.config.epochs, steps)
+    return make_plan(bound.policies, building.view(spec.config, network), clock), warnings
 
 
 def validate(spec: Specification, faults: Faults) -> list[str]:
@@ -127,5 +128,5 @@ def validate(spec: Specification, faults: Faults) -> list[str]:
 
     Returns the warnings.
     """
-    check(spec, faults)
-    return spec.schedule.notes if spec.schedule else []
+    _, bound = check(spec, faults)
+    return list(bound.notes)

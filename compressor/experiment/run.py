@@ -21,16 +21,19 @@ from compressor.data.images import DataSet
 from compressor.data.smoke import SmokeFeed
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import building, folder
-from compressor.experiment.checking import check, watches
-from compressor.experiment.smoke import Estimate, estimate, load_data, small
+from compressor.experiment.checking import check
+from compressor.experiment.smoke import Estimate, estimate
+from compressor.experiment.smoke import load_data as smoke_data
 from compressor.experiment.specification import Specification
-from compressor.importing import random_state_kept
 from compressor.models.checking import shapes
 from compressor.reports import formats
 from compressor.reports.report import Report, Thinning, measure
 from compressor.schedule.faults import Faults
+from compressor.session import rng
+from compressor.session.events import unheard
+from compressor.session.session import Session, Shipped
 from compressor.thinning.architecture import describe
-from compressor.training import checkpoint, rng
+from compressor.training import checkpoint
 from compressor.training.evaluation import evaluate
 from compressor.training.files import replace_text
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
@@ -55,7 +58,7 @@ def train(
 
     `smoke`: every epoch has two steps of a few images, targets are not judged, and the full run is estimated.
     """
-    where = building.device(wanted_device)
+    config, where = spec.config, building.device(wanted_device)
     found = folder.to_resume(spec, out) if resume else None
     if found is not None:
         other = folder.other_content(spec, found)
@@ -64,32 +67,51 @@ def train(
         if folder.finished(found):
             return Outcome(found, None)
     resumed = found is not None and (found / folder.CHECKPOINT).is_file()
+    # Bind and check: everything that can be known to be wrong before there are data.
     faults = Faults()
-    _, policies = check(spec, faults, init=not resumed)
+    _, bound = check(spec, faults, init=not resumed)
     faults.raise_any()
-    dataset, count = load_data(spec.config, root) if smoke else (building.load_data(spec.config, root), None)
-    rng.seed_all(spec.config.seed)
-    network = building.new_model(spec.config, dataset, where, resumed=resumed)
+    # Build.
+    dataset, count = smoke_data(config, root) if smoke else (building.load_data(config, root), None)
+    rng.seed_all(config.seed)
+    network = building.new_model(config, dataset, where, resumed=resumed)
     kind = partial(SmokeFeed, count=count) if smoke else DataFeed
-    feed = kind(dataset, spec.config.data, spec.config.seed, where)
-    if smoke:
-        spec = small(spec, feed.pace)
-    with random_state_kept():  # gates draw when they are made, and the run's own are made later
-        building.scheduler(spec, network, feed, say=lambda text: None)  # every fault before a folder is made
+    feed = kind(dataset, config.data, config.seed, where)
+    bound = bound.at_pace(feed.pace)
+    saved = _saved(found) if found is not None and resumed else None
+    if saved is not None:
+        building.load_weights(network, saved, str(found))
+    said: list[str] = []  # until there is a log
+    state = saved["state"] if saved is not None else {}
+    session = building.session(config, network, bound, feed, said.append, state.get("dense"))
+    # Train and report.
     path = found or folder.fresh(spec, out, resume=resume, smoke=smoke)
     with ExitStack() as stack:
         descriptor = folder.lock(path)
         stack.callback(os.close, descriptor)
-        run = _Run(spec, path, dataset, feed, network, where)
-        if not smoke:
-            return run.run(stack)
-        # Validation is asked for by policies alone, and files are written at the end alone.
-        always = any(watches(bound.policy) for bound in policies)
-        run.validates = lambda epoch: always or epoch == spec.config.epochs - 1
-        run.checkpoints = CheckpointConfig(every_epochs=spec.config.epochs)
-        outcome = run.run(stack)
-    assert isinstance(feed, SmokeFeed)
-    return replace(outcome, shortfalls=(), estimate=estimate(spec, path, dataset, feed, where, count))
+        run = _Run(spec, path, dataset, feed, session, where)
+        said += [*bound.notes, *unheard(session.clock, bound.policies)]
+        if smoke:  # validated where policies ask, and written to disk once
+            always = any(one.policy.needs_validation for one in bound.policies)
+            run.validates = lambda epoch: always or epoch == config.epochs - 1
+            run.checkpoints = CheckpointConfig(every_epochs=config.epochs)
+        outcome = run.run(stack, said, saved)
+    if not isinstance(feed, SmokeFeed):
+        return outcome
+    return replace(outcome, shortfalls=(), estimate=estimate(config, path, dataset, feed, where, count))
+
+
+def _saved(path: Path) -> checkpoint.Checkpoint:
+    """The checkpoint that a run continues from; raises `UserError` where it has no state to continue from."""
+    saved: checkpoint.Checkpoint = checkpoint.load(path / folder.CHECKPOINT)
+    if not isinstance(saved.get("state", {}).get("progress"), dict):
+        raise UserError(f"{path / folder.CHECKPOINT}: this checkpoint has no state to resume from")
+    if saved["format"] != checkpoint.FORMAT:
+        raise UserError(
+            f"{path / folder.CHECKPOINT}: checkpoint format {saved['format']}: only runs of format"
+            f" {checkpoint.FORMAT} are resumed; older ones can be started from (`--init`), evaluated and thinned"
+        )
+    return saved
 
 
 class _Run:
@@ -99,11 +121,12 @@ class _Run:
         path: Path,
         dataset: DataSet,
         feed: DataFeed,
-        network: torch.nn.Module,
+        session: Session,
         where: torch.device,
     ) -> None:
         self._spec, self._path, self._dataset, self._feed = spec, path, dataset, feed
-        self._network, self._device = network, where
+        self._session, self._network, self._device = session, session.model, where
+        session.say = self._say
         classes = len(dataset.classes)
         self._skeleton = shapes(lambda: building.model(spec.config.model, classes, trained_elsewhere=True))
         self._dense = describe(self._skeleton)
@@ -117,12 +140,15 @@ class _Run:
         self._terminal.say(text)
         self._log.say(text)
 
-    def run(self, stack: ExitStack) -> Outcome:
-        """Train, test once, report. An unforeseen exception becomes one line here and a traceback in log.txt."""
+    def run(self, stack: ExitStack, said: Sequence[str], saved: checkpoint.Checkpoint | None) -> Outcome:
+        """Train, from `saved` where that is given; test once, report. `said` was said before there was a log.
+
+        An unforeseen exception becomes one line here and a traceback in log.txt.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, self._on_signal))
         try:
-            return self._train()
+            return self._train(said, saved)
         except Interrupted:
             raise
         except CompressError as error:
@@ -139,19 +165,12 @@ class _Run:
         self._signal = number
         signal.signal(number, signal.SIG_DFL)  # a second one does not wait
 
-    def _train(self) -> Outcome:
-        spec, config = self._spec, self._spec.config
-        saved = checkpoint.load(self._path / folder.CHECKPOINT) if (self._path / folder.CHECKPOINT).exists() else None
-        if saved is not None:
-            building.load_weights(self._network, saved, str(self._path / folder.CHECKPOINT))
-        state = saved.get("state", {}) if saved is not None else {}
-        if saved is not None and not isinstance(state.get("progress"), dict):
-            raise UserError(f"{self._path / folder.CHECKPOINT}: this checkpoint has no state to resume from")
-        scheduler = building.scheduler(spec, self._network, self._feed, self._say, state.get("dense"))
-        done = int(state["progress"]["epoch"]) if saved else 0
+    def _train(self, said: Sequence[str], saved: checkpoint.Checkpoint | None) -> Outcome:
+        config = self._spec.config
+        done = int(saved["state"]["progress"]["epoch"]) if saved is not None else 0
         observers: list[Observer] = [self._terminal, self._log, MetricsFile(self._path / folder.METRICS, done)]
         trainer = Trainer(
-            scheduler,
+            self._session,
             self._feed,
             config.model_copy(update={"checkpoint": self.checkpoints}),
             self._device,
@@ -160,11 +179,11 @@ class _Run:
             stop_signal=lambda: self._signal,
             validates=self.validates,
         )
-        self._introduce(saved)
+        self._introduce(said, saved)
         if saved is None:
-            rng.seed_all(config.seed)
+            rng.seed_all(config.seed)  # so that training does not depend on how much was drawn for the weights
         else:
-            self._restore(trainer, state)
+            self._restore(trainer, saved["state"])
         trainer.run()
         return self._finish(trainer)
 
@@ -176,11 +195,11 @@ class _Run:
             path = self._path / folder.CHECKPOINT
             raise UserError(f"{path}: a damaged checkpoint: its state cannot be restored ({error})") from error
 
-    def _introduce(self, saved: checkpoint.Checkpoint | None) -> None:
+    def _introduce(self, said: Sequence[str], saved: checkpoint.Checkpoint | None) -> None:
         spec, dataset = self._spec, self._dataset
         count = sum(parameter.numel() for parameter in self._network.parameters())
-        for note in spec.schedule.notes if spec.schedule else []:
-            self._say(note)
+        for text in said:
+            self._say(text)
         self._say(
             f"{self._path}: {spec.config.model.name} ({count:,} parameters) on {dataset.name},"
             f" {self._feed.images + self._feed.held_out:,} training images"
@@ -192,8 +211,8 @@ class _Run:
             progress = saved["state"]["progress"]
             self._say(f"continuing in epoch {progress['epoch'] + 1} after {progress['step']} steps")
 
-    def _payload(self, trainer: Trainer) -> checkpoint.Checkpoint:
-        """A checkpoint of the weights that count now; `state` has those that training goes on from."""
+    def _payload(self, trainer: Trainer, shipped: Shipped) -> checkpoint.Checkpoint:
+        """A checkpoint of the weights that are shipped; `state` has those that training goes on from."""
         return {
             "format": checkpoint.FORMAT,
             "version": compressor.__version__,
@@ -204,8 +223,8 @@ class _Run:
             "classes": list(self._dataset.classes),
             "epoch": trainer.progress.epoch,
             "metrics": {"train": dict(trainer.progress.train), "validation": dict(trainer.progress.validation)},
-            "thinnings": list(trainer.ctx.thinnings),
-            "figures": dict(trainer.ctx.figures),
+            "thinnings": list(shipped.thinnings),
+            "figures": dict(shipped.figures),
             **self._architecture(),
         }
 
@@ -219,31 +238,31 @@ class _Run:
         return {} if now == self._dense else {"architecture": now}
 
     def _save(self, trainer: Trainer, kind: str) -> None:
-        with trainer.evaluation_weights() as live:
-            payload = self._payload(trainer)
+        with self._session.as_shipped() as shipped:
+            payload = self._payload(trainer, shipped)
         if kind == "best":
             checkpoint.save(self._path / folder.BEST, payload)
         else:
-            state = {**trainer.state_dict(), "live": live}
+            state = {**trainer.state_dict(), "live": shipped.live}
             checkpoint.save(self._path / folder.CHECKPOINT, {**payload, "state": state, "finished": False})
 
     def _finish(self, trainer: Trainer) -> Outcome:
         """Touch the test set, once: with the last weights and with the best ones."""
         self._test_best()
-        with trainer.evaluation_weights() as live:
+        session, progress = self._session, trainer.progress
+        with session.as_shipped() as shipped:
             test = trainer.evaluate(self._feed.test(), folded=True)
             self._say(f"test, last epoch: {_accuracies(test)}")
-            own = trainer.evaluate(self._feed.test()) if trainer.own_inference else {}
+            own = trainer.evaluate(self._feed.test()) if session.has_own_inference else {}
             if own:
                 self._say(f"test, last epoch, by the gates' own inference: {_accuracies(own)}")
-            if best_test := trainer.progress.best_test:
+            if best_test := progress.best_test:
                 self._say(f"test, best epoch by test error (selected on the test set): {_accuracies(best_test)}")
-            thinnings = [Thinning.model_validate(record) for record in trainer.ctx.thinnings]
-            ctx = trainer.ctx
-            dense, train = self._dense_network(), trainer.progress.train
-            report = measure(self._network, self._dataset.shape, test, thinnings, dense, ctx.figures, train)
-            shortfalls = trainer.scheduler.shortfalls()
-            payload = self._payload(trainer)
+            thinnings = [Thinning.model_validate(record) for record in shipped.thinnings]
+            dense, figures = self._dense_network(), dict(shipped.figures)
+            report = measure(self._network, self._dataset.shape, test, thinnings, dense, figures, progress.train)
+            shortfalls = session.events.shortfalls()
+            payload = self._payload(trainer, shipped)
         replace_text(self._path / "sparsity.csv", formats.as_csv(report))
         replace_text(self._path / "sparsity.json", formats.as_json(report))
         payload["metrics"]["test"] = test
@@ -251,7 +270,7 @@ class _Run:
             payload["metrics"]["test_by_own_inference"] = own
         if best_test:
             payload["metrics"]["best_test_selected_on_the_test_set"] = best_test
-        state = {**trainer.state_dict(), "live": live}
+        state = {**trainer.state_dict(), "live": shipped.live}
         checkpoint.save(self._path / folder.CHECKPOINT, {**payload, "state": state, "finished": True})
         self._log.say(formats.as_table(report))
         return Outcome(self._path, report, shortfalls)

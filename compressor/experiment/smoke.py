@@ -4,7 +4,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from compressor.data.smoke import SmokeFeed, random_set
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.experiment import building, folder
-from compressor.experiment.specification import Specification
 from compressor.importing import random_state_kept
 from compressor.training import optimizers
 from compressor.training.evaluation import autocast
@@ -69,20 +68,15 @@ def load_data(config: Config, root: Path | None) -> tuple[DataSet, int | None]:
             raise error from None
 
 
-def small(spec: Specification, pace: float) -> Specification:
-    """Return the specification for a run each of whose steps stands for `pace` steps: times in steps are scaled."""
-    return spec if spec.schedule is None else replace(spec, schedule=spec.schedule.at_pace(pace))
-
-
 def estimate(
-    spec: Specification, path: Path, dataset: DataSet, feed: SmokeFeed, where: torch.device, count: int | None
+    config: Config, path: Path, dataset: DataSet, feed: SmokeFeed, where: torch.device, count: int | None
 ) -> Estimate:
     """Return what the full run will take, from the smoke run in `path` and some steps of the dense network.
 
     `count` is the number of training images of the set, where `dataset` holds random ones in their place.
     """
     with random_state_kept():
-        return _estimate(spec.config, path, dataset, feed, where, count)
+        return _estimate(config, path, dataset, feed, where, count)
 
 
 def _estimate(

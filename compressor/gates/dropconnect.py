@@ -114,10 +114,14 @@ class Dropping(Installed):
         with torch.autocast(v.device.type, enabled=False):
             return masked_linear(v.to(layer.weight.dtype), layer.weight, layer.bias, self._gate.keep)
 
+    @property
+    def ships(self) -> bool:
+        return self._gate.inference == "mean" or self._gate.activation == "none"
+
     def inference(self) -> AbstractContextManager[None] | None:
         """A way to evaluate the folded network that is no plain network's, to be entered; None where there is none."""
         # Without an activation the mean of all draws is the mean network's answer.
-        return None if self._gate.inference == "mean" or self._gate.activation == "none" else self._inferring()
+        return None if self.ships else self._inferring()
 
     @contextmanager
     def _inferring(self) -> Iterator[None]:

@@ -32,15 +32,15 @@ class Site:
     behind: Callable[[str], Sequence[Place]]
     """Where gates on the filters of a weight act: on the batch norms right behind, or on weight and bias."""
     regroup: Callable[..., None]
-    """`Context.regroup`."""
-    averaged: dict[str, Tensor]
-    """Tensors to be averaged where weights are, by a name of their own."""
+    """`OptimizerView.regroup`."""
+    average: Callable[[str, Tensor], None]
+    """Lets a tensor be averaged where weights are, under a name of its own."""
     clock: Callable[[], int]
     """Optimizer steps since the gate's window began."""
     keep: Callable[[str], Tensor | None] = lambda name: None
     """The mask in force of a parameter by its name (true = kept); None where nothing is masked."""
     forget: Callable[[Sequence[nn.Parameter]], None] = lambda parameters: None
-    """`Context.forget`."""
+    """`OptimizerView.forget`."""
 
 
 class Installed(Substitution):

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from compressor.component import Targets
 from compressor.component import Weights as Selection
-from compressor.evaluating import evaluating
 from compressor.gates.gate import Gate, Installed, Place, Site
 from compressor.gates.hard_concrete import CLAMP, HardConcrete
-from compressor.sparsity.structures import BY_NAME, Structure
+from compressor.sparsity.structures import Structure, plain_structures
+from compressor.tracing.positions import positions
+from compressor.tracing.trace import trace
 
 
 class HardConcreteL0(Gate, name="HardConcreteL0"):
@@ -51,7 +52,8 @@ class HardConcreteL0(Gate, name="HardConcreteL0"):
         return self.structure == "Filters"
 
     def misfits(self, targets: Targets, shapes: Mapping[str, Sequence[int]]) -> list[str]:
-        found = [(name, BY_NAME[self.structure].misfit(shapes[name])) for name in targets["weights"]]
+        structure = plain_structures()[self.structure]
+        found = [(name, structure.misfit(shapes[name])) for name in targets["weights"]]
         return [f"{name}: {why}" for name, why in found if why is not None]
 
     def install(self, site: Site) -> "Gates":
@@ -76,7 +78,7 @@ class Gates(Installed):
     def __init__(self, gate: HardConcreteL0, site: Site) -> None:
         self._gate, self._site = gate, site
         self._law = HardConcrete(gate.beta, gate.gamma, gate.zeta)
-        self._structure: Structure = BY_NAME[gate.structure]
+        self._structure: Structure = plain_structures()[gate.structure]
         self._gated: dict[str, _Gated] = {}
         location = math.log((1 - gate.droprate_init) / gate.droprate_init)
         for name in site.targets["weights"]:
@@ -86,7 +88,7 @@ class Gates(Installed):
             log_alpha = nn.Parameter(location + 0.01 * draws)
             places = tuple(site.behind(name)) if gate.whole_filters else ()
             self._gated[name] = _Gated(theta, log_alpha, self._structure.size(theta.shape), places)
-            site.averaged[f"{site.owner}/{name}"] = log_alpha.detach()
+            site.average(f"{site.owner}/{name}", log_alpha.detach())
         self.undecayed = [one.theta for one in self._gated.values()]
         site.regroup(self.undecayed)
         rate = {} if gate.lr is None else {"lr": gate.lr}
@@ -220,7 +222,8 @@ class Gates(Installed):
         Linear: (2 E[in] - 1) out + out; convolution: E[out] (2 n - 1) positions + E[out] positions, n = k k in.
         """
         total = 0.0
-        for name, (weight, positions) in _layers(self._site).items():
+        for name, calls in positions(trace(self._site.model, self._site.sample()[:1])).items():
+            weight = self._site.parameters[name]
             outputs, inputs = float(len(weight)), float(weight[0].numel())
             if name in open_gates:
                 if self._gate.structure == "Filters":
@@ -229,7 +232,7 @@ class Gates(Installed):
                     inputs = open_gates[name]
                 else:
                     inputs = open_gates[name] / outputs
-            total += outputs * (2 * inputs - 1) * positions + outputs * positions
+            total += outputs * (2 * inputs - 1) * calls[-1] + outputs * calls[-1]
         return round(total, 1)
 
     def state(self) -> dict[str, Any]:
@@ -239,24 +242,3 @@ class Gates(Installed):
     def load(self, state: Mapping[str, Any]) -> None:
         for name, one in self._gated.items():
             one.log_alpha.copy_(state["log_alpha"][name])
-
-
-def _layers(site: Site) -> dict[str, tuple[Tensor, int]]:
-    """Every convolution's and linear layer's weight by name, and at how many positions of an image it works."""
-    found: dict[str, tuple[Tensor, int]] = {}
-    names = {id(parameter): name for name, parameter in site.parameters.items()}
-
-    def look(module: nn.Module, given: Any, out: Tensor) -> None:
-        weight: Any = module.weight
-        positions = out[0].numel() // len(weight)
-        found[names[id(weight)]] = (weight.detach(), positions)
-
-    layers = [m for m in site.model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))]
-    handles = [layer.register_forward_hook(look) for layer in layers]
-    try:
-        with torch.no_grad(), evaluating(site.model):
-            site.model(site.sample()[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found

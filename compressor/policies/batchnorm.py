@@ -1,7 +1,6 @@
 """Batch-norm statistics that fit the network that pruning left: taken anew on training images."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -10,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressor.errors import UserError
-from compressor.evaluating import evaluating
-from compressor.policies.policy import Context, Memory, Policy
+from compressor.policies.policy import Context, Finding, Memory, Policy, View
 
 NONE = "the network has no batch norm with running statistics"
 
@@ -40,25 +38,32 @@ class BatchNormPolicy(Policy, name="batchnorm"):
             raise ValueError("it acts at the beginning or the end of epochs: its window counts epochs")
         return self
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        if not list(norms(ctx.model)):
-            raise UserError(f"{memory['owner']}: {NONE}")
+    @property
+    def needs_images(self) -> bool:
+        return True
+
+    def check(self, view: View) -> list[Finding]:
+        return [] if list(norms(view.model)) else [Finding("error", f"{view.key}: {NONE}", of_policy=True)]
+
+    def init(self, ctx: Context) -> Memory:
+        if not list(norms(ctx.network.model)):
+            raise UserError(f"{ctx.key}: {NONE}")
+        return Memory()
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         if self.at == "begin":
             self._estimate(ctx)
 
     def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        if self.at == "end" and ctx.step == ctx.steps_per_epoch - 1:
+        if self.at == "end" and ctx.clock.step == ctx.clock.steps_per_epoch - 1:
             self._estimate(ctx)
 
     def _estimate(self, ctx: Context) -> None:
-        with torch.no_grad(), _folded(ctx), ctx.masks.folded(), evaluating(ctx.model):
-            reestimate(ctx.model, [images for images, _ in ctx.batches(self.batches)])
-        if ctx.restart_averages is not None:
-            ctx.restart_averages(
-                [f"{path}.{own}" for path, _ in norms(ctx.model) for own in ("running_mean", "running_var")]
-            )
+        with ctx.as_shipped():
+            reestimate(ctx.network.model, [images for images, _ in ctx.data.batches(self.batches)])
+        ctx.averages.restart(
+            [f"{path}.{own}" for path, _ in norms(ctx.network.model) for own in ("running_mean", "running_var")]
+        )
 
 
 def norms(model: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
@@ -66,20 +71,6 @@ def norms(model: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
     for path, module in model.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None:
             yield path, module
-
-
-@contextmanager
-def _folded(ctx: Context) -> Iterator[None]:
-    """Inside, gated parameters have the values that are shipped."""
-    folded: Mapping[str, Tensor] = {n: v for gate in ctx.substitutions.values() for n, v in gate.fold().items()}
-    aside = {name: ctx.parameters[name].detach().clone() for name in folded}
-    for name, value in folded.items():
-        ctx.parameters[name].copy_(value)
-    try:
-        yield
-    finally:
-        for name, value in aside.items():
-            ctx.parameters[name].copy_(value)
 
 
 @torch.no_grad()

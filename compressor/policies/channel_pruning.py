@@ -1,18 +1,18 @@
 """He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017: when, and on what."""
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
-from torch import nn
 
 from compressor.component import Weights as Selection
-from compressor.errors import UserError
-from compressor.policies.channel_event import Event, misfits
-from compressor.policies.input_channels import InputChannels
-from compressor.policies.policy import Context, Memory, Policy
-from compressor.pruners.level import Level
-from compressor.pruners.reconstruction import Selection as Choice
+from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
+from compressor.rates import Sparsity
+from compressor.reconstruction.event import Event, misfits, pruned_inputs
+from compressor.reconstruction.input_channels import InputChannels
+from compressor.reconstruction.least_squares import Selection as Choice
+from compressor.sparsity.topk import structures_to_prune
+from compressor.timing.clock import Clock
 
 
 class ChannelPruningPolicy(Policy, name="channel_pruning"):
@@ -31,7 +31,7 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
     """
 
     weights: Selection = Field(description="convolutions and linear layers whose input channels are pruned")
-    sparsity: Level = Field(description="share of the input channels that go")
+    sparsity: Sparsity = Field(description="share of the input channels that go")
     batches: int = Field(default=40, ge=1, description="training batches that are looked at (the paper: 5,000 images)")
     points: int = Field(default=10, ge=1, description="random positions of each image's map")
     selection: Choice = Field(
@@ -47,38 +47,46 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
             raise ValueError("channels are pruned at the beginning of epochs: its window counts epochs")
         return self
 
-    def misfits(self, names: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
-        """Weights whose channels cannot be pruned so, in words."""
-        return misfits(names, modules)
+    @property
+    def needs_images(self) -> bool:
+        return True
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        if lines := misfits(memory["targets"]["weights"], dict(ctx.model.named_modules())):
-            raise UserError(f"{memory['owner']}: {'; '.join(lines)}")
+    def check(self, view: View) -> list[Finding]:
+        return [Finding("error", line) for line in misfits(view.targets["weights"], view.modules)]
+
+    def predict(self, view: View, clock: Clock, time: int) -> Prediction:
+        if time < self.window.first:
+            return Prediction()
+        found = pruned_inputs(view, view.targets["weights"], lambda total: structures_to_prune(self.sparsity, total))
+        return replace(found, asked=self.sparsity)
+
+    def init(self, ctx: Context) -> Memory:
+        refuse(ctx, misfits(ctx.targets["weights"], dict(ctx.network.model.named_modules())))
+        return Memory()
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         Event(
             ctx,
-            memory["owner"],
             sparsity=self.sparsity,
             batches=self.batches,
             points=self.points,
             selection=self.selection,
             residual=self.residual,
-        ).run(memory["targets"]["weights"])
+        ).run(ctx.targets["weights"])
 
     def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        return ctx.figures.get(memory["owner"], {})
+        return ctx.records.figures.get(ctx.key, {})
 
-    def settled(self, ctx: Context) -> int:
+    def settled(self, clock: Clock) -> int:
         return self.window.first  # later firings find nothing to do
 
     def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:
         lines = []
-        for channels in (InputChannels(ctx, name) for name in memory["targets"]["weights"]):
+        for channels in (InputChannels(ctx, name) for name in ctx.targets["weights"]):
             left, due = int(channels.alive().sum()), channels.due(self.sparsity)
             if left > due:
                 lines.append(
-                    f"target missed by {memory['owner']}: {channels.name} should have {due} input channels, has {left}"
-                    f" (the policy fires last in epoch {self.window.last}, the run has {ctx.epochs})"
+                    f"target missed by {ctx.key}: {channels.name} should have {due} input channels, has {left}"
+                    f" (the policy fires last in epoch {self.window.last}, the run has {ctx.clock.epochs})"
                 )
         return lines

@@ -2,20 +2,29 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from compressor.component import Selects
 from compressor.errors import UserError
-from compressor.evaluating import evaluating
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.sparsity.counting import count_nonzero
-from compressor.sparsity.weights import prunable
+from compressor.tracing.dropout import before_dropout
+from compressor.tracing.trace import trace
 
 DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout")
+
+
+@dataclass
+class Ratios(Memory):
+    """The weight that each dropout module follows, its ratio as given, its ratio now, and of which masks that is."""
+
+    follows: dict[str, str] = field(default_factory=dict)
+    given: dict[str, float] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    masks: int = -1
 
 
 class DropoutPolicy(Policy, name="dropout"):
@@ -36,90 +45,56 @@ class DropoutPolicy(Policy, name="dropout"):
         default={}, description="the weight that a module follows"
     )
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        upstream = _upstream(ctx)
-        follow = memory["targets"]["follow"]
-        memory["follows"] = {}
-        for path in memory["targets"]["modules"]:
+    @property
+    def needs_images(self) -> bool:
+        return True
+
+    def init(self, ctx: Context) -> Ratios:
+        upstream = before_dropout(trace(ctx.network.model, ctx.data.sample()[:1]))
+        follow = ctx.targets["follow"]
+        memory = Ratios()
+        for path in ctx.targets["modules"]:
             weight = follow.get(path, upstream.get(path))
             if weight is None:
-                raise UserError(f"{memory['owner']}: no weight lies before {path}: `follow: {{{path}: ...}}` names one")
-            memory["follows"][path] = weight
-        memory["given"] = {path: _dropout(ctx, path).p for path in memory["follows"]}
+                raise UserError(f"{ctx.key}: no weight lies before {path}: `follow: {{{path}: ...}}` names one")
+            memory.follows[path] = weight
+        memory.given = {path: _dropout(ctx, path).p for path in memory.follows}
+        return memory
 
-    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
+    def on_epoch_begin(self, ctx: Context, memory: Ratios) -> None:
         self._adjust(ctx, memory)
 
-    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+    def on_minibatch_begin(self, ctx: Context, memory: Ratios) -> None:
         # The ratio is no part of a checkpoint's model; and masks may be made inside an epoch.
-        if "ratios" not in memory or memory["masks"] != ctx.masks.changes:
+        if not memory.ratios or memory.masks != ctx.masks.changes:
             self._adjust(ctx, memory)
-        self._put(ctx, memory["ratios"])
+        self._put(ctx, memory.ratios)
 
-    def resume(self, ctx: Context, memory: Memory) -> None:
+    def resume(self, ctx: Context, memory: Ratios) -> None:
         # Between two epochs of a window with gaps the ratio stays; a module's ratio is no part of the model.
-        self._put(ctx, memory.get("ratios", {}))
+        self._put(ctx, memory.ratios or memory.given)
 
     def _put(self, ctx: Context, ratios: Mapping[str, float]) -> None:
         for path, ratio in ratios.items():
             _dropout(ctx, path).p = ratio
 
-    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        if self.window.unit == "step" and ctx.global_step == self.window.last:
-            self._give_back(ctx, memory)
-
-    def _adjust(self, ctx: Context, memory: Memory) -> None:
-        memory["masks"] = ctx.masks.changes
-        memory["ratios"] = {}
-        folded = {name: value for gate in ctx.substitutions.values() for name, value in gate.fold().items()}
-        for path, weight in memory["follows"].items():
+    def _adjust(self, ctx: Context, memory: Ratios) -> None:
+        memory.masks = ctx.masks.changes
+        memory.ratios = {}
+        folded = ctx.substitutions.values()
+        for path, weight in memory.follows.items():
             value, keep = folded.get(weight, ctx.parameters[weight].detach()), ctx.masks.keep(weight)
             left = count_nonzero(value if keep is None else value * keep)
-            dense = math.prod(ctx.dense.get(weight, ctx.parameters[weight].shape))
-            memory["ratios"][path] = memory["given"][path] * math.sqrt(left / dense)
+            dense = math.prod(ctx.network.dense.get(weight, ctx.parameters[weight].shape))
+            memory.ratios[path] = memory.given[path] * math.sqrt(left / dense)
 
-    def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
-        if ctx.epoch == self.window.last:
-            self._give_back(ctx, memory)
+    def on_exit(self, ctx: Context, memory: Ratios, run_ends: bool) -> None:
+        self._put(ctx, memory.given)
+        memory.ratios = dict(memory.given)
 
-    def _give_back(self, ctx: Context, memory: Memory) -> None:
-        self._put(ctx, memory["given"])
-        memory["ratios"] = dict(memory["given"])
-
-    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        return dict(memory.get("ratios", {}))
+    def figures(self, ctx: Context, memory: Ratios) -> dict[str, float]:
+        return dict(memory.ratios)
 
 
 def _dropout(ctx: Context, path: str) -> Any:
-    return ctx.model.get_submodule(path)
-
-
-def _upstream(ctx: Context) -> dict[str, str]:
-    """By dropout module the weight of the layer that is called last before it."""
-    weights = {id(weight): name for name, weight in prunable(ctx.model).items()}
-    found: dict[str, str] = {}
-    last: list[str] = []
-
-    def look(path: str) -> Any:
-        def hook(module: nn.Module, given: Any) -> None:
-            weight = getattr(module, "weight", None)
-            if id(weight) in weights:
-                last.append(weights[id(weight)])
-            elif last:
-                found[path] = last[-1]
-
-        return hook
-
-    kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-    handles = [
-        module.register_forward_pre_hook(look(path))
-        for path, module in ctx.model.named_modules()
-        if isinstance(module, kinds) or id(getattr(module, "weight", None)) in weights
-    ]
-    try:
-        with torch.no_grad(), evaluating(ctx.model):
-            ctx.model(ctx.sample()[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    return ctx.network.model.get_submodule(path)

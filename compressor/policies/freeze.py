@@ -18,10 +18,10 @@ class FreezePolicy(Policy, name="freeze"):
     weights: Selection
 
     def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
-        ctx.frozen.update(memory["targets"]["weights"])
+        ctx.optimizer.frozen.update(ctx.targets["weights"])
 
     def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
-        for name in memory["targets"]["weights"]:
+        for name in ctx.targets["weights"]:
             bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
             for key in (name, bias):
                 if key in ctx.parameters:

@@ -1,22 +1,42 @@
 """Puts a gate into the network while its window fires."""
 
 import math
-from typing import ClassVar, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
 
 from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Place, Site
-from compressor.policies.policy import Context, Memory, Policy
+from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.sparsity.structures import FILTERS
 from compressor.thinning.coupling import couplings
+from compressor.timing.clock import Clock
+
+HELD = "weights behind a gate keep their widths; `compress thin` removes what it closed"
+
+
+@dataclass
+class Gated(Memory):
+    """Whether the gate is at work, its state, and the gate itself."""
+
+    active: bool = False
+    gate: dict[str, Any] = field(default_factory=dict)
+    installed: Installed | None = field(default=None, metadata=DERIVED)
+
+    @property
+    def gates(self) -> Installed:
+        """The gate as it is installed in the network."""
+        assert self.installed is not None
+        return self.installed
 
 
 class GatePolicy(Policy, name="gate"):
     """Weights are gated, random or shared while the window fires; at its end they become what they are folded to."""
 
     component: ClassVar[str | None] = "gates"
+    enters: ClassVar[Literal["before_epoch", "on_epoch_begin", "on_minibatch_begin"]] = "on_minibatch_begin"
 
     gate: Gate
 
@@ -28,47 +48,61 @@ class GatePolicy(Policy, name="gate"):
             )
         return self
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        if misfits := self.gate.misfits(memory["targets"], {name: p.shape for name, p in ctx.parameters.items()}):
-            raise UserError(f"{memory['owner']}: {'; '.join(misfits)}")
+    @property
+    def needs_images(self) -> bool:
+        return self.gate.whole_filters
+
+    def check(self, view: View) -> list[Finding]:
+        return [Finding("error", line) for line in self.gate.misfits(view.targets, view.shapes)]
+
+    def predict(self, view: View, clock: Clock, time: int) -> Prediction:
+        if not self.gate.makes_zeros or time < self.window.first:
+            return Prediction()
+        names = [name for selected in view.targets.values() for name in selected]
+        return Prediction(unknown=dict.fromkeys(names, "a gate learns which entries are zero"))
+
+    def init(self, ctx: Context) -> Gated:
+        targets = ctx.targets
+        refuse(ctx, self.gate.misfits(targets, {name: p.shape for name, p in ctx.parameters.items()}))
         if self.gate.whole_filters:
-            self._leave_out_shared(ctx, memory)
-        first = self.window.first * (1 if self.window.unit == "step" else ctx.steps_per_epoch)
-        begun = math.floor(first * ctx.pace)
+            targets = {**targets, "weights": self._without_shared(ctx)}
+        clock, by_step = ctx.clock, self.window.unit == "step"
+        begun = math.floor(self.window.first * (1 if by_step else clock.steps_per_epoch) * clock.pace)
         site = Site(
-            owner=memory["owner"],
-            model=ctx.model,
+            owner=ctx.key,
+            model=ctx.network.model,
             parameters=ctx.parameters,
-            targets=memory["targets"],
-            images=ctx.images,
-            sample=ctx.sample,
+            targets=targets,
+            images=ctx.data.images,
+            sample=ctx.data.sample,
             behind=lambda name: _behind(ctx, name),
-            regroup=ctx.regroup,
-            averaged=ctx.averaged,
-            clock=lambda: ctx.full_step - begun,
+            regroup=ctx.optimizer.regroup,
+            average=ctx.averages.also,
+            clock=lambda: clock.full_step() - begun,
             keep=ctx.masks.keep,
-            forget=ctx.forget,
+            forget=ctx.optimizer.forget,
         )
         installed = self.gate.install(site)
-        ctx.installed[memory["owner"]] = installed
-        memory.update(active=False, gate=installed.state())
+        ctx.network.held[ctx.key] = HELD
+        return Gated(gate=installed.state(), installed=installed)
 
-    def _decay(self, ctx: Context, memory: Memory, *, on: bool) -> None:
+    def _decay(self, ctx: Context, memory: Gated, *, on: bool) -> None:
         """Switch the optimizer's weight decay of the gated weights."""
-        mine = {id(parameter) for parameter in self._installed(ctx, memory).undecayed}
-        for group in ctx.optimizer.param_groups:
+        mine = {id(parameter) for parameter in memory.gates.undecayed}
+        for group in ctx.optimizer.groups:
             group.setdefault("own_decay", group["weight_decay"])
             if group["params"] and id(group["params"][0]) in mine:
-                others = [gate for owner, gate in ctx.substitutions.items() if owner != memory["owner"]]
+                others = ctx.substitutions.others(ctx.key)
                 elsewhere = {id(p) for gate in others if isinstance(gate, Installed) for p in gate.undecayed}
                 if id(group["params"][0]) not in elsewhere:
                     group["weight_decay"] = group["own_decay"] if on else 0.0
 
-    def _leave_out_shared(self, ctx: Context, memory: Memory) -> None:
-        graph = ctx.graph()
-        names = memory["targets"]["weights"]
+    def _without_shared(self, ctx: Context) -> list[str]:
+        """The selected weights but for those whose filters cannot be gated, which is said."""
+        graph = ctx.network.graph()
+        names = list(ctx.targets["weights"])
         if graph is None:
-            return
+            return names
         for name in list(names):
             found = couplings(graph, [name], FILTERS)
             why = ""
@@ -78,73 +112,60 @@ class GatePolicy(Policy, name="gate"):
                 early = graph.read_before_norm(name)
                 why = f"{early} reads them before the batch norm behind which a gate would stand" if early else ""
             if why:
-                ctx.say(f"{memory['owner']}: the filters of {name} are not gated: {why}")
+                ctx.say(f"{ctx.key}: the filters of {name} are not gated: {why}")
                 names.remove(name)
         if not names:
-            raise UserError(
-                f"{memory['owner']}: all of its filters are shared with other layers: nothing is left to gate"
-            )
+            raise UserError(f"{ctx.key}: all of its filters are shared with other layers: nothing is left to gate")
+        return names
 
-    def _installed(self, ctx: Context, memory: Memory) -> Installed:
-        found = ctx.installed[memory["owner"]]
-        assert isinstance(found, Installed)
-        return found
+    def resume(self, ctx: Context, memory: Gated) -> None:
+        memory.gates.load(memory.gate)
+        memory.gate = memory.gates.state()
+        if memory.active:
+            ctx.substitutions.put(ctx.key, memory.gates)
+        else:
+            ctx.substitutions.remove(ctx.key)
 
-    def resume(self, ctx: Context, memory: Memory) -> None:
-        installed = self._installed(ctx, memory)
-        installed.load(memory["gate"])
-        memory["gate"] = installed.state()
-        if memory["active"]:
-            ctx.substitutions[memory["owner"]] = installed
+    def on_enter(self, ctx: Context, memory: Gated) -> None:
+        ctx.substitutions.put(ctx.key, memory.gates)
+        memory.active = True
+        self._decay(ctx, memory, on=False)
 
-    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
-        if not memory["active"]:
-            ctx.substitutions[memory["owner"]] = self._installed(ctx, memory)
-            memory["active"] = True
-            self._decay(ctx, memory, on=False)
+    def penalty_gradients(self, ctx: Context, memory: Gated) -> None:
+        memory.gates.penalty_gradients()
 
-    def penalty_gradients(self, ctx: Context, memory: Memory) -> None:
-        self._installed(ctx, memory).penalty_gradients()
-
-    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        memory["gate"] = self._installed(ctx, memory).state()
-        now = ctx.global_step + 1
-        if self.window.unit == "step" and now > self.window.last and now < ctx.epochs * ctx.steps_per_epoch:
-            self._settle(ctx, memory)
-
-    def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
-        if ctx.epoch == self.window.last and ctx.epoch + 1 < ctx.epochs:
-            self._settle(ctx, memory)
+    def on_minibatch_end(self, ctx: Context, memory: Gated) -> None:
+        memory.gate = memory.gates.state()
 
     @torch.no_grad()
-    def _settle(self, ctx: Context, memory: Memory) -> None:
-        """The window's end: the weights become what they are folded to, and its zeros stay."""
-        installed = self._installed(ctx, memory)
-        folded = installed.fold()
+    def on_exit(self, ctx: Context, memory: Gated, run_ends: bool) -> None:
+        """The weights become what they are folded to, and its zeros stay."""
+        if run_ends:
+            return  # what is shipped is folded anyway
+        folded = memory.gates.fold()
         for name, value in folded.items():
             ctx.parameters[name].copy_(value)
-        for name, keep in installed.keeps().items():
-            ctx.masks.set(memory["owner"], name, keep)
-        if ctx.restart_averages is not None:
-            ctx.restart_averages(list(folded))
-        del ctx.substitutions[memory["owner"]]
-        memory["active"] = False
+        for name, keep in memory.gates.keeps().items():
+            ctx.masks.set(ctx.key, name, keep)
+        ctx.averages.restart(list(folded))
+        ctx.substitutions.remove(ctx.key)
+        memory.active = False
         self._decay(ctx, memory, on=True)
 
-    def settled(self, ctx: Context) -> int:
+    def settled(self, clock: Clock) -> int:
         # Before a gate was at work the network was another; with gates that close it is settled when they do no more.
-        return ctx.epoch_of(self.window, self.window.last if self.gate.makes_zeros else self.window.first)
+        return clock.epoch_of(self.window, self.window.last if self.gate.makes_zeros else self.window.first)
 
-    def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        return self._installed(ctx, memory).losses()
+    def losses(self, ctx: Context, memory: Gated) -> dict[str, float]:
+        return memory.gates.losses()
 
-    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        return self._installed(ctx, memory).figures()
+    def figures(self, ctx: Context, memory: Gated) -> dict[str, float]:
+        return memory.gates.figures()
 
 
 def _behind(ctx: Context, name: str) -> list[Place]:
     """Where gates on the filters of a weight act: gamma and beta of the last batch norms behind, else its own rows."""
-    graph = ctx.graph()
+    graph = ctx.network.graph()
     filters = torch.arange(len(ctx.parameters[name]))
     found = [] if graph is None else [Place(*place) for place in graph.last_norms(name)]
     if found:

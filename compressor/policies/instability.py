@@ -1,5 +1,6 @@
 """What pruning costs at once: Bartoldson, Morcos, Barbu and Erlebacher, NeurIPS 2020 (arXiv 1906.03728)."""
 
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -7,7 +8,16 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from compressor.errors import UserError
-from compressor.policies.policy import Context, Memory, Policy
+from compressor.policies.policy import DERIVED, Context, Memory, Policy
+
+
+@dataclass
+class Measured(Memory):
+    """All events so far; before the current one, the accuracies and the masks in force."""
+
+    events: list[dict[str, float]] = field(default_factory=list)
+    before: dict[str, float] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict, metadata=DERIVED)
 
 
 class InstabilityPolicy(Policy, name="instability"):
@@ -36,34 +46,42 @@ class InstabilityPolicy(Policy, name="instability"):
             raise ValueError("events are measured at the beginning of epochs: its window counts epochs")
         return self
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        if self.part == "validation" and not ctx.held_out:
+    @property
+    def needs_validation(self) -> bool:
+        return self.part == "validation"
+
+    def init(self, ctx: Context) -> Measured:
+        if self.part == "validation" and not ctx.data.held_out:
             raise UserError(
-                f"{memory['owner']}: there are no held-out images to measure on: data.validation is 0"
+                f"{ctx.key}: there are no held-out images to measure on: data.validation is 0"
                 f" (`part: test` measures on the test images)"
             )
-        memory.update(events=[], before={})
+        return Measured()
 
-    def before_epoch(self, ctx: Context, memory: Memory) -> None:
-        known = dict(ctx.validation) if self.part == "validation" else {}
-        memory["before"] = known or dict(ctx.evaluate(self.part))
-        ctx.cache[memory["owner"]] = _in_force(ctx)
+    def before_epoch(self, ctx: Context, memory: Measured) -> None:
+        known = dict(ctx.data.validation) if self.part == "validation" else {}
+        memory.before = known or dict(ctx.data.evaluate(self.part))
+        memory.masks = _in_force(ctx)
 
-    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
-        masks = ctx.cache.pop(memory["owner"])
+    def on_epoch_begin(self, ctx: Context, memory: Measured) -> None:
+        masks, memory.masks = memory.masks, {}
         if not _newly_masked(masks, _in_force(ctx)):
             return
-        before, after = memory["before"]["top1"], ctx.evaluate(self.part)["top1"]
+        before, after = memory.before["top1"], ctx.data.evaluate(self.part)["top1"]
         instability = (before - after) / before if before else 0.0
-        memory["events"].append({"epoch": ctx.epoch, "before": before, "after": after, "instability": instability})
+        epoch = ctx.clock.epoch
+        memory.events.append({"epoch": epoch, "before": before, "after": after, "instability": instability})
 
-    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        events = memory["events"]
+    def figures(self, ctx: Context, memory: Measured) -> dict[str, float]:
+        events = memory.events
         if not events:
             return {}
         mean = sum(event["instability"] for event in events) / len(events)
-        found = {"events": len(events), "effective": sum(event["instability"] != 0 for event in events)}
-        if events[-1]["epoch"] == ctx.epoch:
+        found: dict[str, float] = {
+            "events": len(events),
+            "effective": sum(event["instability"] != 0 for event in events),
+        }
+        if events[-1]["epoch"] == ctx.clock.epoch:
             found |= {name: events[-1][name] for name in ("before", "after", "instability")}
         return {**found, "mean_instability": mean, "stability": 100 * (1 - mean)}
 

@@ -1,13 +1,23 @@
 """Sets the learning rate at the end of each of its epochs (or steps), for the next one."""
 
 import math
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
+from compressor.context.optimizer import Groups
 from compressor.errors import UserError
-from compressor.policies.lr_schedulers import LRScheduler, PureScheduler, Rates, ReduceLROnPlateau, Simulation
-from compressor.policies.policy import Context, Memory, Policy
+from compressor.learning_rates.schedulers import LRScheduler, PureScheduler, ReduceLROnPlateau, rates_at
+from compressor.policies.policy import Context, Memory, Moment, Policy, Rates
+from compressor.timing.clock import Clock
+
+
+@dataclass
+class Plateau(Memory):
+    """The state of torch's ReduceLROnPlateau; empty where the schedule is another."""
+
+    plateau: dict[str, Any] = field(default_factory=dict)
 
 
 class LRPolicy(Policy, name="lr_scheduler"):
@@ -20,6 +30,8 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     component: ClassVar[str | None] = "lr_schedulers"
     runs_last: ClassVar[bool] = True
+    enters: ClassVar[Literal["before_epoch", "on_epoch_begin", "on_minibatch_begin"]] = "on_minibatch_begin"
+    sets_rates: ClassVar[bool] = True
 
     lr_scheduler: LRScheduler
     origin: Literal["absolute", "start"] = "absolute"
@@ -33,52 +45,76 @@ class LRPolicy(Policy, name="lr_scheduler"):
             raise ValueError("ReduceLROnPlateau watches validation, once an epoch: it takes no `interval: step`")
         return self
 
-    def clock(self, ctx: Context) -> int:
-        """The schedule's own time, now."""
-        return (ctx.full_step if self.interval == "step" else ctx.epoch) - self._since(ctx)
+    @property
+    def counts_steps(self) -> bool:
+        return self.interval == "step"
 
-    def _since(self, ctx: Context) -> int:
+    @property
+    def needs_validation(self) -> bool:
+        return isinstance(self.lr_scheduler, ReduceLROnPlateau)
+
+    def _time(self, clock: Clock, ahead: int = 0) -> int:
+        """The schedule's own time now, or `ahead` steps (epochs) later."""
+        own = clock.from_origin()
+        if self.interval == "step":
+            return own.full_step(ahead) - self._since(own)
+        return own.epoch + ahead - self._since(own)
+
+    def _since(self, clock: Clock) -> int:
         """The time at which the schedule counts 0."""
         if self.origin == "absolute":
             return 0
-        by_epoch = self.window.unit == "epoch" and self.interval == "step"
-        steps = ctx.steps_per_epoch if by_epoch else 1
-        return math.floor(self.window.first * steps * (ctx.pace if self.interval == "step" else 1))
+        if self.interval == "epoch":
+            return self.window.first
+        steps = 1 if self.window.unit == "step" else clock.steps_per_epoch
+        return math.floor(self.window.first * steps * clock.pace)
 
-    def init(self, ctx: Context, memory: Memory) -> None:
+    def learning_rates(self, clock: Clock, moment: Moment, groups: Groups) -> Rates | None:
+        if not isinstance(self.lr_scheduler, PureScheduler):
+            return None
+        if moment == "enter":
+            return rates_at(self.lr_scheduler, groups, 0) if self._time(clock) == 0 else None
+        return rates_at(self.lr_scheduler, groups, self._time(clock, 1)) if moment == self.interval else None
+
+    def jump(self, clock: Clock, groups: Groups) -> str | None:
+        if not isinstance(self.lr_scheduler, PureScheduler):
+            return None
+        now = self._time(clock)
+        before = float(groups[0]["lr"])
+        own, after = (float(rates_at(self.lr_scheduler, groups, at)[0]["lr"]) for at in (now, now + (now != 0)))
+        if abs(own - before) <= 1e-6 * max(abs(own), abs(before)):
+            return None
+        when = f"starts in {self.window.unit} {self.window.first}"
+        if self.origin == "absolute":
+            when += " and counts from the run's beginning (`args: {origin: start}` counts from its own)"
+        return f"{when}: the learning rate jumps from {before:g} to {after:g}"
+
+    def init(self, ctx: Context) -> Plateau:
+        memory = Plateau()
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
-            memory["plateau"] = self.lr_scheduler.build(ctx.optimizer).state_dict()
+            memory.plateau = self.lr_scheduler.build(ctx.optimizer.optimizer).state_dict()
+        return memory
 
-    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
-        first = ctx.time(self.window) == self.window.first and (self.window.unit == "step" or ctx.step == 0)
-        if first and self.clock(ctx) == 0:
-            self._set(ctx, memory, 0)
+    def on_enter(self, ctx: Context, memory: Plateau) -> None:
+        self._set(ctx, "enter")
 
-    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        if self.interval == "step":
-            ahead = math.floor((ctx.global_step + 1) * ctx.pace) - ctx.full_step
-            self._set(ctx, memory, self.clock(ctx) + ahead)
+    def on_minibatch_end(self, ctx: Context, memory: Plateau) -> None:
+        self._set(ctx, "step")
 
-    def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
+    def on_epoch_end(self, ctx: Context, memory: Plateau) -> None:
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
             self._plateau(self.lr_scheduler, ctx, memory)
-        elif self.interval == "epoch":
-            self._set(ctx, memory, self.clock(ctx) + 1)
+        self._set(ctx, "epoch")
 
-    def _set(self, ctx: Context, memory: Memory, time: int) -> None:
-        if not isinstance(self.lr_scheduler, PureScheduler):
-            return
-        simulation = ctx.cache.get(memory["owner"])
-        if simulation is None:
-            simulation = ctx.cache[memory["owner"]] = Simulation(self.lr_scheduler, ctx.optimizer)
-        rates: Rates = simulation.at(time)
-        for group, decided in zip(ctx.optimizer.param_groups, rates, strict=True):
+    def _set(self, ctx: Context, moment: Moment) -> None:
+        rates = self.learning_rates(ctx.clock, moment, ctx.optimizer.groups)
+        for group, decided in zip(ctx.optimizer.groups, rates, strict=True) if rates is not None else ():
             group.update(decided)
 
-    def _plateau(self, plateau: ReduceLROnPlateau, ctx: Context, memory: Memory) -> None:
-        if plateau.metric not in ctx.validation:
-            raise UserError(f"{memory['owner']}: ReduceLROnPlateau needs a validation split (data.validation is 0)")
-        scheduler = plateau.build(ctx.optimizer)
-        scheduler.load_state_dict(memory["plateau"])
-        scheduler.step(ctx.validation[plateau.metric])
-        memory["plateau"] = scheduler.state_dict()
+    def _plateau(self, plateau: ReduceLROnPlateau, ctx: Context, memory: Plateau) -> None:
+        if plateau.metric not in ctx.data.validation:
+            raise UserError(f"{ctx.key}: ReduceLROnPlateau needs a validation split (data.validation is 0)")
+        scheduler = plateau.build(ctx.optimizer.optimizer)
+        scheduler.load_state_dict(memory.plateau)
+        scheduler.step(ctx.data.validation[plateau.metric])
+        memory.plateau = scheduler.state_dict()

@@ -1,17 +1,32 @@
 """Noise in the place of pruning: Bartoldson et al., NeurIPS 2020, figure 5 and appendix D.2."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from compressor.component import CountsSteps
-from compressor.policies.asking import masks_of, need_norms
-from compressor.policies.policy import Context, Memory, Policy
+from compressor.component import CountsSteps, Targets
+from compressor.policies.policy import Context, Finding, Memory, Policy, View
+from compressor.pruners.asking import completed, masks_of, need_norms
+from compressor.pruners.checking import check_pruner
 from compressor.pruners.pruner import PrunerBase
 from compressor.sparsity.substitution import Substitution
+from compressor.thinning.graph import ChannelGraph
+
+
+@dataclass
+class Noise(Memory):
+    """What was chosen so far (true = not chosen), what is disturbed, for how many mini-batches, and what was there."""
+
+    chosen: dict[str, Tensor] = field(default_factory=dict)
+    disturbed: dict[str, Tensor] = field(default_factory=dict)
+    selected: list[str] = field(default_factory=list)
+    left: int = 0
+    places: dict[str, Tensor] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
 
 
 class NoisePolicy(Policy, name="noise"):
@@ -34,75 +49,87 @@ class NoisePolicy(Policy, name="noise"):
 
     @model_validator(mode="after")
     def _by_what_the_weights_are(self) -> Self:
-        if self.noise.needs_double_copies or self.noise.statistic == "running_feature_map":
+        if self.noise.needs_double_copies or "running_statistics" in self.noise.needs:
             raise ValueError("noise goes by a pruner that looks at the weights as they are")
         return self
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        need_norms(ctx, memory, self.noise)
-        memory.update(chosen={}, disturbed={}, left=0, places={}, values={})
-        ctx.substitutions[memory["owner"]] = _Disturbance(ctx, memory, self)
+    @property
+    def needs_images(self) -> bool:
+        return self.noise.measured is not None
 
-    def resume(self, ctx: Context, memory: Memory) -> None:
-        found = ctx.substitutions[memory["owner"]]
-        assert isinstance(found, _Disturbance)
-        found.memory = memory
+    def check(self, view: View) -> list[Finding]:
+        return check_pruner(view, self.noise)
+
+    @property
+    def shares_channels(self) -> bool:
+        return self.noise.extends
+
+    def complete(self, targets: Targets, graph: ChannelGraph | None) -> Targets:
+        return completed(self.noise, targets, graph)
+
+    def init(self, ctx: Context) -> Noise:
+        need_norms(ctx, self.noise)
+        memory = Noise()
+        ctx.substitutions.put(ctx.key, _Disturbance(ctx, memory, self))
+        return memory
+
+    def resume(self, ctx: Context, memory: Noise) -> None:
         for key in ("chosen", "disturbed", "places", "values"):
-            memory[key] = {name: value.to(_tensor(ctx, name).device) for name, value in memory[key].items()}
+            found: dict[str, Tensor] = getattr(memory, key)
+            setattr(memory, key, {name: value.to(_tensor(ctx, name).device) for name, value in found.items()})
 
-    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
+    def on_epoch_begin(self, ctx: Context, memory: Noise) -> None:
         self._choose(ctx, memory)
 
-    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+    def on_minibatch_begin(self, ctx: Context, memory: Noise) -> None:
         if self.window.unit == "step":
             self._choose(ctx, memory)
 
-    def _choose(self, ctx: Context, memory: Memory) -> None:
+    def _choose(self, ctx: Context, memory: Noise) -> None:
         shapes = {name: parameter.shape for name, parameter in ctx.parameters.items()}
-        if misfits := self.noise.misfits(memory["targets"], shapes):
-            ctx.say(f"warning: {memory['owner']} chooses no more, now that channels were removed: {'; '.join(misfits)}")
+        if misfits := self.noise.misfits(ctx.targets, shapes):
+            ctx.say(f"warning: {ctx.key} chooses no more, now that channels were removed: {'; '.join(misfits)}")
             return
         _put_back(ctx, memory)  # where an event comes before the mini-batches of the one before are over
-        chosen: dict[str, Tensor] = memory["chosen"]
-        selected, found = masks_of(ctx, memory, self.noise, self.window, chosen.get, chosen)
+        chosen = memory.chosen
+        selected, found = masks_of(ctx, self.noise, self.window, chosen.get, chosen)
         keep = {name: mask.to(ctx.parameters[name].device) for name, mask in found.items()}
         nothing = {name: torch.ones_like(mask) for name, mask in keep.items()}
         before = nothing if self.restore else {**nothing, **chosen}
         # A filter whose gamma and beta were zeroed, too, would get no gradient any more: that is no noise.
         names = keep if self.restore else selected
-        memory["disturbed"] = {name: before[name] & ~keep[name] for name in names}
-        memory["selected"] = sorted(selected)
-        memory["chosen"], memory["left"] = keep, self.batches
+        memory.disturbed = {name: before[name] & ~keep[name] for name in names}
+        memory.selected = sorted(selected)
+        memory.chosen, memory.left = keep, self.batches
         if self.restore and self.batches:
-            memory["places"] = _with_statistics(ctx, memory["disturbed"])
-            memory["values"] = {name: _tensor(ctx, name).detach().clone() for name in memory["places"]}
+            memory.places = _with_statistics(ctx, memory.disturbed)
+            memory.values = {name: _tensor(ctx, name).detach().clone() for name in memory.places}
 
-    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        names = memory.get("selected", [])
-        total = sum(memory["chosen"][name].numel() for name in names)
-        chosen = sum(int((~memory["chosen"][name]).sum()) for name in names)
+    def figures(self, ctx: Context, memory: Noise) -> dict[str, float]:
+        total = sum(memory.chosen[name].numel() for name in memory.selected)
+        chosen = sum(int((~memory.chosen[name]).sum()) for name in memory.selected)
         return {"chosen_share": chosen / total} if total else {}
 
 
 class _Disturbance(Substitution):
-    def __init__(self, ctx: Context, memory: Memory, policy: NoisePolicy) -> None:
+    def __init__(self, ctx: Context, memory: Noise, policy: NoisePolicy) -> None:
         self._ctx, self.memory, self._policy = ctx, memory, policy
 
     @torch.no_grad()
     def before_forward(self) -> None:
-        if not self.memory["left"]:
+        if not self.memory.left:
             return
-        for name, places in self.memory["disturbed"].items():
+        for name, places in self.memory.disturbed.items():
             parameter = self._ctx.parameters[name]
             if self._policy.kind == "zeroing":
                 parameter[places] = 0
-            elif name in self.memory["selected"]:
+            elif name in self.memory.selected:
                 draws, keep = torch.randn_like(parameter) * self._deviation(name), self._ctx.masks.keep(name)
                 parameter.add_(torch.where(places if keep is None else places & keep, draws, 0.0))
 
     def _deviation(self, name: str) -> float:
         """The standard deviation of one structure that is not chosen: the first."""
-        weight, keep = self._ctx.parameters[name].detach(), self.memory["chosen"][name]
+        weight, keep = self._ctx.parameters[name].detach(), self.memory.chosen[name]
         spared = weight[keep]
         if self._policy.noise.ranks.dim == 0:
             whole = keep.flatten(1).all(1).nonzero().flatten()
@@ -110,25 +137,25 @@ class _Disturbance(Substitution):
         return float(spared.std()) if len(spared) > 1 else 0.0
 
     def after_step(self) -> None:
-        if not self.memory["left"]:
+        if not self.memory.left:
             return
-        self.memory["left"] -= 1
-        if not self.memory["left"]:
+        self.memory.left -= 1
+        if not self.memory.left:
             _put_back(self._ctx, self.memory)
 
 
 @torch.no_grad()
-def _put_back(ctx: Context, memory: Memory) -> None:
+def _put_back(ctx: Context, memory: Noise) -> None:
     """What was set aside, in its places."""
-    for name, places in memory["places"].items():
-        _tensor(ctx, name)[places] = memory["values"][name][places]
-    memory["places"], memory["values"] = {}, {}
+    for name, places in memory.places.items():
+        _tensor(ctx, name)[places] = memory.values[name][places]
+    memory.places, memory.values = {}, {}
 
 
 def _with_statistics(ctx: Context, disturbed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is disturbed, and the statistics of the batch norms among it."""
     places = dict(disturbed)
-    buffers = {name for name, _ in ctx.model.named_buffers()}
+    buffers = {name for name, _ in ctx.network.model.named_buffers()}
     for name, where in disturbed.items():
         path = name.rpartition(".")[0]
         places |= {f"{path}.{own}": where for own in ("running_mean", "running_var") if f"{path}.{own}" in buffers}
@@ -136,4 +163,4 @@ def _with_statistics(ctx: Context, disturbed: Mapping[str, Tensor]) -> dict[str,
 
 
 def _tensor(ctx: Context, name: str) -> Tensor:
-    return ctx.parameters[name] if name in ctx.parameters else ctx.model.get_buffer(name)
+    return ctx.parameters[name] if name in ctx.parameters else ctx.network.model.get_buffer(name)

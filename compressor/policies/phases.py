@@ -7,9 +7,12 @@ from pydantic import Field, model_validator
 
 from compressor.component import Settings
 from compressor.component import Weights as Selection
-from compressor.policies.policy import Context, Memory, Policy
-from compressor.pruners.level import Level, keep_largest
+from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View
+from compressor.pruners.checking import of_goals
 from compressor.pruners.pruner import Asked, Goal, Scope
+from compressor.pruners.ranking import keep_largest
+from compressor.rates import Sparsity
+from compressor.timing.clock import Clock
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class PhasePolicy(Policy):
     """
 
     weights: Selection
-    sparsity: Level = Field(description="share of zeros in a sparse phase")
+    sparsity: Sparsity = Field(description="share of zeros in a sparse phase")
     scope: Scope = "layer"
 
     @model_validator(mode="after")
@@ -44,24 +47,29 @@ class PhasePolicy(Policy):
         """All phases, one after the other from 0 on."""
         raise TypeError(f"{type(self).__name__} has no phases")
 
-    def _now(self, ctx: Context) -> Phase | None:
-        time = ctx.epoch - self.window.first
+    def _now(self, clock: Clock) -> Phase | None:
+        time = clock.epoch - self.window.first
         return next((phase for phase in self.phases() if phase.start <= time < phase.end), None)
 
+    def predict(self, view: View, clock: Clock, time: int) -> Prediction:
+        begun = [phase for phase in self.phases() if phase.start <= time - self.window.first]
+        if not begun or begun[-1].kind == "dense":
+            return Prediction()
+        return of_goals(view, self.goals(view.targets["weights"]))
+
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
-        phase = self._now(ctx)
-        if phase is None or ctx.epoch - self.window.first != phase.start:
+        phase = self._now(ctx.clock)
+        if phase is None or ctx.clock.epoch - self.window.first != phase.start:
             return
-        owner = memory["owner"]
-        if phase.start > 0 or (phase.kind == "sparse" and ctx.epoch > 0):
-            ctx.optimizer.state.clear()
+        if phase.start > 0 or (phase.kind == "sparse" and ctx.clock.epoch > 0):
+            ctx.optimizer.clear()
         if phase.kind == "dense":
-            ctx.masks.release(owner)
+            ctx.masks.release(ctx.key)
             return
-        asked = Asked(ctx.parameters, memory["targets"], self.window, ctx.epoch, dense=ctx.dense)
-        for goal in self.goals(memory["targets"]["weights"]):
+        asked = Asked(ctx.parameters, ctx.targets, self.window, ctx.clock.epoch, dense=ctx.network.dense)
+        for goal in self.goals(ctx.targets["weights"]):
             for name, keep in keep_largest(asked, goal).items():
-                ctx.masks.set(owner, name, keep)
+                ctx.masks.set(ctx.key, name, keep)
         ctx.masks.apply()
 
     def goals(self, names: list[str]) -> list[Goal]:
@@ -70,25 +78,24 @@ class PhasePolicy(Policy):
         return [Goal(some, self.sparsity) for some in together]
 
     def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
-        phase = self._now(ctx)
-        ctx.lr_scales[memory["owner"]] = 1.0 if phase is None else phase.scale
+        phase = self._now(ctx.clock)
+        ctx.optimizer.scales[ctx.key] = 1.0 if phase is None else phase.scale
 
     def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
-        ctx.lr_scales.pop(memory["owner"], None)
+        ctx.optimizer.scales.pop(ctx.key, None)
 
-    def settled(self, ctx: Context) -> int:
+    def settled(self, clock: Clock) -> int:
         return self.window.first + self.phases()[-1].start
 
-    def remarks(self, epochs: int) -> list[str]:
+    def check(self, view: View) -> list[Finding]:
         last = self.window.first + self.phases()[-1].end
-        end = min(self.window.end, epochs)
+        end = min(self.window.end, view.epochs)
+        said = ""
         if last > end:
-            return [f"warning: its phases end with epoch {last - 1}, its window with epoch {end - 1}"]
-        if last < epochs and self.phases()[-1].scale != 1:
-            return [
-                f"warning: its phases end with epoch {last - 1}; from then on the learning rate is the full one again"
-            ]
-        return []
+            said = f"its phases end with epoch {last - 1}, its window with epoch {end - 1}"
+        elif last < view.epochs and self.phases()[-1].scale != 1:
+            said = f"its phases end with epoch {last - 1}; from then on the learning rate is the full one again"
+        return [Finding("warning", f"{view.key}: {said}", of_policy=True)] if said else []
 
 
 class SparseRate(Settings):

@@ -1,21 +1,36 @@
 """Asks a pruner for masks at its epochs (or steps), and decides how they act between two steps."""
 
 import math
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from compressor.component import CountsSteps
+from compressor.component import CountsSteps, Targets
 from compressor.errors import UserError
-from compressor.policies.asking import asked_for, masks_of, need_norms
-from compressor.policies.channel_event import Event, misfits
-from compressor.policies.folding import fold_norms
-from compressor.policies.policy import Context, Memory, Policy
-from compressor.policies.scaling import Scaling, factors
-from compressor.policies.statistics import Running
+from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
+from compressor.pruners.asking import asked_for, completed, masks_of, need_norms, running_criterion
+from compressor.pruners.checking import check_pruner, predicted
+from compressor.pruners.folding import fold_norms
 from compressor.pruners.pruner import PrunerBase
+from compressor.pruners.scaling import Scaling, factors
+from compressor.pruners.statistics import Running
+from compressor.reconstruction.event import Event, misfits
 from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.masks import Mode
+from compressor.thinning.graph import ChannelGraph
+from compressor.timing.clock import Clock
+
+
+@dataclass
+class Pruning(Memory):
+    """Why it prunes no more; the masks of the last step, where they live for one step; running statistics."""
+
+    refused: str = ""
+    last: dict[str, Tensor] = field(default_factory=dict)
+    running: dict[str, Tensor] = field(default_factory=dict)
+    scaling: Scaling | None = field(default=None, metadata=DERIVED)
 
 
 class PruningPolicy(Policy, name="pruner"):
@@ -25,6 +40,7 @@ class PruningPolicy(Policy, name="pruner"):
     """
 
     component: ClassVar[str | None] = "pruners"
+    prunes: ClassVar[bool] = True
 
     pruner: PrunerBase
     mini_batch_pruning_frequency: Annotated[int, CountsSteps()] = Field(
@@ -76,154 +92,171 @@ class PruningPolicy(Policy, name="pruner"):
         """Whether the weights that stay are scaled: in forward passes on a draw that lives for one step."""
         return self.discard_masks_at_minibatch_end and self.pruner.scale(self.window, self.window.first) is not None
 
-    def _scaling(self, ctx: Context, memory: Memory) -> Scaling:
-        found = ctx.substitutions[memory["owner"]]
-        assert isinstance(found, Scaling)
-        return found
-
     @property
     def permanent(self) -> bool:
         """Whether the last masks stay in force after the window."""
         return self.keep_mask or not self._forgets
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        need_norms(ctx, memory, self.pruner)
-        if self.fold_batchnorm and ctx.graph() is None:
+    @property
+    def needs_images(self) -> bool:
+        return self.pruner.measured is not None or self.pruner.fit is not None
+
+    def check(self, view: View) -> list[Finding]:
+        found = check_pruner(view, self.pruner, "fold_batchnorm" if self.fold_batchnorm else None, masks=True)
+        if self._draws_from_zero:
+            said = (
+                f"{view.key}: what one draw drops starts again from 0, and behind a batch norm and a relu stays 0:"
+                f" with `use_double_copies: true` it comes back as it was"
+            )
+            found.append(Finding("note", said))
+        last, unit = self.window.last, self.window.unit
+        if not self.permanent and (unit == "step" or last + 1 < view.epochs):
+            said = f"{view.key}: its masks are forgotten after {unit} {last} and leave no zeros (keep_mask is false)"
+            found.append(Finding("note", said, of_policy=True))
+        return found
+
+    @property
+    def _draws_from_zero(self) -> bool:
+        """Whether what one random mask drops may stay in the next, but has lost its value."""
+        if self.use_double_copies or self.pruner.scale(self.window, self.window.first) is None:
+            return False
+        inside = self.mini_batch_pruning_frequency > 0 or self.discard_masks_at_minibatch_end
+        return inside or self.window.firings > 1
+
+    @property
+    def shares_channels(self) -> bool:
+        return self.pruner.extends
+
+    def complete(self, targets: Targets, graph: ChannelGraph | None) -> Targets:
+        return completed(self.pruner, targets, graph)
+
+    def predict(self, view: View, clock: Clock, time: int) -> Prediction:
+        fired = self.window.last_firing(time)
+        over = time > self.window.last
+        if fired is None or (not self.permanent and (over or self.discard_masks_at_minibatch_end)):
+            return Prediction()
+        return predicted(view, self.pruner, self.window, fired)
+
+    def thresholds(self, view: View, time: int) -> str | None:
+        return self.pruner.threshold(view.targets, self.window, time)
+
+    def init(self, ctx: Context) -> Pruning:
+        memory = Pruning()
+        need_norms(ctx, self.pruner)
+        if self.fold_batchnorm and ctx.network.graph() is None:
             said = "where batch norms stand is not known: see the warning above"
-            raise UserError(f"{memory['owner']}: fold_batchnorm: {said}")
-        if self.fold_batchnorm and not fold_norms(ctx, asked_for(ctx, memory, self.pruner)):
-            raise UserError(f"{memory['owner']}: fold_batchnorm: no batch norm stands right behind any of its weights")
-        if self.pruner.statistic == "running_feature_map":
-            ctx.substitutions[memory["owner"]] = Running(ctx, memory)
+            raise UserError(f"{ctx.key}: fold_batchnorm: {said}")
+        if self.fold_batchnorm and not fold_norms(ctx, asked_for(ctx, self.pruner)):
+            raise UserError(f"{ctx.key}: fold_batchnorm: no batch norm stands right behind any of its weights")
+        if (running := running_criterion(self.pruner)) is not None:
+            ctx.substitutions.put(ctx.key, Running(ctx, memory, running))
         if self._scales:
-            ctx.substitutions[memory["owner"]] = Scaling(ctx)
+            memory.scaling = Scaling(ctx.parameters)
+            ctx.substitutions.put(ctx.key, memory.scaling)
+        if self.pruner.fit is not None:
+            refuse(ctx, misfits(asked_for(ctx, self.pruner), dict(ctx.network.model.named_modules())))
+        return memory
 
-        modules = dict(ctx.model.named_modules())
-        if self.pruner.fit is not None and (lines := misfits(asked_for(ctx, memory, self.pruner), modules)):
-            raise UserError(f"{memory['owner']}: {'; '.join(lines)}")
+    def figures(self, ctx: Context, memory: Pruning) -> dict[str, float]:
+        return ctx.records.figures.get(ctx.key, {})
 
-    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        return ctx.figures.get(memory["owner"], {})
-
-    def resume(self, ctx: Context, memory: Memory) -> None:
-        running = ctx.substitutions.get(memory["owner"])
-        if isinstance(running, Running):
-            running.take(memory)
-
-    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
+    def on_epoch_begin(self, ctx: Context, memory: Pruning) -> None:
         # What lives for one step is made in it: nobody who looks at the network before takes it for pruned.
         if not self.discard_masks_at_minibatch_end and not self._skips(ctx):
             self._prune(ctx, memory)
 
     def _skips(self, ctx: Context) -> bool:
-        return self.skip_first_minibatch and ctx.epoch == self.window.first
+        return self.skip_first_minibatch and ctx.clock.epoch == self.window.first
 
-    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
+    def on_minibatch_begin(self, ctx: Context, memory: Pruning) -> None:
         if self._asks_inside(ctx):
             self._prune(ctx, memory)
 
     def _asks_inside(self, ctx: Context) -> bool:
         if self.window.unit == "step":
             return True
-        if ctx.step == (1 if self._skips(ctx) else 0):
+        if ctx.clock.step == (1 if self._skips(ctx) else 0):
             return self._skips(ctx) or self.discard_masks_at_minibatch_end
         every = self.mini_batch_pruning_frequency
-        return every > 0 and ctx.step > 0 and ctx.global_step % every == 0
+        return every > 0 and ctx.clock.step > 0 and ctx.clock.global_step % every == 0
 
-    def _prune(self, ctx: Context, memory: Memory) -> None:
-        owner = memory["owner"]
+    def _prune(self, ctx: Context, memory: Pruning) -> None:
         shapes = {name: parameter.shape for name, parameter in ctx.parameters.items()}
-        if misfits := self.pruner.misfits(memory["targets"], shapes):
+        if lines := self.pruner.misfits(ctx.targets, shapes):
             # Channels were removed meanwhile; the masks stay as they are, and the run says so at its end.
-            if "refused" not in memory:
-                ctx.say(f"warning: {owner} prunes no more, now that channels were removed: {'; '.join(misfits)}")
-            memory["refused"] = f"{owner} could not go on pruning after a thinning: {'; '.join(misfits)}"
+            if not memory.refused:
+                ctx.say(f"warning: {ctx.key} prunes no more, now that channels were removed: {'; '.join(lines)}")
+            memory.refused = f"{ctx.key} could not go on pruning after a thinning: {'; '.join(lines)}"
             return
-        before, owned = ctx.masks.before(owner), ctx.masks.owned(owner)
+        before, owned = ctx.masks.before(ctx.key), ctx.masks.owned(ctx.key)
         # w dL/dw is the same before and behind a batch norm, and other statistics do not look at weights.
-        folds = self.fold_batchnorm and self.pruner.statistic is None
-        folded = fold_norms(ctx, asked_for(ctx, memory, self.pruner)) if folds else {}
-        names, masks = masks_of(ctx, memory, self.pruner, self.window, before, owned, folded)
+        folds = self.fold_batchnorm and self.pruner.measured is None
+        folded = fold_norms(ctx, asked_for(ctx, self.pruner)) if folds else {}
+        names, masks = masks_of(ctx, self.pruner, self.window, before, owned, folded, memory.running)
         if self.pruner.fit is not None:
-            fit = self.pruner.fit
-            Event(ctx, owner, fit.batches, fit.points, stay=masks).run(names)
+            Event(ctx, self.pruner.fit.batches, self.pruner.fit.points, stay=masks).run(names)
         for name, keep in masks.items():
-            ctx.masks.set(owner, name, keep, self._mode, mask_gradients=self.mask_gradients)
-        if self._scales:
-            scale = self.pruner.scale(self.window, ctx.time(self.window)) or 1.0
-            outputs = self.pruner.whole_outputs(memory["targets"], names)
-            self._scaling(ctx, memory).put(factors(ctx, names, outputs, scale))
+            ctx.masks.set(ctx.key, name, keep, self._mode, mask_gradients=self.mask_gradients)
+        if memory.scaling is not None:
+            scale = self.pruner.scale(self.window, ctx.clock.time(self.window)) or 1.0
+            outputs = self.pruner.whole_outputs(ctx.targets, names)
+            memory.scaling.put(factors(ctx, names, outputs, scale))
         if self.discard_masks_at_minibatch_end and self.keep_mask:
-            memory["last"] = masks
+            memory.last = masks
         ctx.masks.apply()
-        if ctx.time(self.window) == self.window.last:
-            self._say_what_is_out_of_reach(ctx, memory)
+        if ctx.clock.time(self.window) == self.window.last:
+            self._say_what_is_out_of_reach(ctx)
 
-    def _say_what_is_out_of_reach(self, ctx: Context, memory: Memory) -> None:
+    def _say_what_is_out_of_reach(self, ctx: Context) -> None:
         """Shares that whole channels, or equal groups of a grouped convolution, cannot give exactly."""
-        constants = ctx.constants.get(memory["instance"], {})
-        for goal in self.pruner.goals(memory["targets"], self.window, self.window.last):
-            shapes = {name: ctx.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
+        for goal in self.pruner.goals(ctx.targets, self.window, self.window.last):
+            shapes = {name: ctx.network.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
             total, due = sum(math.prod(shape) for shape in shapes.values()), goal.zeros(shapes)
-            promised = constants.get("promised", {}).get(goal.key, due)
+            promised = ctx.constants.get("promised", {}).get(goal.key, due)
             if promised < due:
                 names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights"
                 ctx.say(
-                    f"warning: {memory['owner']}: {names} has sparsity {promised / total:.4f}, not {goal.sparsity:.4f}:"
+                    f"warning: {ctx.key}: {names} has sparsity {promised / total:.4f}, not {goal.sparsity:.4f}:"
                     f" shared channels and groups of a convolution go only as wholes, equally many of each group"
                 )
 
-    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        owner = memory["owner"]
+    def on_minibatch_end(self, ctx: Context, memory: Pruning) -> None:
         if self.discard_masks_at_minibatch_end:
-            ctx.masks.release(owner)
-            if self._scales:
-                self._scaling(ctx, memory).put({})
-        by_step = self.window.unit == "step"
-        last = ctx.time(self.window) == self.window.last and (by_step or ctx.step == ctx.steps_per_epoch - 1)
-        if last and self._forgets and self.keep_mask:
-            for name, keep in (memory.pop("last", None) or ctx.masks.owned(owner)).items():
-                ctx.masks.set(owner, name, keep, mask_gradients=self.mask_gradients)
+            ctx.masks.release(ctx.key)
+            if memory.scaling is not None:
+                memory.scaling.put({})
+
+    def on_last_step(self, ctx: Context, memory: Pruning) -> None:
+        if self._forgets and self.keep_mask:
+            for name, keep in (memory.last or ctx.masks.owned(ctx.key)).items():
+                ctx.masks.set(ctx.key, name, keep, mask_gradients=self.mask_gradients)
+            memory.last = {}
             ctx.masks.apply()
-        elif last and by_step and ctx.global_step + 1 < ctx.epochs * ctx.steps_per_epoch:
-            self._forget(ctx, memory)
 
-    def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
-        # After validation, which sees what was trained: masked weights.
-        if ctx.epoch == self.window.last and ctx.epoch + 1 < ctx.epochs:
-            self._forget(ctx, memory)
+    def on_exit(self, ctx: Context, memory: Pruning, run_ends: bool) -> None:
+        # After validation, which sees what was trained: masked weights. At the run's end they are shipped so.
+        if not self.permanent and not run_ends:
+            ctx.masks.release(ctx.key)
 
-    def _forget(self, ctx: Context, memory: Memory) -> None:
-        """The window's end in a mode that forgets; not at the run's end: what was trained masked is shipped masked."""
-        if not self.permanent:
-            ctx.masks.release(memory["owner"])
-
-    def remarks(self, epochs: int) -> list[str]:
-        ends = self.window.unit == "step" or self.window.last + 1 < epochs
-        if self.permanent or not ends:
-            return []
-        unit = self.window.unit
-        return [f"its masks are forgotten after {unit} {self.window.last} and leave no zeros (keep_mask is false)"]
-
-    def settled(self, ctx: Context) -> int:
+    def settled(self, clock: Clock) -> int:
         if self.discard_masks_at_minibatch_end and not self.keep_mask:
             return 0  # no network that is evaluated has its zeros
-        return ctx.epoch_of(self.window, self.window.last)
+        return clock.epoch_of(self.window, self.window.last)
 
-    def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:
+    def shortfalls(self, ctx: Context, memory: Pruning) -> list[str]:
         if not self.permanent:
             return []
-        lines = [memory["refused"]] if "refused" in memory else []
-        promised: dict[str, int] = ctx.constants.get(memory["instance"], {}).get("promised", {})
-        for goal in self.pruner.goals(memory["targets"], self.window, self.window.last):
-            shapes = {name: ctx.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
+        lines = [memory.refused] if memory.refused else []
+        promised: dict[str, int] = ctx.constants.get("promised", {})
+        for goal in self.pruner.goals(ctx.targets, self.window, self.window.last):
+            shapes = {name: ctx.network.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
             total = sum(math.prod(shape) for shape in shapes.values())
             zeros = total - sum(count_nonzero(ctx.parameters[name]) for name in goal.names)
             if zeros < min(goal.zeros(shapes), promised.get(goal.key, total)):
                 names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights together"
                 lines.append(
-                    f"target missed by {memory['owner']}: {names} should have sparsity {goal.sparsity:.4f},"
+                    f"target missed by {ctx.key}: {names} should have sparsity {goal.sparsity:.4f},"
                     f" has {zeros / total:.4f} (the policy fires last in {self.window.unit} {self.window.last},"
-                    f" the run has {ctx.epochs} epochs of {ctx.steps_per_epoch} steps)"
+                    f" the run has {ctx.clock.epochs} epochs of {ctx.clock.steps_per_epoch} steps)"
                 )
         return lines

@@ -4,9 +4,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from compressor.errors import UserError
-from compressor.policies.policy import Context, Memory, Policy
+from compressor.context.view import TRANSPOSED
+from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.regularizers.regularizer import Regularizer
+from compressor.timing.clock import Clock
 
 
 class RegularizationPolicy(Policy, name="regularizer"):
@@ -25,31 +26,43 @@ class RegularizationPolicy(Policy, name="regularizer"):
             raise ValueError("`keep_mask: true`, but this regularizer makes no zeros (threshold, proximal)")
         return self
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        shapes = {name: ctx.dense.get(name, parameter.shape) for name, parameter in ctx.parameters.items()}
-        if misfits := self.regularizer.misfits(memory["targets"], shapes):
-            raise UserError(f"{memory['owner']}: {'; '.join(misfits)}")
+    def check(self, view: View) -> list[Finding]:
+        lines = self.regularizer.misfits(view.targets, view.shapes)
+        cuts = self.regularizer.structures(view.targets)
+        one_sided = {name for name in cuts if any((0 in cut.members) != (1 in cut.members) for cut in cuts[name])}
+        lines += [f"{name} {TRANSPOSED}" for name in sorted(view.transposed & one_sided)]
+        return [Finding("error", line) for line in lines]
+
+    def predict(self, view: View, clock: Clock, time: int) -> Prediction:
+        if not self.regularizer.makes_zeros or time < self.window.first:
+            return Prediction()
+        names = [name for selected in view.targets.values() for name in selected]
+        return Prediction(unknown=dict.fromkeys(names, "a threshold or proximal step decides by the values"))
+
+    def init(self, ctx: Context) -> Memory:
+        shapes = {name: ctx.network.dense.get(name, parameter.shape) for name, parameter in ctx.parameters.items()}
+        refuse(ctx, self.regularizer.misfits(ctx.targets, shapes))
+        return Memory()
 
     def penalty_gradients(self, ctx: Context, memory: Memory) -> None:
-        self.regularizer.add_gradient(ctx.parameters, memory["targets"])
+        self.regularizer.add_gradient(ctx.parameters, ctx.targets)
 
     def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        targets = memory["targets"]
-        if ctx.frozen:
-            targets = {key: _without(selected, ctx.frozen) for key, selected in targets.items()}
-        self.regularizer.after_step(ctx.parameters, targets, ctx.rate_of)
-        last = ctx.time(self.window) == self.window.last
-        if self.window.unit == "epoch":
-            last = last and ctx.step == ctx.steps_per_epoch - 1
-        if last and self.keep_mask:
-            for name in {name for field in memory["targets"].values() for name in field}:
-                ctx.masks.set(memory["owner"], name, ctx.parameters[name].detach() != 0)
+        targets, frozen = ctx.targets, ctx.optimizer.frozen
+        if frozen:
+            targets = {key: _without(selected, frozen) for key, selected in targets.items()}
+        self.regularizer.after_step(ctx.parameters, targets, ctx.optimizer.rate_of)
 
-    def settled(self, ctx: Context) -> int:
-        return ctx.epoch_of(self.window, self.window.last) if self.keep_mask else 0
+    def on_last_step(self, ctx: Context, memory: Memory) -> None:
+        if self.keep_mask:
+            for name in {name for selected in ctx.targets.values() for name in selected}:
+                ctx.masks.set(ctx.key, name, ctx.parameters[name].detach() != 0)
+
+    def settled(self, clock: Clock) -> int:
+        return clock.epoch_of(self.window, self.window.last) if self.keep_mask else 0
 
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        return {memory["owner"].partition(".")[2]: self.regularizer.value(ctx.parameters, memory["targets"])}
+        return {ctx.key.partition(".")[2]: self.regularizer.value(ctx.parameters, ctx.targets)}
 
 
 def _without(selected: Any, names: set[str]) -> Any:

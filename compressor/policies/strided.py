@@ -8,7 +8,7 @@ then the same rows of the unrolled image (im2col) go for all of them, and both m
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import torch
@@ -17,13 +17,20 @@ from torch import Tensor, nn
 
 from compressor.component import Selects, Targets
 from compressor.component import Weights as Selection
-from compressor.errors import UserError
 from compressor.evaluating import evaluating
-from compressor.policies.policy import Context, Memory, Policy
+from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.sparsity.structures import Taps
 from compressor.thinning.layers import CONVOLUTIONS
+from compressor.timing.clock import Clock
 
 Stride = Annotated[int, Field(ge=2)]
+
+
+@dataclass
+class Searched(Memory):
+    """What the search found, for the log."""
+
+    figures: dict[str, float] = field(default_factory=dict)
 
 
 class StridedPolicy(Policy, name="strided"):
@@ -70,22 +77,30 @@ class StridedPolicy(Policy, name="strided"):
     def _stride(self, targets: Targets, name: str) -> int:
         return int(targets["stride"][name]) if isinstance(self.stride, dict) else self.stride
 
-    def init(self, ctx: Context, memory: Memory) -> None:
-        if misfits := self.misfits(memory["targets"], ctx.model):
-            raise UserError(f"{memory['owner']}: {'; '.join(misfits)}")
-        memory["figures"] = {}
+    @property
+    def needs_images(self) -> bool:
+        return True
 
-    def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
-        if ctx.epoch == self.window.first:
-            self._prune(ctx, memory)
+    def check(self, view: View) -> list[Finding]:
+        found = [Finding("error", line) for line in self.misfits(view.targets, view.model)]
+        window = self.window
+        if window.step > 1 or len(window.epochs or []) > 1:
+            said = f"{view.key}: it prunes once, in {window.unit} {window.first}: that mask stays"
+            found.append(Finding("note", said, of_policy=True))
+        return found
 
-    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
-        if self.window.unit == "step" and ctx.global_step == self.window.first:
-            self._prune(ctx, memory)
+    def predict(self, view: View, clock: Clock, time: int) -> Prediction:
+        if time < self.window.first:
+            return Prediction()
+        return Prediction(unknown=dict.fromkeys(view.targets["weights"], "a search decides which taps stay"))
 
-    def _prune(self, ctx: Context, memory: Memory) -> None:
-        owner, names = memory["owner"], memory["targets"]["weights"]
-        cuts = {name: Taps(stride=self._stride(memory["targets"], name)) for name in names}
+    def init(self, ctx: Context) -> Searched:
+        refuse(ctx, self.misfits(ctx.targets, ctx.network.model))
+        return Searched()
+
+    def on_enter(self, ctx: Context, memory: Searched) -> None:
+        owner, names = ctx.key, ctx.targets["weights"]
+        cuts = {name: Taps(stride=self._stride(ctx.targets, name)) for name in names}
         shapes = {name: ctx.parameters[name].shape for name in names}
         maps = [shapes[name][1] for name in names]
 
@@ -96,13 +111,13 @@ class StridedPolicy(Policy, name="strided"):
             return found
 
         strides = torch.cat([torch.full((count,), cuts[name].stride) for name, count in zip(names, maps, strict=True)])
-        batches = ctx.batches(self.batches)
+        batches = ctx.data.batches(self.batches)
         with _trial(ctx, names) as put:
-            whole = accuracy(ctx.model, batches)
+            whole = accuracy(ctx.network.model, batches)
 
             def fitness(offsets: Tensor) -> float:
                 put(masks(offsets))
-                return accuracy(ctx.model, batches)
+                return accuracy(ctx.network.model, batches)
 
             found = search(fitness, strides, self.particles, self.rounds, self.redraw, _draws(ctx, owner))
         chosen = masks(found.offsets)
@@ -110,7 +125,7 @@ class StridedPolicy(Policy, name="strided"):
             ctx.masks.set(owner, name, keep)
         ctx.masks.apply()
         images = sum(len(labels) for _, labels in batches)
-        memory["figures"] = {
+        memory.figures = {
             "unpruned": whole,
             "first_mean": found.first_mean,
             "first_best": found.first_best,
@@ -125,17 +140,11 @@ class StridedPolicy(Policy, name="strided"):
             f" the best of the first {self.particles} {first}, the unpruned network {unpruned}"
         )
 
-    def figures(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        return dict(memory["figures"])
+    def figures(self, ctx: Context, memory: Searched) -> dict[str, float]:
+        return dict(memory.figures)
 
-    def settled(self, ctx: Context) -> int:
-        return ctx.epoch_of(self.window, self.window.first)
-
-    def remarks(self, epochs: int) -> list[str]:
-        window = self.window
-        if window.step == 1 and len(window.epochs or []) <= 1:
-            return []
-        return [f"it prunes once, in {window.unit} {window.first}: that mask stays"]
+    def settled(self, clock: Clock) -> int:
+        return clock.epoch_of(self.window, self.window.first)
 
 
 @dataclass(frozen=True)
@@ -197,12 +206,8 @@ def accuracy(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> floa
 
 @contextmanager
 def _trial(ctx: Context, names: Sequence[str]) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
-    """Inside, the network is as it is evaluated, masked and folded, and masks can be tried; then all is as it was."""
-    with ctx.masks.folded(), torch.no_grad():
-        folded = {name: value for gate in ctx.substitutions.values() for name, value in gate.fold().items()}
-        aside = {name: ctx.parameters[name].detach().clone() for name in {**folded, **dict.fromkeys(names)}}
-        for name, value in folded.items():
-            ctx.parameters[name].copy_(value)
+    """Inside, the network is as it is shipped, and masks can be tried; then all is as it was."""
+    with ctx.as_shipped():
         whole = {name: ctx.parameters[name].detach().clone() for name in names}
 
         def put(masks: Mapping[str, Tensor]) -> None:
@@ -212,11 +217,11 @@ def _trial(ctx: Context, names: Sequence[str]) -> Iterator[Callable[[Mapping[str
         try:
             yield put
         finally:
-            for name, value in aside.items():
+            for name, value in whole.items():
                 ctx.parameters[name].copy_(value)
 
 
 def _draws(ctx: Context, owner: str) -> torch.Generator:
-    """Random numbers of this search alone: the run's others, and the run resumed, are none the wiser."""
-    key = hashlib.sha256(f"{ctx.seed} {owner} {ctx.global_step}".encode()).digest()
+    """Return random numbers of this search alone: the run's other draws, and a resumed run, are not affected."""
+    key = hashlib.sha256(f"{ctx.seed} {owner} {ctx.clock.global_step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(key[:8], "little"))

@@ -1,11 +1,20 @@
 """Removes what is zero from the network in mid-training, with its gradients, masks, averages and optimizer state."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 from compressor.errors import CompressError
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.thinning.removers import Remover
 from compressor.thinning.thin import thin
+from compressor.timing.clock import Clock
+
+
+@dataclass
+class Refusal(Memory):
+    """Why nothing could be removed, where that was so."""
+
+    refused: str = ""
 
 
 class ThinningPolicy(Policy, name="extension"):
@@ -15,26 +24,35 @@ class ThinningPolicy(Policy, name="extension"):
 
     extension: Remover
 
-    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
-        if self.window.unit == "epoch" and ctx.step > 0:
+    @property
+    def needs_images(self) -> bool:
+        return True
+
+    def init(self, ctx: Context) -> Refusal:
+        return Refusal()
+
+    def on_minibatch_begin(self, ctx: Context, memory: Refusal) -> None:
+        if self.window.unit == "epoch" and ctx.clock.step > 0:
             return
         before = sum(parameter.numel() for parameter in ctx.parameters.values())
         how = self.extension
         try:
-            if ctx.installed:
-                raise CompressError("weights behind a gate keep their widths; `compress thin` removes what it closed")
+            for reason in ctx.network.held.values():
+                raise CompressError(reason)
             with ctx.masks.folded():
-                thinned = thin(ctx.model, ctx.sample(), ways=how.ways, round_to=how.round_to, training=True)
+                thinned = thin(
+                    ctx.network.model, ctx.data.sample(), ways=how.ways, round_to=how.round_to, training=True
+                )
         except CompressError as error:
             # The masked network is trained on; the run says at its end what it could not do.
-            memory["refused"] = f"{memory['owner']} removed nothing in epoch {ctx.epoch}: {error}"
-            ctx.say(f"warning: {memory['refused']}")
+            memory.refused = f"{ctx.key} removed nothing in epoch {ctx.clock.epoch}: {error}"
+            ctx.say(f"warning: {memory.refused}")
             return
         if thinned.cut:
-            ctx.cut(thinned.cut)
+            ctx.network.cut(thinned.cut)
         after = sum(parameter.numel() for parameter in ctx.parameters.values())
         record = {
-            "when": f"{memory['owner']}, epoch {ctx.epoch}",
+            "when": f"{ctx.key}, epoch {ctx.clock.epoch}",
             "parameters_before": before,
             "parameters_after": after,
             "images": thinned.images,
@@ -42,7 +60,7 @@ class ThinningPolicy(Policy, name="extension"):
             "exact_difference": thinned.exact,
             "stays": [str(stay) for stay in thinned.stays],
         }
-        ctx.thinnings.append(record)
+        ctx.records.thinnings.append(record)
         found = (
             f"{before:,} parameters become {after:,}; the largest difference of a logit"
             f" on {thinned.images} training images is {thinned.largest_difference:.2g}"
@@ -53,8 +71,8 @@ class ThinningPolicy(Policy, name="extension"):
         for stay in thinned.stays:
             ctx.say(f"  {stay}")
 
-    def settled(self, ctx: Context) -> int:
-        return ctx.epoch_of(self.window, self.window.last)
+    def settled(self, clock: Clock) -> int:
+        return clock.epoch_of(self.window, self.window.last)
 
-    def shortfalls(self, ctx: Context, memory: Memory) -> list[str]:
-        return [memory["refused"]] if "refused" in memory else []
+    def shortfalls(self, ctx: Context, memory: Refusal) -> list[str]:
+        return [memory.refused] if memory.refused else []

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from compressor.pruners.distiller_ranked import OneShot
 from compressor.pruners.pruner import Fit
-from compressor.pruners.ranked import OneShot
 
 
 class FMReconstructionChannelPruner(OneShot, name="FMReconstructionChannelPruner"):

@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from compressor.component import Component, Targets
-from compressor.rates.window import Window
+from compressor.criteria import Criterion, Given
 from compressor.sparsity.channels import Channels
 from compressor.sparsity.structures import ELEMENTS, Structure
 from compressor.sparsity.topk import pruned_count
+from compressor.timing.window import Window
 
 Shapes = Mapping[str, Sequence[int]]
 Scope = Literal["layer", "global"]
@@ -19,10 +21,6 @@ Scope = Literal["layer", "global"]
 
 def _nothing(name: str) -> Tensor | None:
     return None
-
-
-def _no_statistics(kind: str, name: str) -> Tensor:
-    raise LookupError(f"there are no images to take {kind} of {name} from")
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,16 @@ class Asked:
     before: Callable[[str], Tensor | None] = _nothing
     dense: Shapes = field(default_factory=dict)
     channels: Callable[[], Channels] = Channels
-    statistics: Callable[[str, str], Tensor] = _no_statistics
-    """What the network does on training images, by criterion and weight: a number an output; or dL/dw (`gradient`)."""
+    given: Callable[[Criterion], Given] | None = None
+    """What a criterion may look at; None: the weights alone."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """The classes of the weights' modules, by weight, where they are known."""
+    stream: torch.Generator | None = None
+    """What random numbers are drawn from; None: torch's own generator."""
+
+    def look(self, criterion: Criterion) -> Given:
+        """Return what a criterion may look at."""
+        return Given(self.weights, criterion.name, self.stream) if self.given is None else self.given(criterion)
 
     def promise(self, names: Sequence[str], zeros: int) -> None:
         """Remember how many zeros there will be where whole channels, or equal groups, cannot give the exact share."""
@@ -97,9 +103,19 @@ class PrunerBase(Component):
         return ELEMENTS
 
     @property
-    def statistic(self) -> str | None:
+    def measured(self) -> Criterion | None:
         """The criterion that needs more than the weights themselves; None where they do."""
         return None
+
+    @property
+    def statistic(self) -> str | None:
+        """Its name."""
+        return None if self.measured is None else self.measured.name
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What that criterion needs, as it calls it."""
+        return frozenset() if self.measured is None else self.measured.needs
 
     @property
     def images(self) -> int:
@@ -129,9 +145,19 @@ class PrunerBase(Component):
         """Whether weights that share channels with the selected ones are pruned with them."""
         return False
 
-    def goals(self, targets: Targets, window: Window, time: int) -> list[Goal]:
-        """The sparsities that the pruner imposes at `time`; empty for pruners that go by threshold."""
+    def goals(self, targets: Targets, window: Window, time: int, shapes: Shapes | None = None) -> list[Goal]:
+        """Return the sparsities that there will be at least at `time`; empty for pruners that go by threshold.
+
+        With the weights' `shapes` there is one for each weight where it is known; else for some weights together.
+        """
         return []
+
+    def unknown(self, targets: Targets) -> dict[str, str]:
+        """Return why `goals` does not say exactly what will be pruned, of each weight for which that is so."""
+        if type(self).goals is not PrunerBase.goals:
+            return {}
+        said = f"{self.name} does not say how much it prunes"
+        return {name: said for selected in targets.values() for name in selected}
 
     def threshold(self, targets: Targets, window: Window, time: int) -> str | None:
         """In words, the threshold that the pruner goes by at `time`; None for pruners that go by sparsity."""

@@ -1,219 +1,215 @@
-"""Ranking of structures: the smallest go, so many of each layer, or of all layers together."""
+"""From parts to masks: which structures stay."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from compressor.pruners.pruner import Asked
+from compressor.allocation import Layer
+from compressor.allocation.global_ranking import Global
+from compressor.allocation.uniform import Uniform
+from compressor.pruners.part import Due, Order, Part
+from compressor.pruners.pruner import Asked, Goal
+from compressor.rates import SparsityGoal, State, ThresholdGoal
+from compressor.rates.sparsity import ConstantRate
 from compressor.sparsity.channels import Channels, Slices
 from compressor.sparsity.structures import Structure
 from compressor.sparsity.topk import smallest
 
-Rounding = Literal["floor", "ceil", "round"]
-Score = Callable[[str], Tensor]
-"""From a weight's name to a number for each of its structures."""
 
-Order = Literal["smallest", "largest", "random"]
-"""Which structures go first."""
-
-_ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.ceil, "round": round}
-
-
-def structures_to_prune(sparsity: float, total: int, rounding: Rounding = "floor", group_size: int = 1) -> int:
-    """How many of `total` structures go: the rounded share, in multiples of `group_size`; one is always spared."""
-    share = sparsity * total if group_size == 1 else sparsity * total / group_size
-    most = max(total - 1, 0) // group_size * group_size
-    return min(_ROUND[rounding](share) * group_size, most)
+def masks_of_parts(asked: Asked, parts: Iterable[Part]) -> dict[str, Tensor]:
+    """Return boolean masks by weight name, true = stays."""
+    masks: dict[str, Tensor] = {}
+    for part in parts:
+        names = asked.channels().closure(part.names, part.structure.dim or 0) if part.extends else part.names
+        state = State(names, asked.weights, asked.before, asked.memory, part.together, asked.stream)
+        goal = part.rate.goal(asked.window, asked.time, state)
+        masks.update(
+            _above(asked, part, names, goal) if isinstance(goal, ThresholdGoal) else _ranked(asked, part, names, goal)
+        )
+    return masks
 
 
-def preference(score: Tensor, order: Order, gone: Tensor | None = None) -> Tensor:
-    """Scores whose smallest go first under an order; before them those that are `gone` already."""
-    if order == "largest":
-        score = -score
-    elif order == "random":
-        score = torch.rand(score.shape, dtype=torch.float64).to(score.device)
-    return score if gone is None else torch.where(gone.to(score.device), -math.inf, score)
+def keep_largest(asked: Asked, goal: Goal) -> dict[str, Tensor]:
+    """Return the masks that reach a goal over single weights: those of smallest |w| are pruned, of all together."""
+    allocation = Uniform() if len(goal.names) == 1 else Global()
+    return masks_of_parts(asked, [Part(goal.names, ConstantRate(sparsity=goal.sparsity), allocation=allocation)])
+
+
+def _above(asked: Asked, part: Part, names: Sequence[str], goal: ThresholdGoal) -> dict[str, Tensor]:
+    """Return masks that keep what is above a threshold."""
+    structure = part.structure
+    return {
+        name: structure.expand(part.score(asked, name) > goal.of[name], asked.weights[name].shape) for name in names
+    }
+
+
+def _ranked(asked: Asked, part: Part, names: Sequence[str], goal: SparsityGoal) -> dict[str, Tensor]:
+    """Return masks in which the structures of smallest score are pruned: of each layer as many as `allocation` says.
+
+    Weights that share channels are ranked as one. Channels of a grouped convolution are ranked within its groups, so
+    that the groups stay of equal size; not where one ranking is made of all layers.
+    """
+    structure, allocation = part.structure, part.allocation
+    channels = Channels() if structure.dim is None else asked.channels()
+    if part.rate.by_itself:  # what was removed counts for nothing, and the groups of a convolution need not be equal
+        asked, channels = replace(asked, dense={}), replace(channels, part=None)
+    sets: list[list[Slices]] = [[(name, -1)] for name in names]
+    if structure.dim is not None:
+        sets = channels.joined([(name, structure.dim) for name in names])
+    masks: dict[str, Tensor] = {}
+    joint = False
+    for one, chosen in _chosen(asked, part, sets, channels, Due(part, goal)):
+        pruned = one.spared(chosen, channels, structure.dim or 0)
+        mine = one.masks(pruned, asked, structure, channels)
+        masks.update(mine)
+        if one.cells is not None:
+            joint = True
+            for name, keep in mine.items():
+                asked.promise([name], int((~keep).sum()) + asked.removed(name))
+    if joint and not isinstance(allocation, Uniform):
+        asked.promise(names, sum(int((~keep).sum()) + asked.removed(name) for name, keep in masks.items()))
+    return masks
+
+
+def _chosen(
+    asked: Asked, part: Part, sets: Sequence[Sequence[Slices]], channels: Channels, due: Due
+) -> Iterator[tuple["_Ranked", Tensor]]:
+    """Yield the weights that are ranked as one, with true at what the allocation prunes of them."""
+    ranked, allocation = (_rank(asked, part, together, channels) for together in sets), part.allocation
+    if part.structure.single and not allocation.needs_scores:
+        names = [name for ((name, _),) in sets]
+        layers = [_layer(asked, part, (name,), _removed(asked, part, name)) for name in names]
+        # The scores of one weight after the other: together they would take as much memory as the weights.
+        for one, count in zip(ranked, allocation.counts(layers, due), strict=True):
+            yield one, one.pruned(count, part.spare)
+        return
+    every = list(ranked)
+    layers, scores = [one.layer for one in every], [one.score for one in every] if allocation.needs_scores else None
+    chosen = None if scores is None else allocation.chosen(layers, due, scores)
+    if chosen is None:
+        counts = allocation.counts(layers, due, scores)
+        chosen = [one.pruned(count, part.spare) for one, count in zip(every, counts, strict=True)]
+    yield from zip(every, chosen, strict=True)
 
 
 @dataclass(frozen=True)
 class _Ranked:
     """Weights whose structures are ranked as one: of one weight its structures, of several the channels they share.
 
-    `score` has a number for each; `part` the group of a grouped convolution that it lies in, where there is one;
-    `removed` is how many more there were before some were thinned away.
+    `score` has a number for each, the smallest are pruned first; `group` is the group of a grouped convolution that it
+    lies in, where there is one; `layer.removed` is how many more there were before some were thinned away.
     """
 
     names: tuple[str, ...]
     score: Tensor
-    removed: int
+    layer: Layer
     cells: Tensor | None = None
-    part: Tensor | None = None
-    weights: Tensor | None = None
-    """How many of the weights have each of the shared channels."""
+    group: Tensor | None = None
 
-    @property
-    def total(self) -> int:
-        return len(self.score) + self.removed
-
-    def gone(self, asked: Asked, structure: Structure, channels: Channels) -> Tensor:
-        """True where a structure (of a shared channel: all that is in it) is masked by this policy already."""
-        gone = torch.ones(len(self.score), dtype=torch.bool)
-        for name in self.names:
-            keep = asked.before(name)
-            if keep is None:
-                return torch.zeros_like(gone)
-            masked = (structure.sums(keep.double()) == 0).flatten().cpu()
-            if self.cells is None:
-                gone &= masked
-            else:
-                gone &= ~torch.isin(self.cells, channels.cells[name, structure.dim or 0][~masked])
-        return gone
-
-    def reordered(self, order: Order, gone: Tensor | None) -> "_Ranked":
-        """The same with scores whose smallest go first."""
-        return (
-            self if order == "smallest" and gone is None else replace(self, score=preference(self.score, order, gone))
-        )
-
-    def going(self, count: int) -> Tensor:
-        """True at the `count` (with those removed already) smallest scores, as many in each group."""
-        count -= self.removed
-        if self.part is None:
-            return smallest(self.score, min(count, len(self.score) - 1))
-        gone = torch.zeros(len(self.score), dtype=torch.bool)
-        groups = sorted(set(self.part.tolist()))
+    def pruned(self, count: int, spare: int) -> Tensor:
+        """Return true at the `count` (with those removed already) smallest scores, as many in each group."""
+        count -= self.layer.removed
+        if self.group is None:
+            return smallest(self.score, min(count, len(self.score) - spare))
+        pruned = torch.zeros(len(self.score), dtype=torch.bool)
+        groups = sorted(set(self.group.tolist()))
         for group in groups:
-            mine = self.part == group
-            gone[mine] = smallest(self.score[mine], min(count // len(groups), int(mine.sum()) - 1))
-        return gone
+            mine = self.group == group
+            pruned[mine] = smallest(self.score[mine], min(count // len(groups), int(mine.sum()) - spare))
+        return pruned
 
-    def spared(self, gone: Tensor, channels: Channels, dim: int) -> Tensor:
-        """`gone`, but for the best structure of each weight that would lose all of them."""
+    def spared(self, pruned: Tensor, channels: Channels, dim: int) -> Tensor:
+        """Return `pruned`, but for the best structure of each weight that would lose all of them."""
         if self.cells is None:
-            return gone
-        gone = gone.clone()
+            return pruned
+        pruned = pruned.clone()
         for name in self.names:
             mine = torch.isin(self.cells, channels.cells[name, dim])
-            if bool(mine.any()) and bool((gone | ~mine).all()):
-                gone[int(torch.where(mine, self.score, -math.inf).argmax())] = False
-        return gone
+            if bool(mine.any()) and bool((pruned | ~mine).all()):
+                pruned[int(torch.where(mine, self.score, -math.inf).argmax())] = False
+        return pruned
 
-    def masks(self, gone: Tensor, asked: Asked, structure: Structure, channels: Channels) -> dict[str, Tensor]:
-        """Keep-masks of the weights, where `gone` says which structures (or shared channels) go."""
+    def masks(self, pruned: Tensor, asked: Asked, structure: Structure, channels: Channels) -> dict[str, Tensor]:
+        """Return masks of the weights, where `pruned` says which structures (or shared channels) go."""
         found = {}
         for name in self.names:
             weight = asked.weights[name]
-            index = gone
+            index = pruned
             if self.cells is not None:
-                index = torch.isin(channels.cells[name, structure.dim or 0], self.cells[gone])
+                index = torch.isin(channels.cells[name, structure.dim or 0], self.cells[pruned])
             index = index.reshape(structure.index_shape(weight.shape)).to(weight.device)
-            found[name] = structure.expand(~index, weight.shape)
+            found[name] = structure.expand(index.logical_not_(), weight.shape)
         return found
 
 
-def keep_best(
-    asked: Asked,
-    names: Sequence[str],
-    structure: Structure,
-    score: Score,
-    going: Callable[[int], int],
-    *,
-    leader: bool = False,
-    order: Order = "smallest",
-    final: bool = False,
-) -> dict[str, Tensor]:
-    """Masks in which of each weight the structures of smallest score are gone: `going(how many there were)` of them.
-
-    Weights that share channels are ranked as one, by the sum of their scores; with `leader` by those of the first.
-    Channels of a grouped convolution are ranked within its groups, so that the groups stay of equal size. With another
-    `order` others go first; with `final` what went stays away.
-    """
-    channels = Channels() if structure.dim is None else asked.channels()
-    masks: dict[str, Tensor] = {}
-    for scored in _sets(asked, names, structure, score, channels, leader=leader):
-        ranked = scored.reordered(order, scored.gone(asked, structure, channels) if final else None)
-        gone = ranked.spared(ranked.going(going(ranked.total)), channels, structure.dim or 0)
-        mine = ranked.masks(gone, asked, structure, channels)
-        masks.update(mine)
-        if ranked.cells is not None:
-            for name, keep in mine.items():
-                asked.promise([name], int((~keep).sum()) + asked.removed(name))
-    return masks
-
-
-def keep_best_of_all(
-    asked: Asked,
-    names: Sequence[str],
-    structure: Structure,
-    score: Score,
-    going: Callable[[int], int],
-    *,
-    order: Order = "smallest",
-    final: bool = False,
-) -> dict[str, Tensor]:
-    """Masks in which the structures of smallest score over all the weights are gone; each weight keeps its best one.
-
-    Weights that share channels are ranked as one, by the mean of their scores.
-    """
-    channels = Channels() if structure.dim is None else asked.channels()
-    sets = []
-    for ranked in _sets(asked, names, structure, score, channels):
-        mean = ranked if ranked.weights is None else replace(ranked, score=ranked.score / ranked.weights)
-        sets.append(mean.reordered(order, mean.gone(asked, structure, channels) if final else None))
-    whole = {0, 1} <= set(structure.members)  # layers: all but one of them may go
-    every = torch.cat([ranked.score for ranked in sets])
-    free = torch.ones(len(every), dtype=torch.bool)
-    end = 0
-    for ranked in sets if not whole else []:
-        end += len(ranked.score)
-        free[end - 1 - int(ranked.score.flip(0).argmax())] = False
-    count = going(sum(ranked.total for ranked in sets)) - sum(ranked.removed for ranked in sets)
-    gone = torch.zeros_like(free)
-    gone[free] = smallest(every[free], min(count, int(free.sum()) - whole))
-    masks: dict[str, Tensor] = {}
-    for ranked, mine in zip(sets, torch.split(gone, [len(ranked.score) for ranked in sets]), strict=True):
-        mine = ranked.spared(mine, channels, structure.dim or 0)
-        masks.update(ranked.masks(mine, asked, structure, channels))
-    if any(ranked.cells is not None for ranked in sets):
-        asked.promise(names, sum(int((~keep).sum()) + asked.removed(name) for name, keep in masks.items()))
-    return masks
-
-
-def _sets(
-    asked: Asked, names: Sequence[str], structure: Structure, score: Score, channels: Channels, *, leader: bool = False
-) -> list[_Ranked]:
-    dim = structure.dim
-    sets: list[list[Slices]] = [[(name, -1)] for name in names]
-    if dim is not None:
-        sets = channels.joined([(name, dim) for name in names])
-    return [_ranked(asked, together, structure, score, channels, leader) for together in sets]
-
-
-def _ranked(
-    asked: Asked, together: list[Slices], structure: Structure, score: Score, channels: Channels, leader: bool
-) -> _Ranked:
-    names = tuple(name for name, _ in together)
-    shape = asked.weights[names[0]].shape
-    removed = structure.count(asked.dense.get(names[0], shape)) - structure.count(shape)
-    cells = [channels.cells[slices] for slices in together if slices in channels.cells]
-    ranking = cells[:1] if leader else cells
+def _rank(asked: Asked, part: Part, together: Sequence[Slices], channels: Channels) -> _Ranked:
+    """Return the scores of weights that are ranked as one."""
+    structure, names = part.structure, tuple(name for name, _ in together)
+    removed = _removed(asked, part, names[0])
+    found = [channels.cells[slices] for slices in together if slices in channels.cells]
+    ranking = found[:1] if part.leader else found
     every = torch.tensor(sorted({number for cell in ranking for number in cell.tolist()} - {-1}), dtype=torch.long)
-    part = channels.part[every] if channels.part is not None and len(every) else None
-    part = None if part is None or bool((part < 0).any()) else part
+    group = channels.part[every] if channels.part is not None and len(every) else None
+    group = None if group is None or bool((group < 0).any()) else group
     # Columns of one flattened channel are structures of their own; outputs that share a channel are one.
-    apart = structure.dim != 0 or not cells or len(set(cells[0].tolist())) == len(cells[0])
-    if len(names) == 1 and part is None and apart:
-        return _Ranked(names, score(names[0]).flatten().cpu().double(), removed)
+    apart = structure.dim != 0 or not found or len(set(found[0].tolist())) == len(found[0])
+    if len(names) == 1 and group is None and apart:
+        score = part.score(asked, names[0]).flatten()
+        score = score if structure.single else score.cpu().double()
+        score = _ordered(score, part.order, _gone(asked, part, names, None, channels) if part.final else None)
+        return _Ranked(names, score, _layer(asked, part, names, removed))
     total = torch.zeros(int(every.max()) + 1, dtype=torch.float64)
     count = torch.zeros_like(total)
     for name, cell in zip(names, ranking, strict=False):
         mine = cell >= 0
-        total.index_add_(0, cell[mine], score(name).flatten().cpu().double()[mine])
+        total.index_add_(0, cell[mine], part.score(asked, name).flatten().cpu().double()[mine])
         count[sorted(set(cell[mine].tolist()))] += 1
     # A flattened channel is many columns: what was removed is counted in channels, as what is ranked.
-    columns = len(cells[0]) // max(len(set(cells[0].tolist()) - {-1}), 1)
-    return _Ranked(names, total[every], removed // max(columns, 1), every, part, count[every])
+    columns = len(found[0]) // max(len(set(found[0].tolist()) - {-1}), 1)
+    score = total[every] / count[every] if part.allocation.needs_scores else total[every]
+    score = _ordered(score, part.order, _gone(asked, part, names, every, channels) if part.final else None)
+    layer = _layer(asked, part, names, removed // max(columns, 1), len(every))
+    return _Ranked(names, score, layer, every, group)
+
+
+def _removed(asked: Asked, part: Part, name: str) -> int:
+    """Return how many structures of a weight were thinned away."""
+    shape = asked.weights[name].shape
+    return part.structure.count(asked.dense.get(name, shape)) - part.structure.count(shape)
+
+
+def _layer(asked: Asked, part: Part, names: Sequence[str], removed: int, left: int | None = None) -> Layer:
+    """Return what an allocation is told of weights that are ranked as one; `left` are the structures they have now."""
+    shapes = [tuple(asked.dense.get(name, asked.weights[name].shape)) for name in names]
+    left = part.structure.count(asked.weights[names[0]].shape) if left is None else left
+    size = sum(part.structure.size(shape) for shape in shapes)
+    return Layer(names[0], shapes[0], left + removed, size, removed, part.spare, asked.types.get(names[0], ""))
+
+
+def _gone(asked: Asked, part: Part, names: Sequence[str], cells: Tensor | None, channels: Channels) -> Tensor | None:
+    """Return true where a structure (of a shared channel: all that is in it) is masked by this policy already."""
+    gone: Tensor | None = None
+    for name in names:
+        keep = asked.before(name)
+        if keep is None:
+            return None
+        if part.structure.single:
+            masked = ~keep.flatten()
+        else:
+            masked = (part.structure.sums(keep.double()) == 0).flatten().cpu()
+        if cells is not None:
+            masked = ~torch.isin(cells, channels.cells[name, part.structure.dim or 0][~masked])
+        gone = masked if gone is None else gone & masked
+    return gone
+
+
+def _ordered(score: Tensor, order: Order, gone: Tensor | None) -> Tensor:
+    """Return scores whose smallest go first under an order; before them those that are `gone` already."""
+    if order == "largest":
+        score = -score
+    elif order == "random":
+        score = torch.rand(score.shape, dtype=torch.float64).to(score.device)
+    return score if gone is None else torch.where(gone.to(score.device), -math.inf, score)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compressor.component import Selects, Targets
 from compressor.pruners.pruner import Asked, PrunerBase
-from compressor.rates.window import Window
+from compressor.timing.window import Window
 
 
 class SplicingPruner(PrunerBase, name="SplicingPruner"):

@@ -1,6 +1,9 @@
 """Automated gradual pruning: Zhu and Gupta, "To prune, or not to prune", 2017 (arXiv 1710.01878), equation 1."""
 
-from compressor.rates.window import Window
+from typing import ClassVar
+
+from compressor.rates.rate import Rate, Sparsity, SparsityGoal
+from compressor.timing.window import Window
 
 
 def agp(initial: float, final: float, window: Window, epoch: int) -> float:
@@ -15,3 +18,15 @@ def agp(initial: float, final: float, window: Window, epoch: int) -> float:
         return initial  # exactly; the sum below may be a bit less
     remaining = 1 - (epoch - window.first) / span
     return final + (initial - final) * remaining**3
+
+
+class AgpRate(Rate, name="agp"):
+    """A sparsity that rises along Zhu and Gupta's cubic, fast at first."""
+
+    example: ClassVar[str] = "{agp: {initial_sparsity: 0.1, final_sparsity: 0.6}}"
+
+    initial_sparsity: Sparsity = 0.0
+    final_sparsity: Sparsity
+
+    def foresee(self, window: Window, time: int) -> SparsityGoal:
+        return SparsityGoal(agp(self.initial_sparsity, self.final_sparsity, window, time))

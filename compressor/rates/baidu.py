@@ -1,6 +1,12 @@
 """The two-slope threshold of Narang et al., "Exploring Sparsity in Recurrent Neural Networks", ICLR 2017."""
 
-from compressor.rates.window import Window
+from typing import ClassVar
+
+from pydantic import Field
+
+from compressor.rates.rate import State
+from compressor.rates.thresholds import Positive, ThresholdRate
+from compressor.timing.window import Window
 
 
 def baidu(q: float, ramp_offset: int, ramp_slope_mult: float, window: Window, time: int) -> float:
@@ -16,3 +22,22 @@ def baidu(q: float, ramp_offset: int, ramp_slope_mult: float, window: Window, ti
         return start_slope * (time - start + 1) / frequency
     ramp_slope = ramp_slope_mult * start_slope
     return (start_slope * (ramp - start + 1) + ramp_slope * (time - ramp + 1)) / frequency
+
+
+class BaiduRate(ThresholdRate, name="baidu"):
+    """A threshold that rises gently and, from the ramp on, `ramp_slope_mult` times as fast (Narang 2017)."""
+
+    example: ClassVar[str] = "{baidu: {q: 0.1, ramp_epoch_offset: 1, ramp_slope_mult: 2}}"
+
+    q: Positive = Field(description="the magnitude that decides where the slopes end")
+    ramp_epoch_offset: int = Field(ge=0)
+    ramp_slope_mult: Positive
+
+    def _now(self, window: Window, time: int) -> float:
+        return baidu(self.q, self.ramp_epoch_offset, self.ramp_slope_mult, window, time)
+
+    def limits(self, window: Window, time: int, state: State) -> dict[str, float]:
+        return dict.fromkeys(state.names, self._now(window, time))
+
+    def threshold(self, window: Window, time: int) -> str:
+        return f"{self._now(window, time):.5g}"

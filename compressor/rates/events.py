@@ -1,6 +1,10 @@
 """Pruning in equal events: Bartoldson et al., "The Generalization-Stability Tradeoff", NeurIPS 2020 (their code)."""
 
+from typing import ClassVar
+
+from compressor.rates.rate import Rate, Sparsity, SparsityGoal
 from compressor.sparsity.topk import pruned_count
+from compressor.timing.window import Window
 
 
 def left_after(sparsity: float, total: int, event: int, events: int) -> int:
@@ -10,3 +14,19 @@ def left_after(sparsity: float, total: int, event: int, events: int) -> int:
     """
     going = pruned_count(sparsity, total)
     return total - going + -(-going * (events - event) // events)
+
+
+class EventsRate(Rate, name="events"):
+    """A sparsity reached in equal parts, one at each event of the window; what is pruned stays pruned."""
+
+    example: ClassVar[str] = "{events: 0.6}"
+    main: ClassVar[str] = "sparsity"
+    final: ClassVar[bool] = True
+
+    sparsity: Sparsity
+
+    def foresee(self, window: Window, time: int) -> SparsityGoal:
+        event, events = window.number(time), window.firings
+        return SparsityGoal(
+            self.sparsity * (event / events), lambda total: total - left_after(self.sparsity, total, event, events)
+        )

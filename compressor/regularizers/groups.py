@@ -4,33 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import Discriminator, Field, Tag
 from torch import Tensor
 
 from compressor.component import Selects, Targets
-from compressor.errors import did_you_mean
 from compressor.regularizers.l1 import Strength
 from compressor.regularizers.regularizer import Regularizer
-from compressor.sparsity.structures import BY_NAME, ELEMENTS, Shape, Structure
-
-GROUPS = {name: structure for name, structure in BY_NAME.items() if structure is not ELEMENTS}
-"""What a weight can be cut into, by all names; in either version `Rows` are dim 0, the outputs."""
-
-
-def _known(group: str) -> str:
-    parts = group.split("+")
-    for part in parts:
-        if part not in GROUPS:
-            raise ValueError(f"no group {part!r}: {did_you_mean(part, GROUPS)}")
-    if len({GROUPS[part] for part in parts}) < len(parts):
-        raise ValueError(f"{group!r} names a group twice")
-    return group
-
-
-def _is_pair(value: Any) -> Any:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        raise ValueError("should be [lambda, group], or a list of such pairs")
-    return value
+from compressor.sparsity.structures import Shape, Structure
+from compressor.sparsity.structures.groups import Groups, Pair, groups
 
 
 def _form(value: Any) -> str:
@@ -38,37 +19,21 @@ def _form(value: Any) -> str:
     return "several" if several else "one"
 
 
-_ONE = "|".join(GROUPS)
-_PAIR_SCHEMA = {
-    "type": "array",
-    "minItems": 2,
-    "maxItems": 2,
-    "items": {
-        "anyOf": [
-            {"type": "number", "minimum": 0},
-            {"enum": list(GROUPS)},
-            {"type": "string", "pattern": rf"^({_ONE})(\+({_ONE}))+$"},
-        ]
-    },
-}
-
-Pair = Annotated[
-    tuple[Strength, Annotated[str, AfterValidator(_known)]],
-    Field(strict=False),
-    BeforeValidator(_is_pair),
-    WithJsonSchema(_PAIR_SCHEMA),
+StrengthAndGroups = Annotated[
+    tuple[Strength, Groups], Field(strict=False), Pair("[lambda, group], or a list of such pairs")
 ]
 """A strength and a group, or several groups joined by + that have it each."""
 
 Regim = Annotated[
-    Annotated[Pair, Tag("one")] | Annotated[list[Pair], Field(strict=False), Tag("several")], Discriminator(_form)
+    Annotated[StrengthAndGroups, Tag("one")] | Annotated[list[StrengthAndGroups], Field(strict=False), Tag("several")],
+    Discriminator(_form),
 ]
 
 
 def terms(regim: Any) -> list[tuple[float, Structure]]:
     """The strengths and groups that a `Regim` means; they may overlap."""
-    pairs = regim if _form(regim) == "several" else [regim]
-    return [(strength, GROUPS[part]) for strength, groups in pairs for part in groups.split("+")]
+    pairs, known = regim if _form(regim) == "several" else [regim], groups()
+    return [(strength, known[part]) for strength, joined in pairs for part in joined.split("+")]
 
 
 class GroupRegularizer(Regularizer):
@@ -108,7 +73,8 @@ def spread(structure: Structure, index: Tensor, shape: Shape) -> Tensor:
 
 def _across_filters(structure: Structure) -> bool:
     """Whether a group has some of each filter: then, filters first, a CPU's loops are long (a fifth of the time)."""
-    return 0 in structure.members and 1 not in structure.members
+    plain = type(structure).view_shape is Structure.view_shape
+    return plain and 0 in structure.members and 1 not in structure.members
 
 
 TINY = 1e-15

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from compressor.reports.latency import latencies
-from compressor.reports.macs import macs
 from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.summary import summarize
 from compressor.sparsity.weights import prunable, weight_count
 from compressor.storage.bits import StoredBits, dense_bits, stored_bits
 from compressor.thinning.compaction import behind_thinning, compact_layers
+from compressor.tracing.macs import macs
 
 IMAGES = 16
 """On so many random images the logits of the compacted network are compared."""

@@ -13,7 +13,7 @@ MAX_BYTES = 256 * 1024
 MAX_NODES = 50_000
 MAX_DEPTH = 40
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,12 +38,12 @@ class Document:
         self.text = text
         self.data: Any = None
         self.overridden = False
-        self.broken: set[Path_] = set()
+        self.broken: set[KeyPath] = set()
         """Where a scalar could not be read: what stands there is a fault already."""
-        self._keys: dict[Path_, Place] = {}
-        self._values: dict[Path_, Place] = {}
+        self._keys: dict[KeyPath, Place] = {}
+        self._values: dict[KeyPath, Place] = {}
 
-    def place(self, path: Path_, *, key: bool = False) -> Place:
+    def place(self, path: KeyPath, *, key: bool = False) -> Place:
         """Where the value (or the key) at `path` stands; the nearest enclosing one where the path does not exist."""
         if key and path in self._keys:
             return self._keys[path]
@@ -51,14 +51,14 @@ class Document:
             path = path[:-1]
         return self._values.get(path, Place(self.source, 1, 1))
 
-    def has(self, path: Path_) -> bool:
+    def has(self, path: KeyPath) -> bool:
         """Whether something stands at `path`."""
         return path in self._values
 
     def set(self, dotted: str, value: Any, source: str) -> None:
         """Override one value, as `--set` does; missing blocks are made. Raises `UserError` where the path cannot be."""
         here: Any = self.data
-        path: Path_ = ()
+        path: KeyPath = ()
         rest = dotted
         while True:
             if isinstance(here, dict):
@@ -80,12 +80,12 @@ class Document:
         self._forget_below(path)
         self._note(path, value, Place(source))
 
-    def _forget_below(self, path: Path_) -> None:
+    def _forget_below(self, path: KeyPath) -> None:
         for known in [p for p in self._values if p[: len(path)] == path]:
             del self._values[known]
             self._keys.pop(known, None)
 
-    def _note(self, path: Path_, value: Any, place: Place) -> None:
+    def _note(self, path: KeyPath, value: Any, place: Place) -> None:
         self._keys[path] = self._values[path] = place
         below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, item in below:
@@ -166,7 +166,7 @@ class _Builder:
         self._depth = 0
         self._scalars = yaml.constructor.SafeConstructor()
 
-    def build(self, node: yaml.Node, path: Path_) -> Any:
+    def build(self, node: yaml.Node, path: KeyPath) -> Any:
         """The plain value of a node, which stands at `path`; faults become None."""
         self._depth += 1
         try:
@@ -174,7 +174,7 @@ class _Builder:
         finally:
             self._depth -= 1
 
-    def _build(self, node: yaml.Node, path: Path_) -> Any:
+    def _build(self, node: yaml.Node, path: KeyPath) -> Any:
         place = self._place(node)
         self._document._values[path] = place
         self._nodes += 1
@@ -196,7 +196,7 @@ class _Builder:
         )
         return None
 
-    def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         data: dict[str, Any] = {}
         own: dict[str, Place] = {}
         merged = self._merged([pair for pair in node.value if pair[0].tag == _MERGE], path)
@@ -217,7 +217,7 @@ class _Builder:
         self._document._values[path] = self._place(node)
         return {**merged, **data}
 
-    def _merged(self, pairs: list[tuple[yaml.Node, yaml.Node]], path: Path_) -> dict[str, Any]:
+    def _merged(self, pairs: list[tuple[yaml.Node, yaml.Node]], path: KeyPath) -> dict[str, Any]:
         """What `<<` brings in; of several mappings the earlier ones win, and a mapping's own keys over all of them."""
         merged: dict[str, Any] = {}
         for key_node, value_node in pairs:
@@ -232,7 +232,7 @@ class _Builder:
                     self._faults.add(self._place(key_node), "'<<' should merge a mapping")
         return merged
 
-    def _scalar(self, node: yaml.ScalarNode, place: Place, path: Path_) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, place: Place, path: KeyPath) -> Any:
         kind = node.tag.rpartition(":")[2]
         text = str(node.value)
         if kind in ("str", "timestamp") or (kind in ("int", "float") and ":" in text):
@@ -261,7 +261,7 @@ def _text(node: yaml.Node) -> str:
     return repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
 
 
-def check_keys(document: Document, path: Path_, data: Any, known: set[str], faults: Faults, what: str) -> bool:
+def check_keys(document: Document, path: KeyPath, data: Any, known: set[str], faults: Faults, what: str) -> bool:
     """Whether `data` is a mapping; every key outside `known` becomes a fault with the nearest known one."""
     if not isinstance(data, dict):
         faults.add(document.place(path), f"{what} should be a mapping, got {describe(data)}")

@@ -5,12 +5,12 @@ from typing import Any
 from compressor.component import Component
 from compressor.errors import UserError, did_you_mean
 from compressor.policies.policy import Policy
-from compressor.rates.window import Window
 from compressor.schedule import parsing
-from compressor.schedule.document import Document, Path_, check_keys, describe
+from compressor.schedule.document import Document, KeyPath, check_keys, describe
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import DISTILLER, SECTIONS, components, plug_in
 from compressor.schedule.schedule import Entry, Schedule
+from compressor.timing.window import Window
 
 _VERSION_2 = {"config", "gates"}
 _WINDOW = set(Window.model_fields)
@@ -91,7 +91,7 @@ class _Reader:
         return {name: self._component(section, name, value, (section, name)) for name, value in block.items()}
 
     def _component(
-        self, section: str, name: str, block: Any, path: Path_, also: tuple[str, ...] = ()
+        self, section: str, name: str, block: Any, path: KeyPath, also: tuple[str, ...] = ()
     ) -> Component | None:
         """The component that a block with `class:` describes; `also` are keys that belong to the policy around it."""
         if not isinstance(block, dict):
@@ -118,10 +118,10 @@ class _Reader:
         if self._schedule.version == 1:
             arguments, remark = cls.of_version_1(arguments)
             if remark is not None:
-                self._schedule.note(f"{self._document.place(path)}: {name}: {remark}")
+                self._schedule.notes.append(f"{self._document.place(path)}: {name}: {remark}")
         return parsing.build(cls, arguments, self._document, path, self._faults, what=f"{wanted} {name!r}")
 
-    def _class(self, section: str, wanted: Any, path: Path_) -> type[Component] | None:
+    def _class(self, section: str, wanted: Any, path: KeyPath) -> type[Component] | None:
         place = self._document.place(path)
         if not isinstance(wanted, str):
             self._faults.add(place, f"'class' should be a name, got {describe(wanted)}")
@@ -159,7 +159,7 @@ class _Reader:
                     self._schedule.notes.append(f"{place}: warning: no policy uses {name!r} of {section!r}")
 
     def _policy(self, index: int, block: Any) -> None:
-        path: Path_ = ("policies", index)
+        path: KeyPath = ("policies", index)
         if not isinstance(block, dict):
             self._faults.add(self._document.place(path), f"a policy should be a mapping, got {describe(block)}")
             return
@@ -195,7 +195,7 @@ class _Reader:
         else:
             self._applied(index, cls, block[kind], (*path, kind), window)
 
-    def _applied(self, index: int, cls: type[Policy], block: Any, path: Path_, window: Window | None) -> None:
+    def _applied(self, index: int, cls: type[Policy], block: Any, path: KeyPath, window: Window | None) -> None:
         """A policy that applies a component: by reference (`instance_name`), or inline (`class`)."""
         section = cls.component
         assert section is not None
@@ -232,7 +232,7 @@ class _Reader:
         given = {cls.name: component} if component is not None else {}
         self._build(index, cls, {} if arguments is None else arguments, at, component_path, str(name), window, **given)
 
-    def _with_levels(self, component: Component, levels: Any, path: Path_) -> Component | None:
+    def _with_levels(self, component: Component, levels: Any, path: KeyPath) -> Component | None:
         """Distiller's `args: {levels: ...}` replaces the pruner's own levels for this policy."""
         if "levels" not in type(component).model_fields:
             self._faults.add(
@@ -244,7 +244,7 @@ class _Reader:
             type(component), {**own, "levels": levels}, self._document, path, self._faults, what="'levels'"
         )
 
-    def _reference(self, section: str, name: Any, path: Path_) -> Component | None:
+    def _reference(self, section: str, name: Any, path: KeyPath) -> Component | None:
         instances = self._instances.get(section, {})
         if not isinstance(name, str) or name not in instances:
             hint = did_you_mean(str(name), instances)
@@ -261,8 +261,8 @@ class _Reader:
         index: int,
         cls: type[Policy],
         arguments: Any,
-        path: Path_,
-        component_path: Path_,
+        path: KeyPath,
+        component_path: KeyPath,
         name: str,
         window: Window | None,
         **given: Component,

@@ -5,17 +5,19 @@ from collections.abc import Iterable
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from compressor.component import Named
 from compressor.errors import did_you_mean
-from compressor.schedule.document import Document, Path_, describe
+from compressor.schedule.document import Document, KeyPath, describe
 from compressor.schedule.faults import Faults
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def build(
-    cls: type[Model], data: Any, document: Document, path: Path_, faults: Faults, *, what: str, **given: Any
+    cls: type[Model], data: Any, document: Document, path: KeyPath, faults: Faults, *, what: str, **given: Any
 ) -> Model | None:
     """`cls` from `data` (which stands at `path`) and the `given` fields; None and faults where it does not fit."""
     if not isinstance(data, dict):
@@ -32,13 +34,13 @@ def _report(
     errors: list[ErrorDetails],
     cls: type[BaseModel],
     document: Document,
-    base: Path_,
+    base: KeyPath,
     faults: Faults,
     what: str,
     given: Iterable[str],
 ) -> None:
     missing = {e["loc"] for e in errors if e["type"] == "missing"}
-    wrong: dict[Path_, list[ErrorDetails]] = {}
+    wrong: dict[KeyPath, list[ErrorDetails]] = {}
     for error in errors:
         loc = error["loc"]
         if error["type"] == "extra_forbidden":
@@ -67,7 +69,7 @@ def _report(
         faults.add(document.place(path), f"{name}: {_say_all(together)}")
 
 
-def _existing(document: Document, base: Path_, loc: tuple[int | str, ...]) -> Path_:
+def _existing(document: Document, base: KeyPath, loc: tuple[int | str, ...]) -> KeyPath:
     """The place in the document that pydantic's location means; it also names union members, which are no keys."""
     path = base
     for part in loc:
@@ -80,13 +82,22 @@ def _keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """The YAML keys that the model at `loc` below `cls` takes."""
     here: Any = cls
     for part in loc:
-        field = next((f for n, f in here.model_fields.items() if part in (n, f.alias)), None)
-        options = (field.annotation, *get_args(field.annotation)) if field else ()
-        inner = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-        if not inner:
+        if isinstance(here, Named):
+            here = here.known.get(str(part))
+        else:
+            field = next((f for n, f in here.model_fields.items() if part in (n, f.alias)), None)
+            here = None if field is None else _inside(field)
+        if here is None:
             return []
-        here = inner[0]
-    return [field.alias or name for name, field in here.model_fields.items()]
+    return [] if isinstance(here, Named) else [field.alias or name for name, field in here.model_fields.items()]
+
+
+def _inside(field: FieldInfo) -> Any:
+    """What has the keys of a field's mapping: the mark of one that names a component, or a model."""
+    options = (field.annotation, *get_args(field.annotation), *field.metadata)
+    marks = [mark for option in options for mark in (option, *getattr(option, "__metadata__", ()))]
+    models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+    return next((mark for mark in marks if isinstance(mark, Named)), models[0] if models else None)
 
 
 def _say_all(errors: list[ErrorDetails]) -> str:

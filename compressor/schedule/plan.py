@@ -1,22 +1,18 @@
-"""What a schedule will do, epoch by epoch, without training."""
+"""What a schedule will do, epoch by epoch, without training: a walk over its policies, which answer for themselves."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
-from torch.optim import Optimizer
 
-from compressor.policies.learning_rate import LRPolicy
-from compressor.policies.lr_schedulers import PureScheduler, ReduceLROnPlateau, Simulation
-from compressor.policies.policy import BoundPolicy, Context
-from compressor.policies.pruning import PruningPolicy
-from compressor.policies.scheduler import Scheduler
-from compressor.policies.strided import StridedPolicy
-from compressor.rates.window import Window
-from compressor.sparsity.masks import Masks
+from compressor.policies.policy import BoundPolicy, Moment, View
 from compressor.sparsity.weights import prunable
+from compressor.timing.clock import Clock
+from compressor.timing.window import Window
 
 MAX_FIRINGS, MAX_VALUES = 100_000, 1_000
 """Of longer lists an even sample is shown, with both ends."""
@@ -32,7 +28,7 @@ class Matched(BaseModel):
 
 
 class PlannedPolicy(BaseModel):
-    """When a policy fires, on what, and the sparsity (or threshold) it asks for at each of those times."""
+    """When a policy fires, on what, and the sparsity that it holds (or the threshold) at each of those times."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,7 +43,7 @@ class PlannedPolicy(BaseModel):
 
 
 class Predicted(BaseModel):
-    """A weight at the end of the run; `nonzero` is an upper bound, None where a threshold or shared ranking decides."""
+    """A weight at the end of the run: `nonzero` is an upper bound; None where only the run tells, with the reason."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,6 +52,7 @@ class Predicted(BaseModel):
     weights: int
     nonzero: int | None
     sparsity: float | None
+    reason: str | None = None
 
 
 class Plan(BaseModel):
@@ -73,32 +70,25 @@ class Plan(BaseModel):
     conflicts: list[str]
 
 
-def make(
-    policies: Sequence[BoundPolicy], network: nn.Module, optimizer: Optimizer, epochs: int, steps_per_epoch: int
-) -> Plan:
-    """The plan of bound policies over `network`, which may be without storage."""
-    shapes = {name: list(parameter.shape) for name, parameter in network.named_parameters()}
-    planned = [_policy(bound, shapes, epochs, steps_per_epoch) for bound in policies]
-    rates, jumps = _rates(policies, network, optimizer, epochs, steps_per_epoch)
-    predicted, total, nonzero = _predict(policies, prunable(network), epochs, steps_per_epoch)
+def make(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan:
+    """Return the plan of bound policies over the model of `view`, which may be without storage."""
+    view = replace(view, epochs=clock.epochs)
+    rates, jumps = _rates(policies, view, clock)
+    rows, total, nonzero = _predict(policies, view, clock)
     return Plan(
-        epochs=epochs,
-        policies=planned,
+        epochs=clock.epochs,
+        policies=[_policy(bound, bound.view(view), clock) for bound in policies],
         lr=rates,
-        predicted=predicted,
+        predicted=rows,
         total_weights=total,
         total_nonzero=nonzero,
         total_sparsity=None if nonzero is None or not total else 1 - nonzero / total,
-        conflicts=[*_shared(policies, epochs, steps_per_epoch), *jumps, *_unreached(policies, epochs, steps_per_epoch)],
+        conflicts=[*_shared(policies, clock), *jumps, *_unreached(policies, clock)],
     )
 
 
-def _end(window: Window, epochs: int, steps_per_epoch: int) -> int:
-    return epochs if window.unit == "epoch" else epochs * steps_per_epoch
-
-
-def _firings(window: Window, epochs: int, steps_per_epoch: int) -> Sequence[int]:
-    end = min(window.end, _end(window, epochs, steps_per_epoch))
+def _firings(window: Window, clock: Clock) -> Sequence[int]:
+    end = min(window.end, clock.end(window))
     if window.epochs is None:
         return range(window.first, end, window.step)
     return [epoch for epoch in sorted(set(window.epochs)) if epoch < end]
@@ -110,136 +100,100 @@ def _sample(times: Sequence[int], most: int) -> list[int]:
     return [times[round(index * (len(times) - 1) / (most - 1))] for index in range(most)]
 
 
-def _policy(bound: BoundPolicy, shapes: Mapping[str, list[int]], epochs: int, steps_per_epoch: int) -> PlannedPolicy:
+def _policy(bound: BoundPolicy, view: View, clock: Clock) -> PlannedPolicy:
     policy = bound.policy
-    component = policy if policy.component is None else getattr(policy, policy.name)
-    fires = _firings(policy.window, epochs, steps_per_epoch)
-    names = dict.fromkeys(name for field in bound.targets.values() for name in field)
+    fires = _firings(policy.window, clock)
     sparsity: dict[int, float] = {}
     threshold: dict[int, str] = {}
-    if isinstance(policy, PruningPolicy):
-        for time in _sample(fires, MAX_VALUES):
-            goals = policy.pruner.goals(bound.targets, policy.window, time)
-            count = sum(_size(goal.names, shapes) for goal in goals)
-            if count:
-                sparsity[time] = sum(goal.sparsity * _size(goal.names, shapes) for goal in goals) / count
-            said = policy.pruner.threshold(bound.targets, policy.window, time)
-            if said is not None:
-                threshold[time] = said
+    for time in _sample(fires, MAX_VALUES):
+        asked = policy.predict(view, clock, time).asked
+        if asked is not None:
+            sparsity[time] = asked
+        said = policy.thresholds(view, time)
+        if said is not None:
+            threshold[time] = said
     return PlannedPolicy(
         key=bound.key,
         kind=policy.name,
-        component=component.name,
+        component=policy.applied.name,
         unit=policy.window.unit,
         fires=_sample(fires, MAX_FIRINGS),
-        weights=[Matched(name=name, shape=shapes.get(name, [])) for name in names],
+        weights=[Matched(name=name, shape=list(view.shapes.get(name, ()))) for name in bound.names],
         sparsity=sparsity,
         threshold=threshold,
     )
 
 
-def _size(names: Sequence[str], shapes: Mapping[str, list[int]]) -> int:
-    total = 0
-    for name in names:
-        count = 1
-        for side in shapes[name]:
-            count *= side
-        total += count
-    return total
-
-
-def _rates(
-    policies: Sequence[BoundPolicy], network: nn.Module, optimizer: Optimizer, epochs: int, steps_per_epoch: int
-) -> tuple[list[float | None], list[str]]:
-    """The rate at the beginning of each epoch, and the places where a policy's start makes it jump."""
-    parameters = dict(network.named_parameters())
-    ctx = Context(network, parameters, optimizer, Masks(parameters), epochs, steps_per_epoch, say=lambda text: None)
-    learning = [bound for bound in policies if isinstance(bound.policy, LRPolicy)]
-    scheduler = Scheduler([bound for bound in learning if not _watches(bound)], ctx)
-    watched = min((bound.policy.window.first for bound in learning if _watches(bound)), default=epochs)
-    by_step = any(bound.policy.interval == "step" for bound in learning if isinstance(bound.policy, LRPolicy))
-    waiting = [bound for bound in learning if not _watches(bound) and bound.policy.window.first > 0]
+def _rates(policies: Sequence[BoundPolicy], view: View, run: Clock) -> tuple[list[float | None], list[str]]:
+    """Return the rate at the beginning of each epoch, and the places where a policy's start makes it jump."""
+    setting = [bound for bound in policies if bound.policy.sets_rates]
+    watched = min((bound.policy.window.first for bound in setting if bound.policy.needs_validation), default=run.epochs)
+    setting = [bound for bound in setting if not bound.policy.needs_validation]
+    by_step = any(bound.policy.counts_steps for bound in setting)
+    groups: list[dict[str, Any]] = [{"initial_lr": group["lr"], **group} for group in view.groups]
+    clock = Clock(run.epochs, run.steps_per_epoch, pace=run.pace)
     rates: list[float | None] = []
     jumps: list[str] = []
-    for epoch in range(epochs):
-        ctx.epoch = epoch
-        for step in range(steps_per_epoch if by_step else 1):
-            ctx.step = step
-            for bound in [bound for bound in waiting if ctx.time(bound.policy.window) == bound.policy.window.first]:
-                jumps += _jump(bound, ctx)
-                waiting.remove(bound)
-            scheduler.on_minibatch_begin()
-            if step == 0:
-                rates.append(None if epoch > watched else float(optimizer.param_groups[0]["lr"]))
-            scheduler.on_minibatch_end()
-        scheduler.on_epoch_end()
+
+    def decide(bound: BoundPolicy, moment: Moment) -> None:
+        for group, decided in zip(groups, bound.policy.learning_rates(clock, moment, groups) or (), strict=False):
+            group.update(decided)
+
+    for clock.epoch in range(run.epochs):
+        for clock.step in range(run.steps_per_epoch if by_step else 1):
+            active = [bound for bound in setting if clock.active(bound.policy.window)]
+            for bound in active:
+                if clock.begins(bound.policy.window):
+                    jump = bound.policy.jump(clock, groups) if bound.policy.window.first > 0 else None
+                    jumps += [] if jump is None else [f"{bound.key} {jump}"]
+                    decide(bound, "enter")
+            if clock.step == 0:
+                rates.append(None if clock.epoch > watched else float(groups[0]["lr"]))
+            for bound in active:
+                decide(bound, "step")
+        for bound in [bound for bound in setting if bound.policy.window.unit == "epoch"]:
+            if clock.active(bound.policy.window):
+                decide(bound, "epoch")
     return rates, jumps
 
 
-def _watches(bound: BoundPolicy) -> bool:
-    return isinstance(bound.policy, LRPolicy) and isinstance(bound.policy.lr_scheduler, ReduceLROnPlateau)
-
-
-def _jump(bound: BoundPolicy, ctx: Context) -> list[str]:
-    """A line where a schedule does not begin at the rate that is in force when its window opens."""
-    policy = bound.policy
-    assert isinstance(policy, LRPolicy)
-    assert isinstance(policy.lr_scheduler, PureScheduler)
-    now = policy.clock(ctx)
-    simulation = Simulation(policy.lr_scheduler, ctx.optimizer)
-    before, own = float(ctx.optimizer.param_groups[0]["lr"]), float(simulation.at(now)[0]["lr"])
-    if abs(own - before) <= 1e-6 * max(abs(own), abs(before)):
-        return []
-    after = float(simulation.at(now if now == 0 else now + 1)[0]["lr"])
-    when = f"{bound.key} starts in {policy.window.unit} {policy.window.first}"
-    if policy.origin == "absolute":
-        when += " and counts from the run's beginning (`args: {origin: start}` counts from its own)"
-    return [f"{when}: the learning rate jumps from {before:g} to {after:g}"]
-
-
-def _predict(
-    policies: Sequence[BoundPolicy], weights: Mapping[str, nn.Parameter], epochs: int, steps_per_epoch: int
-) -> tuple[list[Predicted], int, int | None]:
-    """The zeros that there will be at least: by weight, and over all of them; None where only the values decide."""
+def _predict(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> tuple[list[Predicted], int, int | None]:
+    """Return the zeros that there will be at least, by weight and over all; None where only the run tells."""
+    weights: Mapping[str, nn.Parameter] = prunable(view.model)
     rankings: dict[frozenset[str], int] = {}
-    by_value: set[str] = set()
+    reasons: dict[str, str] = {}
     for bound in policies:
-        policy = bound.policy
-        fires = _firings(policy.window, epochs, steps_per_epoch)
-        if isinstance(policy, StridedPolicy) and fires:
-            by_value.update(bound.targets["weights"])
-        if not isinstance(policy, PruningPolicy) or not fires:
+        if not _firings(bound.policy.window, clock):
             continue
-        ends = policy.window.last + 1 < _end(policy.window, epochs, steps_per_epoch)
-        if not policy.permanent and (ends or policy.discard_masks_at_minibatch_end):
-            continue  # the window, or each step, ends within the run, and its masks with it
-        goals = policy.pruner.goals(bound.targets, policy.window, fires[-1])
-        if not goals:
-            by_value.update(name for names in bound.targets.values() for name in names if name in weights)
-        for goal in goals:
-            names = frozenset(name for name in goal.names if name in weights)
-            zeros = goal.zeros({name: tuple(weights[name].shape) for name in goal.names}) if names else 0
-            rankings[names] = max(rankings.get(names, 0), zeros)
-    shared = {name for names in rankings if len(names) > 1 for name in names}
+        found = bound.policy.predict(bound.view(view), clock, clock.end(bound.policy.window) - 1)
+        reasons |= {name: reason for name, reason in found.unknown.items() if name in weights}
+        for names, zeros in found.zeros.items():
+            mine = frozenset(name for name in names if name in weights)
+            if mine:
+                rankings[mine] = max(rankings.get(mine, 0), zeros)
+    shared = {
+        name: "it is ranked together with other weights" for names in rankings if len(names) > 1 for name in names
+    }
     rows = []
     for name, weight in weights.items():
-        known = name not in shared | by_value
+        reason = reasons.get(name, shared.get(name))
         zeros, count = rankings.get(frozenset([name]), 0), weight.numel()
         rows.append(
             Predicted(
                 name=name,
                 shape=list(weight.shape),
                 weights=count,
-                nonzero=count - zeros if known else None,
-                sparsity=zeros / max(count, 1) if known else None,
+                nonzero=None if reason else count - zeros,
+                sparsity=None if reason else zeros / max(count, 1),
+                reason=reason,
             )
         )
     total = sum(weight.numel() for weight in weights.values())
-    return rows, total, None if by_value else total - _disjoint(rankings)
+    return rows, total, None if reasons else total - _disjoint(rankings)
 
 
 def _disjoint(rankings: Mapping[frozenset[str], int]) -> int:
-    """Zeros of rankings that share no weight, the largest first: what overlaps may be the same zeros."""
+    """Return the zeros of rankings that share no weight, the largest first: overlapping ones may be the same zeros."""
     taken: set[str] = set()
     zeros = 0
     for names, count in sorted(rankings.items(), key=lambda item: -item[1]):
@@ -249,20 +203,18 @@ def _disjoint(rankings: Mapping[frozenset[str], int]) -> int:
     return zeros
 
 
-def _shared(policies: Sequence[BoundPolicy], epochs: int, steps_per_epoch: int) -> list[str]:
-    """Weights that two pruners act on, and epochs in which two schedules set the learning rate."""
+def _shared(policies: Sequence[BoundPolicy], clock: Clock) -> list[str]:
+    """Return weights that two pruners act on, and epochs in which two schedules set the learning rate."""
     pruners: dict[str, list[str]] = defaultdict(list)
     for bound in policies:
-        if isinstance(bound.policy, PruningPolicy):
-            for name in dict.fromkeys(name for field in bound.targets.values() for name in field):
-                pruners[name].append(bound.key)
+        for name in bound.names if bound.policy.prunes else ():
+            pruners[name].append(bound.key)
     lines = [
         f"{' and '.join(keys)} both prune {name}: the mask in force keeps what all of them keep"
         for name, keys in pruners.items()
         if len(keys) > 1
     ]
-    learning = [bound for bound in policies if isinstance(bound.policy, LRPolicy)]
-    active = {bound.key: _epochs(bound.policy.window, epochs, steps_per_epoch) for bound in learning}
+    active = {bound.key: _epochs(bound.policy.window, clock) for bound in policies if bound.policy.sets_rates}
     for first, second in combinations(active, 2):
         both = sorted(active[first] & active[second])
         if both:
@@ -270,15 +222,13 @@ def _shared(policies: Sequence[BoundPolicy], epochs: int, steps_per_epoch: int) 
     return lines
 
 
-def _epochs(window: Window, epochs: int, steps_per_epoch: int) -> set[int]:
-    """The epochs in which a window fires."""
-    if window.unit == "epoch":
-        return set(_firings(window, epochs, steps_per_epoch))
-    return {time // steps_per_epoch for time in _firings(window, epochs, steps_per_epoch)}
+def _epochs(window: Window, clock: Clock) -> set[int]:
+    """Return the epochs in which a window fires."""
+    return {clock.epoch_of(window, time) for time in _firings(window, clock)}
 
 
 def times(fires: Sequence[int]) -> str:
-    """A list of times in few words."""
+    """Return a list of times in few words."""
     steps = {b - a for a, b in pairwise(fires)}
     if len(steps) == 1 and (len(fires) > 2 or steps == {1}):
         step = steps.pop()
@@ -286,10 +236,10 @@ def times(fires: Sequence[int]) -> str:
     return ", ".join(map(str, fires))
 
 
-def _unreached(policies: Sequence[BoundPolicy], epochs: int, steps_per_epoch: int) -> list[str]:
+def _unreached(policies: Sequence[BoundPolicy], clock: Clock) -> list[str]:
+    windows = {bound.key: bound.policy.window for bound in policies}
     return [
-        f"{bound.key} fires last in {bound.policy.window.unit} {bound.policy.window.last},"
-        f" the run ends before {bound.policy.window.unit} {_end(bound.policy.window, epochs, steps_per_epoch)}"
-        for bound in policies
-        if bound.policy.window.last >= _end(bound.policy.window, epochs, steps_per_epoch)
+        f"{key} fires last in {window.unit} {window.last}, the run ends before {window.unit} {clock.end(window)}"
+        for key, window in windows.items()
+        if window.last >= clock.end(window)
     ]

@@ -21,14 +21,14 @@ def as_table(plan: Plan) -> str:
         known = (
             f"sparsity {100 * row.sparsity:6.2f} %, {row.nonzero:,} non-zero"
             if row.sparsity is not None
-            else "depends on the values"
+            else f"not known before the run: {row.reason}"
         )
         lines.append(f"  {row.name.ljust(width)}  {shape:>14}  {row.weights:>12,} weights  {known}")
     if plan.total_sparsity is not None:
         share = f"sparsity {100 * plan.total_sparsity:.2f} %"
         lines.append(f"  total: {plan.total_nonzero:,} of {plan.total_weights:,} weights non-zero, {share}")
     else:
-        lines.append(f"  total: {plan.total_weights:,} weights, their sparsity depends on the values")
+        lines.append(f"  total: {plan.total_weights:,} weights, their sparsity is not known before the run")
     if plan.conflicts:
         lines += ["", "conflicts:", *(f"  {line}" for line in plan.conflicts)]
     return "\n".join(lines)

@@ -1,20 +1,22 @@
 """Finds every component: the files of the component packages are imported once, and enter themselves."""
 
-import importlib
-import pkgutil
 from functools import cache
 from importlib.metadata import entry_points
 
 from compressor.component import REGISTRY, Component
-from compressor.importing import import_module
+from compressor.importing import import_all, import_module
 
 ENTRY_POINTS = "compressor.components"
 """The entry-point group in which an installed package names modules with components."""
 
-_PACKAGES = tuple(f"compressor.{room}" for room in ("pruners", "regularizers", "gates", "thinning", "policies"))
+_ROOMS = "sparsity.structures criteria allocation rates pruners regularizers gates thinning policies"
+_PACKAGES = tuple(f"compressor.{room}" for room in _ROOMS.split())
 
 SECTIONS = ("pruners", "regularizers", "quantizers", "lr_schedulers", "extensions")
 """The sections of a version 1 schedule that hold components."""
+
+AXES = ("criteria", "structures", "allocations", "rates")
+"""The kinds of components that other components name in a field of theirs: no section of a schedule holds them."""
 
 DISTILLER = {
     "pruners": (
@@ -42,8 +44,7 @@ DISTILLER = {
 @cache
 def _import_shipped() -> None:
     for package in _PACKAGES:
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            importlib.import_module(f"{package}.{module.name}")
+        import_all(package)
 
 
 @cache

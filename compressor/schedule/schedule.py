@@ -1,13 +1,14 @@
 """A schedule that was read, and what it means for a model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from compressor.component import at_pace
-from compressor.policies.policy import BoundPolicy, Policy
-from compressor.schedule.document import Document, Path_
-from compressor.schedule.faults import Faults
+from compressor.policies.policy import BoundPolicy, Finding, Policy, View
+from compressor.schedule.document import Document, KeyPath
+from compressor.schedule.faults import Faults, Place
 from compressor.schedule.selectors import WeightNames, bind
 
 
@@ -17,8 +18,8 @@ class Entry:
 
     key: str
     policy: Policy
-    path: Path_
-    component_path: Path_
+    path: KeyPath
+    component_path: KeyPath
 
 
 @dataclass
@@ -31,33 +32,76 @@ class Schedule:
     entries: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def note(self, text: str) -> None:
-        """Add a line for the user, unless it was said before: a schedule may be bound more than once."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def at_pace(self, pace: float) -> "Schedule":
-        """The same schedule for a run each of whose steps stands for `pace` steps."""
-        entries = [replace(entry, policy=at_pace(entry.policy, pace)) for entry in self.entries]
-        return replace(self, entries=entries, notes=[])
-
-    def bind(self, model: nn.Module, epochs: int, faults: Faults) -> list[BoundPolicy]:
+    def bind(self, model: nn.Module, epochs: int, faults: Faults) -> "BoundSchedule":
         """Close the windows and resolve the selectors; names that mean nothing in `model` become faults."""
         names = WeightNames(model)
         bound = []
         for entry in self.entries:
             policy = entry.policy.model_copy(update={"window": entry.policy.window.bind(epochs)})
-            applied = entry.policy if policy.component is None else getattr(policy, policy.name)
-            targets = bind(applied, self.document, entry.component_path, names, faults)
+            targets = bind(policy.applied, self.document, entry.component_path, names, faults)
             named = entry.component_path[0] != "policies"
             instance = ".".join(map(str, entry.component_path)) if named else ""
             bound.append(BoundPolicy(entry.key, policy, targets, instance))
-            if policy.window.unit == "epoch" and policy.window.last >= epochs:
-                place = self.document.place(entry.path)
-                self.note(
-                    f"{place}: warning: {entry.key} fires last in epoch {policy.window.last},"
-                    f" but the run ends after epoch {epochs - 1}"
-                )
-            for remark in policy.remarks(epochs):
-                self.note(f"{self.document.place(entry.path)}: {entry.key}: {remark}")
-        return bound
+        return BoundSchedule(tuple(bound), tuple(self.entries), self.document, self.version, tuple(self.notes))
+
+
+@dataclass(frozen=True)
+class BoundSchedule:
+    """The policies of a schedule over one model, with what was said of them; empty without a schedule."""
+
+    policies: tuple[BoundPolicy, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    document: Document = field(default_factory=lambda: Document("the schedule", ""))
+    version: int = 2
+    notes: tuple[str, ...] = ()
+
+    def at_pace(self, pace: float) -> "BoundSchedule":
+        """Return the same schedule for a run each of whose steps stands for `pace` steps: times in steps are scaled."""
+        if pace == 1:
+            return self
+        return replace(self, policies=tuple(replace(one, policy=at_pace(one.policy, pace)) for one in self.policies))
+
+    def check(self, view: View, faults: Faults) -> "BoundSchedule":
+        """Ask every policy what is wrong with it: errors become faults, all else a note of the schedule returned.
+
+        Where the channels are known, targets are completed with all weights that share them.
+        """
+        notes = list(self.notes)
+        policies = []
+        view = replace(view, version=self.version)
+        for bound, entry in zip(self.policies, self.entries, strict=True):
+            own = bound.view(view)
+            for finding in [*_of_window(bound, view), *bound.policy.check(own)]:
+                place = self._place(entry, finding)
+                if finding.severity == "error":
+                    faults.add(place, finding.text)
+                else:
+                    warning = "warning: " if finding.severity == "warning" else ""
+                    notes.append(f"{place}: {warning}{finding.text}")
+            graph = own.graph if bound.policy.shares_channels else None
+            known = graph if not isinstance(graph, Exception) else None
+            targets = bound.policy.complete(bound.targets, known)
+            policies.append(replace(bound, targets=targets, open=bound.policy.shares_channels and graph is None))
+        return replace(self, policies=tuple(policies), notes=tuple(dict.fromkeys(notes)))
+
+    def _place(self, entry: Entry, finding: Finding) -> Place:
+        return self.document.place(entry.path if finding.of_policy else entry.component_path)
+
+
+def _of_window(bound: BoundPolicy, view: View) -> list[Finding]:
+    """Return what is to be said of a policy's window, and of images that it needs and that there are not."""
+    found = []
+    window = bound.policy.window
+    if window.unit == "epoch" and window.last >= view.epochs:
+        said = f"{bound.key} fires last in epoch {window.last}, but the run ends after epoch {view.epochs - 1}"
+        found.append(Finding("warning", said, of_policy=True))
+    if bound.policy.needs_validation and not view.validates:
+        said = f"{bound.key} watches validation, and the configuration holds out no images for it"
+        found.append(Finding("error", said, of_policy=True))
+    return found
+
+
+def view_of(model: nn.Module, **known: object) -> View:
+    """Return what is known of a model; `known` are fields of the view."""
+    shapes: Mapping[str, tuple[int, ...]] = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    return View(modules=dict(model.named_modules()), shapes=shapes, **known)  # type: ignore[arg-type]

@@ -6,8 +6,8 @@ from pydantic import BaseModel
 
 from compressor.config import Config
 from compressor.policies.policy import Policy
-from compressor.rates.window import Window
 from compressor.schedule.registry import SECTIONS, components
+from compressor.timing.window import Window
 
 Schema = dict[str, Any]
 

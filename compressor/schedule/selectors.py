@@ -9,7 +9,7 @@ from torch import nn
 
 from compressor.component import Component, Selects, Targets
 from compressor.errors import did_you_mean
-from compressor.schedule.document import Document, Path_, describe
+from compressor.schedule.document import Document, KeyPath, describe
 from compressor.schedule.faults import Faults
 from compressor.sparsity.weights import prunable
 
@@ -113,7 +113,7 @@ def _exactness(key: str) -> int:
     return 2 if key.startswith("re:") or any(character in key for character in "*?[") else 3
 
 
-def bind(component: Component, document: Document, path: Path_, names: WeightNames, faults: Faults) -> Targets:
+def bind(component: Component, document: Document, path: KeyPath, names: WeightNames, faults: Faults) -> Targets:
     """What each selector field of `component` (which stands at `path`) means in the model."""
     targets: dict[str, Any] = {}
     for field, info in type(component).model_fields.items():
@@ -139,7 +139,7 @@ def bind(component: Component, document: Document, path: Path_, names: WeightNam
     return targets
 
 
-def _list(items: Mapping[Path_, str], document: Document, names: Selectable, faults: Faults) -> list[str]:
+def _list(items: Mapping[KeyPath, str], document: Document, names: Selectable, faults: Faults) -> list[str]:
     found: dict[str, None] = {}
     for at, item in items.items():
         try:
@@ -150,7 +150,7 @@ def _list(items: Mapping[Path_, str], document: Document, names: Selectable, fau
 
 
 def _mapping(
-    values: Mapping[str, Any], path: Path_, document: Document, names: Selectable, faults: Faults
+    values: Mapping[str, Any], path: KeyPath, document: Document, names: Selectable, faults: Faults
 ) -> dict[str, Any]:
     """The most exact key wins: name, then glob or re:, then type:, then '*'."""
     matching: dict[str, list[str]] = {}

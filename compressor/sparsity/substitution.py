@@ -1,9 +1,18 @@
 """Weights that are something else in the forward pass: random, shared, or behind a gate."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import ClassVar, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+
+class Cutter(Protocol):
+    """What removes channels from a tensor."""
+
+    def tensor(self, name: str, value: Tensor) -> Tensor:
+        """Return what stays of a tensor that has the shape of the parameter `name` as it was."""
 
 
 class Substitution:
@@ -13,6 +22,9 @@ class Substitution:
     gradients of the parameter and of the substitution's own tensors.
     """
 
+    order: ClassVar[int] = 0
+    """Those of a lower order are put in place first: gates 0, quantizers 1."""
+
     def before_forward(self) -> None:
         """Put the values of this step in place."""
 
@@ -20,12 +32,115 @@ class Substitution:
         """Bring the parameters back, with their gradients."""
 
     def after_step(self) -> None:
-        """After the optimizer's step: what must hold of the substitution's own tensors."""
+        """Do what must hold of the substitution's own tensors after the optimizer's step."""
 
     def fold(self) -> Mapping[str, Tensor]:
-        """The values that are shipped, by parameter name; of every parameter that differs from what it holds."""
+        """Return the values that are shipped, by parameter name, of every parameter that differs from what it holds."""
         return {}
 
+    @property
+    def ships(self) -> bool:
+        """Whether its inference is that of the plain network that is shipped."""
+        return self.inference() is None
+
     def inference(self) -> AbstractContextManager[None] | None:
-        """A way to evaluate the folded network that is no plain network's, to be entered; None where there is none."""
+        """Return a way of its own to evaluate the folded network, to be entered; None: the plain network's."""
         return None
+
+    def cut(self, cut: Cutter) -> None:
+        """Remove from its own tensors the channels that were removed from the network."""
+
+
+class Substitutions:
+    """All substitutions at work, by who put them there; in file order, those of a lower `order` first."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._by_owner: dict[str, Substitution] = {}
+        self._placed: list[Substitution] = []
+
+    def __contains__(self, owner: object) -> bool:
+        return owner in self._by_owner
+
+    def __iter__(self) -> Iterator[Substitution]:
+        return iter(sorted(self._by_owner.values(), key=lambda one: one.order))
+
+    def get(self, owner: str) -> Substitution | None:
+        """Return the substitution of one owner."""
+        return self._by_owner.get(owner)
+
+    def put(self, owner: str, substitution: Substitution) -> None:
+        """Let a substitution be at work from the next step on."""
+        self._by_owner[owner] = substitution
+
+    def remove(self, owner: str) -> None:
+        """Take a substitution out of work."""
+        self._by_owner.pop(owner, None)
+
+    def others(self, owner: str) -> list[Substitution]:
+        """Return those of all other owners."""
+        return [one for key, one in self._by_owner.items() if key != owner]
+
+    def before_forward(self) -> None:
+        """Put the values of this step in place."""
+        for substitution in self:
+            self._placed.append(substitution)
+            substitution.before_forward()
+
+    def after_backward(self) -> None:
+        """Bring the parameters back, the last one first."""
+        while self._placed:
+            self._placed.pop().after_backward()
+
+    def withdraw(self) -> None:
+        """Bring the parameters back after an error in the step, whatever else fails."""
+        while self._placed:
+            try:
+                self._placed.pop().after_backward()
+            except Exception:  # the error that is on its way says more
+                continue
+
+    def after_step(self) -> None:
+        """Do what must hold after the optimizer's step."""
+        for substitution in self:
+            substitution.after_step()
+
+    def cut(self, cut: Cutter) -> None:
+        """Remove channels from what they hold."""
+        for substitution in self:
+            substitution.cut(cut)
+
+    def values(self) -> dict[str, Tensor]:
+        """Return the values that are shipped of every parameter that differs from what it holds."""
+        return {name: value for substitution in self for name, value in substitution.fold().items()}
+
+    @contextmanager
+    def folded(self) -> Iterator[dict[str, Tensor]]:
+        """Inside, parameters have the values that are shipped; yields those that are put back at the end."""
+        aside: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for substitution in self:
+                for name, value in substitution.fold().items():
+                    aside.setdefault(name, self._parameters[name].detach().clone())
+                    self._parameters[name].copy_(value)
+        try:
+            yield aside
+        finally:
+            with torch.no_grad():
+                for name, value in aside.items():
+                    self._parameters[name].copy_(value)
+
+    @property
+    def own_inference(self) -> bool:
+        """Whether some of them answer in another way than the folded network."""
+        return not all(substitution.ships for substitution in self)
+
+    @contextmanager
+    def inferring(self) -> Iterator[None]:
+        """Inside, those that answer in a way of their own do so."""
+        with ExitStack() as stack:
+            for substitution in self:
+                way = substitution.inference()
+                if way is not None:
+                    stack.enter_context(way)
+            yield

@@ -1,6 +1,8 @@
-"""Exact selection of the smallest scores."""
+"""Exact counts, and the exact selection of the smallest scores."""
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,10 +11,22 @@ from torch import Tensor
 from compressor.errors import CompressError
 from compressor.sparsity.counting import count_nonzero
 
+Rounding = Literal["floor", "ceil", "round"]
+
 
 def pruned_count(sparsity: float, total: int) -> int:
     """How many of `total` elements a sparsity takes: floor(sparsity * total), Python's floor of the float product."""
     return math.floor(sparsity * total)
+
+
+_ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.ceil, "round": round}
+
+
+def structures_to_prune(sparsity: float, total: int, rounding: Rounding = "floor", group_size: int = 1) -> int:
+    """Return how many of `total` structures are pruned: the rounded share, in multiples of `group_size`, never all."""
+    share = sparsity * total if group_size == 1 else sparsity * total / group_size
+    most = max(total - 1, 0) // group_size * group_size
+    return min(_ROUND[rounding](share) * group_size, most)
 
 
 def smallest(score: Tensor, count: int) -> Tensor:

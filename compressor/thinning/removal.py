@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.thinning.graph import ChannelGraph, Node
-from compressor.thinning.liveness import Seen
 from compressor.thinning.staying import Reasons, Stay, Way
+from compressor.tracing.liveness import Seen
 
 EVERY_WAY: frozenset[Way] = frozenset({"zero", "unread", "constant"})
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.thinning.graph import ChannelGraph, Node
 from compressor.thinning.layers import dims
-from compressor.thinning.liveness import Seen
+from compressor.tracing.liveness import Seen
 
 Way = Literal["zero", "unread", "constant"]
 """Why a channel may go: it is 0; nobody reads it; it is a constant."""

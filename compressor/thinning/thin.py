@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressError
 from compressor.evaluating import evaluating
-from compressor.thinning import liveness
 from compressor.thinning.cutting import Cut, cut_of
+from compressor.thinning.reading import channel_graph
 from compressor.thinning.removal import EVERY_WAY, Removal, decide
 from compressor.thinning.staying import Stay, Way
-from compressor.thinning.tracing import trace
+from compressor.tracing import liveness
 
 TOLERANCE, EXACT = 1e-4, 1e-6
 """A logit may change by this, or by this share of itself where it is larger than 1: in float32, and in float64."""
@@ -51,7 +51,7 @@ def thin(
     be traced, or the thinned one computes something else.
     """
     shape = tuple(images.shape[1:])
-    graph = trace(network, shape)
+    graph = channel_graph(network, shape)
     seen = liveness.inputs_of(network, shape, training=training)
     removal = decide(graph, network, seen, ways - {"constant"} if training else ways, round_to, skip=not training)
     cut = cut_of(graph, network, removal)

@@ -40,3 +40,14 @@ def makers(graph: ChannelGraph, cells: Tensor) -> dict[str, Tensor]:
         if bool(mine.any()):
             filters[name] = mine
     return {**filters, **graph.speakers(filters)}
+
+
+def readers_of(graph: ChannelGraph) -> dict[str, set[int]]:
+    """Return by weight the channels that it has inputs for, whatever its values; the network's output reads its own."""
+    found: dict[str, set[int]] = {}
+    for node in graph.nodes:
+        if node.is_output or node.kind == "mixing":
+            found[f"the output of {node.label}"] = set(node.out.tolist()) - {-1}
+        if node.kind == "producer" and node.into is not None:
+            found[graph.weights[node.label]] = set(node.into.tolist()) - {-1}
+    return found

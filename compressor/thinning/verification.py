@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compressor.thinning.graph import ChannelGraph, Node, Untraceable
 from compressor.thinning.layers import dims
-from compressor.thinning.liveness import Seen, probe
+from compressor.tracing.liveness import Seen, probe
 
 _SHARES = (0.3, 0.5, 0.7)
 """Of the channels that are zeroed, one trial after the other: in a narrow network one might agree by chance."""

@@ -8,7 +8,8 @@ import torch
 from compressor.errors import UserError
 from compressor.training.files import replace
 
-FORMAT = 1
+FORMAT, READABLE = 2, (1, 2)
+"""The format that is written, and those whose weights can be read; 1 had another layout of `state`."""
 
 Checkpoint = dict[str, Any]
 """`format`, `model` (the plain state dict), `config`, `schedule` (text), `shape`, `classes`, `epoch`, `metrics`, and in
@@ -34,8 +35,9 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{path}: not a checkpoint of compress train (it should hold {', '.join(_NEEDED)})")
     if not _well_formed(checkpoint):
         raise UserError(f"{path}: a damaged checkpoint: its {', '.join(_NEEDED)} are not what they should be")
-    if checkpoint["format"] != FORMAT:
-        raise UserError(f"{path}: checkpoint format {checkpoint['format']}, this version reads format {FORMAT}")
+    if checkpoint["format"] not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise UserError(f"{path}: checkpoint format {checkpoint['format']}, this version reads formats {known}")
     return checkpoint
 
 

@@ -1,25 +1,11 @@
 """The optimizer that a configuration describes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from compressor.config import OptimizerConfig
-
-
-@contextmanager
-def scaled(optimizer: Optimizer, factor: float) -> Iterator[None]:
-    """Inside, every learning rate is `factor` times as large."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    if factor != 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] *= factor
-    yield
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
 
 
 def build(model: nn.Module, config: OptimizerConfig) -> Optimizer:

@@ -153,7 +153,8 @@ def test_images_of_other_channels_than_the_network_wants_are_a_fault_where_chann
     written("s.yaml", f"policies:\n  - pruner: {pruner}\n")
     given = ("-s", "s.yaml") if command == "train" else ("s.yaml",)
     result = compress(command, *given, "-c", "c")
-    said = f"the model wants images of {wanted} channels, the data set's have {has}: set `data.channels: {wanted}`"
+    channels = "1 channel" if wanted == 1 else f"{wanted} channels"
+    said = f"the model expects {channels}, the images have {has}: set data.channels: {wanted}"
     refused(result, "s.yaml:2:", said)
     assert len(result.err.splitlines()) == 1, result.err
     if command != "train":

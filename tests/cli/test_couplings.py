@@ -206,7 +206,7 @@ def test_rows_of_the_general_pruner_are_rows_in_both_versions(version: int) -> N
     [
         (RANKED + "Filter", "should be 'Filters', '3D', 'Channels', 'Rows', 'Cols' or 'Blocks', got 'Filter'"),
         (RANKED + "Kernels", "'Filters', '3D', 'Channels', 'Rows', 'Cols' or 'Blocks', got 'Kernels'"),
-        (GENERAL + "Chanels", "'Shapes' or 'Blocks', got 'Chanels'"),
+        (GENERAL + "Chanels", "there is no structure 'Chanels': did you mean 'Channels'"),
         (RANKED + "Blocks", "belongs to `group_type: Blocks`"),
         (RANKED + "Filters, kwargs: {block_shape: [2, 1, 1, 1]}", "belongs to `group_type: Blocks`"),
         (RANKED + "Blocks, kwargs: {block_shape: [2, 1]}", "block_shape"),
@@ -223,18 +223,21 @@ def test_rows_of_the_general_pruner_are_rows_in_both_versions(version: int) -> N
         (RANKED.replace("Pruner", "Pruner_AGP") + "Filters, final_sparsity: 0.5", "unknown key 'desired_sparsity'"),
         (RANKED.replace("L1", "L3") + "Filters", "no class 'L3RankedStructureParameterPruner' in 'pruners': did you"),
         ("class: RandomLevelStructureParameterPruner, group_type: Filters, sparsity_range: [.nan, 0.1]", "got nan"),
-        (GENERAL + "Filters, criterion: apox", "or 'expected_activation', got 'apox'"),
+        (GENERAL + "Filters, criterion: apox", "there is no criterion 'apox': did you mean 'apoz'?"),
         (GENERAL.replace("sparsity: 0.5", "agp: {final_sparsity: 1.5}") + "Filters", "'final_sparsity' of Pruner"),
         (GENERAL.replace("sparsity: 0.5", "agpp: {final_sparsity: 0.5}") + "Filters", "did you mean 'agp'"),
-        (GENERAL + "Blocks", "`block_shape: [filters, channels]` belongs to `structure: Blocks`"),
+        (GENERAL + "Blocks", "`structure: Blocks` needs `block_shape: [filters, channels]`"),
         (GENERAL + "Filters, block_shape: [2, 2]", "`block_shape: [filters, channels]` belongs to"),
-        (GENERAL + "Kernels, scope: coupled", "not Kernels"),
+        (GENERAL + "Kernels, scope: coupled", "not 2D"),
         (GENERAL + "4D", "`scope: global` ranks layers"),
         (
             "class: Pruner, structure: Filters, rate: {threshold: 0.1}",
-            "their rate is one of `sparsity`, `agp`, `events`",
+            "of others max or mean_abs), or a rate that is a sparsity",
         ),
-        ("class: Pruner, structure: Filters, rate: {std: 0.1}", "their rate is one of `sparsity`, `agp`, `events`"),
+        (
+            "class: Pruner, structure: Filters, rate: {std: 0.1}",
+            "of others max or mean_abs), or a rate that is a sparsity",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_fault_with_its_place(

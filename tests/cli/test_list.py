@@ -23,6 +23,11 @@ KNOWN = {
     "pruners": "MagnitudeParameterPruner SensitivityPruner SparsityLevelParameterPruner AutomatedGradualPruner"
     " BaiduRNNPruner SplicingPruner Pruner StructureParameterPruner RandomLevelStructureParameterPruner"
     f" {RANKED} {' '.join(f'{name}_AGP' for name in RANKED.split())}",
+    "criteria": "l1 l2 gradient taylor apoz mean_activation feature_map running_feature_map bn_scale"
+    " expected_activation random max mean_abs",
+    "structures": "Elements 2D Kernels Filters 3D Channels Rows Cols 4D Layer Shapes Blocks Taps Runs",
+    "allocations": "uniform global",
+    "rates": "sparsity agp events random threshold baidu std survivors_std bernoulli",
     "regularizers": "L1Regularizer L2Regularizer GroupLassoRegularizer GroupVarianceRegularizer",
     "extensions": "FilterRemover ChannelRemover StructureRemover",
     "gates": "HardConcreteL0 NetworkSurgery",

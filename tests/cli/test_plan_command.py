@@ -403,7 +403,7 @@ policies:
     assert all(part in text for part in ("0: 0.125", "1: 0.5 std", "0..1: 0.1", "2..3: as validation goes"))
     assert len(plan["conflicts"]) == 2
     assert all(line in text for line in plan["conflicts"])
-    assert "depends on the values" in text
+    assert "not known before the run: `rate: " in text
 
 
 def test_the_text_of_a_long_run_stays_short() -> None:

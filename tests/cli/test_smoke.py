@@ -11,7 +11,7 @@ from compressor.config import DataConfig
 from compressor.data.loading import load
 from compressor.data.smoke import SmokeFeed, random_set
 from compressor.errors import UserError
-from compressor.rates.window import Window
+from compressor.timing.window import Window
 
 
 def smoke(work: Path, *arguments: object) -> Path:

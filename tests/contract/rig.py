@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from compressor.component import Component
 from compressor.config import Config
 from compressor.experiment import building
-from compressor.experiment.specification import Specification
 from compressor.policies.policy import Policy
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import components
+from compressor.session import rng
 from compressor.thinning.architecture import describe
-from compressor.training import rng
 from compressor.training.observers import Observer
 from compressor.training.trainer import Trainer
 
@@ -118,13 +117,17 @@ class Rig:
         self.dense = describe(self.model)
         if snapshot is not None:
             building.load_weights(self.model, snapshot, "snapshot")
-        spec = Specification(read(schedule), self.config, "schedule", "config")
+        faults = Faults()
+        read_schedule = read(schedule)
+        bound = read_schedule.bind(self.model, epochs, faults)
+        faults.raise_any()
         dense = snapshot["state"]["dense"] if snapshot is not None else None
-        scheduler = building.scheduler(spec, self.model, Feed(), self.said.append, dense)  # type: ignore[arg-type]
+        session = building.session(self.config, self.model, bound, Feed(), self.said.append, dense)  # type: ignore[arg-type]
+        self.session = session
         self.records = Records()
         self.snapshots: dict[Moment, bytes] = {}
         self.trainer = Trainer(
-            scheduler,
+            session,
             Feed(),
             self.config,
             torch.device("cpu"),
@@ -132,7 +135,7 @@ class Rig:
             save=self._save,
             stop_signal=lambda: None,
         )
-        self.masks = scheduler.ctx.masks
+        self.masks = session.masks
         self.fresh = self._written()
         rng.seed_all(seed)
 
@@ -146,12 +149,12 @@ class Rig:
         """Called after every step and every epoch."""
 
     def _written(self) -> bytes:
-        with self.trainer.evaluation_weights() as live:
+        with self.session.as_shipped() as shipped:
             model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         file = io.BytesIO()
         now = describe(self.model)
         thinned = {} if now == self.dense else {"architecture": now}
-        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": live}, **thinned}, file)
+        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": shipped.live}, **thinned}, file)
         return file.getvalue()
 
     def at(self, moment: Moment) -> Snapshot:

@@ -242,10 +242,10 @@ class Watched(Rig):
 
     def look(self, moment: tuple[int, int]) -> None:
         """Masked weights are +0.0, and the mask in force is the intersection of all contributions."""
-        with self.trainer.evaluation_weights():
+        with self.session.as_shipped():
             for name, weight in self.model.named_parameters():
                 keep = self.masks.keep(name)
-                contributions = [self.masks.owned(key) for key in self.trainer.scheduler.memory]
+                contributions = [self.masks.owned(key) for key in self.session.events.memory]
                 owned = [masks[name] for masks in contributions if name in masks]
                 assert (keep is None) == (not owned)
                 if keep is None:
@@ -333,8 +333,8 @@ def test_penalties_on_one_weight_add_up(key: str, other: str) -> None:
         run = Rig(text)
         for parameter in run.model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        run.trainer.ctx.epoch = FIRST
-        run.trainer.scheduler.penalty_gradients()
+        run.session.clock.epoch = FIRST
+        run.session.events.fire("penalty_gradients")
         return {name: p.grad.clone() for name, p in run.model.named_parameters() if p.grad is not None}
 
     texts = [schedule(name) for name in (key, other)]

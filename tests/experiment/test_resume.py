@@ -255,7 +255,7 @@ def test_a_checkpoint_every_second_epoch_is_resumed_from_there(work: Path, refer
     [
         "torch.optim.SGD.load_state_dict",
         "compressor.sparsity.masks.Masks.load_state_dict",
-        "compressor.training.rng.restore",
+        "compressor.session.rng.restore",
     ],
 )
 def test_a_run_that_does_not_restore_everything_differs(

@@ -41,7 +41,7 @@ def installed(model: nn.Module, modules: list[str], **arguments: Any) -> Droppin
         sample=lambda: torch.empty(0),
         behind=lambda name: [],
         regroup=lambda parameters, **changed: None,
-        averaged={},
+        average=lambda name, tensor: None,
         clock=lambda: 0,
     )
     return DropConnect(modules=modules, **arguments).install(site)

@@ -40,7 +40,7 @@ class Hashing:
             sample=lambda: torch.empty(0),
             behind=lambda name: [],
             regroup=self._regroup,
-            averaged={},
+            average=lambda name, tensor: None,
             clock=lambda: 0,
             keep=lambda name: self.masks.get(name),
             forget=self._forget,

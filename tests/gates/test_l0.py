@@ -104,7 +104,7 @@ def loop(case: Case, window: str = "", *, arguments: dict[str, Any] | None = Non
 
 def locations(run: Loop) -> Values:
     """log_alpha now, by weight."""
-    found = run.trainer.scheduler.memory["0.l0"]["gate"]["log_alpha"]
+    found = run.session.events.memory["0.l0"].gate["log_alpha"]
     return {name: value.detach().clone() for name, value in found.items()}
 
 
@@ -208,7 +208,7 @@ def test_the_penalty_in_the_log_is_the_papers_of_the_weights_then(case: Case) ->
 def test_the_penaltys_gradients_are_its_finite_differences(case: Case) -> None:
     run = loop(case)
     theta, log_alpha = values(run.model), locations(run)
-    gates, parameters = run.trainer.ctx.installed["0.l0"], run.trainer.ctx.parameters
+    gates, parameters = run.session.events.memory["0.l0"].installed, run.session.network.parameters
     moving = {**parameters}
     located = {name: one.log_alpha for name, one in gates._gated.items()}
     for leaf in (*moving.values(), *located.values()):

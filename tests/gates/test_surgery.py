@@ -45,12 +45,12 @@ class Surgery:
 
     def __init__(self, model: nn.Module, text: str, steps: int = 50) -> None:
         self.loop = Loop(model, random_batches([2] * steps, 5, 2), text, epochs=2)
-        self.gate: Any = self.loop.trainer.ctx.installed[OWNER]
+        self.gate: Any = self.loop.session.events.memory[OWNER].installed
         self.now = 0
 
     def step(self) -> Values:
         """The masks (true = kept) after one step."""
-        self.loop.trainer.ctx.step = self.now
+        self.loop.session.clock.step = self.now
         self.gate.before_forward()
         self.gate.after_backward()
         self.now += 1

@@ -60,6 +60,10 @@ def plain(**of_b: Any) -> Net:
     )  # fmt: skip
 
 
+ADDITIONS = ["plus", "in place", "into the shortcut", "function"]
+"""How a residual block may add."""
+
+
 def residual(norm: bool = False, how: str = "plus") -> Net:
     """Two blocks on a stream; the second one's shortcut has the first one's error."""
 
@@ -93,7 +97,7 @@ class Ran:
         self.before, self.images = copy.deepcopy(net).eval(), torch.cat([pictures for pictures, _ in data])
         self.said: list[str] = []
         self.loop = Loop(net, data, text, **of)
-        self.loop.trainer.ctx.say = self.said.append
+        self.loop.session.say = self.said.append
         self.loop.run()
         self.after = copy.deepcopy(self.before)
         with torch.no_grad():

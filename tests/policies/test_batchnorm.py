@@ -48,10 +48,7 @@ def schedule(arguments: str = "batches: 2", window: str = "", above: str = "") -
 
 
 def started(run_of: RunOf, text: str, model: nn.Module, batches: list[Batch] = BATCHES, **options: Any) -> Any:
-    dense = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    return run_of(
-        text, model, sample=lambda: batches[0][0], batches=lambda count: batches[:count], dense=dense, **options
-    )
+    return run_of(text, model, batches=batches, **options)
 
 
 def statistics(model: nn.Module, layer: int = 1) -> tuple[list[float], list[float]]:
@@ -204,7 +201,7 @@ def test_a_draw_for_one_step_is_not_measured(run_of: RunOf, at: str) -> None:
 GATED = """\
 version: 2
 gates:
-  l0: {class: HardConcreteL0, weights: [0.weight], lambda: 0.1, lr: 0.01}
+  l0: {class: HardConcreteL0, weights: [0.weight], lambda: 0, lr: 0.01}
 policies:
   - {gate: {instance_name: l0}}
   - batchnorm: {batches: 2, at: end}
@@ -215,8 +212,8 @@ def test_it_is_the_folded_network_where_gates_are_at_work(run_of: RunOf) -> None
     # log alpha = 0: the final gate is sigmoid(0) (1.1 + 0.1) - 0.1 = 0.5.
     model = net()
     run = started(run_of, GATED, model)
-    for gate in run.ctx.averaged.values():
-        gate.zero_()
+    for gates in run.events.memory["0.l0"].gate["log_alpha"].values():
+        gates.zero_()
     run.epoch(0)
     assert statistics(model) == (about(5 / 4), about(13 / 12))
     assert model[0].weight.tolist() == [[[[1.0]]]]
@@ -227,8 +224,8 @@ def test_gates_and_masks_of_one_weight_hold_together(run_of: RunOf) -> None:
     model = net(filters=(-1.0, 2.0))
     text = GATED.replace("policies:\n", "policies:\n" + PRUNED.format(args="use_double_copies: true"))
     run = started(run_of, text, model)
-    for gate in run.ctx.averaged.values():
-        gate.zero_()
+    for gates in run.events.memory["1.l0"].gate["log_alpha"].values():
+        gates.zero_()
     run.epoch(0)
     assert statistics(model) == (about(0, 5 / 2), about(0, 13 / 3))
     assert model[0].weight.flatten().tolist() == [-1.0, 2.0]

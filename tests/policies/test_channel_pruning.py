@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import BatchNorm2d, Conv2d, Linear
 
 from compressor.errors import UserError
-from compressor.pruners.reconstruction import search
+from compressor.reconstruction.least_squares import search
 from compressor.thinning.thin import thin
 
 GEOMETRY: dict[str, dict[str, Any]] = {
@@ -122,8 +122,8 @@ def test_channels_that_say_nothing_of_their_own_go_and_the_function_stays(kind: 
     assert channels.tolist() == [True, False, True, False, True, True]
     assert not run.after.get_submodule("a").weight[[1, 3]].any()
     torch.testing.assert_close(run.logits(), run.logits(run.before), rtol=1e-4, atol=1e-4)
-    assert run.loop.trainer.ctx.figures[OWNER]["error"] < 1e-9
-    assert run.loop.trainer.ctx.figures[OWNER]["error_masked"] > 1e-5
+    assert run.loop.session.records.figures[OWNER]["error"] < 1e-9
+    assert run.loop.session.records.figures[OWNER]["error_masked"] > 1e-5
 
 
 THINNED = {
@@ -226,7 +226,7 @@ def test_the_errors_are_in_the_record_of_the_epoch_and_in_the_report() -> None:
         assert figures[key] == figures[f"b.weight {key}"]
     assert figures["error"] < figures["error_masked"]
     assert "figures" not in run.loop.lines[1]
-    assert run.loop.trainer.ctx.figures[OWNER] == figures
+    assert run.loop.session.records.figures[OWNER] == figures
 
 
 EVENTS = [(0, 4), (0, 4), (1, 4), (0, 64), (0, 100)]
@@ -285,14 +285,14 @@ def test_fitted_weights_have_no_momentum_of_the_old_ones() -> None:
 
 def test_averages_begin_anew_with_the_fitted_weights() -> None:
     run = Ran(plain(), schedule(window=", epochs: [1]"), epochs=2, optimizer={"lr": 1e-30}, ema={"decay": 0.5})
-    with run.loop.trainer.evaluation_weights():
+    with run.loop.session.as_shipped():
         torch.testing.assert_close(run.loop.model.get_parameter("b.weight"), run.loop.after[-1]["b.weight"])
 
 
 def test_what_another_policy_masks_stays_masked_and_the_error_is_that_of_what_is_left() -> None:
     level = "  - {pruner: {class: SparsityLevelParameterPruner, levels: {b.weight: 0.5}}, epochs: [0]}\n"
     run = Ran(plain(), schedule().replace("policies:\n", f"policies:\n{level}"), epochs=2)
-    (masked,) = (run.loop.masks.owned(key)["b.weight"] for key in run.loop.trainer.scheduler.memory if key[0] == "0")
+    (masked,) = (run.loop.masks.owned(key)["b.weight"] for key in run.loop.session.events.memory if key[0] == "0")
     assert int((~masked).sum()) == 4 * 27
     for weights in (run.loop.forwards[0], *run.loop.after):
         assert is_plus_zero(weights["b.weight"][~masked])
@@ -301,7 +301,7 @@ def test_what_another_policy_masks_stays_masked_and_the_error_is_that_of_what_is
         pruned.get_parameter("b.weight").mul_(masked)
     gave, now = run.seen(pruned, "b")[1], run.seen(run.after, "b")[1]
     wanted = float((gave - now).square().sum() / gave.square().sum())
-    assert run.loop.trainer.ctx.figures["1.channel_pruning"]["error"] == pytest.approx(wanted, rel=1e-3)
+    assert run.loop.session.records.figures["1.channel_pruning"]["error"] == pytest.approx(wanted, rel=1e-3)
 
 
 def test_outputs_that_a_batch_norm_multiplies_by_zero_stay_as_they_are() -> None:
@@ -331,7 +331,7 @@ def test_weights_that_live_on_behind_a_mask_are_looked_at_with_it() -> None:
     text = schedule().replace("policies:\n", f"policies:\n  - {{pruner: {masked}, epochs: [0]}}\n")
     run = Ran(plain(), text)
     before = copy.deepcopy(run.before)
-    (keep,) = (run.loop.masks.owned(key)["a.weight"] for key in run.loop.trainer.scheduler.memory if key[0] == "0")
+    (keep,) = (run.loop.masks.owned(key)["a.weight"] for key in run.loop.session.events.memory if key[0] == "0")
     before.get_parameter("a.weight").data.mul_(keep)
     assert int((~keep).sum()) == 27
     check_fit(run, "b", rows(run.seen(before, "b")[1]))
@@ -357,7 +357,7 @@ def test_a_layer_behind_a_gate_is_left_alone_and_that_is_said() -> None:
     text = schedule(window=", epochs: [1]", more=gates) + "  - {gate: {instance_name: l0}}\n"
     run = Ran(plain(), text, epochs=2)
     assert run.said == [f"warning: {OWNER}: b.weight is behind a gate: its channels are not pruned"]
-    assert run.loop.trainer.scheduler.shortfalls() == [
+    assert run.loop.session.events.shortfalls() == [
         f"target missed by {OWNER}: b.weight should have 3 input channels, has 6"
         f" (the policy fires last in epoch 1, the run has 2)"
     ]
@@ -365,8 +365,8 @@ def test_a_layer_behind_a_gate_is_left_alone_and_that_is_said() -> None:
 
 def test_a_run_that_ends_before_the_window_misses_the_target() -> None:
     missed = Ran(plain(), schedule(window=", epochs: [5]"))
-    assert "b.weight should have 3 input channels, has 6" in missed.loop.trainer.scheduler.shortfalls()[0]
-    assert Ran(plain(), schedule()).loop.trainer.scheduler.shortfalls() == []
+    assert "b.weight should have 3 input channels, has 6" in missed.loop.session.events.shortfalls()[0]
+    assert Ran(plain(), schedule()).loop.session.events.shortfalls() == []
 
 
 def test_what_cannot_be_fitted_is_refused_before_the_run() -> None:

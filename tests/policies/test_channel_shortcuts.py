@@ -1,18 +1,10 @@
-"""The last convolution of a residual block makes up for the error of its shortcut; how a shortcut is found."""
-
-from collections.abc import Callable
-from typing import Any
+"""The last convolution of a residual block makes up for the error of its shortcut."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from channel_nets import Net, Ran, check_fit, images, residual, rows, schedule, seeded
-from torch import Tensor
-from torch.nn import BatchNorm2d, Conv2d, Linear
-
-from compressor.policies.layer_calls import follow
-
-ADDITIONS = ["plus", "in place", "into the shortcut", "function"]
+from channel_nets import ADDITIONS, Net, Ran, check_fit, residual, rows, schedule, seeded
+from torch.nn import Conv2d, Linear
 
 
 def stream_error(run: Ran) -> float:
@@ -51,38 +43,6 @@ def test_what_is_fitted_behind_a_shortcut_is_both_errors(norm: bool) -> None:
     check_fit(run, "two2", rows(gave + (shortcut - now) / factor.reshape(1, -1, 1, 1)))
 
 
-@pytest.mark.parametrize("how", ADDITIONS)
-def test_only_the_last_convolutions_of_blocks_are_found_before_an_addition(how: str) -> None:
-    net = residual(norm=True, how=how)
-    weights = {name: weight for name, weight in net.named_parameters() if weight.dim() == 4}
-    found = {layer.name: layer for layer in follow(net, images()[0][0], weights)}
-    assert list(found) == [f"{path}.weight" for path in ("stem", "one1", "one2", "two1", "two2")]
-    assert [name for name, layer in found.items() if layer.addition] == ["one2.weight", "two2.weight"]
-    assert [name for name, layer in found.items() if layer.scale is not None] == ["one2.weight", "two2.weight"]
-
-
-JOINED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], bool]] = {
-    "as it is": (lambda branch, x: branch + x, True),
-    "behind dropout, which does nothing": (lambda branch, x: F.dropout(branch, 0.5, training=False) + x, True),
-    "behind a ReLU": (lambda branch, x: F.relu(branch) + x, False),
-    "behind a ReLU in place": (lambda branch, x: F.relu(branch, inplace=True) + x, False),
-    "twice": (lambda branch, x: torch.add(x, branch, alpha=2), False),
-    "to a number": (lambda branch, x: branch + 1, False),
-    "to one channel": (lambda branch, x: branch + x[:, :1], False),
-    "as a factor": (lambda branch, x: branch * x, False),
-}
-
-
-@pytest.mark.parametrize(("join", "found"), JOINED.values(), ids=JOINED)
-def test_a_shortcut_is_what_is_added_to_the_outputs_themselves(
-    join: Callable[[Tensor, Tensor], Tensor], found: bool
-) -> None:
-    seeded()
-    net = Net(lambda s, x: join(s.b(s.a(x)), s.a(x)).mean((2, 3)), a=Conv2d(1, 4, 3), b=Conv2d(4, 4, 1))
-    (layer,) = follow(net, images()[0][0], {"b.weight": net.get_parameter("b.weight")})
-    assert (layer.addition is not None) == found
-
-
 def test_a_stem_that_is_the_shortcut_itself_is_fitted_to_what_it_gave() -> None:
     seeded()
     net = Net(
@@ -92,20 +52,6 @@ def test_a_stem_that_is_the_shortcut_itself_is_fitted_to_what_it_gave() -> None:
     run = Ran(net, schedule("[stem.weight]"))
     assert "shortcut" not in run.said[0]
     check_fit(run, "stem", rows(run.seen(run.before, "stem")[1]))
-
-
-def test_a_batch_norm_that_reads_the_outputs_beside_the_addition_does_not_weigh_them() -> None:
-    seeded()
-
-    def forward(s: Any, x: Tensor) -> Tensor:
-        y = s.a(x)
-        branch = s.b(y)
-        return (branch + y).mean((2, 3)) + s.bn(branch).mean((2, 3))
-
-    net = Net(forward, a=Conv2d(1, 4, 3), b=Conv2d(4, 4, 1), bn=BatchNorm2d(4))
-    (layer,) = follow(net, images()[0][0], {"b.weight": net.get_parameter("b.weight")})
-    assert layer.addition is not None
-    assert layer.scale is None
 
 
 def test_zeros_stay_where_what_makes_the_channels_goes_on() -> None:

@@ -76,7 +76,7 @@ def test_what_was_pruned_stays_pruned_and_a_second_event_finds_nothing_to_do() -
     weights = [masked["b.weight"][:, [1, 3, 5]] for masked in run.loop.forwards]
     assert all(not weight.any() for weight in weights)
     assert len([line for line in run.said if "input channels stay" in line]) == 1
-    assert run.loop.trainer.scheduler.shortfalls() == []
+    assert run.loop.session.events.shortfalls() == []
 
 
 @pytest.mark.parametrize("moment", [(0, 2), (1, 0), (1, 1), (2, 0)])

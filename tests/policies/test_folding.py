@@ -56,8 +56,7 @@ BATCHES = [(IMAGES, torch.tensor([0, 1, 1, 0]))]
 
 
 def begun(run_of: RunOf, text: str, model: nn.Module, images: Tensor = IMAGES, **options: Any) -> Any:
-    dense = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    run = run_of(text, model, sample=lambda: images, batches=lambda count: BATCHES, dense=dense, **options)
+    run = run_of(text, model, **({"batches": BATCHES} if images is IMAGES else {"images": images}), **options)
     run.begin(0)
     return run
 

@@ -27,7 +27,7 @@ def mlp(seed: int = 0) -> nn.Module:
 
 
 def gates(run: Loop) -> Any:
-    return run.trainer.ctx.installed[OWNER]
+    return run.session.events.memory[OWNER].installed
 
 
 def locations(state: dict[str, Any]) -> Values:

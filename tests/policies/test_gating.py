@@ -95,7 +95,7 @@ def of(build: Callable[[], nn.Module], text: str, **settings: Any) -> Loop:
 
 
 def gates(run: Loop) -> Any:
-    return run.trainer.ctx.installed[OWNER]
+    return run.session.events.memory[OWNER].installed
 
 
 def locations(state: dict[str, Any]) -> Values:
@@ -131,7 +131,7 @@ def folded(build: Callable[[], nn.Module]) -> tuple[nn.Module, Tensor, Tensor]:
     batch, network = images(7)[0][0], copy.deepcopy(run.model).eval()
     live = values(network)
     expected = functional_call(network, {**live, **PLACES[build](live, final(CHOSEN))}, batch).detach()
-    with run.trainer.evaluation_weights():
+    with run.session.as_shipped():
         network.load_state_dict(run.model.state_dict())
     return network, batch, expected
 
@@ -159,29 +159,16 @@ def test_what_is_closed_is_plus_zero_and_thinned_the_network_computes_the_same(b
 def test_folding_leaves_the_live_weights_and_gates_as_they_were() -> None:
     run = of(normed, schedule("a.weight", "Filters")).run()
     before = copy.deepcopy((run.model.state_dict(), gates(run).state()))
-    with run.trainer.evaluation_weights():
+    with run.session.as_shipped():
         assert difference(dict(run.model.state_dict()), dict(before[0])) is not None
     assert difference((dict(run.model.state_dict()), gates(run).state()), (dict(before[0]), before[1])) is None
 
 
 def test_filters_that_an_addition_joins_with_others_are_not_gated_and_that_is_said() -> None:
-    said: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("loop.building.scheduler", _telling(said))
-        run = of(residual, schedule("[stem.weight, a.weight, d.weight, fc.weight]", "Filters"))
+    run = of(residual, schedule("[stem.weight, a.weight, d.weight, fc.weight]", "Filters"))
     assert list(gates(run).state()["log_alpha"]) == ["a.weight"]
-    assert len(said) == 3
-    assert all(any(f"{name}.weight are not gated" in line for line in said) for name in ("stem", "d", "fc"))
-
-
-def _telling(said: list[str]) -> Callable[..., Any]:
-    """`building.scheduler` that says into a list."""
-    from compressor.experiment.building import scheduler
-
-    def made(*parts: Any, say: Any) -> Any:
-        return scheduler(*parts, say=said.append)
-
-    return made
+    assert len(run.said) == 3
+    assert all(any(f"{name}.weight are not gated" in line for line in run.said) for name in ("stem", "d", "fc"))
 
 
 SCHEDULERS = {

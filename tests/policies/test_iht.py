@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 from helpers import difference
-from loop import Loop, is_plus_zero, random_batches, read
+from loop import Loop, is_plus_zero, notes_of, random_batches
 from torch import Tensor, nn
 
 from compressor.errors import CompressError
-from compressor.schedule.faults import Faults
 
 MOMENTUM = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
 STEPS = 3
@@ -112,13 +111,8 @@ def test_a_planted_support_is_recovered_on_least_squares(run_of: Callable[..., A
     text = iht(1, 1, sparsity=0.92, cycles=cycles, lr_scales="{sparse: 1, dense: 1}")
     run = run_of(text, model, epochs=2 * cycles + 1, lr=0.4)
     for epoch in range(2 * cycles + 1):
-        run.begin(epoch)
-        run.scheduler.on_minibatch_begin()
-        model.weight.grad = ((a @ model.weight.detach()[0] - a @ planted) @ a)[None]
-        run.optimizer.step()
-        run.masks.apply()
-        run.scheduler.on_minibatch_end()
-        run.end()
+        with run.session.epoch(epoch), run.session.step() as step:
+            step.backward(((a @ model.weight[0] - a @ planted) ** 2).sum() / 2)
     found: Tensor = model.weight.detach()[0]
     assert torch.equal(found != 0, planted != 0)
     torch.testing.assert_close(found, planted, rtol=1e-4, atol=1e-4)
@@ -138,10 +132,7 @@ def test_dense_sparse_dense_is_one_cycle_whose_dense_phase_is_last(pretrained: i
 
 
 def notes(text: str, epochs: int) -> list[str]:
-    schedule, faults = read(text), Faults()
-    schedule.bind(mlp(), epochs, faults)
-    faults.raise_any()
-    return schedule.notes
+    return notes_of(text, mlp(), epochs)
 
 
 @pytest.mark.parametrize("text", [dsd(2, 2, 2), iht(2, 2), dsd(1, 2, 2, ", starting_epoch: 1")])

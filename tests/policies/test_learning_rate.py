@@ -28,7 +28,7 @@ def rates(run: Any, epochs: int, key: str = "lr", group: int = 0) -> list[float]
         run.begin(epoch)
         run.step()
         found.append(run.optimizer.param_groups[group][key])
-        for _ in range(1, run.ctx.steps_per_epoch):
+        for _ in range(1, run.clock.steps_per_epoch):
             run.step()
             assert run.optimizer.param_groups[group][key] == found[-1]  # it moves at an epoch's end
         run.end()
@@ -136,7 +136,7 @@ def test_resumed_in_the_middle_the_rates_are_the_same(run_of: RunOf) -> None:
         rates(broken, stop)
         resumed = run_of(schedule, model(), epochs=10, lr=1.0)
         resumed.optimizer.load_state_dict(copy.deepcopy(broken.optimizer.state_dict()))
-        resumed.scheduler.load_state_dict(copy.deepcopy(broken.scheduler.state_dict()))
+        resumed.events.load_state_dict(copy.deepcopy(broken.events.state_dict()))
         resumed.optimizer.param_groups[0].setdefault("initial_lr", 1.0)
         found = []
         for epoch in range(stop, 10):
@@ -154,7 +154,7 @@ def test_by_steps_the_rate_moves_after_every_step(run_of: RunOf) -> None:
     for epoch in range(2):
         run.begin(epoch)
         for _ in range(3):
-            run.scheduler.on_minibatch_begin()
+            run.events.fire("on_minibatch_begin")
             found.append(run.optimizer.param_groups[0]["lr"])
             run.step()
         run.end()
@@ -243,7 +243,7 @@ def test_reduce_on_plateau_keeps_its_memory_over_a_resume(run_of: RunOf, stop: i
         first.epoch(epoch, {"loss": PLATEAU[epoch]})
     for run in (second, forgetful):
         run.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
-    second.scheduler.load_state_dict(copy.deepcopy(first.scheduler.state_dict()))
+    second.events.load_state_dict(copy.deepcopy(first.events.state_dict()))
     found: dict[int, list[float]] = {id(second): [], id(forgetful): []}
     for run in (second, forgetful):
         for epoch in range(stop, 12):

@@ -118,7 +118,7 @@ def test_it_chooses_as_many_as_would_be_pruned_at_each_event_though_nothing_is(o
     assert [len(places) for places in new] == [1, 2, 1, 2]
     assert len(set().union(*new)) == 6
     assert run.masks.keep("conv.weight") is None
-    assert run.trainer.scheduler.shortfalls() == []
+    assert run.session.events.shortfalls() == []
     assert all(line["sparsity"] == 0 for line in run.lines)
 
 
@@ -311,7 +311,7 @@ def test_what_it_does_not_know_is_a_fault(
         ),
         (
             "class: Pruner, structure: Rows, criterion: bn_scale, weights: fc.weight, rate: {sparsity: 0.5}",
-            "0.Pruner goes by bn_scale, but no batch norm stands behind fc.weight",
+            "0.Pruner scores by bn_scale, but no batch norm follows fc.weight",
         ),
     ],
 )

@@ -40,7 +40,7 @@ def seen(run: Any) -> list[list[float]]:
 def firings(run: Any, epochs: int) -> list[tuple[int, int]]:
     """(epoch, step) of every time that the pruner chose its masks anew; -1 is the epoch's begin."""
     times: list[tuple[int, int]] = []
-    masks, owner = run.masks, next(iter(run.scheduler.memory))
+    masks, owner = run.masks, next(iter(run.events.memory))
     real, now = masks.set, [0, -1]
 
     def spy(name: str, *args: Any, **kwargs: Any) -> None:
@@ -52,7 +52,7 @@ def firings(run: Any, epochs: int) -> list[tuple[int, int]]:
     for epoch in range(epochs):
         now[:] = [epoch, -1]
         run.begin(epoch)
-        for step in range(run.ctx.steps_per_epoch):
+        for step in range(run.clock.steps_per_epoch):
             now[1] = step
             run.step()
         run.end()
@@ -261,29 +261,29 @@ def test_the_run_has_settled_when_the_last_policy_has_fired_last(run_of: RunOf) 
     two = half(window="starting_epoch: 1\n    ending_epoch: 6\n    frequency: 3") + half(
         window="epochs: [0, 2]"
     ).replace("policies:\n", "")
-    assert run_of(two, layer([1, 2]), epochs=9).scheduler.settled() == 4
-    assert run_of(two, layer([1, 2]), epochs=3).scheduler.settled() == 2  # never reached: the last epoch
+    assert run_of(two, layer([1, 2]), epochs=9).events.settled() == 4
+    assert run_of(two, layer([1, 2]), epochs=3).events.settled() == 2  # never reached: the last epoch
     lr = "policies:\n  - lr_scheduler: {class: StepLR, step_size: 3}\n"
-    assert run_of(lr, layer([1, 2]), epochs=9).scheduler.settled() == 0
+    assert run_of(lr, layer([1, 2]), epochs=9).events.settled() == 0
     steps = "version: 2\n" + half(window="ending_step: 20")  # fires last at step 19; 8 steps an epoch
-    assert run_of(steps, layer([1, 2]), epochs=9, steps=8).scheduler.settled() == 2
+    assert run_of(steps, layer([1, 2]), epochs=9, steps=8).events.settled() == 2
 
 
 def test_a_target_that_was_not_reached_is_said_with_both_figures(run_of: RunOf) -> None:
     run = run_of(half(window="epochs: [7]"), layer([1, 2, 3, 0]), epochs=3)
     for epoch in range(3):
         run.epoch(epoch)
-    [line] = run.scheduler.shortfalls()
+    [line] = run.events.shortfalls()
     assert all(word in line for word in ("0.SparsityLevelParameterPruner", "weight", "0.5000", "0.2500", "7", "3"))
     with torch.no_grad():
         run.model.weight[0, 0] = 0
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 def test_a_target_reached_to_the_floor_of_the_product_is_reached(run_of: RunOf) -> None:
     run = run_of(half(), layer([1, 2, 3]))  # floor(1.5)
     run.epoch(0)
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 def test_agp_falls_short_of_its_final_sparsity_where_the_run_is_too_short(run_of: RunOf) -> None:
@@ -295,7 +295,7 @@ policies:
     run = run_of(text, layer([float(value) for value in range(1, 11)]), epochs=3)
     for epoch in range(3):
         run.epoch(epoch)
-    [line] = run.scheduler.shortfalls()
+    [line] = run.events.shortfalls()
     assert "0.8000" in line
     assert "0.7000" in line  # 0.8 (1 - 1/8)
 
@@ -319,6 +319,6 @@ def test_a_policy_fires_the_same_with_its_memory_and_masks_loaded_in_between(run
             broken.epoch(epoch)
         resumed = run_of(text, layer(broken.model.weight[0].tolist()), epochs=6, steps=3, momentum=0.9)
         resumed.optimizer.load_state_dict(copy.deepcopy(broken.optimizer.state_dict()))
-        resumed.scheduler.load_state_dict(copy.deepcopy(broken.scheduler.state_dict()))
+        resumed.events.load_state_dict(copy.deepcopy(broken.events.state_dict()))
         resumed.masks.load_state_dict(copy.deepcopy(broken.masks.state_dict()))
         assert torch.equal(to_the_end(resumed, stop), want), stop

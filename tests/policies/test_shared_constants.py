@@ -46,7 +46,7 @@ def kept_after_shrinking(run_of: Callable[..., Any], text: str) -> tuple[list[bo
     with torch.no_grad():
         model.weight.copy_(BEFORE / 4)
     run.begin(1)
-    owner = list(run.scheduler.memory)[1]
+    owner = list(run.events.memory)[1]
     return run.masks.owned(owner)["weight"].flatten().tolist(), run
 
 
@@ -54,8 +54,8 @@ def kept_after_shrinking(run_of: Callable[..., Any], text: str) -> tuple[list[bo
 def test_policies_that_name_one_instance_share_what_it_took_once(run_of: Callable[..., Any], component: str) -> None:
     kept, run = kept_after_shrinking(run_of, named(component))
     assert kept == [False] * 4  # 1 and 0.5 against the first weights' 3.65 or 3
-    assert list(run.ctx.constants) == ["pruners.one"]
-    (constant,) = run.ctx.constants["pruners.one"].values()
+    assert list(run.session._constants) == ["pruners.one"]
+    (constant,) = run.session._constants["pruners.one"].values()
     std = float(BEFORE.std()) if component == SENSITIVITY else float(BEFORE.abs().std())
     assert (constant if component == SENSITIVITY else constant["std"]) == pytest.approx(std)
 
@@ -67,7 +67,7 @@ def test_inline_components_and_other_instances_take_their_own(
 ) -> None:
     kept, run = kept_after_shrinking(run_of, make(component))
     assert kept == [True, False, False, True]
-    assert len(run.ctx.constants) == 2
+    assert len(run.session._constants) == 2
 
 
 RUN = """\

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -11,10 +11,22 @@ from helpers import difference
 from loop import Batch, Loop
 from torch import Tensor, nn
 
+from compressor.criteria import ActivationCriterion
 from compressor.errors import CompressError
-from compressor.policies.statistics import Running, gather
+from compressor.pruners.statistics import Running, activations, gradients
+from compressor.schedule.registry import components
 
 RunOf = Callable[..., Any]
+
+
+def gather(model: nn.Module, kind: str, batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """What a criterion of that name is given."""
+    if kind == "gradient":
+        return gradients(model, batches)
+    criterion = components("criteria")[kind]()
+    assert isinstance(criterion, ActivationCriterion)
+    return activations(model, criterion, batches)
+
 
 X = torch.tensor([[1.0, 0], [0, 1], [1, 1], [-1, 2]])
 LABELS = torch.tensor([0, 1, 1, 0])
@@ -245,7 +257,7 @@ class Spied(nn.Module):
 
 
 def running(run: Loop) -> dict[str, Tensor]:
-    return run.trainer.scheduler.memory["0.Pruner"]["running"]
+    return run.session.events.memory["0.Pruner"].running
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -315,8 +327,8 @@ def test_after_a_thinning_the_mean_begins_anew() -> None:
 
 
 def test_a_network_that_cannot_be_looked_into_is_an_error(run_of: RunOf) -> None:
-    run = run_of(TEXT.format(rate="{events: 0.5}", epochs="1"), Spied(), sample=lambda: small_images(1)[0][0])
-    (substitution,) = run.ctx.substitutions.values()
+    run = run_of(TEXT.format(rate="{events: 0.5}", epochs="1"), Spied(), batches=small_images(1))
+    (substitution,) = run.session.substitutions
     assert isinstance(substitution, Running)
     substitution.before_forward()  # and no forward pass, as where a compiled copy is called
     with pytest.raises(CompressError, match="it cannot look into a compiled one"):

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import torch
 from helpers import compress, difference, succeed
-from loop import Batch, Feed, Loop, random_batches, read, reread
+from loop import Batch, Loop, notes_of, random_batches, reread
 from torch import Tensor, nn
 
 from compressor.errors import UserError
-from compressor.experiment import building
-from compressor.experiment.specification import Specification
 from compressor.policies.strided import StridedPolicy, accuracy
 from compressor.sparsity.substitution import Substitution
 
@@ -156,11 +154,10 @@ class WithNorm(nn.Module):
 
 def opened(text: str, model: nn.Module, run_seed: int = 0) -> Loop:
     """A run at the beginning of its first epoch, nothing trained; the global random state is looked after."""
-    run = Loop(model, labelled([60, 40]), text, optimizer=STILL)
-    run.trainer.ctx.seed = run_seed
+    run = Loop(model, labelled([60, 40]), text, optimizer=STILL, run_seed=run_seed)
     model.train()
     state = torch.get_rng_state()
-    run.trainer.scheduler.on_epoch_begin()
+    run.session.events.fire("on_epoch_begin")
     assert torch.equal(torch.get_rng_state(), state)
     return run
 
@@ -182,11 +179,8 @@ def test_the_same_run_finds_the_same_and_another_seed_draws_others() -> None:
 
 
 def test_the_seed_is_the_runs() -> None:
-    run = Loop(planted(), labelled([5]), policy(), optimizer=STILL)
-    config = run.config.model_copy(update={"seed": 5})
-    spec = Specification(read(policy()), config, "schedule", "config")
-    feed = Feed(lambda epoch: labelled([5]), [])
-    assert building.scheduler(spec, planted(), feed, say=print).ctx.seed == 5  # type: ignore[arg-type]
+    chosen = [mask(opened(policy(), planted(), seed)) for seed in (5, 5, 6)]
+    assert torch.equal(chosen[0], chosen[1])
 
 
 def test_a_run_resumed_before_the_event_finds_the_same_mask_and_after_it_keeps_it() -> None:
@@ -205,11 +199,10 @@ def test_it_prunes_once_and_says_so_where_more_is_asked_for() -> None:
     run = Loop(planted(), labelled([60]), policy(window=""), epochs=3, optimizer=STILL).run()
     assert run.masks.changes == 1
     for window in (", starting_epoch: 1, frequency: 2", ", epochs: [3, 1]"):
-        (entry,) = read(policy(window=window)).entries
-        assert entry.policy.remarks(9) == ["it prunes once, in epoch 1: that mask stays"]
+        (note,) = notes_of(policy(window=window), planted(), 9)
+        assert "it prunes once, in epoch 1: that mask stays" in note
     for window in (", starting_epoch: 1", ", epochs: [1]"):
-        (entry,) = read(policy(window=window)).entries
-        assert entry.policy.remarks(9) == []
+        assert notes_of(policy(window=window), planted(), 9) == []
 
 
 def test_by_steps_it_prunes_at_the_first_of_its_window() -> None:
@@ -218,7 +211,7 @@ def test_by_steps_it_prunes_at_the_first_of_its_window() -> None:
     assert zeros == [0, 0, 48, 48, 48, 48]
     assert run.masks.changes == 1
     assert set(run.lines[0]["figures"]) == {"0.strided"}
-    assert run.trainer.scheduler.settled() == 0  # what it prunes it has pruned there
+    assert run.session.events.settled() == 0  # what it prunes it has pruned there
 
 
 def test_two_weights_are_sought_as_one_each_with_its_stride() -> None:
@@ -253,11 +246,11 @@ class Silent(Substitution):
 def test_particles_are_weighted_in_the_network_as_it_is_evaluated() -> None:
     model = planted()
     run = Loop(model, labelled([60, 40]), policy(), optimizer=STILL)
-    ctx = run.trainer.ctx
+    ctx = run.session
     before = model.conv.weight.detach().clone()
-    ctx.substitutions["gate"] = Silent(before)
-    run.trainer.scheduler.on_epoch_begin()
-    figures = run.trainer.scheduler.figures()["0.strided"]
+    ctx.substitutions.put("gate", Silent(before))
+    run.session.events.fire("on_epoch_begin")
+    figures = run.session.events.figures()["0.strided"]
     assert (
         figures["unpruned"] == figures["chosen"] == accuracy(_closed(), labelled([60, 40]))
     )  # class 0, whatever it is
@@ -269,8 +262,8 @@ def test_weights_that_live_on_behind_a_mask_are_masked_while_particles_are_weigh
     applied = "policies:\n  - {pruner: {instance_name: all, args: {use_double_copies: true}}}\n"
     text = policy().replace("policies:\n", pruner + applied)
     run = Loop(planted(), labelled([60, 40]), text, optimizer=STILL)
-    run.trainer.scheduler.on_epoch_begin()
-    figures = run.trainer.scheduler.figures()["1.strided"]
+    run.session.events.fire("on_epoch_begin")
+    figures = run.session.events.figures()["1.strided"]
     assert figures["unpruned"] == accuracy(_closed(), labelled([60, 40]))
 
 

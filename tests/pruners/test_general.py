@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compressor.errors import UserError
 from compressor.pruners.general import Pruner
 from compressor.pruners.pruner import Asked
-from compressor.rates.window import Window
+from compressor.timing.window import Window
 
 RunOf = Callable[..., Any]
 
@@ -81,6 +81,15 @@ def test_a_global_scope_ranks_all_weights_together(run_of: RunOf) -> None:
     assert int(zeros[40:].sum()) < 10
 
 
+def test_with_a_global_scope_the_deviation_is_that_of_all_weights_together(run_of: RunOf) -> None:
+    ours = pruned(run_of(general("scope: global, rate: {std: 0.6}"), net(), epochs=10), 1)
+    component = "class: SensitivityPruner, scope: global, sensitivities: {'*': 0.6}"
+    theirs = pruned(run_of(TEXT.format(component=component), net(), epochs=10), 1)
+    each = pruned(run_of(general("rate: {std: 0.6}"), net(), epochs=10), 1)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(ours, each, strict=True))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -100,9 +109,9 @@ def test_a_rate_that_is_none_or_two_is_one_fault(faults_of: Callable[[str], list
 
 def test_a_missed_global_target_is_said_for_all_weights_together(run_of: RunOf) -> None:
     run = run_of(general("scope: global, rate: {sparsity: 0.5}"), net())
-    assert len(run.scheduler.shortfalls()) == 1
+    assert len(run.events.shortfalls()) == 1
     run.epoch(0)
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 def test_a_mistyped_key_of_a_rate_gets_its_place_and_its_nearest_name(run_of: RunOf) -> None:
@@ -119,7 +128,7 @@ def test_a_random_share_is_drawn_anew_each_time_between_its_ends(run_of: RunOf) 
         run = run_of(general("rate: {random: [0.2, 0.6]}"), net(), epochs=10)
         run.epoch(0)
         counts.append(int((run.model[0].weight == 0).sum()))
-        assert run.scheduler.shortfalls() == []
+        assert run.events.shortfalls() == []
     assert all(8 <= count <= 24 for count in counts)  # of 40
     assert len(set(counts)) > 4
     assert max(counts) - min(counts) > 6

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compressor.pruners.general import Pruner
 from compressor.pruners.pruner import Asked
-from compressor.rates.window import Window
+from compressor.timing.window import Window
 
 RunOf = Callable[..., Any]
 IMAGES = torch.arange(32.0).reshape(2, 1, 4, 4) / 32
@@ -43,8 +43,7 @@ def net(*layers: nn.Module, channels: int) -> nn.Sequential:
 
 def started(run_of: RunOf, text: str, model: nn.Module, **options: Any) -> Any:
     run = run_of(text, model, **options)
-    run.ctx.sample = lambda: IMAGES
-    run.ctx.dense = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    run.images(IMAGES)
     return run
 
 
@@ -74,7 +73,7 @@ def test_single_weights_go_from_the_one_end_or_the_other(run_of: RunOf, order: s
     model = vector()  # 6 of 8 in 3 events: 2, 4, 6
     run = run_of(schedule(f"order: {order}, rate: {{events: 0.75}}"), model)
     assert events(run, model.weight) == expected
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 @pytest.mark.parametrize("structure", ["Filters", "3D"])
@@ -160,7 +159,7 @@ def test_counts_are_those_of_the_events_to_the_last_one_of_any_share(run_of: Run
     model = net(conv(*range(1, 21)), nn.ReLU(), channels=20)
     run = started(run_of, schedule(f"structure: {structure}, rate: {{events: 0.35}}", name="0.weight"), model)
     assert [len(each) for each in events(run, model[0].weight)] == [2, 4, 7]
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 def test_a_share_below_one_structure_an_event_takes_them_now_and_then(run_of: RunOf) -> None:
@@ -175,7 +174,7 @@ def test_one_filter_is_spared_where_all_should_go_and_no_single_weight_is(run_of
         arguments = f"structure: {structure}, order: largest, rate: {{events: 1.0}}"
         run = started(run_of, schedule(arguments, "ending_epoch: 2", "0.weight"), model)
         assert [len(each) for each in events(run, model[0].weight, 2)] == counts
-        assert run.scheduler.shortfalls() == []
+        assert run.events.shortfalls() == []
 
 
 def test_events_may_count_optimizer_steps(run_of: RunOf) -> None:
@@ -257,7 +256,7 @@ def test_of_all_layers_together_the_largest_by_mean_norm_go_and_each_keeps_one(r
         run.begin(epoch)
         found.append((gone(model[0].weight), gone(model[2].weight)))
     assert found == [({2, 3}, set()), ({1, 2, 3}, {3}), ({1, 2, 3}, {1, 2, 3})]
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 @pytest.mark.parametrize("order", ["smallest", "largest", "random"])
@@ -271,11 +270,11 @@ def test_of_all_layers_together_what_is_gone_stays_and_the_counts_are_exact(
     arguments = f"scope: global, order: {order}, structure: {structure}{size}, rate: {{events: 0.8}}"
     run = started(run_of, schedule(arguments, "ending_epoch: 4", "[0.weight, 2.weight]"), model, epochs=5)
     draws, names = torch.Generator().manual_seed(0), ("0.weight", "2.weight")
-    before = {name: torch.ones_like(run.ctx.parameters[name], dtype=torch.bool) for name in names}
+    before = {name: torch.ones_like(run.parameters[name], dtype=torch.bool) for name in names}
     for event in range(1, 5):
         with torch.no_grad():
             for name in names:
-                weight = run.ctx.parameters[name]
+                weight = run.parameters[name]
                 weight.copy_(torch.randn(weight.shape, generator=draws) * before[name])
         run.begin(event - 1)
         now = {name: run.masks.keep(name) for name in names}
@@ -328,7 +327,7 @@ def test_channels_that_an_addition_joins_stay_gone_together(run_of: RunOf, order
     for event in range(1, 5):  # 12 of 16
         with torch.no_grad():
             for name in ("stem.weight", "b.weight"):
-                weight, keep = run.ctx.parameters[name], run.masks.keep(name)
+                weight, keep = run.parameters[name], run.masks.keep(name)
                 weight.copy_(torch.randn(weight.shape, generator=draws) * (1 if keep is None else keep))
         run.begin(event - 1)
         now = gone(model.b.weight)
@@ -354,7 +353,7 @@ def test_of_a_grouped_convolution_equally_many_of_each_group_go_and_stay_gone(ru
         with torch.no_grad():
             keep = run.masks.keep("2.weight")
             model[2].weight.copy_(torch.randn(model[2].weight.shape, generator=draws) * keep)
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -367,12 +366,18 @@ OUTPUTS = "scores the outputs of a layer: structure should be Filters or Rows"
     [
         ("rate: {events: 1.5}", "should be less than or equal to 1"),
         ("rate: {events: -0.1}", "should be greater than or equal to 0"),
-        ("rate: {events: 0.5, sparsity: 0.5}", "give exactly one of sparsity, agp, events, random, threshold"),
-        ("rate: {threshold: 0.1}, order: largest", "`criterion` and `order` have no place beside it"),
-        ("rate: {std: 0.1}, order: random", "`criterion` and `order` have no place beside it"),
-        ("rate: {survivors_std: 0.1}, criterion: gradient", "`criterion` and `order` have no place beside it"),
-        ("rate: {threshold: 0.1}, structure: Filters", "their rate is one of `sparsity`, `agp`, `events`, `random`"),
-        ("rate: {threshold: 0.1}, scope: global", "this threshold is the same for all anyway"),
+        ("rate: {events: 0.5, sparsity: 0.5}", "give exactly one of agp, baidu, bernoulli, events, random, sparsity"),
+        ("rate: {threshold: 0.1}, order: largest", "`rate: threshold` is a threshold of magnitudes"),
+        ("rate: {std: 0.1}, order: random", "`rate: std` is a threshold of magnitudes"),
+        ("rate: {survivors_std: 0.1}, criterion: gradient", "`rate: survivors_std` is a threshold of magnitudes"),
+        (
+            "rate: {threshold: 0.1}, structure: Filters",
+            "(of Elements l1, of others max or mean_abs), or a rate that is a sparsity",
+        ),
+        (
+            "rate: {threshold: 0.1}, scope: global",
+            "is the same threshold whatever the other weights are: `scope: global` has no place",
+        ),
         ("rate: {events: 0.5}, criterion: taylor", f"`criterion: taylor` {OUTPUTS}, not Elements"),
         ("rate: {events: 0.5}, criterion: apoz, structure: Channels", f"`criterion: apoz` {OUTPUTS}, not Channels"),
         ("rate: {events: 0.5}, criterion: bn_scale, structure: Kernels", f"`criterion: bn_scale` {OUTPUTS}"),
@@ -382,8 +387,11 @@ OUTPUTS = "scores the outputs of a layer: structure should be Filters or Rows"
         ),
         ("rate: {events: 0.5}, order: backwards", "order"),
         ("rate: {events: 0.5}, batches: 0", "should be greater than or equal to 1"),
-        ("rate: {events: 0.5}, order: random, criterion: l1", "`criterion` has no place beside it"),
-        ("rate: {events: 0.5}, order: random, criterion: apoz, structure: Filters", "`criterion` has no place"),
+        (
+            "rate: {events: 0.5}, order: random, criterion: l1",
+            "`order: random` does not use a score: remove `criterion`",
+        ),
+        ("rate: {events: 0.5}, order: random, criterion: apoz, structure: Filters", "remove `criterion`"),
         ("rate: {events: 0.5}, order: random, batches: 3", "`batches` is for criteria that look at images"),
         ("rate: {events: 0.5}, batches: 3", "`batches` is for criteria that look at images"),
         ("rate: {events: 0.5}, criterion: l2, batches: 8", "`batches` is for criteria that look at images"),

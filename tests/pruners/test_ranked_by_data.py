@@ -12,12 +12,11 @@ from loop import Loop
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from compressor.component import Component
 from compressor.errors import UserError
-from compressor.pruners import ranked_by_data
 from compressor.pruners.pruner import Asked, PrunerBase
-from compressor.rates.window import Window
+from compressor.schedule.registry import components
 from compressor.sparsity.channels import Channels
+from compressor.timing.window import Window
 
 RunOf = Callable[..., Any]
 
@@ -36,8 +35,7 @@ def schedule(arguments: str, weights: str = "0.weight", when: str = "epochs: [0]
 
 def begun(run_of: RunOf, text: str, model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> Any:
     """A run with these batches, in its first epoch."""
-    dense = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    run = run_of(text, model, sample=lambda: batches[0][0], batches=lambda count: batches[:count], dense=dense)
+    run = run_of(text, model, batches=batches)
     run.begin(0)
     return run
 
@@ -99,7 +97,7 @@ def test_agp_s_share_of_them_goes(run_of: RunOf, name: str) -> None:
     for epoch, count in enumerate((0, 3, 4)):
         run.epoch(epoch)
         assert gone(run, "0.weight") == set(RANKINGS[name][:count])
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 @pytest.mark.parametrize("name", [APOZ, MEAN])
@@ -199,7 +197,7 @@ def test_weights_that_an_addition_joins_are_ranked_by_the_sum_or_by_the_leader(
     for layer, place in first.items():
         assert gone(run, f"{layer}.weight") == {place}
         assert run.masks.keep(f"{layer}.bias").tolist() == [place != number for number in range(3)]
-    assert set(run.masks.owned(next(iter(run.scheduler.memory)))) == {
+    assert set(run.masks.owned(next(iter(run.events.memory)))) == {
         f"{n}.{o}" for n in first for o in ("weight", "bias")
     }
 
@@ -220,9 +218,7 @@ def test_chance_takes_what_is_joined_together(run_of: RunOf, arguments: str) -> 
 
 
 def pruner(name: str, **arguments: Any) -> PrunerBase:
-    found = next(cls for cls in vars(ranked_by_data).values() if getattr(cls, "name", "") == name)
-    assert issubclass(found, Component)
-    made = found.model_validate({"group_type": "Filters", "weights": ["w"], **arguments})
+    made = components("pruners")[name].model_validate({"group_type": "Filters", "weights": ["w"], **arguments})
     assert isinstance(made, PrunerBase)
     return made
 
@@ -305,7 +301,7 @@ def test_a_random_level_reaches_its_least_share(run_of: RunOf) -> None:
     model = net(convolution([[1.0]] * 10), nn.ReLU(), channels=10)
     run = begun(run_of, schedule(f"{LEVEL}, sparsity_range: [0.3, 0.6]"), model, PIXELS)
     assert 3 <= len(gone(run, "0.weight")) <= 6
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
     assert pruner(LEVEL, sparsity_range=[0.3, 0.6]).threshold({}, Window(epochs=[0]), 0) == (
         "a share drawn between 0.3 and 0.6"
     )
@@ -570,7 +566,7 @@ def test_a_draw_that_stays_in_force_is_not_scaled(args: str) -> None:
     for forward in run.forwards:
         for name, value in before.items():
             assert torch.equal(forward[name][forward[name] != 0], value[forward[name] != 0])
-    assert run.trainer.ctx.substitutions == {}
+    assert list(run.session.substitutions) == []
 
 
 def test_the_draws_of_every_so_many_steps_are_for_one_step_each() -> None:
@@ -632,7 +628,7 @@ def test_channels_may_be_removed_in_between(first: str) -> None:
 
 def test_every_epoch_may_be_the_best_one_where_no_draw_outlives_its_step() -> None:
     def first_epoch(args: str) -> int:
-        return dropping(small(), args).trainer.scheduler.settled()
+        return dropping(small(), args).session.events.settled()
 
     assert first_epoch(COPIES) == 0
     assert first_epoch(f"{COPIES}, keep_mask: true") == 2

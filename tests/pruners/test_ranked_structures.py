@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compressor.errors import CompressError
 from compressor.pruners.general import Pruner
 from compressor.pruners.pruner import Asked
-from compressor.rates.window import Window
+from compressor.timing.window import Window
 
 RunOf = Callable[..., Any]
 
@@ -72,8 +72,7 @@ def begun(run_of: RunOf, component: str, model: nn.Module, images: Tensor = IMAG
 
 def started(run_of: RunOf, text: str, model: nn.Module, images: Tensor = IMAGES, **options: Any) -> Any:
     run = run_of(text, model, **options)
-    run.ctx.sample = lambda: images
-    run.ctx.dense = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    run.images(images)
     run.begin(0)
     return run
 
@@ -127,7 +126,7 @@ def test_the_rounded_share_goes_and_one_is_always_spared(run_of: RunOf, total: i
     model = net(conv(*range(total, 0, -1)), channels=total)
     run = begun(run_of, f"{L1}Filters, {options}, weights: [0.weight]", model)
     assert alive(model[0].weight) == "#" * (total - gone) + "." * gone
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 def test_of_equal_filters_the_first_go(run_of: RunOf) -> None:
@@ -176,7 +175,7 @@ def test_agp_s_share_over_a_list_of_epochs(run_of: RunOf, window: str, counts: l
     for epoch, count in enumerate(counts):
         run.begin(epoch)
         assert alive(model[0].weight) == "." * count + "#" * (10 - count)
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 def test_noise_multiplies_each_norm_by_1_and_a_normal_number_of_that_deviation(
@@ -364,11 +363,11 @@ def test_what_is_masked_stays_exactly_0_under_momentum_and_weight_decay(run_of: 
     model = net(conv(1, 4, 2, 3), norm(4), nn.ReLU(), conv(1, 1, inputs=4), channels=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     run = run_of(AT_ONCE.format(version=1, component=FILTERS), model, steps=3, optimizer=optimizer)
-    run.ctx.sample = lambda: IMAGES
+    run.images(IMAGES)
     for epoch, gradient in enumerate((1.0, -1.0, 0.5)):
         run.gradient = gradient
         run.epoch(epoch)
         for name in ("0.weight", "0.bias", "1.weight", "1.bias"):
-            pruned = run.ctx.parameters[name].detach()[[0, 2]]
+            pruned = run.parameters[name].detach()[[0, 2]]
             assert torch.equal(pruned, torch.zeros_like(pruned))
             assert not torch.signbit(pruned).any()

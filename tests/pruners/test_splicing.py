@@ -108,9 +108,10 @@ def test_row_splicings_mean_deviation_and_mask_are_checkpointed(run_of: RunOf) -
     first.epoch(0)
     put(first, [0.8, -1.0, 1.0, -1.0])
     first.epoch(1)
-    state = copy.deepcopy((first.ctx.constants, first.masks.state_dict()))
+    state = copy.deepcopy((first.session._constants, first.masks.state_dict()))
     resumed, forgetful = (run_of(text, row([0.95, -0.95, 1.0, -0.85])) for _ in range(2))
-    resumed.ctx.constants = state[0]
+    for key, constants in state[0].items():
+        resumed.session._constants[key].update(constants)
     resumed.masks.load_state_dict(state[1])
     resumed.epoch(2)
     assert seen(resumed) == [False, True, True, False]

@@ -10,9 +10,9 @@ from helpers import compress
 from torch import Tensor, nn
 
 from compressor.errors import UserError
+from compressor.pruners.distiller import StructureParameterPruner
 from compressor.pruners.pruner import Asked
-from compressor.pruners.structure_threshold import StructureParameterPruner
-from compressor.rates.window import Window
+from compressor.timing.window import Window
 
 RunOf = Callable[..., Any]
 
@@ -131,15 +131,14 @@ def net() -> nn.Sequential:
 
 
 def begun(run_of: RunOf, text: str, model: nn.Module, **options: Any) -> Any:
-    dense = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    run = run_of(text, model, sample=lambda: torch.zeros(2, 1, 3, 3), dense=dense, **options)
+    run = run_of(text, model, images=torch.zeros(2, 1, 3, 3), **options)
     run.begin(0)
     return run
 
 
 def dead(run: Any) -> dict[str, list[int]]:
     """Of each parameter that is masked, which entries of its first dim are gone."""
-    found = {name: run.masks.keep(name) for name in run.ctx.parameters}
+    found = {name: run.masks.keep(name) for name in run.parameters}
     return {
         name: torch.where(~keep.flatten(1).any(1) if keep.dim() > 1 else ~keep)[0].tolist()
         for name, keep in found.items()
@@ -180,11 +179,11 @@ def test_what_has_grown_above_the_threshold_comes_back_where_it_lived_on(run_of:
 
 def test_it_goes_by_threshold_and_promises_no_share(run_of: RunOf) -> None:
     run = begun(run_of, schedule("{0.weight: [0.5, 3D], 7.weight: [2, Rows]}", "Mean_Abs"), net())
-    pruner = run.scheduler._policies[0].policy.pruner
+    pruner = run.events._policies[0].policy.pruner
     targets = {"reg_regims": {"a": (0.5, "3D"), "b": (2.0, "Rows"), "c": (0.5, "3D")}}
     assert pruner.threshold(targets, Window(epochs=[0]), 0) == "Mean_Abs 0.5, 2"
     assert pruner.goals(targets, Window(epochs=[0]), 0) == []
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 # --- what does not fit ------------------------------------------------------------------------------------------------

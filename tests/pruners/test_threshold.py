@@ -91,9 +91,10 @@ def test_row_sensitivitys_deviation_is_checkpointed_with_the_policys_memory(run_
     text = SENSITIVITY.format(sensitivities="{weight: 1}")
     first = run_of(text, layer(values))
     first.epoch(0)
-    state = copy.deepcopy(first.ctx.constants)
+    state = copy.deepcopy(first.session._constants)
     resumed, forgetful = (run_of(text, layer(values * 0.8)) for _ in range(2))
-    resumed.ctx.constants = state
+    for key, constants in state.items():
+        resumed.session._constants[key].update(constants)
     resumed.epoch(1)
     assert torch.equal(resumed.model.weight != 0, values.abs() > 3.5)
     forgetful.epoch(1)  # the negative control: without the memory the threshold is another one

@@ -3,7 +3,7 @@
 import pytest
 
 from compressor.rates.agp import agp
-from compressor.rates.window import Window
+from compressor.timing.window import Window
 
 # schedule-grammar.md, section 4, rounded there to 5 digits.
 EVERY_2 = [0.05, 0.1397, 0.21662, 0.28172, 0.33601, 0.38045, 0.41603, 0.44375, 0.46458, 0.4795, 0.4895, 0.49557]

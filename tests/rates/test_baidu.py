@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from compressor.rates.baidu import baidu
-from compressor.rates.window import Window
+from compressor.timing.window import Window
 
 
 def test_reference_vector_of_q_02_offset_3_mult_2_over_epochs_4_to_21_every_3() -> None:

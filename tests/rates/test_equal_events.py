@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from compressor.rates.events import left_after
-from compressor.rates.window import Window
+from compressor.timing.window import Window
 
 
 def left(sparsity: float, total: int, events: int) -> list[int]:

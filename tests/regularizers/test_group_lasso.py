@@ -101,11 +101,11 @@ def test_the_gradient_is_lambda_times_the_direction_and_0_where_the_group_is_0(r
 
 def test_the_value_is_lambda_times_the_sum_of_the_norms(run_of: RunOf) -> None:
     values = [[3.0, -4.0], [0.0, 0.0], [-5.0, 12.0]]
-    assert run_of(text("{weight: [0.5, Rows]}"), layer(values)).scheduler.losses() == {
+    assert run_of(text("{weight: [0.5, Rows]}"), layer(values)).events.losses() == {
         "GroupLassoRegularizer": pytest.approx(0.5 * 18)
     }
     columns = math.sqrt(34) + math.sqrt(160)
-    assert run_of(text("{weight: [0.5, Cols]}"), layer(values)).scheduler.losses() == {
+    assert run_of(text("{weight: [0.5, Cols]}"), layer(values)).events.losses() == {
         "GroupLassoRegularizer": pytest.approx(0.5 * columns)
     }
 
@@ -121,7 +121,7 @@ def test_gradient_and_value_are_those_of_autograd_over_groups_written_down(
     penalty = sum(0.25 * (math.sqrt(part.numel()) if normalized else 1) * part.square().sum().sqrt() for part in parts)
     penalty.backward()
     run = run_of(text(f"{{weight: [0.25, {group}]}}", f", size_normalized: {normalized}"), module(weight))
-    assert sum(run.scheduler.losses().values()) == pytest.approx(float(penalty.detach()), rel=1e-6)
+    assert sum(run.events.losses().values()) == pytest.approx(float(penalty.detach()), rel=1e-6)
     run.begin(0)
     run.step()
     torch.testing.assert_close(run.model.weight.grad, free.grad, rtol=1e-5, atol=1e-7)
@@ -142,7 +142,7 @@ def test_rows_of_a_matrix_are_the_columns_of_its_transpose(run_of: RunOf) -> Non
     weight = torch.randn(5, 3, generator=torch.Generator().manual_seed(1))
     rows = run_of(text("{weight: [0.25, Rows]}"), layer(weight))
     columns = run_of(text("{weight: [0.25, Cols]}"), layer(weight.T))
-    assert sum(rows.scheduler.losses().values()) == pytest.approx(sum(columns.scheduler.losses().values()), rel=1e-6)
+    assert sum(rows.events.losses().values()) == pytest.approx(sum(columns.events.losses().values()), rel=1e-6)
     torch.testing.assert_close(stepped(rows), stepped(columns).T)
 
 
@@ -150,12 +150,12 @@ def test_rows_of_a_matrix_are_the_columns_of_its_transpose(run_of: RunOf) -> Non
 def test_row_rows_are_the_stored_rows_in_both_versions(run_of: RunOf, version: int) -> None:
     schedule = text("{weight: [1, Rows]}").replace("version: 2", f"version: {version}")
     run = run_of(schedule, layer([[3.0, 4.0], [0.0, 0.0]]))
-    assert run.scheduler.losses() == {"GroupLassoRegularizer": pytest.approx(5)}  # columns: 3 + 4
+    assert run.events.losses() == {"GroupLassoRegularizer": pytest.approx(5)}  # columns: 3 + 4
 
 
 def test_permuting_inside_a_group_leaves_the_value_and_across_groups_does_not(run_of: RunOf) -> None:
     def value(weight: Tensor) -> float:
-        return float(sum(run_of(text("{weight: [1, Filters]}"), conv(weight)).scheduler.losses().values()))
+        return float(sum(run_of(text("{weight: [1, Filters]}"), conv(weight)).events.losses().values()))
 
     weight = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(1))
     order = torch.randperm(27, generator=torch.Generator().manual_seed(2))
@@ -177,7 +177,7 @@ def test_a_group_at_or_next_to_zero_has_a_finite_gradient(run_of: RunOf, group: 
 
 def test_nan_weights_do_not_hide(run_of: RunOf) -> None:
     run = run_of(text("{weight: [1, Rows]}"), layer([[math.nan, 1.0], [3.0, 4.0]]))
-    assert math.isnan(sum(run.scheduler.losses().values()))
+    assert math.isnan(sum(run.events.losses().values()))
     stepped(run)
     assert run.model.weight.grad[0].isnan().all()
     assert run.model.weight.grad[1].tolist() == pytest.approx([0.6, 0.8])
@@ -185,7 +185,7 @@ def test_nan_weights_do_not_hide(run_of: RunOf) -> None:
 
 def test_a_weight_without_a_gradient_is_left_alone(run_of: RunOf) -> None:
     run = run_of(text("{weight: [1, Rows]}"), layer([[3.0, 4.0]]))
-    run.scheduler.penalty_gradients()
+    run.events.fire("penalty_gradients")
     assert run.model.weight.grad is None
 
 
@@ -196,7 +196,7 @@ def test_filters_channels_shapes_and_depth_have_lambdas_of_their_own(run_of: Run
     # One channel, kernels of 1x2: filters of norm 5 and 0, channel 5, shapes 3 and 4, layer 5.
     regims = "{weight: [[1, 3D], [10, Channels], [100, Shapes], [1000, 4D]]}"
     run = run_of(text(regims), conv([[[[3.0, 4.0]]], [[[0.0, 0.0]]]]), lr=1.0)
-    assert run.scheduler.losses() == {"GroupLassoRegularizer": pytest.approx(5 + 50 + 700 + 5000)}
+    assert run.events.losses() == {"GroupLassoRegularizer": pytest.approx(5 + 50 + 700 + 5000)}
     stepped(run)
     # (1 + 10 + 1000) * 0.6 + 100 * 3/3 and (1 + 10 + 1000) * 0.8 + 100 * 4/4
     assert run.model.weight.grad.flatten().tolist() == pytest.approx([706.6, 908.8, 0, 0])
@@ -214,7 +214,7 @@ def test_a_plus_gives_both_groups_the_same_lambda(run_of: RunOf) -> None:
 def test_size_normalized_is_the_root_of_the_size_of_each_group(run_of: RunOf) -> None:
     values = [[1.0, 1.0, 1.0, 1.0], [0.0, 3.0, 0.0, 4.0]]  # norms 2 and 5, size 4
     run = run_of(text("{weight: [0.5, Rows]}", ", size_normalized: true"), layer(values))
-    assert run.scheduler.losses() == {"GroupLassoRegularizer": pytest.approx(0.5 * 2 * 7)}
+    assert run.events.losses() == {"GroupLassoRegularizer": pytest.approx(0.5 * 2 * 7)}
     stepped(run)
     assert run.model.weight.grad.flatten().tolist() == pytest.approx([0.5] * 4 + [0, 0.6, 0, 0.8])
     shrunk = stepped(
@@ -315,9 +315,9 @@ def fitted(run: Any, images: Tensor, targets: Tensor, steps: int, rate: Callable
         run.optimizer.param_groups[0]["lr"] = rate(step)
         run.optimizer.zero_grad()
         ((run.model(images) - targets).square().sum() / 2).backward()
-        run.scheduler.penalty_gradients()
+        run.events.fire("penalty_gradients")
         run.optimizer.step()
-        run.scheduler.on_minibatch_end()
+        run.events.fire("on_minibatch_end")
     return run.model.weight.detach()
 
 

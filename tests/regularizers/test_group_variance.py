@@ -29,7 +29,7 @@ def layer(values: Any) -> nn.Linear:
 
 
 def value(run: Any) -> float:
-    (found,) = run.scheduler.losses().values()
+    (found,) = run.events.losses().values()
     return float(found)
 
 
@@ -149,7 +149,7 @@ def test_nan_weights_do_not_hide(run_of: RunOf) -> None:
 
 def test_a_weight_without_a_gradient_is_left_alone(run_of: RunOf) -> None:
     run = run_of(text("{weight: [1, Rows]}"), layer(MATRIX))
-    run.scheduler.penalty_gradients()
+    run.events.fire("penalty_gradients")
     assert run.model.weight.grad is None
 
 

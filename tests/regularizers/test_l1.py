@@ -48,7 +48,7 @@ def test_the_gradient_is_that_of_the_value_by_autograd(run_of: RunOf) -> None:
     free = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
     penalty = 0.25 * free["0.weight"].abs().sum() + 3e-3 * free["1.weight"].abs().sum() + 2 * free["1.bias"].abs().sum()
     penalty.backward()
-    assert sum(run.scheduler.losses().values()) == pytest.approx(float(penalty.detach()), rel=1e-6)
+    assert sum(run.events.losses().values()) == pytest.approx(float(penalty.detach()), rel=1e-6)
     run.begin(0)
     run.step()
     for name, parameter in model.named_parameters():
@@ -58,13 +58,13 @@ def test_the_gradient_is_that_of_the_value_by_autograd(run_of: RunOf) -> None:
 
 def test_the_value_by_hand(run_of: RunOf) -> None:
     run = run_of(text(), layer(VALUES))
-    run.ctx.epoch = 0
-    assert run.scheduler.losses() == {"L1Regularizer": pytest.approx(0.5 * 10.375)}
+    run.clock.epoch = 0
+    assert run.events.losses() == {"L1Regularizer": pytest.approx(0.5 * 10.375)}
 
 
 def test_a_weight_without_a_gradient_is_left_alone(run_of: RunOf) -> None:
     run = run_of(text(), layer(VALUES))
-    run.scheduler.penalty_gradients()
+    run.events.fire("penalty_gradients")
     assert run.model.weight.grad is None
 
 
@@ -151,7 +151,7 @@ def test_the_penalty_acts_in_its_epochs_only(run_of: RunOf, window: str) -> None
     values, losses = [], []
     for epoch in range(4):
         run.begin(epoch)
-        losses.append(run.scheduler.losses())
+        losses.append(run.events.losses())
         for _ in range(2):
             run.step()
         run.end()
@@ -168,4 +168,4 @@ def test_a_strength_that_is_none_is_refused(run_of: RunOf, regims: str) -> None:
 
 def test_infinite_and_nan_weights_do_not_hide(run_of: RunOf) -> None:
     run = run_of(text(), layer(torch.tensor([[math.inf, 1.0]])))
-    assert run.scheduler.losses() == {"L1Regularizer": math.inf}
+    assert run.events.losses() == {"L1Regularizer": math.inf}

@@ -27,7 +27,7 @@ def test_the_gradient_is_twice_lambda_times_the_weight_and_0_at_0(run_of: RunOf)
 
 def test_the_value_is_lambda_times_the_sum_of_squares(run_of: RunOf) -> None:
     run = run_of(TEXT.format(regims="{weight: 0.25}"), layer([1.0, -2.0, 0.0, 0.5]))
-    assert run.scheduler.losses() == {"L2Regularizer": pytest.approx(0.25 * 5.25)}
+    assert run.events.losses() == {"L2Regularizer": pytest.approx(0.25 * 5.25)}
 
 
 def test_the_gradient_is_that_of_the_value_by_autograd(run_of: RunOf) -> None:
@@ -37,7 +37,7 @@ def test_the_gradient_is_that_of_the_value_by_autograd(run_of: RunOf) -> None:
     strengths = {"0.weight": 0.125, "1.weight": 0.125, "1.bias": 2.0}
     penalty = sum(strength * free[name].square().sum() for name, strength in strengths.items())
     penalty.backward()
-    assert sum(run.scheduler.losses().values()) == pytest.approx(float(penalty.detach()), rel=1e-6)
+    assert sum(run.events.losses().values()) == pytest.approx(float(penalty.detach()), rel=1e-6)
     run.begin(0)
     run.step()
     for name, parameter in model.named_parameters():
@@ -59,7 +59,7 @@ def test_half_of_weight_decay_is_lambda(run_of: RunOf) -> None:
 def test_l1_and_l2_on_one_weight_are_the_elastic_net(run_of: RunOf) -> None:
     text = TEXT.format(regims="{weight: 0.25}") + "  - regularizer: {class: L1Regularizer, reg_regims: {weight: 0.5}}\n"
     run = run_of(text, layer([1.0, -2.0, 0.0]))
-    assert run.scheduler.losses() == {"L2Regularizer": 1.25, "L1Regularizer": 1.5}
+    assert run.events.losses() == {"L2Regularizer": 1.25, "L1Regularizer": 1.5}
     run.epoch(0)
     assert run.model.weight.grad.tolist() == [[1, -1.5, 0]]
 
@@ -67,6 +67,6 @@ def test_l1_and_l2_on_one_weight_are_the_elastic_net(run_of: RunOf) -> None:
 def test_two_penalties_of_one_name_add_up(run_of: RunOf) -> None:
     text = TEXT.format(regims="{weight: 0.25}") + TEXT.format(regims="{weight: 0.5}").partition("\n")[2]
     run = run_of(text, layer([2.0]))
-    assert run.scheduler.losses() == {"L2Regularizer": 3.0}
+    assert run.events.losses() == {"L2Regularizer": 3.0}
     run.epoch(0)
     assert run.model.weight.grad.tolist() == [[3.0]]

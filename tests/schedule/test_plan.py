@@ -11,6 +11,8 @@ from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import Schedule
 from compressor.schedule.plan import Plan, make
 from compressor.schedule.plan_table import as_table
+from compressor.schedule.schedule import view_of
+from compressor.timing.clock import Clock
 
 Planned = Callable[..., Plan]
 
@@ -27,10 +29,10 @@ def planned(schedule_of: Callable[[str], Schedule]) -> Planned:
 
     def plan(text: str, epochs: int = 12, steps: int = 4, lr: float = 1.0) -> Plan:
         faults, network = Faults(), net()
-        policies = schedule_of(text).bind(network, epochs, faults)
+        bound = schedule_of(text).bind(network, epochs, faults)
         faults.raise_any()
-        optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
-        return make(policies, network, optimizer, epochs, steps)
+        view = view_of(network, groups=[{"lr": lr, "momentum": 0.9}])
+        return make(bound.policies, view, Clock(epochs, steps))
 
     return plan
 

@@ -62,7 +62,7 @@ def bound(schedule_of: Parse) -> Bound:
         }[field]
         text = f"pruners:\n  p: {{class: {of}, \n    {field}: {value}}}\npolicies:\n  - pruner: {{instance_name: p}}\n"
         faults = Faults()
-        [policy] = schedule_of(text).bind(model or Net(), 5, faults)
+        [policy] = schedule_of(text).bind(model or Net(), 5, faults).policies
         return policy.targets[field], faults.lines
 
     return bind

@@ -120,8 +120,7 @@ def conv(*values: float, inputs: int = 1, groups: int = 1) -> nn.Conv2d:
 def begun(run_of: RunOf, text: str, model: nn.Module, images: Tensor, epochs: int = 1) -> Any:
     """A run of a schedule, or of one pruner in epoch 0, after so many epochs."""
     run = run_of(text if "policies:" in text else POLICY.format(component=text), model)
-    run.ctx.sample = lambda: images
-    run.ctx.dense = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    run.images(images)
     for epoch in range(epochs):
         run.epoch(epoch)
     return run
@@ -159,13 +158,13 @@ def test_channels_of_a_grouped_convolution_are_ranked_within_its_groups(
     run = begun(run_of, component, model, IMAGES)
     assert (alive(model[0].weight), alive(model[2].weight)) == (first, second)
     assert (alive(model[0].bias), alive(model[2].bias)) == (first, second)
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 def test_a_target_that_groups_make_unreachable_is_said(run_of: RunOf) -> None:
     model = grouped(4)  # floor(0.4 * 8) is 3, and 3 // 4 of each group is none
     run = begun(run_of, L1 + "Filters, desired_sparsity: 0.4, weights: [0.weight]", model, IMAGES)
-    assert alive(model[0].weight) != "########" or run.said or run.scheduler.shortfalls()
+    assert alive(model[0].weight) != "########" or run.said or run.events.shortfalls()
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2"])
@@ -273,7 +272,7 @@ def test_columns_of_two_readers_go_on_going_after_the_network_was_thinned(run_of
     run.epoch(1)
     run.epoch(2)
     assert alive(model.a.weight, 1).count(".") == 12  # three more, of four columns each: five of ten
-    assert run.scheduler.shortfalls() == []
+    assert run.events.shortfalls() == []
 
 
 class Beside(nn.Module):

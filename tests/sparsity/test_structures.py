@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressor.sparsity.structures import BY_NAME, Blocks, Criterion, Fibers, Structure, Taps, largest_of_runs
+from compressor.sparsity.structures import Blocks, Norm, Runs, Structure, Taps, largest_of_runs, plain_structures
+
+BY_NAME = plain_structures()
 
 Key = Callable[[tuple[int, ...]], tuple[int, ...]]
 
@@ -124,7 +126,7 @@ def test_fibers_are_runs_of_channels_of_one_filter_at_one_place(
     sides: tuple[int, ...], length: int, linear: bool
 ) -> None:
     shape = (sides[0], sides[1] * length, *([] if linear else sides[2:]))
-    check(Fibers(length=length), shape, lambda at: (at[0], at[1] // length, *at[2:]))
+    check(Runs(length=length), shape, lambda at: (at[0], at[1] // length, *at[2:]))
 
 
 @given(
@@ -170,7 +172,7 @@ KERNEL = torch.tensor([[[[1.0, -2.0]], [[2.0, 0.0]]], [[[0.0, 0.0]], [[-3.0, 4.0
         ("Shapes", "l1", KERNEL, [[[7.0, 8.0]], [[12.0, 4.0]]]),
     ],
 )
-def test_norms_are_those_of_a_pencil(name: str, criterion: Criterion, weight: Tensor, expected: list[float]) -> None:
+def test_norms_are_those_of_a_pencil(name: str, criterion: Norm, weight: Tensor, expected: list[float]) -> None:
     torch.testing.assert_close(BY_NAME[name].norms(weight, criterion), torch.tensor(expected))
 
 
@@ -179,7 +181,7 @@ def test_rows_of_a_matrix_are_the_columns_of_its_transpose() -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     rows, columns = BY_NAME["Rows"], BY_NAME["Cols"]
     for criterion in ("l1", "l2"):
-        of: Criterion = "l1" if criterion == "l1" else "l2"
+        of: Norm = "l1" if criterion == "l1" else "l2"
         torch.testing.assert_close(rows.norms(weight, of), columns.norms(weight.T, of))
     index = torch.arange(5)
     assert torch.equal(rows.expand(index, shape), columns.expand(index, (7, 5)).T)
@@ -263,8 +265,8 @@ ANY = f"linear layers and {CONVS}"
         (Blocks(filters=3, depth=2), (20, 8, 5, 5), "blocks of 3 filters x 2 channels do not divide 20 x 8"),
         (Blocks(filters=2, depth=3), (20, 8, 5, 5), "blocks of 2 filters x 3 channels do not divide 20 x 8"),
         (Blocks(filters=2, depth=4), (20, 8), None),
-        (Fibers(length=4), (5, 6, 3, 3), "runs of 4 channels do not divide 6"),
-        (Fibers(length=3), (5, 6), None),
+        (Runs(length=4), (5, 6, 3, 3), "runs of 4 channels do not divide 6"),
+        (Runs(length=3), (5, 6), None),
         (BY_NAME["Elements"], (5,), None),
         (BY_NAME["Filters"], LINEAR, None),
     ],
@@ -275,6 +277,6 @@ def test_a_weight_that_cannot_be_cut_so_is_said_with_its_shape(
     assert structure.misfit(shape) == said
 
 
-@pytest.mark.parametrize("structure", [Blocks(filters=2), Fibers(length=2)], ids=lambda structure: structure.name)
+@pytest.mark.parametrize("structure", [Blocks(filters=2), Runs(length=2)], ids=lambda structure: structure.name)
 def test_blocks_and_runs_of_a_vector_are_a_misfit(structure: Structure) -> None:
     assert "this one is 4" in (structure.misfit((4,)) or "")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import BatchNorm2d, Conv2d, Linear
 
 from compressor.thinning.cutting import Cut, cut_of
+from compressor.thinning.reading import channel_graph
 from compressor.thinning.removal import Removal
-from compressor.thinning.tracing import trace
 
 
 class Little(nn.Module):
@@ -30,7 +30,7 @@ class Little(nn.Module):
 
 def cut(net: Little, before: list[int], behind: list[int]) -> Cut:
     """Of the outputs of `a` and of the middle these go."""
-    graph = trace(net, (1, 6, 6))
+    graph = channel_graph(net, (1, 6, 6))
     gone = torch.zeros(graph.cells, dtype=torch.bool)
     gone[graph.by_path["a"].out[before]] = True
     gone[graph.by_path["m"].out[behind]] = True

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor import models
-from compressor.reports.macs import macs
 from compressor.thinning.thin import thin
+from compressor.tracing.macs import macs
 
 SCHEDULE = """\
 version: 2
@@ -265,7 +265,7 @@ def test_a_pruned_and_thinned_network_has_the_widths_by_hand_and_the_same_logits
     draws = torch.Generator().manual_seed(1)
     images, others = torch.randn(2, 4, *shape, generator=draws)
     run = run_of(SCHEDULE.format(share), network)
-    run.ctx.sample = lambda: images
+    run.images(images)
     run.begin(0)
     with torch.no_grad():
         masked = network(others)
@@ -283,7 +283,7 @@ def test_a_pruned_and_thinned_network_has_the_widths_by_hand_and_the_same_logits
 def test_control_a_filter_too_few_is_noticed(run_of: Callable[..., Any]) -> None:
     network = built("lenet_5")
     run = run_of(SCHEDULE.format(0.35), network)
-    run.ctx.sample = lambda: torch.randn(2, 1, 28, 28)
+    run.images(torch.randn(2, 1, 28, 28))
     run.begin(0)
     thin(network, torch.randn(2, 1, 28, 28)).cut.model(network)
     table = Table(0.3)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import Conv2d, Linear
 
 from compressor.thinning.graph import ChannelGraph, Untraceable
-from compressor.thinning.tracing import trace
+from compressor.thinning.reading import channel_graph
 
 
 class Net(nn.Module):
@@ -32,7 +32,7 @@ def mean(x: Tensor) -> Tensor:
 
 
 def graph_of(forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> ChannelGraph:
-    return trace(Net(forward, **layers), (1, 6, 6))
+    return channel_graph(Net(forward, **layers), (1, 6, 6))
 
 
 def out(graph: ChannelGraph, path: str) -> list[int]:
@@ -153,7 +153,7 @@ def test_other_norms_mix_channels(norm: nn.Module) -> None:
 def test_a_bare_parameter_mixes_and_says_its_name() -> None:
     net = Net(lambda s, x: s.fc(mean(s.a(x) * s.g)), a=Conv2d(1, 4, 3), fc=Linear(4, 3))
     net.g = nn.Parameter(torch.ones(1, 4, 1, 1))
-    assert [n.label for n in trace(net, (1, 6, 6)).nodes if n.kind == "mixing"] == ["the bare parameter g"]
+    assert [n.label for n in channel_graph(net, (1, 6, 6)).nodes if n.kind == "mixing"] == ["the bare parameter g"]
 
 
 def test_two_layers_of_one_weight_are_refused() -> None:

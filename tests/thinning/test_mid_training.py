@@ -114,10 +114,8 @@ def loop(build: Callable[[], nn.Module], text: str, optimizer: str = "sgd", seed
     how = {**OPTIMIZERS[optimizer], "bias_lr_scale": 2.0}
     run = Loop(network, batches, text, optimizer=how, **{"epochs": 2, "ema": {"decay": 0.8}, **config})
     if optimizer == "amsgrad":
-        groups = [{**group, "params": list(group["params"])} for group in run.trainer.ctx.optimizer.param_groups]
-        run.trainer.ctx.optimizer = torch.optim.Adam(groups, amsgrad=True)
-    run.said = []  # type: ignore[attr-defined]
-    run.trainer.ctx.say = run.said.append  # type: ignore[attr-defined]
+        groups = [{**group, "params": list(group["params"])} for group in run.session.optimizer.groups]
+        run.session.optimizer.optimizer = torch.optim.Adam(groups, amsgrad=True)
     return run
 
 
@@ -142,7 +140,7 @@ def same_run(masked: Loop, thinned: Loop) -> int:
     assert thinned.lines[1]["val"] == pytest.approx(masked.lines[1]["val"], rel=1e-5)
     assert thinned.lines[1]["sparsity"] >= masked.lines[1]["sparsity"]  # columns that read what went are gone, too
     # Two groups of the same parameter objects; what the optimizer remembers of them.
-    ours, theirs = thinned.trainer.ctx.optimizer, masked.trainer.ctx.optimizer
+    ours, theirs = thinned.session.optimizer.optimizer, masked.session.optimizer.optimizer
     names = {id(parameter): name for name, parameter in masked.model.named_parameters()}
     objects = {id(parameter): name for name, parameter in live.items()}
     for group, other in zip(ours.param_groups, theirs.param_groups, strict=True):
@@ -155,8 +153,8 @@ def same_run(masked: Loop, thinned: Loop) -> int:
                 assert close(ours.state[mine][key], expected), f"{key} of {names[id(its)]}"
     # Averages and masks, as they are saved.
     ours_saved, theirs_saved = (run.at((2, 0))["state"] for run in (thinned, masked))
-    for name, average in theirs_saved["ema"]["average"].items():
-        assert close(ours_saved["ema"]["average"][name], cut.tensor(name, average)), f"the average of {name}"
+    for name, average in theirs_saved["averages"]["average"].items():
+        assert close(ours_saved["averages"]["average"][name], cut.tensor(name, average)), f"the average of {name}"
     for owner, masks in theirs_saved["masks"]["owned"].items():
         for name, bits in masks.items():
             assert torch.equal(ours_saved["masks"]["owned"][owner][name], cut.tensor(name, bits)), name
@@ -214,7 +212,7 @@ def test_agp_goes_on_over_the_dense_filters_while_they_are_thinned_away() -> Non
     for thin_in in ("[0, 1, 2, 3]", "[1, 3]", None):
         text = schedule(thin_in, when="[0, 1, 2, 3]", rate="{agp: {final_sparsity: 0.9}}")
         runs.append(loop(net, text, epochs=4).run())
-        assert not runs[-1].trainer.scheduler.shortfalls()
+        assert not runs[-1].session.events.shortfalls()
     assert [filters(run, "a.weight") for run in runs] == [2, 2, 12]
     kept = {tuple(run.model.a.weight[run.model.a.weight.flatten(1).any(1)].flatten().tolist()) for run in runs}
     assert len({len(k) for k in kept}) == 1
@@ -230,7 +228,7 @@ def test_single_weights_are_pruned_to_their_dense_share_after_filters_went() -> 
     weight = run.model.get_parameter("b.weight")
     assert weight.shape == (6, 3, 3, 3)
     assert int(weight.count_nonzero()) == 324 - 259
-    assert not run.trainer.scheduler.shortfalls()
+    assert not run.session.events.shortfalls()
 
 
 def test_blocks_that_no_longer_divide_a_thinned_weight_do_not_end_the_run() -> None:
@@ -291,4 +289,4 @@ def test_a_network_that_cannot_be_thinned_trains_on_masked_and_says_so_twice(cas
     assert len(warnings) == 1
     assert warnings[0].startswith("warning: ")
     assert why in warnings[0]
-    assert [why in line for line in refused.trainer.scheduler.shortfalls()] == [True]
+    assert [why in line for line in refused.session.events.shortfalls()] == [True]

@@ -16,9 +16,9 @@ from compressor.errors import UserError
 from compressor.models.resnet_cifar import ResNetCifar, resnet20_cifar
 from compressor.sparsity.weights import prunable
 from compressor.thinning.architecture import describe, resize
+from compressor.thinning.reading import channel_graph
 from compressor.thinning.skipping import Skipped
 from compressor.thinning.thin import Thinned, thin
-from compressor.thinning.tracing import trace
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "plain": (Conv2d(3, 4, 3), (2, 3, 7, 8)),
@@ -232,7 +232,7 @@ def test_a_network_with_skipped_layers_is_described_loaded_followed_and_trained(
     x = torch.randn(4, 3, 16, 16)
     assert torch.equal(fresh.eval()(x), thin_net(x))
     assert torch.equal(copy.deepcopy(fresh)(x), thin_net(x))
-    assert "layer1.1.conv1" in trace(fresh, (3, 16, 16)).by_path
+    assert "layer1.1.conv1" in channel_graph(fresh, (3, 16, 16)).by_path
     fresh.train()
     F.cross_entropy(fresh(x), torch.zeros(4, dtype=torch.long)).backward()
     assert fresh.get_parameter("layer1.1.conv1.weight").grad is not None

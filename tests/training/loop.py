@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from compressor.config import Config
 from compressor.experiment import building
-from compressor.experiment.specification import Specification
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
-from compressor.training import rng
+from compressor.schedule.schedule import BoundSchedule, view_of
+from compressor.session import rng
 from compressor.training.observers import Observer
 from compressor.training.trainer import Trainer
 
@@ -80,8 +80,10 @@ class Loop:
         validation: Sequence[Batch] | None = None,
         optimizer: dict[str, Any] | None = None,
         seed: int = 0,
+        run_seed: int = 0,
         **config: Any,
     ) -> None:
+        """`seed` begins the global random numbers, `run_seed` is the configuration's."""
         self.model = model
         self.config = Config.model_validate(
             {
@@ -89,16 +91,20 @@ class Loop:
                 "data": {"name": "none"},
                 "optimizer": optimizer or {"lr": 0.1},
                 "epochs": epochs,
+                "seed": run_seed,
                 "checkpoint": {"every_minutes": 1e-12},
                 **config,
             }
         )
-        spec = Specification(read(schedule) if schedule else None, self.config, "schedule", "config")
+        faults = Faults()
+        bound = read(schedule).bind(model, epochs, faults) if schedule else BoundSchedule()
+        faults.raise_any()
         feed = Feed(train, (train(0) if callable(train) else train) if validation is None else validation)
-        scheduler = building.scheduler(spec, model, feed, say=lambda text: None)  # type: ignore[arg-type]
+        self.said: list[str] = []
+        self.session = building.session(self.config, model, bound, feed, self.said.append)  # type: ignore[arg-type]
         self.watch = Watch(model)
         self.trainer = Trainer(
-            scheduler,
+            self.session,
             feed,
             self.config,
             torch.device("cpu"),
@@ -106,7 +112,7 @@ class Loop:
             save=self._save,
             stop_signal=lambda: None,
         )
-        self.masks = scheduler.ctx.masks
+        self.masks = self.session.masks
         self.snapshots: dict[Moment, bytes] = {}
         self.best: bytes = b""
         self.forwards: list[Values] = []
@@ -120,15 +126,15 @@ class Loop:
     def _forward(self, model: nn.Module, inputs: Any) -> None:
         if model.training:
             self.forwards.append(values(model))
-            self.rates.append([group["lr"] for group in self.trainer.ctx.optimizer.param_groups])
+            self.rates.append([group["lr"] for group in self.session.optimizer.groups])
         else:
             self.evaluated.append(values(model))
 
     def _save(self, kind: str) -> None:
-        with self.trainer.evaluation_weights() as live:
+        with self.session.as_shipped() as shipped:
             model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         file = io.BytesIO()
-        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": live}}, file)
+        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": shipped.live}}, file)
         if kind == "best":
             self.best = file.getvalue()
         else:
@@ -173,6 +179,14 @@ def read(text: str) -> grammar.Schedule:
     schedule = grammar.read(parse("s.yaml", text, faults), faults)
     faults.raise_any()
     return schedule
+
+
+def notes_of(text: str, model: nn.Module, epochs: int) -> list[str]:
+    """What is said of a schedule on a model before a run of so many epochs; a fault raises."""
+    faults = Faults()
+    bound = read(text).bind(model, epochs, faults).check(view_of(model, epochs=epochs), faults)
+    faults.raise_any()
+    return list(bound.notes)
 
 
 def is_plus_zero(tensor: Tensor) -> bool:

@@ -111,7 +111,7 @@ def test_a_window_in_steps_that_the_run_never_reaches_is_a_warning_in_train() ->
 
 
 def gradients(run: Any) -> Tensor:
-    return torch.cat([p.grad.flatten() for p in run.ctx.parameters.values()])
+    return torch.cat([p.grad.flatten() for p in run.parameters.values()])
 
 
 @pytest.mark.parametrize("mode", ["", "mask_on_forward_only: true", "use_double_copies: true"])

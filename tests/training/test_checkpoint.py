@@ -26,8 +26,13 @@ def test_what_was_saved_is_loaded_in_the_same_bits(tmp_path: Path) -> None:
     assert difference(torch.load(tmp_path / "c.pt", weights_only=True), WHOLE) is None
 
 
-def test_the_format_is_one_until_it_is_changed_with_a_migration() -> None:
-    assert checkpoint.FORMAT == 1
+def test_the_format_is_two_until_the_layout_changes_again() -> None:
+    assert checkpoint.FORMAT == 2
+
+
+def test_the_weights_of_format_one_can_still_be_read(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c.pt", {**WHOLE, "format": 1})
+    assert checkpoint.load(tmp_path / "c.pt")["format"] == 1
 
 
 @pytest.mark.parametrize("key", WHOLE)

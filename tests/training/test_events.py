@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from compressor.config import Config
 from compressor.errors import CompressError, Interrupted
 from compressor.policies.policy import BoundPolicy, Context, Memory, Policy
-from compressor.policies.scheduler import Scheduler
-from compressor.rates.window import Window
-from compressor.sparsity.masks import Masks
+from compressor.session.session import Session
+from compressor.timing.clock import Clock
+from compressor.timing.window import Window
 from compressor.training.observers import Observer
 from compressor.training.trainer import Trainer
 
@@ -24,7 +24,7 @@ class Spy(Policy):
     label: str
 
     def _note(self, event: str, ctx: Context) -> None:
-        CALLS.append((self.label, event, ctx.epoch, ctx.step))
+        CALLS.append((self.label, event, ctx.clock.epoch, ctx.clock.step))
 
     def before_epoch(self, ctx: Context, memory: Memory) -> None:
         self._note("before_epoch", ctx)
@@ -113,13 +113,11 @@ def trainer(
     settings = Config.model_validate(
         {"model": {"name": "x"}, "data": {"name": "x"}, "optimizer": {"lr": 0.1}, "epochs": 2, **config}
     )
-    parameters = dict(model.named_parameters())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.register_step_pre_hook(lambda *_: CALLS.append(("optimizer", "step")))
-    ctx = Context(model, parameters, optimizer, Masks(parameters), settings.epochs, 2, say=CALLS.append)
     bound = [BoundPolicy(f"{index}.{type(policy).__name__}", policy, {}) for index, policy in enumerate(policies)]
     return Trainer(
-        Scheduler(bound, ctx),
+        Session(model, optimizer, bound, Clock(settings.epochs, 2), say=CALLS.append),
         feed or Feed(),
         settings,
         torch.device("cpu"),
@@ -206,7 +204,7 @@ def saved_best() -> list[int]:
 class Prunes(Spy):
     """Settles when its window ends, as a pruner does."""
 
-    def settled(self, ctx: Context) -> int:
+    def settled(self, clock: Clock) -> int:
         return self.window.last
 
 

@@ -151,7 +151,7 @@ def test_biases_at_twice_the_rate_are_a_group_of_their_own_that_a_schedule_scale
     schedule = "policies:\n  - lr_scheduler: {class: StepLR, step_size: 1, gamma: 0.5}\n"
     expected = bare(model, batches * 3, sgd(lambda step: 0.2 * 0.5 ** (step // 3), bias=2.0))
     run = Loop(model, batches, schedule, optimizer={"lr": 0.2, "bias_lr_scale": 2.0}, epochs=3).run()
-    groups = run.trainer.ctx.optimizer.param_groups
+    groups = run.session.optimizer.groups
     assert [[p.shape for p in group["params"]] for group in groups] == [[(4, 3), (3, 4)], [(4,), (3,)]]
     assert run.rates == [[0.2, 0.4]] * 3 + [[0.1, 0.2]] * 3 + [[0.05, 0.1]] * 3
     assert all(same(ours, theirs) for ours, theirs in zip(run.after, expected, strict=True))
@@ -550,7 +550,7 @@ def test_tied_weights_share_one_mask_and_count_once(selector: str) -> None:
     assert is_plus_zero(saved["one.weight"][saved["one.weight"] == 0])
     assert all((w["one.weight"] == 0).sum() == 4 for w in run.forwards)
     assert run.lines[-1]["sparsity"] == pytest.approx((8 if everywhere else 4) / 18)
-    owned = [run.masks.owned(key) for key in run.trainer.scheduler.memory]
+    owned = [run.masks.owned(key) for key in run.session.events.memory]
     assert [list(masks) for masks in owned] == [["one.weight", "out.weight"] if everywhere else ["one.weight"]]
 
 
@@ -558,7 +558,7 @@ def test_tied_weights_share_one_mask_and_count_once(selector: str) -> None:
 def test_a_pattern_that_matches_either_name_of_a_tied_weight_selects_it(selector: str) -> None:
     schedule = f"policies:\n  - pruner: {{class: SparsityLevelParameterPruner, levels: {{'{selector}': 0.5}}}}\n"
     run = Loop(Tied(), random_batches([5]), schedule).run()
-    assert [list(run.masks.owned(key)) for key in run.trainer.scheduler.memory] == [["one.weight"]]
+    assert [list(run.masks.owned(key)) for key in run.session.events.memory] == [["one.weight"]]
 
 
 def test_a_report_counts_a_tied_weight_once() -> None:

@@ -1,0 +1,75 @@
+"""What every allocation answers: how a sparsity is shared over layers."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Protocol
+
+from torch import Tensor
+
+from compressor.component import Component, Named
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight, or several that share their channels and are pruned as one; `shape` is the first one's, dense.
+
+    `count` structures, of `size` weights each, of which `removed` were thinned away and `spare` must stay.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    count: int
+    size: int = 1
+    removed: int = 0
+    spare: int = 0
+    type: str = ""
+    """The class of the layer's module, where it is known: Conv2d, Linear ..."""
+
+
+class Goal(Protocol):
+    """What is to be reached over all layers together."""
+
+    @property
+    def sparsity(self) -> float:
+        """The share of the structures that is pruned."""
+
+    def count(self, total: int) -> int:
+        """How many of `total` structures are pruned, exactly."""
+
+
+class Allocation(Component):
+    """How a sparsity is shared over layers."""
+
+    section: ClassVar[str] = "allocations"
+    needs_scores: ClassVar[bool] = False
+    """Whether it looks at the scores. They are made comparable then (see `Criterion`), and rank within a layer, too."""
+
+    def counts(self, layers: Sequence[Layer], goal: Goal, scores: Sequence[Tensor] | None = None) -> list[int]:
+        """Return how many structures of each layer are pruned, those that were removed included.
+
+        `scores`: of each layer a vector of its structures that are left; the smallest are pruned first, of equal ones
+        the first, and -inf is what is pruned already. None where `needs_scores` is false: then the counts are known
+        before a run.
+        """
+        raise TypeError(f"{type(self).__name__} gives no counts")
+
+    def chosen(self, layers: Sequence[Layer], goal: Goal, scores: Sequence[Tensor]) -> list[Tensor] | None:
+        """Return which structures those are, true = pruned, where `counts` finds that out anyway; None: rank them."""
+        return None
+
+
+AnyAllocation = Annotated[Allocation, Named("allocation", "allocations")]
+"""A field that names an allocation."""
+
+
+def largest_remainders(shares: Sequence[float], total: int) -> list[int]:
+    """Return whole numbers that add up to `total`: the shares rounded down, and 1 more for the largest remainders.
+
+    Of equal remainders the first get it. The shares should add up to `total`, but for rounding.
+    """
+    counts = [math.floor(share) for share in shares]
+    order = sorted(range(len(shares)), key=lambda place: (counts[place] - shares[place], place))
+    for place in order[: max(total - sum(counts), 0)]:
+        counts[place] += 1
+    return counts

@@ -1,0 +1,123 @@
+"""What every criterion answers: a score for each structure of a weight; what has the smallest score is pruned first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from compressor.component import Component, Named
+from compressor.sparsity.structures import Shape, Structure
+
+PROVIDED = (
+    "weights",
+    "gradient",
+    "gradient_sums",
+    "activation_sums",
+    "running_statistics",
+    "batch_norms",
+    "optimizer_state",
+)
+"""What a criterion may need: each is an attribute or a method of `Given`."""
+_OF_ACTIVATIONS = {"activation_sums", "running_statistics"}
+_OF_IMAGES = {"gradient", "gradient_sums", *_OF_ACTIVATIONS}
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Entries of a batch norm, in double precision; `outputs` [entries] says which output of the layer each reads."""
+
+    scale: Tensor
+    shift: Tensor
+    outputs: Tensor
+
+
+class Given:
+    """What a criterion may look at: the weights as they are now, and what the policy provides besides.
+
+    This one has the weights alone; all else raises `LookupError`. `kind` is the criterion's name; `stream` is what
+    random numbers are drawn from (None: torch's own generator).
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], kind: str, stream: torch.Generator | None = None) -> None:
+        self.weights, self.kind, self.stream = weights, kind, stream
+
+    def gradient(self, name: str) -> Tensor:
+        """dL/dw on one calibration batch, in the weight's shape, of masked weights, too."""
+        raise self._missing(name)
+
+    def gradient_sums(self, name: str) -> Tensor:
+        """dL/dw of the mean loss over all calibration batches, in the weight's shape, of masked weights, too."""
+        raise self._missing(name)
+
+    def activation_sums(self, name: str) -> Tensor:
+        """[outputs]: what `ActivationCriterion.summed` gives, its mean over the images of the calibration batches."""
+        raise self._missing(name)
+
+    def running_statistics(self, name: str) -> Tensor:
+        """[outputs]: the same as a running mean over training; before its first step, of the calibration batches."""
+        raise self._missing(name)
+
+    def batch_norms(self, name: str) -> list[BatchNorm]:
+        """The batch norms that read the outputs of the weight's layer. Raises `UserError` where there is none."""
+        raise self._missing(name)
+
+    def optimizer_state(self, name: str) -> Mapping[str, Tensor]:
+        """What the optimizer holds of the weight, by its own names; empty before the first step."""
+        raise self._missing(name)
+
+    def _missing(self, name: str) -> LookupError:
+        return LookupError(f"there are no images to take {self.kind} of {name} from")
+
+
+class Criterion(Component):
+    """By what structures are ranked. High = stays.
+
+    `needs` are names of `PROVIDED`: what `score` uses of what it is given.
+    """
+
+    section: ClassVar[str] = "criteria"
+    needs: ClassVar[frozenset[str]] = frozenset({"weights"})
+    of_outputs: ClassVar[bool] = False
+    """Whether there is one number for each output of a layer: structures are filters or rows then."""
+    behind_activation: ClassVar[bool] = False
+    """Whether it looks at what an activation gives."""
+    counts_zeros: ClassVar[bool] = False
+    """Whether it is of use only where that has exact zeros."""
+
+    def score(self, given: Given, name: str, structure: Structure) -> Tensor:
+        """Return a number for each structure of a weight, in `structure.index_shape(weight.shape)`."""
+        raise TypeError(f"{type(self).__name__} gives no score")
+
+    def comparable(self, score: Tensor, structure: Structure, shape: Shape) -> Tensor:
+        """Return the scores of a weight of this shape as they are compared with other weights' scores."""
+        return score
+
+    def is_magnitude(self, structure: Structure) -> bool:
+        """Whether the score of such a structure is a magnitude of its weights, to be compared with a threshold."""
+        return False
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether it looks at what the network makes of training images."""
+        return bool(self.needs & _OF_IMAGES)
+
+    @model_validator(mode="after")
+    def _is_provided(self) -> Self:
+        missing = sorted(self.needs - set(PROVIDED))
+        if missing:
+            raise ValueError(f"{self.name} needs {', '.join(missing)}: provided are {', '.join(PROVIDED)}")
+        if self.needs & _OF_ACTIVATIONS and not hasattr(self, "summed"):
+            raise ValueError(f"{self.name} needs sums of activations: its class should be an ActivationCriterion")
+        return self
+
+
+AnyCriterion = Annotated[Criterion, Named("criterion", "criteria")]
+"""A field that names a criterion."""
+
+
+def unit_length(score: Tensor) -> Tensor:
+    """Return scores divided by their L2 norm over the layer (Molchanov et al. 2017)."""
+    return score / score.double().square().sum().sqrt().clamp_min(torch.finfo(torch.float64).tiny)

@@ -1,0 +1,16 @@
+"""The largest magnitude of a structure, as Distiller's StructureParameterPruner compares it with a threshold."""
+
+from torch import Tensor
+
+from compressor.criteria.criterion import Criterion, Given
+from compressor.sparsity.structures import Structure
+
+
+class Largest(Criterion, name="max"):
+    """The largest |w| of a structure."""
+
+    def score(self, given: Given, name: str, structure: Structure) -> Tensor:
+        return structure.largest(given.weights[name].detach().abs())
+
+    def is_magnitude(self, structure: Structure) -> bool:
+        return True

@@ -1,0 +1,29 @@
+"""Chance, a baseline."""
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from compressor.criteria.criterion import Criterion, Given
+from compressor.sparsity.structures import Structure
+
+
+class Chance(Criterion, name="random"):
+    """A random number, drawn anew each time."""
+
+    example: ClassVar[str] = "{random: {zeros_first: false}}"
+
+    zeros_first: bool = Field(
+        default=True,
+        # Behind a relu, without bias and batch norm, it would not come back.
+        description="what is zero already, as an earlier draw made it, goes first (Distiller)",
+    )
+
+    def score(self, given: Given, name: str, structure: Structure) -> Tensor:
+        weight = given.weights[name]
+        drawn = torch.rand(structure.index_shape(weight.shape), dtype=torch.float64, generator=given.stream)
+        if not self.zeros_first:
+            return drawn
+        return torch.where(structure.norms(weight).cpu() == 0, -1.0, drawn)

@@ -1,0 +1,1 @@
+"""Learning rates as pure functions of time."""

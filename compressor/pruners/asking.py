@@ -1,0 +1,173 @@
+"""Asks a pruner for masks: what it may look at, and what goes with the outputs that it prunes."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from compressor.component import Targets
+from compressor.context.context import Context
+from compressor.criteria import ActivationCriterion, BatchNorm, Criterion, Given
+from compressor.errors import UserError
+from compressor.pruners.pruner import Asked, PrunerBase
+from compressor.pruners.statistics import activations, batch_norms, finite, gradients
+from compressor.sparsity.channels import Channels
+from compressor.thinning.graph import ChannelGraph
+from compressor.timing.window import Window
+
+
+def asked_for(ctx: Context, pruner: PrunerBase) -> list[str]:
+    """The weights that a pruner prunes, with those that it takes along because they share channels."""
+    names = list(dict.fromkeys(name for selected in ctx.targets.values() for name in selected))
+    return closed(pruner, names, _channels(ctx)) if pruner.extends else names
+
+
+def closed(pruner: PrunerBase, names: list[str], channels: Channels) -> list[str]:
+    """Return the weights, with all that a pruner prunes with them because they share channels."""
+    return channels.closure(names, pruner.ranks.dim or 0) if pruner.extends else names
+
+
+def completed(pruner: PrunerBase, targets: Targets, graph: ChannelGraph | None) -> Targets:
+    """Return a pruner's targets with the weights that it prunes because they share channels with the selected ones."""
+    if graph is None or not pruner.extends:
+        return targets
+    return {**targets, "weights": closed(pruner, list(targets["weights"]), graph.channels)}
+
+
+def need_norms(ctx: Context, pruner: PrunerBase) -> None:
+    """Where a criterion goes by batch norms and there are none, this says so before training begins."""
+    if pruner.measured is not None and "batch_norms" in pruner.needs:
+        for name in asked_for(ctx, pruner):
+            batch_norms(ctx, pruner.measured.name, name)
+
+
+def running_criterion(pruner: PrunerBase) -> ActivationCriterion | None:
+    """Return the criterion for which a running mean is taken in training."""
+    criterion = pruner.measured
+    if criterion is None or "running_statistics" not in criterion.needs:
+        return None
+    assert isinstance(criterion, ActivationCriterion)
+    return criterion
+
+
+def masks_of(
+    ctx: Context,
+    pruner: PrunerBase,
+    window: Window,
+    before: Callable[[str], Tensor | None],
+    owned: Iterable[str],
+    instead: Mapping[str, Tensor] | None = None,
+    running: Mapping[str, Tensor] | None = None,
+) -> tuple[list[str], dict[str, Tensor]]:
+    """The weights that a pruner prunes, and what it keeps of them and of all that goes with them.
+
+    `before` and `owned` tell of the masks that it made last; `instead` are values that it sees in the weights' places,
+    `running` the running statistics of its weights' outputs.
+    """
+    weights = {**ctx.parameters, **(instead or {})}
+    looks: dict[Criterion, Given] = {}
+
+    def given(criterion: Criterion) -> Given:
+        if criterion not in looks:
+            looks[criterion] = _Network(ctx, running or {}, pruner.images, criterion, weights)
+        return looks[criterion]
+
+    asked = Asked(
+        weights=weights,
+        targets=ctx.targets,
+        window=window,
+        time=ctx.clock.time(window),
+        memory=ctx.constants,
+        before=before,
+        dense=ctx.network.dense,
+        channels=lambda: _channels(ctx),
+        given=given,
+        types={f"{path}.weight": type(module).__name__ for path, module in ctx.network.model.named_modules()},
+    )
+    masks = pruner.keep(asked)
+    outputs = pruner.whole_outputs(ctx.targets, list(masks))
+    if outputs:
+        return list(masks), {**speakers(ctx, owned, {name: masks[name] for name in outputs}), **masks}
+    return list(masks), masks
+
+
+def speakers(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them.
+
+    `masks` keep or prune each output as a whole.
+    """
+    graph = ctx.network.graph()
+    if graph is None:
+        biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
+        return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
+    others = [name for name in owned if name not in masks]
+    keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
+    pruned = {name: ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
+    for name, gone in graph.speakers(pruned).items():
+        parameter = ctx.parameters[name]
+        side = (-1,) + (1,) * (parameter.dim() - 1)
+        keep[name] = (~gone).reshape(side).expand(parameter.shape)
+    return keep
+
+
+class _Network(Given):
+    """What a criterion may look at of the network as it is now; images are looked at when they are first needed."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        running: Mapping[str, Tensor],
+        batches: int,
+        criterion: Criterion,
+        weights: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__(weights, criterion.name)
+        self._ctx, self._means, self._batches, self._criterion = ctx, running, batches, criterion
+        self._taken: dict[str, dict[str, Tensor]] = {}
+
+    def gradient(self, name: str) -> Tensor:
+        return self._of("one", name, lambda: gradients(self._ctx.network.model, self._ctx.data.batches(1)))
+
+    def gradient_sums(self, name: str) -> Tensor:
+        return self._of("all", name, lambda: gradients(self._ctx.network.model, self._ctx.data.batches(self._batches)))
+
+    def activation_sums(self, name: str) -> Tensor:
+        found = self._of("activations", name, self._activations)
+        return self._of_channels(found, name)
+
+    def running_statistics(self, name: str) -> Tensor:
+        found = self._of("running", name, lambda: self._running() or self._activations())
+        return self._of_channels(found, name)
+
+    def batch_norms(self, name: str) -> list[BatchNorm]:
+        return batch_norms(self._ctx, self.kind, name)
+
+    def optimizer_state(self, name: str) -> Mapping[str, Tensor]:
+        return self._ctx.optimizer.state_of(name)
+
+    def _activations(self) -> dict[str, Tensor]:
+        assert isinstance(self._criterion, ActivationCriterion)
+        return activations(self._ctx.network.model, self._criterion, self._ctx.data.batches(self._batches))
+
+    def _running(self) -> dict[str, Tensor]:
+        """Return the running means; none before the first step, nor from before channels were removed."""
+        found, mine = self._means, self._ctx.targets["weights"]
+        fresh = all(len(found.get(name, ())) == len(self._ctx.parameters[name]) for name in mine)
+        return dict(found) if fresh else {}
+
+    def _of(self, what: str, name: str, take: Callable[[], dict[str, Tensor]]) -> Tensor:
+        if what not in self._taken:
+            self._taken[what] = take()
+        if name not in self._taken[what]:
+            raise UserError(f"{self._ctx.key}: criterion {self.kind}: the forward pass does not use {name}")
+        return finite(self._taken[what][name], self.kind, name)
+
+    def _of_channels(self, found: Tensor, name: str) -> Tensor:
+        if len(found) != len(self._ctx.parameters[name]):
+            raise UserError(f"{self._ctx.key}: criterion {self.kind}: the outputs of {name} are not channels (dim 1)")
+        return found
+
+
+def _channels(ctx: Context) -> Channels:
+    graph = ctx.network.graph()
+    return Channels() if graph is None else graph.channels

@@ -1,0 +1,167 @@
+"""What is wrong with a pruner on a model, what should be known of it, and the zeros that it will make."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from compressor.context.view import TRANSPOSED, Finding, Prediction, View
+from compressor.pruners.asking import closed
+from compressor.pruners.pruner import Goal, PrunerBase
+from compressor.reconstruction.event import misfits as unfit
+from compressor.reconstruction.event import pruned_inputs
+from compressor.sparsity.structures import CHANNELS, FILTERS
+from compressor.thinning.coupling import couplings
+from compressor.thinning.graph import ChannelGraph, Untraceable
+from compressor.timing.window import Window
+from compressor.tracing.activations import MAKE_ZEROS, Place, places
+from compressor.tracing.rehearsal import channels_wanted, rehearse
+
+
+def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, masks: bool = False) -> list[Finding]:
+    """Return the findings of a pruner.
+
+    `fold`: the argument by which it looks at the batch norms behind its weights. `masks`: whether what it chooses is
+    pruned; then the channels that its weights share with others matter, too.
+    """
+    misfits = [Finding("error", line) for line in pruner.misfits(view.targets, view.shapes)]
+    found = list(misfits)
+    sliced = [name for name, cut in pruner.cuts(view.targets).items() if cut.dim is not None]
+    found += [Finding("error", f"{name} {TRANSPOSED}") for name in sorted(view.transposed & set(sliced))]
+    if pruner.fit is not None:
+        found += [Finding("error", line) for line in unfit(list(pruner.cuts(view.targets)), view.modules)]
+    if misfits:
+        return found
+    found += _of_channels(view, pruner, sliced, fold, masks)
+    found += _of_statistics(view, pruner)
+    found += [Finding("note", f"{view.key} prunes nothing of {line}") for line in _nothing_pruned(view, pruner)]
+    return found
+
+
+def _places(view: View) -> Mapping[str, Place] | None:
+    """What follows each weight in a forward pass; None where it cannot be run without storage."""
+
+    def make() -> Mapping[str, Place] | None:
+        found = None if view.image is None else rehearse(view.model, view.image)
+        return None if found is None else places(found)
+
+    found: Mapping[str, Place] | None = view.once("places", make)
+    return found
+
+
+def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str | None, masks: bool) -> list[Finding]:
+    """Return findings on the channels of `names`, of which whole slices are pruned, and on batch norms."""
+    norms = fold or (pruner.measured.name if pruner.measured is not None and "batch_norms" in pruner.needs else None)
+    if view.image is None:
+        said = f"which channels {view.key} shares with other weights depends on the images' shape"
+        return [Finding("note", said)] if names else []
+    if not names and norms is None:
+        return []
+    graph = view.graph
+    if isinstance(graph, Untraceable) or graph is None:
+        return [_without_channels(view, norms, graph)]
+    found = []
+    whole = closed(pruner, list(names), graph.channels)
+    known = _places(view)
+    for name in whole if fold is None and norms is not None else []:
+        if not graph.last_norms(name) and (known is None or name in known):
+            said = f"{view.key} scores by {norms}, but no batch norm follows {name}"
+            found.append(Finding("error", said))
+    return found + (_of_couplings(view, pruner, graph, whole) if masks else [])
+
+
+def _without_channels(view: View, norms: str | None, reason: Untraceable | None) -> Finding:
+    assert view.image is not None
+    wanted = channels_wanted(view.model, view.image)
+    if wanted is not None:
+        have = view.image[0]
+        said = f"the model expects {_channels(wanted)}, the images have {have}: set data.channels: {wanted}"
+        return Finding("error", said)
+    if norms is not None:
+        return Finding("error", f"{view.key} looks at batch norms ({norms}), and where they are is not known: {reason}")
+    return Finding("warning", f"{reason}: {view.key} ranks weight by weight, and cannot be thinned")
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel" + ("s" if count > 1 else "")
+
+
+def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Sequence[str]) -> list[Finding]:
+    found: list[Finding] = []
+    cuts = pruner.cuts(view.targets)
+    for structure in (FILTERS, CHANNELS):
+        mine = [name for name in names if cuts.get(name, pruner.ranks).dim == structure.dim]
+        shared = couplings(graph, mine, structure)
+        for joint in shared.joint:
+            how = "ranks as one, for" if pruner.ranks.dim is not None else "takes one by one, though"
+            found.append(Finding("note", f"{view.key} {how} they share channels: {', '.join(joint)}"))
+        for name in shared.logits:
+            found.append(Finding("warning", f"{name} makes the network's output: its zeros cannot be thinned"))
+        for name, keeper in shared.broken:
+            said = f"{name} is pruned by {view.key}, but {keeper}"
+            if view.version == 1:
+                found.append(Finding("warning", f"{said}: it is masked, and cannot be thinned"))
+            else:
+                said += ": select all of them, or `scope: coupled` of `class: Pruner`"
+                found.append(Finding("error", said))
+    return found
+
+
+def _of_statistics(view: View, pruner: PrunerBase) -> list[Finding]:
+    """Return findings on what follows the weights whose outputs a criterion looks at."""
+    criterion = pruner.measured
+    known = _places(view) if criterion is not None else None
+    if criterion is None or known is None:
+        return []
+    found: list[Finding] = []
+    kind, of_maps = criterion.name, criterion.of_outputs and "batch_norms" not in criterion.needs
+    for name in dict.fromkeys(name for selected in view.targets.values() for name in selected):
+        place = known.get(name)
+        if place is None:
+            said = f"criterion {kind}: the forward pass does not use {name} in a convolution or linear layer"
+            found.append(Finding("error", said))
+        elif of_maps and not place.channels:
+            found.append(Finding("error", f"criterion {kind}: the outputs of {name} are not channels (dim 1)"))
+        elif criterion.behind_activation and not place.activation:
+            said = (
+                f"criterion {kind} looks behind an activation, and none follows {name}: it looks at what"
+                f" {place.call.function} gives"
+            )
+            found.append(Finding("warning", said))
+        elif criterion.counts_zeros and place.call.function not in MAKE_ZEROS:
+            said = (
+                f"criterion {kind} counts zeros, and {place.call.function} behind {name} makes none: its outputs are"
+                f" pruned in their order"
+            )
+            found.append(Finding("warning", said))
+    return found
+
+
+def _nothing_pruned(view: View, pruner: PrunerBase) -> list[str]:
+    """Return a line for weights of which a sparsity rounds to nothing at the window's end."""
+    window = view.window
+    if pruner.threshold(view.targets, window, window.last) is not None:
+        return []  # of what is drawn a sparsity is the least
+    found = []
+    for goal in pruner.goals(view.targets, window, window.last):
+        total = sum(goal.structure.count(view.shapes[name]) for name in goal.names)
+        if goal.sparsity > 0 and goal.count(goal.sparsity, total) == 0:
+            found.append(f"{', '.join(goal.names)}: {goal.sparsity:g} of {total} {goal.structure.name} rounds to 0")
+    return found
+
+
+def predicted(view: View, pruner: PrunerBase, window: Window, time: int) -> Prediction:
+    """Return the zeros that a pruner makes when it is asked at `time`; of a threshold or a draw only the run tells."""
+    names = [name for selected in view.targets.values() for name in selected]
+    unknown = pruner.unknown(view.targets)
+    if pruner.fit is not None:
+        goal = pruner.goals(view.targets, window, time)[0]  # the same for all of its weights
+        return replace(pruned_inputs(view, names, lambda total: goal.count(goal.sparsity, total)), asked=goal.sparsity)
+    return replace(of_goals(view, pruner.goals(view.targets, window, time, view.shapes)), unknown=unknown)
+
+
+def of_goals(view: View, goals: Sequence[Goal]) -> Prediction:
+    """Return the zeros that goals make, and the sparsity that they ask for, weights counted by their sizes."""
+    sizes = [sum(math.prod(view.shapes[name]) for name in goal.names) for goal in goals]
+    asked = sum(goal.sparsity * size for goal, size in zip(goals, sizes, strict=True)) / max(sum(sizes), 1)
+    zeros = {goal.names: goal.zeros(view.shapes) for goal in goals}
+    return Prediction(zeros, asked=asked if any(sizes) else None)

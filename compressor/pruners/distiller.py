@@ -1,0 +1,155 @@
+"""Distiller's pruners of single weights, and of structures by threshold: its names and arguments for our parts."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from compressor.allocation.global_ranking import Global
+from compressor.allocation.uniform import Uniform
+from compressor.component import Selects, Targets
+from compressor.component import Weights as Selection
+from compressor.criteria.largest import Largest
+from compressor.criteria.mean_abs import MeanAbs
+from compressor.pruners.part import Part
+from compressor.pruners.parts_pruner import PartsPruner
+from compressor.pruners.pruner import Scope
+from compressor.rates import Sparsity
+from compressor.rates.agp import AgpRate
+from compressor.rates.baidu import BaiduRate
+from compressor.rates.sparsity import ConstantRate
+from compressor.rates.std import StdRate
+from compressor.rates.threshold import ConstantThreshold
+from compressor.rates.thresholds import Positive
+from compressor.sparsity.structures.groups import Group, Pair, groups
+from compressor.timing.window import Window
+
+
+class SparsityLevelParameterPruner(PartsPruner, name="SparsityLevelParameterPruner"):
+    """Prunes each weight to a constant sparsity, the smallest magnitudes first (Distiller)."""
+
+    example: ClassVar[str] = """
+    pruners:
+      level: {class: SparsityLevelParameterPruner, levels: {conv1.weight: 0.5, 'fc*.weight': 0.9}}
+    policies:
+      - {pruner: {instance_name: level}, epochs: [0]}
+    """
+
+    scope: Scope = "layer"
+    levels: Annotated[dict[str, Sparsity], Selects()] = Field(min_length=1)
+
+    def parts(self, targets: Targets) -> list[Part]:
+        levels = targets["levels"]
+        if self.scope == "layer":
+            return [Part([name], ConstantRate(sparsity=level)) for name, level in levels.items()]
+        together = {level: [name for name in levels if levels[name] == level] for level in levels.values()}
+        return [Part(names, ConstantRate(sparsity=level), allocation=Global()) for level, names in together.items()]
+
+
+class AutomatedGradualPruner(PartsPruner, name="AutomatedGradualPruner"):
+    """Automated gradual pruning (Zhu and Gupta 2017, arXiv 1710.01878): sparsity rises along a cubic, fast at first."""
+
+    example: ClassVar[str] = """
+    pruners:
+      fine: {class: AutomatedGradualPruner, initial_sparsity: 0.05, final_sparsity: 0.8, weights: '*'}
+    policies:
+      - {pruner: {instance_name: fine}, starting_epoch: 0, ending_epoch: 20, frequency: 2}
+    """
+
+    scope: Scope = "layer"
+    initial_sparsity: Sparsity = 0.0
+    final_sparsity: Sparsity
+    weights: Selection
+
+    def parts(self, targets: Targets) -> list[Part]:
+        rate = AgpRate(initial_sparsity=self.initial_sparsity, final_sparsity=self.final_sparsity)
+        return [Part(targets["weights"], rate, allocation=Global() if self.scope == "global" else Uniform())]
+
+
+class MagnitudeParameterPruner(PartsPruner, name="MagnitudeParameterPruner"):
+    """Keeps the weights with |w| > threshold (Distiller)."""
+
+    example: ClassVar[str] = """
+    pruners:
+      small: {class: MagnitudeParameterPruner, thresholds: {'*': 0.01, conv1.weight: 0.02}}
+    policies:
+      - {pruner: {instance_name: small}, starting_epoch: 0, ending_epoch: 10}
+    """
+
+    thresholds: Annotated[dict[str, Positive], Selects()] = Field(min_length=1)
+
+    def parts(self, targets: Targets) -> list[Part]:
+        return [Part([name], ConstantThreshold(value=value)) for name, value in targets["thresholds"].items()]
+
+
+class SensitivityPruner(PartsPruner, name="SensitivityPruner"):
+    """Keeps |w| > s * std(w), the deviation taken once, when the pruner is first asked (Han et al. 2015; Distiller).
+
+    With `scope: global` the deviation is that of all the weights together.
+    """
+
+    example: ClassVar[str] = """
+    pruners:
+      sensitivity: {class: SensitivityPruner, sensitivities: {conv1.weight: 0.25, 'fc*.weight': 0.5}}
+    policies:
+      - {pruner: {instance_name: sensitivity}, starting_epoch: 0, ending_epoch: 10, frequency: 2}
+    """
+
+    scope: Scope = "layer"
+    sensitivities: Annotated[dict[str, Positive], Selects()] = Field(min_length=1)
+
+    def parts(self, targets: Targets) -> list[Part]:
+        factors = targets["sensitivities"]
+        together = list(factors) if self.scope == "global" else []
+        return [Part([name], StdRate(factor=factor), together=together) for name, factor in factors.items()]
+
+
+class BaiduRNNPruner(PartsPruner, name="BaiduRNNPruner"):
+    """Prunes |w| <= eps(t), which rises gently and, from the ramp on, `ramp_slope_mult` times as fast (Narang 2017)."""
+
+    example: ClassVar[str] = """
+    pruners:
+      ramp: {class: BaiduRNNPruner, q: 0.05, ramp_epoch_offset: 3, ramp_slope_mult: 2, weights: ['fc*.weight']}
+    policies:
+      - {pruner: {instance_name: ramp}, starting_epoch: 0, ending_epoch: 20}
+    """
+
+    q: float = Field(ge=0, description="the magnitude that decides where the slopes end")
+    ramp_epoch_offset: int = Field(ge=0)
+    ramp_slope_mult: float = Field(ge=0)
+    weights: Selection
+
+    def parts(self, targets: Targets) -> list[Part]:
+        offset, slope = self.ramp_epoch_offset, self.ramp_slope_mult
+        return [Part(targets["weights"], BaiduRate(q=self.q, ramp_epoch_offset=offset, ramp_slope_mult=slope))]
+
+
+ThresholdAndGroup = Annotated[tuple[Positive, Group], Field(strict=False), Pair("[threshold, group]")]
+
+
+class StructureParameterPruner(PartsPruner, name="StructureParameterPruner"):
+    """Prunes the structures whose largest (Max) or mean (Mean_Abs) |w| is at most a threshold (Distiller).
+
+    Whole outputs go with their biases and batch norms. `Rows` are stored dim 0 in both versions, as in Distiller.
+    """
+
+    example: ClassVar[str] = """
+    pruners:
+      small: {class: StructureParameterPruner, reg_regims: {conv2.weight: [0.08, 3D]}, threshold_criteria: Mean_Abs}
+    policies:
+      - {pruner: {instance_name: small}, epochs: [0]}
+    """
+
+    reg_regims: Annotated[dict[str, ThresholdAndGroup], Selects()] = Field(
+        min_length=1, description="weight: [threshold, group]"
+    )
+    threshold_criteria: Literal["Max", "Mean_Abs"]
+
+    def parts(self, targets: Targets) -> list[Part]:
+        criterion, known = Largest() if self.threshold_criteria == "Max" else MeanAbs(), groups()
+        return [
+            Part([name], ConstantThreshold(value=value), criterion, known[group])
+            for name, (value, group) in targets["reg_regims"].items()
+        ]
+
+    def threshold(self, targets: Targets, window: Window, time: int) -> str:
+        return f"{self.threshold_criteria} {super().threshold(targets, window, time)}"

@@ -1,0 +1,340 @@
+"""Distiller's pruners that rank structures, by norms, by data or by chance: its names and arguments for our parts.
+
+Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (L1 over filters). At once, or with AGP's sparsity.
+"""
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from compressor.component import Settings, Targets
+from compressor.component import Weights as Selection
+from compressor.criteria import Criterion
+from compressor.criteria.apoz import APoZ
+from compressor.criteria.gradient import GradientCriterion
+from compressor.criteria.l1 import L1Norm
+from compressor.criteria.l2 import L2Norm
+from compressor.criteria.mean_activation import MeanActivation
+from compressor.criteria.random import Chance
+from compressor.pruners.part import Part
+from compressor.pruners.parts_pruner import PartsPruner
+from compressor.rates import Rate, Sparsity
+from compressor.rates.agp import AgpRate
+from compressor.rates.bernoulli import BernoulliRate
+from compressor.rates.random import RandomRate
+from compressor.rates.sparsity import ConstantRate
+from compressor.sparsity.structures import Blocks, Structure, plain_structures
+from compressor.sparsity.topk import Rounding
+from compressor.timing.window import Window
+
+_EXAMPLE = """
+    pruners:
+      filters:
+        class: {name}
+        group_type: Filters
+        {rate}
+        weights: ['conv*.weight']
+    policies:
+      - {{pruner: {{instance_name: filters{args}}}, {window}}}
+    """
+
+
+def _example(name: str, args: str = "") -> str:
+    gradual = name.endswith("_AGP")
+    rate = "final_sparsity: 0.5" if gradual else "desired_sparsity: 0.5"
+    window = "ending_epoch: 10" if gradual else "epochs: [0]"
+    return _EXAMPLE.format(name=name, rate=rate, window=window, args=f", args: {{{args}}}" if args else "")
+
+
+class BlockShape(Settings):
+    """The shape of blocks."""
+
+    block_shape: list[int] = Field(
+        min_length=4, max_length=4, description="[filters, channels, 1, 1]: blocks at one place of the kernel"
+    )
+
+    @model_validator(mode="after")
+    def _at_one_place(self) -> Self:
+        if min(self.block_shape) < 1 or self.block_shape[2:] != [1, 1]:
+            raise ValueError(f"block_shape should be [filters, channels, 1, 1], got {self.block_shape}")
+        return self
+
+
+class RankedStructurePruner(PartsPruner):
+    """The structures of smallest score go; one of each weight is always spared.
+
+    Weights that share their channels, as residual additions make them, are ranked as one by the sum of their scores.
+    """
+
+    by: ClassVar[Criterion] = L1Norm()
+
+    group_type: Literal["Filters", "3D", "Channels", "Rows", "Cols", "Blocks"] = Field(
+        description="what is ranked; `Rows` of a schedule of version 1 are stored columns, as in Distiller"
+    )
+    weights: Selection
+    group_dependency: Literal["Leader"] | None = Field(
+        default=None, description="Leader: weights that share channels are pruned as the first of them ranks"
+    )
+    kwargs: BlockShape | None = Field(default=None, description="for Blocks: `{block_shape: [r, d, 1, 1]}`")
+    noise: float = Field(default=0.0, ge=0, description="each score is multiplied by 1 + noise * N(0, 1)")
+    group_size: int = Field(default=1, ge=1, description="structures go in multiples of this")
+    rounding_fn: Rounding = Field(default="floor", description="how sparsity x structures becomes a whole number")
+
+    @model_validator(mode="after")
+    def _blocks(self) -> Self:
+        if (self.group_type == "Blocks") != (self.kwargs is not None):
+            raise ValueError("`kwargs: {block_shape: [filters, channels, 1, 1]}` belongs to `group_type: Blocks`")
+        return self
+
+    @classmethod
+    def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        if arguments.get("group_type") != "Rows":
+            return arguments, None
+        said = "`group_type: Rows` ranks stored columns (inputs) in version 1, as Distiller's rankers do"
+        return {**arguments, "group_type": "Cols"}, said
+
+    @property
+    def ranks(self) -> Structure:
+        if self.kwargs is not None:
+            return Blocks(filters=self.kwargs.block_shape[0], depth=self.kwargs.block_shape[1])
+        return plain_structures()[self.group_type]
+
+    @property
+    def rate(self) -> Rate:
+        """How much goes."""
+        raise TypeError(f"{type(self).__name__} has no rate")
+
+    def parts(self, targets: Targets) -> list[Part]:
+        return [
+            Part(
+                targets["weights"],
+                self.rate,
+                self.by,
+                self.ranks,
+                rounding=self.rounding_fn,
+                group_size=self.group_size,
+                noise=self.noise,
+                leader=self.group_dependency == "Leader",
+            )
+        ]
+
+    def threshold(self, targets: Targets, window: Window, time: int) -> str | None:
+        return self.rate.threshold(window, time)
+
+    def scale(self, window: Window, time: int) -> float | None:
+        return self.rate.scale(window, time)
+
+
+class OneShot(RankedStructurePruner):
+    """A share at once."""
+
+    desired_sparsity: Sparsity
+
+    @property
+    def rate(self) -> Rate:
+        return ConstantRate(sparsity=self.desired_sparsity)
+
+
+class Gradual(RankedStructurePruner):
+    """A share that rises along AGP's cubic."""
+
+    initial_sparsity: Sparsity = 0.0
+    final_sparsity: Sparsity
+
+    @property
+    def rate(self) -> Rate:
+        return AgpRate(initial_sparsity=self.initial_sparsity, final_sparsity=self.final_sparsity)
+
+
+class L1RankedStructureParameterPruner(OneShot, name="L1RankedStructureParameterPruner"):
+    """Prunes a share of the filters (or channels, rows, columns, blocks) of smallest L1 norm (Li et al. 2017)."""
+
+    example: ClassVar[str] = _example("L1RankedStructureParameterPruner")
+
+
+class L2RankedStructureParameterPruner(OneShot, name="L2RankedStructureParameterPruner"):
+    """Prunes a share of the filters (or channels, rows, columns, blocks) of smallest L2 norm."""
+
+    by: ClassVar[Criterion] = L2Norm()
+    example: ClassVar[str] = """
+    pruners:
+      inputs:
+        class: L2RankedStructureParameterPruner
+        group_type: Channels
+        desired_sparsity: 0.5
+        weights: [conv2.weight]
+    policies:
+      - {pruner: {instance_name: inputs}, epochs: [0]}
+    """
+
+
+class L1RankedStructureParameterPrunerAgp(Gradual, name="L1RankedStructureParameterPruner_AGP"):
+    """L1 ranking of structures with the share of automated gradual pruning (Zhu and Gupta 2017)."""
+
+    example: ClassVar[str] = """
+    pruners:
+      filters:
+        class: L1RankedStructureParameterPruner_AGP
+        initial_sparsity: 0.05
+        final_sparsity: 0.5
+        group_type: Filters
+        weights: ['conv*.weight']
+    policies:
+      - {pruner: {instance_name: filters}, starting_epoch: 0, ending_epoch: 10}
+    """
+
+
+class L2RankedStructureParameterPrunerAgp(Gradual, name="L2RankedStructureParameterPruner_AGP"):
+    """L2 ranking of structures with the share of automated gradual pruning (Zhu and Gupta 2017)."""
+
+    by: ClassVar[Criterion] = L2Norm()
+    example: ClassVar[str] = """
+    pruners:
+      inputs:
+        class: L2RankedStructureParameterPruner_AGP
+        final_sparsity: 0.5
+        group_type: Cols
+        weights: [fc2.weight]
+    policies:
+      - {pruner: {instance_name: inputs}, starting_epoch: 0, ending_epoch: 10}
+    """
+
+
+class _OfFilters(RankedStructurePruner):
+    group_type: Literal["Filters", "3D"] = Field(description="what is ranked: filters, by their outputs")
+    kwargs: None = None
+    batches: int = Field(default=8, ge=1, description="of training images, which the network is looked at with")
+
+    @classmethod
+    def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        return arguments, None  # `Rows` are refused by that name
+
+    @property
+    def measured(self) -> Criterion:
+        return self.by
+
+    @property
+    def images(self) -> int:
+        return self.batches
+
+
+class ActivationAPoZRankedFilterPruner(_OfFilters, OneShot, name="ActivationAPoZRankedFilterPruner"):
+    """Prunes a share of the filters whose activations are most often zero (APoZ, Hu et al. 2016)."""
+
+    by: ClassVar[Criterion] = APoZ()
+    example: ClassVar[str] = _example("ActivationAPoZRankedFilterPruner")
+
+
+class ActivationAPoZRankedFilterPrunerAgp(_OfFilters, Gradual, name="ActivationAPoZRankedFilterPruner_AGP"):
+    """The filters whose activations are most often zero (Hu et al. 2016), with AGP's share."""
+
+    by: ClassVar[Criterion] = APoZ()
+    example: ClassVar[str] = _example("ActivationAPoZRankedFilterPruner_AGP")
+
+
+class ActivationMeanRankedFilterPruner(_OfFilters, OneShot, name="ActivationMeanRankedFilterPruner"):
+    """Prunes a share of the filters of lowest mean activation (Molchanov et al. 2017)."""
+
+    by: ClassVar[Criterion] = MeanActivation()
+    example: ClassVar[str] = _example("ActivationMeanRankedFilterPruner")
+
+
+class ActivationMeanRankedFilterPrunerAgp(_OfFilters, Gradual, name="ActivationMeanRankedFilterPruner_AGP"):
+    """The filters of lowest mean activation (Molchanov et al. 2017), with AGP's share."""
+
+    by: ClassVar[Criterion] = MeanActivation()
+    example: ClassVar[str] = _example("ActivationMeanRankedFilterPruner_AGP")
+
+
+class GradientRankedFilterPruner(_OfFilters, OneShot, name="GradientRankedFilterPruner"):
+    """Prunes a share of the filters of smallest |sum of w dL/dw|: what the loss would change, to first order."""
+
+    by: ClassVar[Criterion] = GradientCriterion()
+    example: ClassVar[str] = _example("GradientRankedFilterPruner")
+
+
+class GradientRankedFilterPrunerAgp(_OfFilters, Gradual, name="GradientRankedFilterPruner_AGP"):
+    """The filters of smallest |sum of w dL/dw|, with AGP's share."""
+
+    by: ClassVar[Criterion] = GradientCriterion()
+    example: ClassVar[str] = _example("GradientRankedFilterPruner_AGP")
+
+
+class _ByChance(RankedStructurePruner):
+    by: ClassVar[Criterion] = Chance()
+    ignores: ClassVar[tuple[str, ...]] = ("noise",)
+
+    @model_validator(mode="after")
+    def _takes_them_all(self) -> Self:
+        for key in self.ignores:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{self.name} goes by chance: {key!r} has no place beside it")
+        return self
+
+
+class RandomRankedFilterPruner(_ByChance, OneShot, name="RandomRankedFilterPruner"):
+    """Prunes a share of the filters (or channels, rows, columns, blocks), drawn anew each time: a baseline."""
+
+    example: ClassVar[str] = _example("RandomRankedFilterPruner")
+
+
+class RandomRankedFilterPrunerAgp(_ByChance, Gradual, name="RandomRankedFilterPruner_AGP"):
+    """A share of the structures drawn anew each time, with AGP's share."""
+
+    example: ClassVar[str] = _example("RandomRankedFilterPruner_AGP")
+
+
+class RandomLevelStructureParameterPruner(_ByChance, name="RandomLevelStructureParameterPruner"):
+    """Prunes randomly drawn structures, a share of them that is drawn, too: evenly from a range (Distiller)."""
+
+    example: ClassVar[str] = """
+    pruners:
+      filters:
+        class: RandomLevelStructureParameterPruner
+        group_type: Filters
+        sparsity_range: [0.1, 0.5]
+        weights: ['conv*.weight']
+    policies:
+      - {pruner: {instance_name: filters}, epochs: [0]}
+    """
+
+    sparsity_range: list[Sparsity] = Field(min_length=2, max_length=2, description="[least, most]")
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.sparsity_range[0] > self.sparsity_range[1]:
+            raise ValueError(f"sparsity_range should be [least, most], got {self.sparsity_range}")
+        return self
+
+    @property
+    def rate(self) -> Rate:
+        return RandomRate(between=self.sparsity_range)
+
+
+class _Bernoulli(_ByChance):
+    by: ClassVar[Criterion] = Chance(zeros_first=False)
+    ignores: ClassVar[tuple[str, ...]] = ("noise", "group_size", "rounding_fn")
+
+
+class BernoulliFilterPruner(_Bernoulli, OneShot, name="BernoulliFilterPruner"):
+    """Drops each filter with a probability, anew at each draw: DropFilter (Chen et al. 2018), as Distiller has it.
+
+    Chen, Niu and Tian, arXiv 1810.09849. Where a draw lives for one step (`discard_masks_at_minibatch_end`) what stays
+    is scaled by 1 / (1 - p) in it, and comes back as it was with `use_double_copies`, without from 0.
+    """
+
+    example: ClassVar[str] = _example("BernoulliFilterPruner")
+
+    @property
+    def rate(self) -> Rate:
+        return BernoulliRate(probability=self.desired_sparsity)
+
+
+class BernoulliFilterPrunerAgp(_Bernoulli, Gradual, name="BernoulliFilterPruner_AGP"):
+    """Drops each filter with a probability that rises as AGP's share does."""
+
+    example: ClassVar[str] = _example("BernoulliFilterPruner_AGP", "use_double_copies: true, keep_mask: true")
+
+    @property
+    def rate(self) -> Rate:
+        return BernoulliRate(probability=self.final_sparsity, initial=self.initial_sparsity)

@@ -1,0 +1,187 @@
+"""What a network does on training images, as a number for each output of each weight."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from compressor.context.context import Context
+from compressor.criteria import ActivationCriterion, BatchNorm
+from compressor.errors import CompressError, UserError
+from compressor.evaluating import evaluating
+from compressor.sparsity.substitution import Substitution
+from compressor.sparsity.weights import prunable
+from compressor.tracing.activations import Place, at_places, places
+from compressor.tracing.trace import trace
+from compressor.tracing.watching import Watching, watch
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+EVERY, KEPT = 10, 0.9
+"""The running score looks at every tenth step and forgets a tenth each time (Bartoldson et al., their code)."""
+
+
+class Sums:
+    """Sums over images of what a criterion makes of the tensors at a place, by weight and channel."""
+
+    def __init__(self, criterion: ActivationCriterion) -> None:
+        self._criterion = criterion
+        self.totals: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def _add(self, name: str, maps: Tensor, gradient: Tensor | None = None) -> None:
+        by_image = self._criterion.summed(maps, gradient)
+        total = by_image.double().sum(0).cpu()
+        self.totals[name] = self.totals[name] + total if name in self.totals else total
+        each = maps.shape[2:].numel() if self._criterion.by_position else 1
+        self.counts[name] = self.counts.get(name, 0) + len(by_image) * each
+
+    def before(self, name: str, value: Tensor) -> None:
+        if not self._criterion.behind_activation:
+            self._see(name, value)
+
+    def after(self, name: str, value: Tensor) -> None:
+        if self._criterion.behind_activation:
+            self._see(name, value)
+
+    def _see(self, name: str, value: Tensor) -> None:
+        maps = _maps(value.detach())
+        if not self._criterion.with_gradient:
+            self._add(name, maps)
+            return
+        kept = maps.clone()  # the network may go on in place
+        value.register_hook(lambda gradient: self._add(name, kept, _maps(gradient)))  # type: ignore[no-untyped-call]
+
+    def means(self) -> dict[str, Tensor]:
+        """Return the mean over images."""
+        return {name: total / self.counts[name] for name, total in self.totals.items()}
+
+
+def _maps(value: Tensor) -> Tensor:
+    """Return [images, channels, one dim or more], in single precision or better."""
+    value = value if value.dtype == torch.float64 else value.float()
+    return value if value.dim() > 2 else value.unsqueeze(2)
+
+
+def activations(model: nn.Module, criterion: ActivationCriterion, batches: Batches) -> dict[str, Tensor]:
+    """Return what a criterion sums of every weight's outputs, the mean over some batches' images, in eval mode.
+
+    The network stays as it is. Empty where a weight's outputs are no channels.
+    """
+    batches = list(batches)
+    every = places(trace(model, batches[0][0][:2]))
+    found = {name: place for name, place in every.items() if place.channels}
+    sums, differentiates = Sums(criterion), criterion.with_gradient
+    with torch.set_grad_enabled(differentiates), evaluating(model):
+        for images, labels in batches:
+            images = images.detach()  # a tensor of its own
+            leaf = images.requires_grad_() if differentiates else images
+            with at_places(found, sums):
+                logits = model(leaf.clone() if differentiates else leaf)
+            if differentiates:
+                # By the images: no gradient of any weight is touched, and frozen weights are no hindrance.
+                loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+                torch.autograd.grad(loss, leaf, allow_unused=True)
+    return {**{name: torch.empty(0) for name in every}, **sums.means()}
+
+
+def gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
+    """Return dL/dw of every weight, L the mean loss over some batches' images; the network stays as it is."""
+    batches, weights = list(batches), prunable(model)
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    images = sum(len(labels) for _, labels in batches)
+    with torch.enable_grad(), evaluating(model), _thawed(weights.values()):
+        for inputs, labels in batches:
+            loss = nn.functional.cross_entropy(model(inputs).float(), labels, reduction="sum") / images
+            found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            for name, gradient in zip(weights, found, strict=True):
+                if gradient is not None:
+                    total[name] += gradient
+    return total
+
+
+@contextmanager
+def _thawed(weights: Iterable[Tensor]) -> Iterator[None]:
+    """Frozen weights have a gradient, too."""
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    try:
+        for weight in frozen:
+            weight.requires_grad_()
+        yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+
+
+def batch_norms(ctx: Context, kind: str, name: str) -> list[BatchNorm]:
+    """Return the batch norms that read a weight's outputs. Raises `UserError` where there is none."""
+    graph = ctx.network.graph()
+    if graph is None:
+        raise UserError(f"criterion {kind}: which batch norm stands behind {name} is not known: see the warning above")
+    places = graph.last_norms(name)
+    if not places:
+        raise UserError(f"criterion {kind}: no batch norm stands behind {name}")
+    found = []
+    for scale, shift in zip(places[::2], places[1::2], strict=True):
+        gamma, beta = (ctx.parameters[own].detach().cpu().double()[entries] for own, entries, _ in (scale, shift))
+        found.append(BatchNorm(gamma, beta, scale[2]))
+    return found
+
+
+class Remembers(Protocol):
+    """A policy's memory that holds running statistics, by weight."""
+
+    running: dict[str, Tensor]
+
+
+class Running(Substitution):
+    """A running mean of what a criterion sums, taken in training (Bartoldson et al. 2020).
+
+    Every tenth step r <- 0.9 r + 0.1 x, x summed over the batch; it begins at the first x.
+    """
+
+    def __init__(self, ctx: Context, memory: Remembers, criterion: ActivationCriterion) -> None:
+        self._ctx, self._memory, self._criterion = ctx, memory, criterion
+        self._sums: Sums | None = None
+        self._places: Mapping[str, Place] | None = None
+        watch(ctx.network.model, self._armed)
+
+    def take(self, memory: "Remembers") -> None:
+        """Go on with a saved memory."""
+        self._memory = memory
+
+    def _armed(self) -> Watching | None:
+        if self._sums is None or not self._ctx.network.model.training or self._places is None:
+            return None
+        return at_places(self._places, self._sums)
+
+    def before_forward(self) -> None:
+        if self._ctx.clock.global_step % EVERY:
+            return
+        if self._places is None:
+            every = places(trace(self._ctx.network.model, self._ctx.data.sample()[:2]))
+            self._places = {name: place for name, place in every.items() if place.channels}
+        self._sums = Sums(self._criterion)
+
+    def after_backward(self) -> None:
+        if self._sums is None:
+            return
+        now, self._sums = self._sums.totals, None
+        if not now:
+            raise CompressError(
+                f"criterion {self._criterion.name} saw no forward pass: it cannot look into a compiled one"
+            )
+        before = self._memory.running
+        for name, value in now.items():
+            old = before.get(name, value)
+            # After a thinning it begins anew.
+            before[name] = KEPT * old + (1 - KEPT) * value if old.shape == value.shape else value
+
+
+def finite(values: Tensor, kind: str, name: str) -> Tensor:
+    """The same; raises `CompressError` where a score is no number."""
+    if not math.isfinite(float(values.sum())):
+        raise CompressError(f"criterion {kind}: the scores of {name} are not finite")
+    return values

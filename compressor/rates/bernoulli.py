@@ -1,0 +1,37 @@
+"""Each by itself: Chen, Niu and Tian, "DropFilter", 2018 (arXiv 1810.09849), as Distiller has it."""
+
+from typing import ClassVar
+
+import torch
+
+from compressor.rates.agp import agp
+from compressor.rates.rate import Rate, Sparsity, SparsityGoal, State
+from compressor.timing.window import Window
+
+
+class BernoulliRate(Rate, name="bernoulli"):
+    """Each structure is pruned with a probability, constant or rising along AGP's cubic; how many that is, is drawn."""
+
+    example: ClassVar[str] = "{bernoulli: 0.4}"
+    main: ClassVar[str] = "probability"
+    by_itself: ClassVar[bool] = True
+
+    probability: Sparsity
+    initial: Sparsity | None = None
+
+    def _now(self, window: Window, time: int) -> float:
+        return self.probability if self.initial is None else agp(self.initial, self.probability, window, time)
+
+    def goal(self, window: Window, time: int, state: State) -> SparsityGoal:
+        share = self._now(window, time)
+        return SparsityGoal(share, lambda total: int((torch.rand(total, generator=state.stream) < share).sum()))
+
+    def unknown(self) -> str:
+        return "each is pruned by chance"
+
+    def threshold(self, window: Window, time: int) -> str:
+        return f"each with probability {self._now(window, time):g}"
+
+    def scale(self, window: Window, time: int) -> float:
+        share = self._now(window, time)
+        return 1 / (1 - share) if share < 1 else 1.0

@@ -1,0 +1,18 @@
+"""A constant share."""
+
+from typing import ClassVar
+
+from compressor.rates.rate import Rate, Sparsity, SparsityGoal
+from compressor.timing.window import Window
+
+
+class ConstantRate(Rate, name="sparsity"):
+    """A constant sparsity."""
+
+    example: ClassVar[str] = "{sparsity: 0.4}"
+    main: ClassVar[str] = "sparsity"
+
+    sparsity: Sparsity
+
+    def foresee(self, window: Window, time: int) -> SparsityGoal:
+        return SparsityGoal(self.sparsity)

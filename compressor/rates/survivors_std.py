@@ -1,0 +1,29 @@
+"""S. Han et al., "Learning both Weights and Connections", NIPS 2015: of what is not zero."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from compressor.rates.rate import State
+from compressor.rates.thresholds import Positive, ThresholdRate
+from compressor.timing.window import Window
+
+
+class SurvivorsStdRate(ThresholdRate, name="survivors_std"):
+    """A multiple of the standard deviation of the weights that are not zero, anew at each event (Han et al. 2015)."""
+
+    example: ClassVar[str] = "{survivors_std: 0.4}"
+    main: ClassVar[str] = "factor"
+
+    factor: Positive
+
+    def limits(self, window: Window, time: int, state: State) -> dict[str, float]:
+        return {name: self.factor * _deviation(state.weights[name].detach()) for name in state.names}
+
+    def threshold(self, window: Window, time: int) -> str:
+        return f"{self.factor:g} std of the survivors"
+
+
+def _deviation(weight: Tensor) -> float:
+    alive = weight[weight != 0]
+    return float(alive.std()) if alive.numel() > 1 else 0.0

@@ -1,0 +1,22 @@
+"""A constant threshold."""
+
+from typing import ClassVar
+
+from compressor.rates.rate import State
+from compressor.rates.thresholds import Positive, ThresholdRate
+from compressor.timing.window import Window
+
+
+class ConstantThreshold(ThresholdRate, name="threshold"):
+    """A constant threshold: magnitudes up to it are pruned."""
+
+    example: ClassVar[str] = "{threshold: 0.1}"
+    main: ClassVar[str] = "value"
+
+    value: Positive
+
+    def limits(self, window: Window, time: int, state: State) -> dict[str, float]:
+        return dict.fromkeys(state.names, self.value)
+
+    def threshold(self, window: Window, time: int) -> str:
+        return f"{self.value:g}"

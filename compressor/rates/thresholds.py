@@ -1,0 +1,27 @@
+"""Rates that are a threshold: what is not above it is pruned."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from compressor.rates.rate import Rate, State, ThresholdGoal
+from compressor.timing.window import Window
+
+Positive = Annotated[float, Field(ge=0)]
+"""A magnitude, or a factor on one."""
+
+
+class ThresholdRate(Rate):
+    """A threshold of magnitudes; `limits` is all there is to it, and `threshold`, which says it in words."""
+
+    by_threshold: ClassVar[bool] = True
+
+    def limits(self, window: Window, time: int, state: State) -> dict[str, float]:
+        """Return the threshold at `time` for each of `state.names`."""
+        raise TypeError(f"{type(self).__name__} has no threshold")
+
+    def goal(self, window: Window, time: int, state: State) -> ThresholdGoal:
+        return ThresholdGoal(self.limits(window, time, state))
+
+    def unknown(self) -> str:
+        return f"`rate: {self.name}` is a threshold: how much is below it depends on the values"

@@ -1,0 +1,384 @@
+"""The session is the step: it owns all that changes in a run but the loop around it, and the order of what happens.
+
+    session = Session(model, optimizer, policies, clock, data, world, settings, say)
+    with session.epoch(n) as epoch:
+        for images, labels in loader:
+            with session.step() as step:
+                step.backward(criterion(model(images), labels))
+        epoch.validation = figures
+
+Where another loop owns the optimizer's step, its events are called one by one: `enter`, `before_backward`,
+`after_backward`, `before_optimizer`, `after_optimizer`. What happens at each stands in `policies/policy.py`.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from compressor.context.context import Context, NoAverages, Records
+from compressor.context.data import Data, Part
+from compressor.context.network import Network
+from compressor.context.optimizer import OptimizerView
+from compressor.errors import CompressError
+from compressor.policies.policy import BoundPolicy
+from compressor.session import rng
+from compressor.session.averages import Averages
+from compressor.session.events import Events
+from compressor.sparsity.masks import Masks
+from compressor.sparsity.substitution import Substitutions
+from compressor.thinning.cutting import Cut
+from compressor.thinning.thin import Thinned, thin
+from compressor.timing.clock import Clock
+from compressor.world import World
+
+_ORDER = ("enter", "before_backward", "after_backward", "before_optimizer", "after_optimizer")
+"""The events of a step; `before_backward` may be called several times, once for each part of a batch."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a configuration says of a step: the largest norm of the gradient, the decay of averages, the run's seed."""
+
+    clip_norm: float | None = None
+    average_decay: float | None = None
+    seed: int = 0
+
+
+@dataclass
+class Epoch:
+    """An epoch that is open; its figures of validation are set before it ends."""
+
+    _data: Data
+
+    @property
+    def validation(self) -> Mapping[str, float]:
+        """The figures of validation; empty where nothing was validated."""
+        return self._data.validation
+
+    @validation.setter
+    def validation(self, figures: Mapping[str, float]) -> None:
+        self._data.validation = figures
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that is open."""
+
+    _session: "Session"
+
+    def backward(
+        self,
+        loss: Tensor,
+        *,
+        share: float = 1.0,
+        images: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits: Tensor | None = None,
+    ) -> Tensor:
+        """Differentiate the loss of one part of the batch, with what policies add to it; `share`: the part's weight.
+
+        Returns the whole loss of the part, not yet multiplied by its share.
+        """
+        whole = self._session.before_backward(loss, images=images, labels=labels, logits=logits)
+        torch.autograd.backward(whole * share if share < 1 else whole)
+        return whole.detach()
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What a checkpoint must say beside the weights: the values that training goes on from, removals, figures."""
+
+    live: Mapping[str, Tensor]
+    thinnings: Sequence[Mapping[str, Any]] = ()
+    figures: Mapping[str, dict[str, float]] = field(default_factory=dict)
+
+
+class Session:
+    """Masks, substitutions, averages and the policies' memories over one model and its optimizer.
+
+    Raises `UserError` where a policy does not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        policies: Sequence[BoundPolicy],
+        clock: Clock,
+        data: Data | None = None,
+        world: World | None = None,
+        settings: Settings | None = None,
+        say: Callable[[str], None] = print,
+        dense: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        """`dense` has the shapes of the parameters at the run's beginning, where channels were removed since."""
+        self.model, self.clock, self.say = model, clock, say
+        self.data, self.world = data or Data(), world or World()
+        self._settings = settings or Settings()
+        self.network = Network(model, lambda: self.data.sample(), lambda text: self.say(text), dense)
+        self.optimizer = OptimizerView(optimizer, self.network.parameters)
+        self.masks = Masks(self.network.parameters)
+        self.substitutions = Substitutions(self.network.parameters)
+        self.records = Records()
+        decay = self._settings.average_decay
+        self._averages = None if decay is None else Averages(model, self.masks, decay)
+        self._constants: dict[str, dict[str, Any]] = {}
+        self._next = "enter"
+        for follow in (self.optimizer.cut, self.masks.cut, self._cut_constants):
+            self.network.when_cut(follow)
+        ctx = Context(
+            clock=clock,
+            network=self.network,
+            optimizer=self.optimizer,
+            masks=self.masks,
+            substitutions=self.substitutions,
+            data=self.data,
+            averages=self._averages or NoAverages(),
+            records=self.records,
+            world=self.world,
+            say=lambda text: self.say(text),
+            seed=self._settings.seed,
+        )
+        self.events = Events(self._completed(policies), ctx, self._constants)
+        self.network.when_cut(self.substitutions.cut)
+        if self._averages is not None:
+            self.network.when_cut(self._averages.cut)
+
+    def _completed(self, policies: Sequence[BoundPolicy]) -> list[BoundPolicy]:
+        """The policies with all weights that share channels with the selected ones, where they prune them, too."""
+        done = []
+        for bound in policies:
+            targets = bound.targets if not bound.open else bound.policy.complete(bound.targets, self.network.graph())
+            done.append(BoundPolicy(bound.key, bound.policy, targets, bound.instance))
+        return done
+
+    def _cut_constants(self, cut: Cut) -> None:
+        for constants in self._constants.values():
+            constants.update(cut.memory(constants))
+
+    # An epoch
+
+    @contextmanager
+    def epoch(self, number: int) -> Iterator[Epoch]:
+        """Open an epoch; leaving it ends it. Entered in mid-epoch, after `load_state_dict`, it fires nothing anew."""
+        clock = self.clock
+        if clock.epoch != number:
+            clock.epoch, clock.step = number, 0
+        if clock.step == 0:
+            self.events.fire("before_epoch")
+            self.events.fire("on_epoch_begin")
+        yield Epoch(self.data)
+        if self._next != "enter":
+            raise CompressError(f"the epoch ends within a step: {self._next} was not called")
+        self.events.fire("on_epoch_end")
+        clock.epoch, clock.step = number + 1, 0
+
+    # A step
+
+    @contextmanager
+    def step(self) -> Iterator[Step]:
+        """Open a step: forward passes and `backward` inside; leaving it takes the optimizer's step.
+
+        An error inside leaves the parameters in their places, and all masks applied.
+        """
+        try:
+            self.enter()
+            self.optimizer.optimizer.zero_grad(set_to_none=True)
+            yield Step(self)
+            self.after_backward()
+            self.before_optimizer()
+            self.optimizer.optimizer.step()
+            self.after_optimizer()
+        except BaseException:
+            self._withdraw()
+            raise
+
+    def _withdraw(self) -> None:
+        self.substitutions.withdraw()
+        self._restore_rates()
+        self.masks.before_step()
+        self.masks.apply()
+        self._next = "enter"
+
+    def _expect(self, event: str) -> None:
+        """Raise `CompressError` where an event was forgotten."""
+        wanted = self._next
+        if event == wanted or (event == "before_backward" and wanted == "after_backward"):
+            return
+        if event == "after_backward" and wanted == "before_backward":
+            asking = [ctx.key for _, ctx, _ in self.events.active("before_backward_pass")]
+            if not asking:
+                return
+            raise CompressError(
+                f"before_backward was not called in this step, and {', '.join(asking)} needs the loss: call it with the"
+                f" loss, and differentiate what it returns"
+            )
+        raise CompressError(f"{event} was called where {wanted} comes next: the order is {', '.join(_ORDER)}")
+
+    def enter(self) -> None:
+        """Begin a step, before its forward pass: masked and substituted weights are put in place."""
+        self._expect("enter")
+        self.optimizer.frozen.clear()
+        self.optimizer.skips = False
+        self.events.fire("on_minibatch_begin")
+        self.masks.before_forward()
+        self.substitutions.before_forward()
+        self._next = "before_backward"
+
+    def before_backward(
+        self,
+        loss: Tensor,
+        *,
+        images: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss to differentiate: with what policies add to it."""
+        self._expect("before_backward")
+        self.data.part = Part(images, labels, logits)
+        loss = self.events.before_backward_pass(loss)
+        self._next = "after_backward"
+        return loss
+
+    def after_backward(self) -> None:
+        """Bring the weights back, with their gradients, and add the penalties' gradients."""
+        self._expect("after_backward")
+        self.data.part = Part()
+        self.substitutions.after_backward()
+        self.events.fire("penalty_gradients")
+        self._next = "before_optimizer"
+
+    def before_optimizer(self) -> None:
+        """Prepare the optimizer's step, which comes next: gradients are masked and clipped, rates are scaled."""
+        self._expect("before_optimizer")
+        self.events.fire("before_parameter_optimization")
+        self.masks.zero_gradients()
+        self.masks.before_step()
+        every = [parameter for group in self.optimizer.groups for parameter in group["params"]]  # gates', too
+        if self.optimizer.skips:
+            for parameter in every:
+                parameter.grad = None
+        if self._settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(every, self._settings.clip_norm)
+        self._rates = [group["lr"] for group in self.optimizer.groups]
+        if self.optimizer.scale != 1.0:
+            for group in self.optimizer.groups:
+                group["lr"] *= self.optimizer.scale
+        self._next = "after_optimizer"
+
+    _rates: Sequence[float] = ()
+
+    def _restore_rates(self) -> None:
+        for group, rate in zip(self.optimizer.groups, self._rates, strict=False):
+            group["lr"] = rate
+        self._rates = ()
+
+    def after_optimizer(self) -> None:
+        """End the step: weights are masked, averages updated, and the clock goes on."""
+        self._expect("after_optimizer")
+        self._restore_rates()
+        self.masks.apply()
+        self.substitutions.after_step()
+        self.events.fire("on_minibatch_end")
+        if self._averages is not None:
+            self._averages.update()
+        self._next = "enter"
+        self.clock.step += 1
+
+    # What is shipped
+
+    @contextmanager
+    def as_shipped(self) -> Iterator[Shipped]:
+        """Inside, the model holds the weights that are shipped: masked, folded, averaged where averages are kept."""
+        averaged = self.masks.folded() if self._averages is None else self._averages.averaged()
+        with averaged as aside, torch.no_grad(), self.substitutions.folded() as more:
+            live = {**more, **aside}
+            yield Shipped(live, tuple(self.records.thinnings), dict(self.records.figures))
+
+    @property
+    def has_own_inference(self) -> bool:
+        """Whether some substitution answers in another way than the network that is shipped."""
+        return self.substitutions.own_inference
+
+    @contextmanager
+    def own_inference(self) -> Iterator[None]:
+        """Inside `as_shipped`: substitutions that are evaluated in a way of their own (DropConnect) answer so."""
+        with self.substitutions.inferring():
+            yield
+
+    def thin(self, images: Tensor, *, round_to: int = 1) -> Thinned:
+        """Remove all unused channels now; outputs on `images` stay equal, or `CompressError` is raised."""
+        with self.masks.folded():
+            thinned = thin(self.model, images, round_to=round_to, training=True)
+        if thinned.cut:
+            self.network.cut(thinned.cut)
+        return thinned
+
+    # Trials, and what is saved
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Inside, anything may be tried; afterwards the model and what `state_dict` holds are as before, to the bit.
+
+        Removing channels inside raises `CompressError`.
+        """
+        model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        gradients = {name: parameter.grad for name, parameter in self.network.parameters.items()}
+        modes = [(module, module.training) for module in self.model.modules()]
+        state, validation, expected = copy.deepcopy(self.state_dict()), self.data.validation, self._next
+        scales = dict(self.optimizer.scales)
+        self.network.held["a trial"] = "channels cannot be removed inside a trial: nothing would bring them back"
+        try:
+            yield
+        finally:
+            del self.network.held["a trial"]
+            self.substitutions.withdraw()
+            with torch.no_grad():
+                for name, tensor in self.model.state_dict().items():
+                    tensor.copy_(model[name])
+            for name, parameter in self.network.parameters.items():
+                parameter.grad = gradients[name]
+            for module, training in modes:
+                module.training = training
+            self.load_state_dict(state)
+            self.data.validation, self._next = validation, expected
+            self.optimizer.scales.clear()
+            self.optimizer.scales.update(scales)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes while a run goes on, but the model itself."""
+        return {
+            "clock": self.clock.state_dict(),
+            "optimizer": self.optimizer.optimizer.state_dict(),
+            "masks": self.masks.state_dict(),
+            "policies": self.events.state_dict(),
+            "constants": self._constants,
+            "thinnings": self.records.thinnings,
+            "figures": self.records.figures,
+            "dense": {name: list(shape) for name, shape in self.network.dense.items()},
+            "averages": None if self._averages is None else self._averages.state_dict(),
+            "streams": self.world.state_dict(),
+            "rng": rng.capture(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state; raises `UserError` where it belongs to another schedule or model."""
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        self.masks.load_state_dict(state["masks"])
+        self.events.load_state_dict(state["policies"])
+        for instance, constants in self._constants.items():
+            constants.clear()
+            constants.update(copy.deepcopy(dict(state["constants"].get(instance, {}))))
+        self.records.figures = copy.deepcopy(dict(state["figures"]))
+        self.records.thinnings = copy.deepcopy(list(state["thinnings"]))
+        self.clock.load_state_dict(state["clock"])
+        if self._averages is not None:
+            self._averages.load_state_dict(state["averages"])
+        self.world.load_state_dict(state["streams"])
+        rng.restore(state["rng"])

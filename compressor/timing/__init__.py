@@ -1,0 +1,1 @@
+"""Time in whole numbers: the clock of a run, and the windows in which policies are active."""

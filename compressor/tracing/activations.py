@@ -1,0 +1,106 @@
+"""The activation behind each weight, and its values in later forward passes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from compressor.tracing.calls import Call, tensors
+from compressor.tracing.trace import Operation, Trace
+from compressor.tracing.watching import Look, Watching
+
+__all__ = ["ACTIVATIONS", "MAKE_ZEROS", "Looks", "Place", "at_places", "places"]
+
+_CUTTING = "relu relu6 hardtanh hardswish hardsigmoid hardshrink softshrink threshold _threshold clamp clamp_min"
+_SMOOTH = "leaky_relu elu selu celu rrelu prelu gelu silu mish sigmoid tanh softplus log_sigmoid softsign"
+MAKE_ZEROS = frozenset(f"{name}{end}" for name in _CUTTING.split() for end in ("", "_"))
+"""Activations whose output is exactly 0 over a whole range of inputs (or can be, by their bounds)."""
+ACTIVATIONS = MAKE_ZEROS | {f"{name}{end}" for name in _SMOOTH.split() for end in ("", "_")}
+"""By the names that torch calls them by inside: `_threshold` is `nn.Threshold`'s, `log_sigmoid` `F.logsigmoid`'s."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The call at which the outputs of a weight are looked at.
+
+    What goes in and what comes out have the channels of the weight's outputs. Where no activation follows a weight,
+    it is the batch norm behind it, or the layer itself, and what comes out stands for both. `channels`: whether the
+    weight's outputs are the channels there (dim 1); those of a linear layer over (images, tokens, features) are not.
+    """
+
+    call: Call
+    activation: bool
+    channels: bool = True
+
+
+class Looks(Protocol):
+    """What is done with the tensors at a place, by the weight they belong to."""
+
+    def before(self, name: str, value: Tensor) -> None:
+        """Take the activation's input."""
+
+    def after(self, name: str, value: Tensor) -> None:
+        """Take the activation's output."""
+
+
+def places(trace: Trace) -> dict[str, Place]:
+    """Return for each weight the first activation that its outputs reach with their channels as they are.
+
+    Sums are passed through. A weight that is applied twice counts at its first use; weights that the forward pass
+    does not use are left out.
+    """
+    found: dict[str, Place] = {}
+    for start, operation in enumerate(trace.operations):
+        applied = operation.applied
+        if applied is None or applied.weight is None or applied.weight in found:
+            continue
+        # A layer's result has as many dims as its weight where dim 1 are the weight's outputs.
+        first = len(operation.shapes) == 1 and len(operation.shapes[0]) == len(applied.shape)
+        call, activation = _behind(trace.operations, start)
+        found[applied.weight] = Place(call, activation, first)
+    return found
+
+
+def _behind(operations: Sequence[Operation], start: int) -> tuple[Call, bool]:
+    own = operations[start]
+    reached, last = {start}, own.call
+    for number in range(start + 1, len(operations)):
+        one = operations[number]
+        if all(read.maker not in reached for read in one.reads) or one.applied is not None:
+            continue
+        if _channels(one) != _channels(own):
+            continue
+        if one.call.function in ACTIVATIONS:
+            return one.call, True
+        reached.add(number)
+        if one.call.function == "batch_norm" and not last.function.endswith("norm"):
+            last = one.call
+    return last, False
+
+
+def _channels(operation: Operation) -> int | None:
+    shapes = operation.shapes
+    return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) > 1 else None
+
+
+def at_places(places: Mapping[str, Place], looks: Looks) -> Watching:
+    """Return what shows the tensors at some places to `looks`, during one forward pass."""
+    before = [(place.call, _input(name, looks)) for name, place in places.items() if place.activation]
+    return Watching(before, [(place.call, _output(name, place, looks)) for name, place in places.items()])
+
+
+def _input(name: str, looks: Looks) -> Look:
+    def look(args: Sequence[Any], named: Mapping[str, Any], result: Any) -> None:
+        looks.before(name, tensors((*args, *named.values()))[0])
+
+    return look
+
+
+def _output(name: str, place: Place, looks: Looks) -> Look:
+    def look(args: Sequence[Any], named: Mapping[str, Any], result: Any) -> None:
+        if not place.activation:
+            looks.before(name, result)
+        looks.after(name, result)
+
+    return look

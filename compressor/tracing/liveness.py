@@ -1,0 +1,180 @@
+"""The channels that depend on the image, found by running the network on an image of NaN.
+
+What depends on the image becomes NaN; what does not stays a number, and that number is exact, because the network's
+own operations computed it. Where a zero should stop NaN (0 * NaN), it is corrected here: behind a zero weight or a
+zero factor the values are numbers.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from compressor.evaluating import evaluating
+
+__all__ = ["Seen", "inputs_of", "probe"]
+
+aten = torch.ops.aten
+
+_ROUNDING = 4
+"""By so many units of rounding a constant may differ from place to place."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a layer reads, by input channel: whether it is 0 everywhere; the constant it is everywhere, or NaN."""
+
+    zero: Tensor
+    constant: Tensor
+
+    def also(self, other: "Seen") -> "Seen":
+        """Return what holds in both of two calls of a layer."""
+        same = self.constant == other.constant
+        return Seen(self.zero & other.zero, torch.where(same, self.constant, torch.nan))
+
+
+def inputs_of(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> dict[str, Seen]:
+    """Return what every convolution and linear layer reads, by the layer's path.
+
+    With `training` only what holds in training mode, too: a batch norm whose gamma is not 0 normalizes by the batch.
+    """
+    found, lost = probe(model, shape, training=training)
+    found = {path: seen for path, seen in found.items() if not isinstance(model.get_submodule(path), _BatchNorm)}
+    if not lost:
+        return found
+    return {path: Seen(seen.zero & False, seen.constant * torch.nan) for path, seen in found.items()}
+
+
+def probe(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> tuple[dict[str, Seen], bool]:
+    """Return `inputs_of`, of batch norms too, and whether a comparison read the image: then nothing is known."""
+    found: dict[str, Seen] = {}
+    mode = _NaNMode(training)
+
+    def look(path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            mode.paused = True
+            seen = _look(module, arguments[0] if arguments else named["input"])
+            mode.paused = False
+            found[path] = found[path].also(seen) if path in found else seen
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(look(path), with_kwargs=True)
+        for path, module in model.named_modules()
+        if isinstance(module, (_ConvNd, nn.Linear, _BatchNorm))
+    ]
+    parameter = next(model.parameters())
+    image = torch.full((1, *shape), torch.nan, device=parameter.device, dtype=parameter.dtype)
+    try:
+        with evaluating(model), torch.no_grad(), mode:
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found, mode.lost
+
+
+def _look(module: nn.Module, given: Tensor) -> Seen:
+    dim = given.dim() - 1 if isinstance(module, nn.Linear) else 1
+    flat = given.movedim(dim, 0).flatten(1)
+    low, high = flat.amin(1), flat.amax(1)
+    # A vectorized function may round otherwise at the end of a tensor.
+    equal = high - low <= _ROUNDING * torch.finfo(low.dtype).eps * low.abs()
+    constant = torch.where(equal & torch.isfinite(low), low, torch.nan)
+    return Seen((flat == 0).all(1).cpu(), constant.double().cpu())
+
+
+class _NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Pass NaN on as 'depends on the image'."""
+
+    def __init__(self, training: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._training = training
+        self.paused = False
+        self.lost = False
+        """Whether a comparison gave true or false for what depends on the image: then nothing is known any more."""
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.paused:
+            return function(*args, **kwargs)
+        if function is aten.convolution.default:
+            return _through(function, args, 0, 1, 2)
+        if function is aten.addmm.default:
+            return _through(function, args, 1, 2, 0, **kwargs)
+        if function in (aten.mm.default, aten.bmm.default):
+            return _through(function, args, 0, 1, None)
+        out = function(*args, **kwargs)
+        if function in _BATCH_NORMS:
+            return self._normalized(out, args)
+        if function in (aten.mul.Tensor, aten.mul_.Tensor):
+            return _product(out, args, function is aten.mul_.Tensor)
+        given = [value for value in args if isinstance(value, Tensor) and value.is_floating_point()]
+        for value in given if isinstance(out, Tensor) else ():
+            if not out.is_floating_point():
+                self.lost |= out.dtype == torch.bool and bool(torch.isnan(value).any())
+            elif value.shape == out.shape:  # sign and its like make numbers of NaN
+                out.masked_fill_(torch.isnan(value), torch.nan)
+        return out
+
+    def _normalized(self, out: Any, args: tuple[Any, ...]) -> Any:
+        image, gamma, beta = args[0], args[1], args[2]
+        values = out[0]
+        if gamma is None:
+            if self._training:
+                values.fill_(torch.nan)
+            return out
+        side = (1, -1) + (1,) * (image.dim() - 2)
+        shut = (gamma == 0).reshape(side).expand_as(values)
+        normalized = torch.full_like(values, torch.nan) if self._training else values
+        values.copy_(torch.where(shut, beta.reshape(side).expand_as(values).to(values.dtype), normalized))
+        return out
+
+
+_BATCH_NORMS = tuple(
+    getattr(aten, name).default
+    for name in (
+        "native_batch_norm",
+        "cudnn_batch_norm",
+        "miopen_batch_norm",
+        "_native_batch_norm_legit_no_training",
+        "_batch_norm_no_update",
+    )
+    if hasattr(aten, name)
+)
+
+
+def _through(function: Any, args: tuple[Any, ...], left: int, right: int, bias: int | None, **kwargs: Any) -> Tensor:
+    """Return a convolution or product: an output depends on the image where a NaN meets an entry that is not 0."""
+    args = tuple(args)
+    a, b = args[left], args[right]
+    unknown_a, unknown_b = torch.isnan(a), torch.isnan(b)
+    clean = list(args)
+    clean[left], clean[right] = torch.where(unknown_a, 0, a), torch.where(unknown_b, 0, b)
+    values: Tensor = function(*clean, **kwargs)
+    reached = torch.zeros_like(values, dtype=torch.bool)
+    there = (((a != 0) | unknown_a), ((b != 0) | unknown_b))
+    for first, second in ((unknown_a, there[1]), (there[0], unknown_b)):
+        if bool(first.any()) and bool(second.any()):
+            paths = list(args)
+            paths[left], paths[right] = first.to(a.dtype), second.to(b.dtype)
+            if bias is not None and paths[bias] is not None:
+                paths[bias] = torch.zeros_like(paths[bias])
+            reached |= function(*paths, **kwargs) > 0.5
+    return torch.where(reached, torch.nan, values)
+
+
+def _product(out: Tensor, args: tuple[Any, ...], in_place: bool) -> Tensor:
+    """Return a product where 0 times NaN is 0; in place the first factor is lost: only the second one's zeros count."""
+    for factor in args[1:] if in_place else args:
+        if isinstance(factor, Tensor):
+            out.masked_fill_((factor == 0).expand_as(out), 0)
+    return out

@@ -1,0 +1,158 @@
+"""The record of the operations of one forward pass."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+from compressor.evaluating import evaluating
+from compressor.sparsity.weights import prunable
+from compressor.tracing.calls import Call, Calls, tensors
+
+__all__ = ["ModuleCall", "Operation", "Read", "Trace", "trace"]
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A tensor among the arguments of an operation."""
+
+    shape: Shape
+    maker: int | None
+    """The index in the trace of the operation that made it, or changed it last in place; None: no operation did."""
+    weight: str | None
+    """The prunable weight that it is, or that it was made of alone: a layer may normalize or share its weight first."""
+    is_weight: bool
+    """Whether it is the weight itself."""
+    of_images: bool
+    """Whether it is the images, or made of them."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call of a function of torch: its arguments, the tensors among them, and the shapes of what it gives."""
+
+    call: Call
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    """The arguments themselves; their values may have been overwritten in place since."""
+    reads: tuple[Read, ...]
+    shapes: tuple[Shape, ...]
+
+    @property
+    def of_images(self) -> bool:
+        """Whether an argument depends on the images."""
+        return any(read.of_images for read in self.reads)
+
+    @property
+    def weight(self) -> Read | None:
+        """The first weight among the arguments."""
+        return next((read for read in self.reads if read.weight is not None), None)
+
+    @property
+    def applied(self) -> Read | None:
+        """The weight that is applied to what was made of the images."""
+        return self.weight if self.of_images else None
+
+
+@dataclass
+class ModuleCall:
+    """One call of a module; `weight` is the name of its own `weight`, where that is prunable."""
+
+    path: str
+    module: nn.Module
+    weight: str | None
+    shapes: tuple[Shape, ...] = ()
+    """Of the tensors that it gives."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The operations of one forward pass in their order, and the calls of modules in the order in which they begin.
+
+    It holds on to the tensors of that pass.
+    """
+
+    operations: tuple[Operation, ...]
+    modules: tuple[ModuleCall, ...]
+
+
+@torch.no_grad()
+def trace(model: nn.Module, images: Tensor) -> Trace:
+    """Return the trace of one forward pass in eval mode; the model stays as it is."""
+    recorder = _Recorder(model, images)
+    before = register_module_forward_pre_hook(recorder.enter)
+    after = register_module_forward_hook(recorder.leave, always_call=True)
+    try:
+        with evaluating(model), recorder:
+            model(images)
+    finally:
+        before.remove()
+        after.remove()
+    return Trace(tuple(recorder.operations), tuple(recorder.modules))
+
+
+class _Recorder(TorchFunctionMode):
+    """Record every operation and module call. Tensors are told apart by address."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+        self.modules: list[ModuleCall] = []
+        self._calls = Calls()
+        self._paths = {module: path for path, module in model.named_modules()}
+        self._own = {id(weight): name for name, weight in prunable(model).items()}
+        self._weights = dict(self._own)
+        self._of_images = {id(images)}
+        self._makers: dict[int, int] = {}
+        self._open: list[ModuleCall] = []
+        self._alive: list[Any] = []  # so that no address is used twice
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        call, kwargs = self._calls.next(func), kwargs or {}
+        given = tensors((*args, *kwargs.values()))
+        reads = tuple(map(self._read, given))
+        result = func(*args, **kwargs)
+        made = tensors((result,))
+        self._alive.append((given, made))
+        operation = Operation(call, args, kwargs, reads, _shapes(made))
+        for tensor in made:
+            self._makers[id(tensor)] = len(self.operations)
+            if operation.of_images:
+                self._of_images.add(id(tensor))
+            elif operation.weight is not None and operation.weight.weight is not None:
+                self._weights[id(tensor)] = operation.weight.weight
+        self.operations.append(operation)
+        return result
+
+    def _read(self, tensor: Tensor) -> Read:
+        address = id(tensor)
+        return Read(
+            tuple(tensor.shape),
+            self._makers.get(address),
+            self._weights.get(address),
+            is_weight=address in self._own,
+            of_images=address in self._of_images,
+        )
+
+    def enter(self, module: nn.Module, given: Any) -> None:
+        """Record the beginning of a module's call."""
+        if module in self._paths:
+            own = self._own.get(id(module._parameters.get("weight")))
+            self.modules.append(ModuleCall(self._paths[module], module, own))
+            self._open.append(self.modules[-1])
+
+    def leave(self, module: nn.Module, given: Any, result: Any) -> None:
+        """Record what the call has given."""
+        if module in self._paths:
+            with torch._C.DisableTorchFunction():  # a question of ours is no operation of the network
+                self._open.pop().shapes = _shapes(tensors((result,)))
+
+
+def _shapes(values: list[Tensor]) -> tuple[Shape, ...]:
+    return tuple(tuple(value.shape) for value in values)
