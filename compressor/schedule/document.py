@@ -288,3 +288,17 @@ def describe(value: Any) -> str:
     except ValueError:  # Python does not print whole numbers of more than 4,300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def difference(ours: Any, theirs: Any, path: str = "") -> str | None:
+    """The first place where two plain values differ, in words; None where they are equal."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*ours, *(key for key in theirs if key not in ours)]:
+            found = difference(ours.get(key), theirs.get(key), f"{path}.{key}" if path else str(key))
+            if found:
+                return found
+        return None
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        pairs = enumerate(zip(ours, theirs, strict=True))
+        return next((d for i, (a, b) in pairs if (d := difference(a, b, f"{path}.{i}"))), None)
+    return None if ours == theirs else f"{path} is {ours!r} now, {theirs!r} there"

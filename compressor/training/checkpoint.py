@@ -41,6 +41,27 @@ def load(path: Path) -> Checkpoint:
     return checkpoint
 
 
+def load_to_resume(path: Path) -> Checkpoint:
+    """Read the checkpoint of a run that is to go on; raises `UserError` where it has no state to go on from."""
+    checkpoint = load(path)
+    if not isinstance(checkpoint.get("state", {}).get("progress"), dict):
+        raise UserError(f"{path}: this checkpoint has no state to resume from")
+    if checkpoint["format"] != FORMAT:
+        raise UserError(
+            f"{path}: checkpoint format {checkpoint['format']}: only runs of format {FORMAT} are resumed; older ones"
+            f" can be started from (`--init`), evaluated and thinned"
+        )
+    return checkpoint
+
+
+def finished(path: Path) -> bool:
+    """Tell whether a run's checkpoint says that the run is complete; a damaged one does not."""
+    try:
+        return path.is_file() and bool(load(path).get("finished"))
+    except UserError:
+        return False
+
+
 def _well_formed(checkpoint: Checkpoint) -> bool:
     model, shape, classes = checkpoint["model"], checkpoint["shape"], checkpoint["classes"]
     return (

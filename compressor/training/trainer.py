@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from compressor.config import Config
-from compressor.errors import CompressError, Interrupted
+from compressor.errors import CompressError, Interrupted, UserError
 from compressor.reports.report import overall_sparsity
 from compressor.session.session import Session
 from compressor.training.evaluation import Batches, Feed, autocast, evaluate
 from compressor.training.meters import Meters
 from compressor.training.observers import Observer
+from compressor.training.weights import restore_live
 
 
 @dataclass
@@ -230,3 +231,14 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.session.data.validation = self.progress.validation
         self._meters.load_state_dict(state["meters"])
+
+    def restore(self, state: Mapping[str, Any], source: str) -> None:
+        """Continue from the state of a checkpoint, with the weights that training goes on from.
+
+        Raises `UserError` where it belongs to another schedule or model, or is damaged.
+        """
+        try:
+            self.load_state_dict(state)
+            restore_live(self.session.model, state["live"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(f"{source}: a damaged checkpoint: its state cannot be restored ({error})") from error
