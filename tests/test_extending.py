@@ -230,7 +230,7 @@ def test_the_regularizer_of_the_page_resumes_to_the_same_bits_and_its_gradient_i
     text = rig.windowed(REGISTRY["regularizers"]["HoyerSquare"].example)
     whole = rig.Rig(text)
     end = whole.run()
-    assert rig.difference(rig.resumed(text, whole.at((2, 2))).at((rig.EPOCHS, 0)), end) is None
+    assert rig.difference(rig.resumed(text, whole.at((2, 2))).snapshots[rig.EPOCHS, 0], end) is None
 
     def penalty(weight: Tensor) -> Tensor:
         return weight.abs().sum() ** 2 / weight.square().sum()
