@@ -221,6 +221,7 @@ def test_the_components_of_the_page_keep_the_contracts_of_the_axes(monkeypatch: 
             continue
         runs.update({name: runs[name] + 1 for name in mine})
         axes.test_a_row_makes_exact_zeros_in_its_window_and_nothing_before(row)
+        axes.test_a_row_has_the_zeros_of_each_weight_that_were_planned(row)
         axes.test_a_row_that_is_resumed_in_its_window_ends_in_the_same_bits(row)
     assert min(runs.values()) >= 4
 

@@ -12,16 +12,19 @@ import yaml
 from torch import Tensor, nn
 
 from compressor.component import Component
-from compressor.config import Config
+from compressor.config import Config, OptimizerConfig
 from compressor.errors import Interrupted
 from compressor.policies.policy import Policy
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
+from compressor.schedule.plan import Plan, make
 from compressor.schedule.registry import components
+from compressor.schedule.schedule import view_of
 from compressor.session import rng
 from compressor.session.start import start
 from compressor.thinning.architecture import describe
+from compressor.timing.clock import Clock
 from compressor.training import optimizers
 from compressor.training.observers import Observer
 from compressor.training.trainer import Trainer
@@ -211,6 +214,16 @@ def resumed(schedule: str, snapshot: Snapshot, until: Moment | None = None, **co
     return rig
 
 
+def plans(schedule: str, *ends: int) -> list[Plan]:
+    """What is planned of runs of so many epochs each, with the windows of the whole run."""
+    model, faults = network(), Faults()
+    groups = optimizers.settings(model, OptimizerConfig.model_validate(SGD))
+    view = view_of(model, image=(1, 12, 12), groups=groups, epochs=EPOCHS)
+    bound = read(schedule).bind(model, EPOCHS, faults).check(view, faults)
+    faults.raise_any()
+    return [make(bound.policies, view, Clock(end, STEPS)) for end in ends]
+
+
 def difference(ours: Snapshot, theirs: Snapshot) -> str | None:
     """The first difference between two snapshots; None where they are the same bits."""
     return helpers.difference(ours, theirs)
@@ -261,6 +274,11 @@ def parsed(text: str) -> dict[str, Any]:
     faults.raise_any()
     assert isinstance(data, dict)
     return data
+
+
+def left(zeros: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many weights are not zero."""
+    return {name: int((~zero).sum()) for name, zero in zeros.items()}
 
 
 def zeros(model: Mapping[str, Tensor]) -> dict[str, Tensor]:

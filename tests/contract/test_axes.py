@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from pydantic import ValidationError
-from rig import Rig, difference, network, resumed, zeros
+from rig import Rig, difference, left, network, plans, resumed, zeros
 
 from compressor.component import Component
 from compressor.pruners.general import Pruner
@@ -128,6 +128,23 @@ def test_a_row_makes_exact_zeros_in_its_window_and_nothing_before(row: Row) -> N
         assert not any(torch.signbit(model[name][zero]).any() for name, zero in found.items())
         assert {name for name, zero in found.items() if zero.any()} <= set(row.weights() if moment > (FIRST, 0) else ())
     assert AXIS["rates"][row.rate].unknown() or pruned(row)  # type: ignore[attr-defined]
+
+
+@every_row
+def test_a_row_has_the_zeros_of_each_weight_that_were_planned(row: Row) -> None:
+    unknown = AXIS["rates"][row.rate].unknown()  # type: ignore[attr-defined]
+    for end, plan in zip((2, 3), plans(row.schedule(), 2, 3), strict=True):
+        found = left(zeros(reference(row).snapshots[end, 0]["model"]))
+        assert (plan.total_nonzero is None) == (unknown is not None)
+        if plan.total_nonzero is not None:  # ranked together, the smallest structures may be those that are pruned
+            exact = row.allocation != "global" or row.structure == "elements"
+            assert plan.total_nonzero == sum(found.values()) if exact else plan.total_nonzero >= sum(found.values())
+        for weight in plan.predicted:
+            if weight.nonzero is None:
+                assert weight.name in row.weights()
+                assert weight.reason == unknown or (row.allocation == "global" and "together" in str(weight.reason))
+            else:
+                assert weight.nonzero == found[weight.name]
 
 
 def pruned(row: Row) -> bool:

@@ -14,10 +14,27 @@ import rig
 import torch
 import yaml
 from helpers import reread
-from rig import EPOCHS, FIRST, RARELY, STEPS, Moment, Rig, all_components, difference, merged, resumed, windowed, zeros
+from rig import (
+    EPOCHS,
+    FIRST,
+    RARELY,
+    STEPS,
+    Moment,
+    Rig,
+    all_components,
+    difference,
+    left,
+    merged,
+    plans,
+    resumed,
+    windowed,
+    zeros,
+)
 
 from compressor.component import Component
 from compressor.policies.policy import Policy
+from compressor.regularizers.regularizer import Regularizer
+from compressor.schedule.faults import Faults
 
 COMPONENTS = all_components()
 PRUNERS = [key for key in COMPONENTS if key.startswith("pruners.")]
@@ -134,6 +151,8 @@ def schedule(key: str) -> str:
     return windowed(COMPONENTS[key].example.replace(before, after) if before else COMPONENTS[key].example)
 
 
+TOGETHER = "it is ranked together with other weights"
+
 FREES = {"policies.dsd"}
 """What lets go of its zeros on purpose."""
 
@@ -243,6 +262,53 @@ def test_outside_its_window_a_component_makes_no_zeros_and_its_zeros_stay(key: s
             assert key in FREES or all(torch.equal(zero, at_the_end[name]) for name, zero in found.items())
 
 
+UNKNOWN = {
+    **dict.fromkeys(("gates.HardConcreteL0", "gates.NetworkSurgery"), "a gate learns which entries are zero"),
+    **{
+        f"pruners.{name}": "is a threshold: how much is below it depends on the values"
+        for name in (
+            *("MagnitudeParameterPruner", "SensitivityPruner", "BaiduRNNPruner", "StructureParameterPruner"),
+            "SplicingPruner",
+        )
+    },
+    **{f"pruners.BernoulliFilterPruner{end}": "each is pruned by chance" for end in ("", "_AGP")},
+    "pruners.RandomLevelStructureParameterPruner": "its sparsity is drawn between",
+    "pruners.Pruner": TOGETHER,
+    "policies.strided": "a search decides which taps stay",
+}
+"""Components whose plan does not say how many zeros each of their weights will have, and why not."""
+
+DENSE_AGAIN = {"policies.dsd", "policies.iht"}
+"""What lets all weights go on in between: those that no gradient reaches stay 0."""
+
+
+@every_component
+def test_the_zeros_of_each_weight_are_those_that_were_planned(key: str) -> None:
+    whole, reasons, planned = reference(key), set(), plans(schedule(key), *range(1, EPOCHS + 1))
+    moments = [(epoch, STEPS) for epoch in range(EPOCHS - 1)] + [(EPOCHS, 0)]
+    for plan, moment in zip(planned, moments, strict=True):
+        found = left(whole.zeros[moment])
+        assert {row.name for row in plan.predicted} == set(found)
+        for row in plan.predicted:
+            if row.nonzero is None:
+                reasons.add(row.reason)
+            elif key in DENSE_AGAIN and row.nonzero == row.weights:
+                assert found[row.name] <= row.nonzero
+            else:
+                assert found[row.name] == row.nonzero, (moment, row.name)
+        if plan.total_nonzero not in (None, plan.total_weights):
+            assert plan.total_nonzero == sum(found.values())
+    assert all(UNKNOWN.get(key, "nothing") in reason for reason in reasons)
+    assert bool(reasons) == (key in UNKNOWN)
+    assert all((plan.total_nonzero is None) == (bool(reasons) and UNKNOWN[key] != TOGETHER) for plan in planned[1:4])
+
+
+@every_pruner
+def test_control_a_pruner_of_known_sparsity_plans_other_zeros_than_none(key: str) -> None:
+    [plan] = plans(schedule(key), EPOCHS)
+    assert plan.total_nonzero is None or plan.total_nonzero < plan.total_weights
+
+
 @every_pruner
 def test_control_a_pruner_makes_zeros_in_its_window(key: str) -> None:
     assert any(zero.any() for zero in reference(key).zeros[4, 0].values())
@@ -337,6 +403,10 @@ def test_a_component_composes_with_a_pruner_of_all_weights(key: str) -> None:
                 assert (now[name] | ~zero).all()
             else:  # channels were removed: what is left has not more to it
                 assert int((~now[name]).sum()) <= int((~zero).sum())
+    [plan] = plans(text, EPOCHS)
+    found = left(run.zeros[EPOCHS, 0])
+    assert all(row.nonzero is None or found[row.name] <= row.nonzero <= row.weights / 8 for row in plan.predicted)
+    assert plan.total_nonzero is None or sum(found.values()) <= plan.total_nonzero <= 842 / 8
     again = resumed(text, run.at((2, 2)), until=(4, 1))
     assert difference(again.snapshots[4, 1], run.snapshots[4, 1]) is None
 
@@ -357,6 +427,32 @@ def test_penalties_on_one_weight_add_up(key: str, other: str) -> None:
     assert any(gradient.any() for gradient in one.values())
     for name, gradient in both.items():
         torch.testing.assert_close(gradient, one[name] + two[name])
+
+
+@every_regularizer
+def test_the_gradient_of_a_penalty_is_the_slope_of_its_value(key: str) -> None:
+    model, faults, draws = rig.network().double(), Faults(), torch.Generator().manual_seed(0)
+    [one] = rig.read(COMPONENTS[key].example).bind(model, EPOCHS, faults).policies
+    faults.raise_any()
+    penalty, weights = one.policy.applied, {name: model.get_parameter(name).detach() for name in one.names}
+    assert isinstance(penalty, Regularizer)
+    for weight in weights.values():  # no entry is near 0, where most penalties have a kink
+        signs = torch.randint(0, 2, weight.shape, generator=draws) * 2 - 1
+        weight.copy_(signs * torch.empty_like(weight).uniform_(0.1, 1, generator=draws))
+        weight.grad = torch.zeros_like(weight)
+    penalty.add_gradient(weights, one.targets)
+    for weight in weights.values():
+        assert weight.grad is not None
+        for _ in range(5):
+            way = torch.randn(weight.shape, generator=draws, dtype=torch.float64)
+            ends = []
+            for step in (1e-5, -2e-5):
+                weight.add_(way, alpha=step)
+                ends.append(penalty.value(weights, one.targets))
+            weight.add_(way, alpha=1e-5)
+            slope = float((weight.grad * way).sum())
+            assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5)
+            assert slope != 0
 
 
 def test_all_components_at_once_compose_and_resume_at_every_step() -> None:
