@@ -15,9 +15,10 @@ from compressor.timing.clock import Clock
 
 @dataclass
 class Plateau(Memory):
-    """The state of torch's ReduceLROnPlateau; empty where the schedule is another."""
+    """The state of torch's ReduceLROnPlateau (empty where the schedule is another); the origin of the last rates."""
 
     plateau: dict[str, Any] = field(default_factory=dict)
+    origin: int = 0
 
 
 class LRPolicy(Policy, name="lr_scheduler"):
@@ -98,6 +99,14 @@ class LRPolicy(Policy, name="lr_scheduler"):
     def on_enter(self, ctx: Context, memory: Plateau) -> None:
         self._set(ctx, "enter")
 
+    def on_minibatch_begin(self, ctx: Context, memory: Plateau) -> None:
+        if memory.origin == ctx.clock.origin:
+            return
+        # The run was rewound: the rate in force was set for another time.
+        memory.origin, now = ctx.clock.origin, self._time(ctx.clock)
+        if isinstance(self.lr_scheduler, PureScheduler):
+            self._put(ctx, rates_at(self.lr_scheduler, ctx.optimizer.groups, now))
+
     def on_minibatch_end(self, ctx: Context, memory: Plateau) -> None:
         self._set(ctx, "step")
 
@@ -108,7 +117,11 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     def _set(self, ctx: Context, moment: Moment) -> None:
         rates = self.learning_rates(ctx.clock, moment, ctx.optimizer.groups)
-        for group, decided in zip(ctx.optimizer.groups, rates, strict=True) if rates is not None else ():
+        if rates is not None:
+            self._put(ctx, rates)
+
+    def _put(self, ctx: Context, rates: Rates) -> None:
+        for group, decided in zip(ctx.optimizer.groups, rates, strict=True):
             group.update(decided)
 
     def _plateau(self, plateau: ReduceLROnPlateau, ctx: Context, memory: Plateau) -> None:

@@ -30,7 +30,8 @@ The loop, once and for all; `session/session.py` and `training/trainer.py` are t
         observers are told; checkpoint
 
 Policies run in file order at every event, learning-rate policies after all others, and only in the epochs in which
-their window fires (only at the steps, where it counts steps: then the two epoch events are not theirs).
+their window fires (only at the steps, where it counts steps: then the two epoch events are not theirs). Windows count
+the run's epochs; those of learning-rate policies count from the clock's origin.
 
 A window has three more events, each in the policy's own turn:
 

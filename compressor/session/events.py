@@ -12,7 +12,6 @@ from compressor.errors import UserError
 from compressor.policies.policy import BoundPolicy, Memory, Policy
 from compressor.thinning.cutting import Cut
 from compressor.timing.clock import Clock
-from compressor.timing.window import Window
 
 _OF_EPOCHS = ("before_epoch", "on_epoch_begin", "on_epoch_end")
 
@@ -41,36 +40,40 @@ class Events:
     def _turn(self, bound: BoundPolicy) -> tuple[Policy, Context, Memory]:
         return bound.policy, self._contexts[bound.key], self.memory[bound.key]
 
-    def _hears(self, window: Window, event: str) -> bool:
-        if window.unit == "step" and event in _OF_EPOCHS:
+    def _clock_of(self, policy: Policy) -> Clock:
+        """The clock of its window: learning rates count from the origin, all else counts the run's epochs."""
+        return self._clock.from_origin() if policy.sets_rates else self._clock
+
+    def _hears(self, policy: Policy, event: str) -> bool:
+        if policy.window.unit == "step" and event in _OF_EPOCHS:
             return False
-        return self._clock.active(window)
+        return self._clock_of(policy).active(policy.window)
 
     def fire(self, event: str) -> None:
         """Call one event of all policies whose window fires, with the entry and the exit of their windows."""
         for bound in self._policies:
-            if not self._hears(bound.policy.window, event):
+            if not self._hears(bound.policy, event):
                 continue
             policy, ctx, memory = self._turn(bound)
-            if event == _entry(policy) and self._clock.begins(policy.window):
+            if event == _entry(policy) and self._clock_of(policy).begins(policy.window):
                 policy.on_enter(ctx, memory)
             getattr(policy, event)(ctx, memory)
             self._leave(policy, ctx, memory, event)
 
     def _leave(self, policy: Policy, ctx: Context, memory: Memory, event: str) -> None:
-        window = policy.window
-        if event == "on_minibatch_end" and self._clock.is_last_step(window):
+        window, clock = policy.window, self._clock_of(policy)
+        if event == "on_minibatch_end" and clock.is_last_step(window):
             policy.on_last_step(ctx, memory)
             if window.unit == "step":
-                policy.on_exit(ctx, memory, self._clock.run_ends(window))
-        if event == "on_epoch_end" and self._clock.time(window) == window.last:
-            policy.on_exit(ctx, memory, self._clock.run_ends(window))
+                policy.on_exit(ctx, memory, clock.run_ends(window))
+        if event == "on_epoch_end" and clock.time(window) == window.last:
+            policy.on_exit(ctx, memory, clock.run_ends(window))
 
     def active(self, event: str) -> Iterable[tuple[Policy, Context, Memory]]:
         """Yield the policies that handle an event now."""
         for bound in self._policies:
             overrides = getattr(type(bound.policy), event) is not getattr(Policy, event)
-            if overrides and self._hears(bound.policy.window, event):
+            if overrides and self._hears(bound.policy, event):
                 yield self._turn(bound)
 
     def before_backward_pass(self, loss: Tensor) -> Tensor:
@@ -81,7 +84,8 @@ class Events:
 
     def _of_epoch(self) -> Iterable[tuple[Policy, Context, Memory]]:
         """Yield the policies that act at any time of the current epoch."""
-        return (self._turn(bound) for bound in self._policies if self._clock.touches(bound.policy.window))
+        touched = [bound for bound in self._policies if self._clock_of(bound.policy).touches(bound.policy.window)]
+        return map(self._turn, touched)
 
     def losses(self) -> dict[str, float]:
         """Return the value of every active penalty, by component name."""

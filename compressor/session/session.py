@@ -8,7 +8,8 @@
         epoch.validation = figures
 
 Where another loop owns the optimizer's step, its events are called one by one: `enter`, `before_backward`,
-`after_backward`, `before_optimizer`, `after_optimizer`. What happens at each stands in `policies/policy.py`.
+`after_backward`, `before_optimizer`, `after_optimizer`; after an error in between, `abandon`. What happens at each
+stands in `policies/policy.py`.
 """
 
 import copy
@@ -124,12 +125,16 @@ class Session:
         self.network = Network(model, lambda: self.data.sample(), lambda text: self.say(text), dense)
         self.optimizer = OptimizerView(optimizer, self.network.parameters)
         self.masks = Masks(self.network.parameters)
-        self.substitutions = Substitutions(self.network.parameters)
+        self.substitutions = Substitutions(self.network.parameters, [bound.key for bound in policies])
         self.records = Records()
         decay = self._settings.average_decay
         self._averages = None if decay is None else Averages(model, self.masks, decay)
         self._constants: dict[str, dict[str, Any]] = {}
         self._next = "enter"
+        self._begun = False
+        """Whether the events at the begin of the current epoch are over."""
+        self._live: Mapping[str, Tensor] | None = None
+        """Inside `as_shipped`: the values that training goes on from."""
         for follow in (self.optimizer.cut, self.masks.cut, self._cut_constants):
             self.network.when_cut(follow)
         ctx = Context(
@@ -169,15 +174,16 @@ class Session:
         """Open an epoch; leaving it ends it. Entered in mid-epoch, after `load_state_dict`, it fires nothing anew."""
         clock = self.clock
         if clock.epoch != number:
-            clock.epoch, clock.step = number, 0
-        if clock.step == 0:
+            clock.epoch, clock.step, self._begun = number, 0, False
+        if not self._begun:
             self.events.fire("before_epoch")
             self.events.fire("on_epoch_begin")
+            self._begun = True
         yield Epoch(self.data)
         if self._next != "enter":
             raise CompressError(f"the epoch ends within a step: {self._next} was not called")
         self.events.fire("on_epoch_end")
-        clock.epoch, clock.step = number + 1, 0
+        clock.epoch, clock.step, self._begun = number + 1, 0, False
 
     # A step
 
@@ -196,14 +202,16 @@ class Session:
             self.optimizer.optimizer.step()
             self.after_optimizer()
         except BaseException:
-            self._withdraw()
+            self.abandon()
             raise
 
-    def _withdraw(self) -> None:
+    def abandon(self) -> None:
+        """Give up an open step after an error: the parameters are in their places, all masks applied, rates as set."""
         self.substitutions.withdraw()
         self._restore_rates()
         self.masks.before_step()
         self.masks.apply()
+        self.data.part = Part()
         self._next = "enter"
 
     def _expect(self, event: str) -> None:
@@ -295,11 +303,23 @@ class Session:
 
     @contextmanager
     def as_shipped(self) -> Iterator[Shipped]:
-        """Inside, the model holds the weights that are shipped: masked, folded, averaged where averages are kept."""
+        """Inside, the model holds the weights that are shipped: masked, folded, averaged where averages are kept.
+
+        Inside another one nothing changes, and the record is the same.
+        """
+        if self._live is not None:
+            yield self._shipped(self._live)
+            return
         averaged = self.masks.folded() if self._averages is None else self._averages.averaged()
         with averaged as aside, torch.no_grad(), self.substitutions.folded() as more:
-            live = {**more, **aside}
-            yield Shipped(live, tuple(self.records.thinnings), dict(self.records.figures))
+            self._live = {**more, **aside}
+            try:
+                yield self._shipped(self._live)
+            finally:
+                self._live = None
+
+    def _shipped(self, live: Mapping[str, Tensor]) -> Shipped:
+        return Shipped(live, tuple(self.records.thinnings), dict(self.records.figures))
 
     @property
     def has_own_inference(self) -> bool:
@@ -326,35 +346,41 @@ class Session:
     def trial(self) -> Iterator[None]:
         """Inside, anything may be tried; afterwards the model and what `state_dict` holds are as before, to the bit.
 
-        Removing channels inside raises `CompressError`.
+        Raises `CompressError` where it begins within a step, and where channels are removed inside.
         """
-        model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        gradients = {name: parameter.grad for name, parameter in self.network.parameters.items()}
+        if self._next != "enter":
+            raise CompressError(f"a trial cannot begin within a step: {self._next} was not called yet")
+        tensors = [*self.network.parameters.values(), *self.model.buffers()]
+        values = [tensor.detach().clone() for tensor in tensors]
+        trained = [parameter for group in self.optimizer.groups for parameter in group["params"]]  # gates', too
+        gradients = [parameter.grad for parameter in trained]
         modes = [(module, module.training) for module in self.model.modules()]
-        state, validation, expected = copy.deepcopy(self.state_dict()), self.data.validation, self._next
-        scales = dict(self.optimizer.scales)
+        state, validation = copy.deepcopy(self.state_dict()), self.data.validation
+        scales, held = dict(self.optimizer.scales), dict(self.network.held)
         self.network.held["a trial"] = "channels cannot be removed inside a trial: nothing would bring them back"
+        for parameter in trained:
+            parameter.grad = None
         try:
             yield
         finally:
-            del self.network.held["a trial"]
-            self.substitutions.withdraw()
+            self.abandon()
             with torch.no_grad():
-                for name, tensor in self.model.state_dict().items():
-                    tensor.copy_(model[name])
-            for name, parameter in self.network.parameters.items():
-                parameter.grad = gradients[name]
+                for tensor, value in zip(tensors, values, strict=True):
+                    tensor.copy_(value)
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                parameter.grad = gradient
             for module, training in modes:
                 module.training = training
+            self.network.held = held
+            self.optimizer.scales = scales
             self.load_state_dict(state)
-            self.data.validation, self._next = validation, expected
-            self.optimizer.scales.clear()
-            self.optimizer.scales.update(scales)
+            self.data.validation = validation
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes while a run goes on, but the model itself."""
         return {
             "clock": self.clock.state_dict(),
+            "begun": self._begun,
             "optimizer": self.optimizer.optimizer.state_dict(),
             "masks": self.masks.state_dict(),
             "policies": self.events.state_dict(),
@@ -369,7 +395,7 @@ class Session:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state; raises `UserError` where it belongs to another schedule or model."""
-        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.masks.load_state_dict(state["masks"])
         self.events.load_state_dict(state["policies"])
         for instance, constants in self._constants.items():
@@ -378,6 +404,7 @@ class Session:
         self.records.figures = copy.deepcopy(dict(state["figures"]))
         self.records.thinnings = copy.deepcopy(list(state["thinnings"]))
         self.clock.load_state_dict(state["clock"])
+        self._begun = bool(state["begun"])
         if self._averages is not None:
             self._averages.load_state_dict(state["averages"])
         self.world.load_state_dict(state["streams"])

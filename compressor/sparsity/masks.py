@@ -39,6 +39,8 @@ class Masks:
         self._after_step: dict[str, Tensor] = {}
         self._in_forward: dict[str, Tensor] = {}
         self._behind: dict[str, Tensor] = {}
+        self._in_pass = False
+        """Whether the dense copies are what the weights go back to: from `before_forward` to `before_step`."""
         self.changes = 0
         """How often a mask was set or released, so that others notice."""
 
@@ -88,6 +90,7 @@ class Masks:
     @torch.no_grad()
     def before_forward(self) -> None:
         """Put the masked weights in place of those that live on behind their mask, whose values are set aside."""
+        self._in_pass = True
         for name, bits in self._in_forward.items():
             weight = self._parameters[name].detach()
             if name in self._behind:
@@ -96,9 +99,10 @@ class Masks:
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Before the optimizer's step: bring the dense copies back, to be updated."""
-        for name, dense in self._behind.items():
+        """Before the optimizer's step: bring the dense copies back, to be updated; nothing outside of a step."""
+        for name, dense in self._behind.items() if self._in_pass else ():
             self._parameters[name].detach().copy_(dense)
+        self._in_pass = False
 
     @torch.no_grad()
     def zero_gradients(self) -> None:

@@ -1,6 +1,6 @@
 """Weights that are something else in the forward pass: random, shared, or behind a gate."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import ClassVar, Protocol
 
@@ -19,7 +19,8 @@ class Substitution:
     """Puts other values in the place of parameters for the forward and the backward pass, and takes them away again.
 
     In between, a parameter's `.grad` is that of the values that were in its place: `after_backward` makes of it the
-    gradients of the parameter and of the substitution's own tensors.
+    gradients of the parameter and of the substitution's own tensors. After an error it is called, too, even where
+    `before_forward` failed half-way: it brings back what is in place, and no more.
     """
 
     order: ClassVar[int] = 0
@@ -54,10 +55,13 @@ class Substitution:
 class Substitutions:
     """All substitutions at work, by who put them there; in file order, those of a lower `order` first."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], owners: Sequence[str] = ()) -> None:
+        """`owners`: all that may put one there, in file order."""
         self._parameters = parameters
+        self._places = {owner: place for place, owner in enumerate(owners)}
         self._by_owner: dict[str, Substitution] = {}
         self._placed: list[Substitution] = []
+        self._folded = False
 
     def __contains__(self, owner: object) -> bool:
         return owner in self._by_owner
@@ -72,6 +76,8 @@ class Substitutions:
     def put(self, owner: str, substitution: Substitution) -> None:
         """Let a substitution be at work from the next step on."""
         self._by_owner[owner] = substitution
+        last = len(self._places)
+        self._by_owner = dict(sorted(self._by_owner.items(), key=lambda item: self._places.get(item[0], last)))
 
     def remove(self, owner: str) -> None:
         """Take a substitution out of work."""
@@ -112,20 +118,29 @@ class Substitutions:
 
     def values(self) -> dict[str, Tensor]:
         """Return the values that are shipped of every parameter that differs from what it holds."""
-        return {name: value for substitution in self for name, value in substitution.fold().items()}
+        with self.folded() as aside:
+            return {name: self._parameters[name].detach().clone() for name in aside}
 
     @contextmanager
     def folded(self) -> Iterator[dict[str, Tensor]]:
-        """Inside, parameters have the values that are shipped; yields those that are put back at the end."""
+        """Inside, parameters have the values that are shipped; yields those that are put back at the end.
+
+        Inside another one nothing changes: what is folded would be folded twice.
+        """
         aside: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for substitution in self:
-                for name, value in substitution.fold().items():
-                    aside.setdefault(name, self._parameters[name].detach().clone())
-                    self._parameters[name].copy_(value)
+        if self._folded:
+            yield aside
+            return
+        self._folded = True
         try:
+            with torch.no_grad():
+                for substitution in self:
+                    for name, value in substitution.fold().items():
+                        aside.setdefault(name, self._parameters[name].detach().clone())
+                        self._parameters[name].copy_(value)
             yield aside
         finally:
+            self._folded = False
             with torch.no_grad():
                 for name, value in aside.items():
                     self._parameters[name].copy_(value)
