@@ -12,6 +12,7 @@ from compressor.errors import UserError
 from compressor.pruners.pruner import Asked, PrunerBase
 from compressor.pruners.statistics import activations, batch_norms, finite, gradients
 from compressor.sparsity.channels import Channels
+from compressor.sparsity.weights import bias_of
 from compressor.thinning.graph import ChannelGraph
 from compressor.timing.window import Window
 
@@ -98,7 +99,7 @@ def speakers(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) ->
     """
     graph = ctx.network.graph()
     if graph is None:
-        biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
+        biases = {bias_of(name): ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
         return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
     others = [name for name in owned if name not in masks]
     keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}

@@ -14,6 +14,7 @@ from compressor.context.view import Prediction, View
 from compressor.errors import UserError
 from compressor.reconstruction.input_channels import Array, InputChannels
 from compressor.reconstruction.least_squares import Reconstruction, Selection, reconstruct, relative_error
+from compressor.sparsity.weights import bias_of
 from compressor.thinning.graph import ChannelGraph
 from compressor.thinning.unread import makers, readers, readers_of
 from compressor.tracing.layer_calls import Layer, layer_calls
@@ -143,7 +144,7 @@ class Event:
         As if the batch norm behind were merged into it, as in the paper: its factors weigh the outputs.
         """
         ctx, channels = self.ctx, InputChannels(self.ctx, layer.name)
-        weight, bias = ctx.parameters[layer.name], ctx.parameters.get(_bias_of(layer.name))
+        weight, bias = ctx.parameters[layer.name], ctx.parameters.get(bias_of(layer.name))
         alive = channels.alive().nonzero().flatten()
         factors = np.ones(len(weight)) if layer.scale is None else _array(layer.scale)
         heard = factors != 0  # what the norm multiplies by 0 cannot be fitted to anything
@@ -197,7 +198,7 @@ class Event:
             constant = _array(bias)
             constant[heard] = found.bias / scale
             bias.data.copy_(torch.from_numpy(constant))
-            changed[_bias_of(channels.name)] = bias
+            changed[bias_of(channels.name)] = bias
         self._mask(channels.name, channels.keep(kept))
         ctx.masks.apply()
         ctx.optimizer.forget(list(changed.values()))  # its momentum was that of other weights
@@ -236,10 +237,6 @@ class Event:
 
     def _warn(self, text: str) -> None:
         self.ctx.say(f"warning: {self.ctx.key}: {text}")
-
-
-def _bias_of(name: str) -> str:
-    return f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
 
 
 def _array(values: Tensor) -> Array:

@@ -33,7 +33,7 @@ from compressor.session.events import Events
 from compressor.sparsity.masks import Masks
 from compressor.sparsity.substitution import Substitutions
 from compressor.thinning.cutting import Cut
-from compressor.thinning.thin import Thinned, thin
+from compressor.thinning.equivalence import Thinned, thin
 from compressor.timing.clock import Clock
 from compressor.world import World
 

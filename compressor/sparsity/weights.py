@@ -21,6 +21,11 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in model.named_parameters() if name in layers}
 
 
+def bias_of(weight: str) -> str:
+    """Return the name of the bias beside a weight; the layer may have none."""
+    return f"{weight.rpartition('.')[0]}.bias" if "." in weight else "bias"
+
+
 def weight_count(model: nn.Module) -> int:
     """How many prunable weights a network has."""
     return sum(weight.numel() for weight in prunable(model).values())

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from compressor.errors import UserError
-from compressor.thinning.layers import attributes, set_attributes, sized, tensors
-from compressor.thinning.skipping import INPUTS, sizes_of, skip
+from compressor.thinning.layers import INPUTS, set_widths, shapes_of, tensors, widths
+from compressor.thinning.skipping import skip, widths_or_skipped
 
 Architecture = dict[str, dict[str, int]]
 """By the path of each convolution, linear layer and norm: its attributes that count channels. Those without inputs are
@@ -16,7 +16,7 @@ skipped (`Skipped`)."""
 
 def describe(network: nn.Module) -> Architecture:
     """The architecture of a network."""
-    found = {path: sizes_of(module) for path, module in network.named_modules()}
+    found = {path: widths_or_skipped(module) for path, module in network.named_modules()}
     return {path: sizes for path, sizes in found.items() if sizes}
 
 
@@ -30,7 +30,7 @@ def resize(network: nn.Module, architecture: Any, source: str) -> None:
         raise UserError(f"{source}: its architecture should be a table of layers")
     modules = dict(network.named_modules())
     for path, sizes in architecture.items():
-        own = attributes(modules[path]) if path in modules else {}
+        own = widths(modules[path]) if path in modules else {}
         if not own or not isinstance(sizes, dict) or set(sizes) != set(own):
             raise UserError(f"{source}: its architecture has a layer {path!r} that this model has not")
         if any(not isinstance(n, int) or not (key not in INPUTS) <= n <= own[key] for key, n in sizes.items()):
@@ -46,7 +46,7 @@ def resize(network: nn.Module, architecture: Any, source: str) -> None:
 
 def _resize(module: nn.Module, sizes: dict[str, int]) -> None:
     own = tensors(module)
-    for name, shape in sized(module, sizes).items():
+    for name, shape in shapes_of(module, sizes).items():
         value = own[name]
         if value.shape == torch.Size(shape):
             continue
@@ -57,4 +57,4 @@ def _resize(module: nn.Module, sizes: dict[str, int]) -> None:
             value.data = fresh
         else:
             module._buffers[name] = fresh
-    set_attributes(module, sizes)
+    set_widths(module, sizes)

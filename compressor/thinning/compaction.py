@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from compressor.errors import CompressError
 from compressor.evaluating import evaluating
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 
 FEW_COLUMNS, LESS_WORK = 0.6, 0.75
 """Where it pays on a CPU (benchmarks/compaction.py): columns are gathered where at most this share of those of the live

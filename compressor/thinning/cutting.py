@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compressor.thinning.graph import ChannelGraph
-from compressor.thinning.layers import attributes, dims, set_attributes, tensors
+from compressor.thinning.layers import dims, new_widths, set_widths, tensors
 from compressor.thinning.removal import Removal
 from compressor.thinning.skipping import skip
 
@@ -64,7 +64,7 @@ class Cut:
                 module = network.get_submodule(path)
                 module._buffers[own] = self.tensor(name, module._buffers[own])  # type: ignore[arg-type]
         for path, sizes in self.sizes.items():
-            set_attributes(network.get_submodule(path), dict(sizes))
+            set_widths(network.get_submodule(path), dict(sizes))
             if not all(sizes.values()):
                 skip(network, path, dict(sizes))
 
@@ -87,23 +87,21 @@ def cut_of(graph: ChannelGraph, network: nn.Module, removal: Removal) -> Cut:
         if node.kind not in ("producer", "depthwise", "norm", "prelu"):
             continue
         module = network.get_submodule(path)
-        before = attributes(module)
         own = tensors(module)
         places = {name: torch.arange(tensor.numel()).view(tensor.shape) for name, tensor in own.items()}
         out = removal.kept(node.out)
         into = out if node.into is None else removal.kept(node.into)
         if path in removal.skipped:
-            after = dict(zip(before, (0, len(out), 1)[: len(before)], strict=True))
+            after = new_widths(module, 0, len(out), 1)
             places["weight"] = places["weight"].index_select(0, out)[:, :0]
         elif len(out) == len(node.out) and (node.into is None or len(into) == len(node.into)):
             continue
         elif node.kind == "producer":
             groups, kept = _weight(module, places["weight"], node.out, node.into, out, into)
-            after = dict(zip(before, (len(into), len(out), groups)[: len(before)], strict=True))
+            after = new_widths(module, len(into), len(out), groups)
             places["weight"] = kept
         else:
-            groups = len(out)
-            after = dict(zip(before, (len(out), len(out), groups)[: len(before)], strict=True))
+            after = new_widths(module, len(out), len(out), len(out))
             places["weight"] = places["weight"].index_select(0, out) if "weight" in places else torch.empty(0)
         for name, tensor in own.items():
             kept = places[name] if name == "weight" else places[name].index_select(0, out)

@@ -4,10 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compressor.thinning.layers import CONVOLUTIONS, attributes
-
-INPUTS = ("in_channels", "in_features")
-"""What a layer has none of when it is skipped."""
+from compressor.thinning.layers import CONVOLUTIONS, widths
 
 
 class Skipped(nn.Module):
@@ -41,9 +38,9 @@ class Skipped(nn.Module):
         return out if self.bias is None else out + self.bias.reshape(-1, *[1] * dims)
 
 
-def sizes_of(module: nn.Module) -> dict[str, int]:
+def widths_or_skipped(module: nn.Module) -> dict[str, int]:
     """The numbers of channels of a layer, skipped or not."""
-    return dict(module.sizes) if isinstance(module, Skipped) else attributes(module)
+    return dict(module.sizes) if isinstance(module, Skipped) else widths(module)
 
 
 def skip(network: nn.Module, path: str, sizes: dict[str, int]) -> None:

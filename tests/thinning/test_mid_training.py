@@ -19,7 +19,7 @@ from loop import Batch, Loop
 from rig import EPOCHS, Rig, difference, resumed
 
 from compressor.thinning.cutting import Cut
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 
 STEPS = 3
 

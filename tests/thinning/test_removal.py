@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import BatchNorm2d, Conv2d, Linear
 
+from compressor.thinning.equivalence import Thinned, thin
 from compressor.thinning.removal import EVERY_WAY
-from compressor.thinning.thin import Thinned, thin
 
 SHAPE = (1, 6, 6)
 

@@ -16,9 +16,9 @@ from compressor.errors import UserError
 from compressor.models.resnet_cifar import ResNetCifar, resnet20_cifar
 from compressor.sparsity.weights import prunable
 from compressor.thinning.architecture import describe, resize
+from compressor.thinning.equivalence import Thinned, thin
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.skipping import Skipped
-from compressor.thinning.thin import Thinned, thin
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "plain": (Conv2d(3, 4, 3), (2, 3, 7, 8)),

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from compressor.errors import CompressError
 from compressor.policies.policy import Context, Memory, Policy
+from compressor.thinning.equivalence import thin
 from compressor.thinning.removers import Remover
-from compressor.thinning.thin import thin
 from compressor.timing.clock import Clock
 
 
