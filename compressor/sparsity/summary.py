@@ -19,7 +19,7 @@ class WeightSummary(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    shape: tuple[int, ...]
+    shape: list[int]
     weights: int
     nonzero: int
     sparsity: float
@@ -60,7 +60,7 @@ def summarize(name: str, weight: Tensor, scratch: Tensor | None = None) -> Weigh
         variance = float(weight.double().var())
     return WeightSummary(
         name=name,
-        shape=tuple(weight.shape),
+        shape=list(weight.shape),
         weights=count,
         nonzero=nonzero,
         sparsity=1 - nonzero / count if count else 0.0,
