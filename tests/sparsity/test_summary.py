@@ -9,7 +9,7 @@ from compressor.sparsity.summary import summarize
 def test_a_matrix_by_hand() -> None:
     weight = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, -3.0], [0.0, 0.0, 2.0], [4.0, 0.0, 0.0]])
     summary = summarize("w", weight)
-    assert summary.shape == (4, 3)
+    assert summary.shape == [4, 3]
     assert (summary.weights, summary.nonzero) == (12, 4)
     assert summary.sparsity == pytest.approx(8 / 12)
     assert summary.rows == pytest.approx(1 / 4)
