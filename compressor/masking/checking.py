@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from compressor.context.view import TRANSPOSED, Finding, Prediction, View
-from compressor.pruners.asking import closed
+from compressor.masking.masks import closed
 from compressor.pruners.pruner import Goal, PrunerBase
 from compressor.reconstruction.event import misfits as unfit
 from compressor.reconstruction.event import pruned_inputs

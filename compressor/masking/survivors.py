@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compressor.context.context import Context
-from compressor.pruners.asking import speakers
+from compressor.masking.masks import speakers
 from compressor.sparsity.substitution import Cutter, Substitution
 
 Factors = Mapping[str, Tensor | float]

@@ -9,8 +9,8 @@ from compressor.component import Targets
 from compressor.context.context import Context
 from compressor.criteria import ActivationCriterion, BatchNorm, Criterion, Given
 from compressor.errors import UserError
+from compressor.masking.statistics import activations, batch_norms, finite, gradients
 from compressor.pruners.pruner import Asked, PrunerBase
-from compressor.pruners.statistics import activations, batch_norms, finite, gradients
 from compressor.sparsity.channels import Channels
 from compressor.sparsity.weights import bias_of
 from compressor.thinning.graph import ChannelGraph
