@@ -39,7 +39,7 @@ class ThinningPolicy(Policy, name="extension"):
         try:
             for reason in ctx.network.held.values():
                 raise CompressError(reason)
-            with ctx.masks.folded():
+            with ctx.masks.applied():
                 thinned = thin(
                     ctx.network.model, ctx.data.sample(), ways=how.ways, round_to=how.round_to, training=True
                 )

@@ -168,7 +168,7 @@ def _behind(ctx: Context, name: str) -> list[Place]:
     """Where gates on the filters of a weight act: gamma and beta of the last batch norms behind, else its own rows."""
     graph = ctx.network.graph()
     filters = torch.arange(len(ctx.parameters[name]))
-    found = [] if graph is None else [Place(*place) for place in graph.last_norms(name)]
+    found = [] if graph is None else [Place(*place) for place in graph.following_norms(name)]
     if found:
         return found
     bias = bias_of(name)

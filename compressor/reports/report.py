@@ -12,7 +12,7 @@ from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.summary import WeightSummary, summarize
 from compressor.sparsity.weights import prunable, weight_count
 from compressor.storage.bits import StoredBits, dense_bits, stored_bits
-from compressor.thinning.compaction import behind_thinning, compact_layers
+from compressor.thinning.compaction import compact_layers, thin_and_compact
 from compressor.tracing.macs import macs
 
 IMAGES = 16
@@ -118,7 +118,7 @@ def compare(networks: Mapping[str, nn.Module], shape: tuple[int, int, int]) -> C
     networks = dict(networks)
     last = list(networks.values())[-1]
     images = torch.rand(IMAGES, *shape, generator=torch.Generator().manual_seed(0))
-    compaction = behind_thinning(last, images.to(next(last.parameters()).device))
+    compaction = thin_and_compact(last, images.to(next(last.parameters()).device))
     if compaction is not None:
         networks["thin, compacted" if compaction.thinned else "compacted"] = compaction.network
     times, rounds = latencies(networks, shape)

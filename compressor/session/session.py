@@ -296,7 +296,7 @@ class Session:
     @contextmanager
     def as_shipped(self) -> Iterator[Shipped]:
         """Inside, the model holds the weights that are shipped: masked, folded, averaged where averages are kept."""
-        averaged = self.masks.folded() if self._averages is None else self._averages.averaged()
+        averaged = self.masks.applied() if self._averages is None else self._averages.averaged()
         with averaged as aside, torch.no_grad(), self.substitutions.folded() as more:
             live = {**more, **aside}
             yield Shipped(live, tuple(self.records.thinnings), dict(self.records.figures))
@@ -314,7 +314,7 @@ class Session:
 
     def thin(self, images: Tensor, *, round_to: int = 1) -> Thinned:
         """Remove all unused channels now; outputs on `images` stay equal, or `CompressError` is raised."""
-        with self.masks.folded():
+        with self.masks.applied():
             thinned = thin(self.model, images, round_to=round_to, training=True)
         if thinned.cut:
             self.network.cut(thinned.cut)

@@ -1,4 +1,4 @@
-"""What of a weight is zero, and how it is distributed."""
+"""The zeros of a weight, and the distribution of its values."""
 
 import math
 
@@ -10,7 +10,7 @@ from compressor.sparsity.counting import count_nonzero
 
 
 class WeightSummary(BaseModel):
-    """Counts, shares of structures that are all zero (None where there is none), and moments.
+    """Counts, fractions of structures that are all zero (None where a weight has none), and moments of one weight.
 
     filters: slices of dim 0 of a convolution; channels: of dim 1; kernels: of both. rows, cols: dims 0 and 1 of a
     matrix. std is the unbiased one.
@@ -35,9 +35,10 @@ class WeightSummary(BaseModel):
 
 @torch.no_grad()
 def summarize(name: str, weight: Tensor, scratch: Tensor | None = None) -> WeightSummary:
-    """The summary of one weight tensor of two or more dimensions.
+    """Return the summary of one weight tensor of two or more dims.
 
-    `scratch` is a flat buffer of at least its size and of its kind: fresh memory costs more than the arithmetic.
+    `scratch` is a flat buffer of at least its size and of its dtype and device: new memory costs more than the
+    arithmetic.
     """
     weight = weight.detach().contiguous()
     if weight.dtype not in (torch.float32, torch.float64):

@@ -1,4 +1,4 @@
-"""The layers whose tensors can be cut, and the dims in which they have channels."""
+"""The layers whose tensors can be cut, and the dims of their channels."""
 
 import math
 from typing import Any
@@ -38,13 +38,13 @@ def _names(module: nn.Module) -> tuple[str, ...]:
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of the layer itself, by their names in it; no counters."""
+    """Return the parameters and buffers of the layer itself, by their names in it, without counters."""
     every = {**module._parameters, **module._buffers}
     return {name: tensor for name, tensor in every.items() if tensor is not None and tensor.dim() > 0}
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """A convolution whose every filter sees one channel, and every channel has one filter."""
+    """Return whether a layer is a convolution with one filter for each channel, which reads that channel alone."""
     return (
         isinstance(module, _ConvNd)
         and module.groups == module.out_channels == module.in_channels
@@ -53,7 +53,7 @@ def is_depthwise(module: nn.Module) -> bool:
 
 
 def dims(module: nn.Module) -> tuple[int, int]:
-    """The dim of the outputs and the dim of the inputs in a layer's weight."""
+    """Return the dim of the outputs and the dim of the inputs in a layer's weight."""
     return (1, 0) if getattr(module, "transposed", False) else (0, 1)
 
 
