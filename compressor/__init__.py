@@ -14,9 +14,10 @@ __version__ = version("compressor")
 
 
 def load(path: str | os.PathLike[str]) -> nn.Module:
-    """The network of a checkpoint or a run's folder, thinned if that was thinned, with its weights, in eval mode.
+    """Return the network of a checkpoint or a run's folder with its weights, in eval mode; a thinned one has its thin
+    shapes.
 
-    Raises `compressor.errors.UserError` where the file is none.
+    Raises `compressor.errors.UserError` where the file is not a checkpoint.
     """
     from compressor.experiment import inspection  # imports torch
 

@@ -18,7 +18,7 @@ from compressor.cli import options
 @options.as_json
 def thin(checkpoint: Path, round_to: int, out: Path | None, data: Path | None, device: str, as_json: bool) -> None:
     """Remove every channel that says nothing from a checkpoint (or a run's folder), by the same function."""
-    from compressor.experiment.thinning import thin_checkpoint
+    from compressor.experiment.channel_removal import thin_checkpoint
     from compressor.reports import formats
 
     target, report = thin_checkpoint(checkpoint, out, data, device, round_to)

@@ -86,5 +86,5 @@ class Context:
 
         Averages of the weights are left out: a policy acts on the weights that are trained.
         """
-        with evaluating(self.network.model), torch.no_grad(), self.masks.folded(), self.substitutions.folded():
+        with evaluating(self.network.model), torch.no_grad(), self.masks.applied(), self.substitutions.folded():
             yield

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compressor.component import Weights as Selection
 from compressor.errors import UserError, did_you_mean
 from compressor.gates.gate import Gate, Installed, Site
+from compressor.splitmix import splitmix64
 
 
 class HashedWeights(Gate, name="HashedWeights"):
@@ -158,15 +159,7 @@ def buckets(seed: int, name: str, rows: int, columns: int, size: int) -> Tensor:
     is the sign, the others modulo `size` are the bucket. Integers alone: the same on every platform.
     """
     key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little")
-    hashes = splitmix64(key, rows * columns)
+    hashes = splitmix64(np.array([key], np.uint64), np.arange(rows * columns, dtype=np.uint64))
     bucket = (hashes & np.uint64(2**63 - 1)) % np.uint64(size)
     signed = bucket + np.uint64(size) * (hashes >> np.uint64(63))
     return torch.from_numpy(signed.astype(np.int64)).reshape(rows, columns)
-
-
-def splitmix64(seed: int, count: int) -> "np.ndarray[Any, np.dtype[np.uint64]]":
-    """The first numbers of the generator SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), modulo 2^64 throughout."""
-    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

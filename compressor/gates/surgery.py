@@ -13,6 +13,7 @@ from compressor.component import Selects
 from compressor.component import Weights as Selection
 from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Site
+from compressor.sparsity.weights import bias_of
 
 LOW, HIGH = 0.9, 1.1
 
@@ -74,7 +75,7 @@ class Surgery(Installed):
         self._gate, self._site = gate, site
         self._layers: dict[str, _Layer] = {}
         for name in site.targets["weights"]:
-            bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
+            bias = bias_of(name)
             own = {key: site.parameters[key] for key in (name, bias) if key in site.parameters}
             self._layers[name] = _Layer(self._of("c", name), self._of("stop_step", name), own)
             for key, parameter in own.items():

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from compressor.component import Weights as Selection
 from compressor.policies.policy import Context, Memory, Policy
+from compressor.sparsity.weights import bias_of
 
 
 class FreezePolicy(Policy, name="freeze"):
@@ -22,7 +23,7 @@ class FreezePolicy(Policy, name="freeze"):
 
     def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
         for name in ctx.targets["weights"]:
-            bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
+            bias = bias_of(name)
             for key in (name, bias):
                 if key in ctx.parameters:
                     # Without a gradient an optimizer leaves a parameter alone: no momentum, no weight decay.

@@ -11,6 +11,7 @@ from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Place, Site
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.sparsity.structures import FILTERS
+from compressor.sparsity.weights import bias_of
 from compressor.thinning.coupling import couplings
 from compressor.timing.clock import Clock
 
@@ -167,9 +168,9 @@ def _behind(ctx: Context, name: str) -> list[Place]:
     """Where gates on the filters of a weight act: gamma and beta of the last batch norms behind, else its own rows."""
     graph = ctx.network.graph()
     filters = torch.arange(len(ctx.parameters[name]))
-    found = [] if graph is None else [Place(*place) for place in graph.last_norms(name)]
+    found = [] if graph is None else [Place(*place) for place in graph.following_norms(name)]
     if found:
         return found
-    bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
+    bias = bias_of(name)
     own = [name, *([bias] if bias in ctx.parameters else [])]
     return [Place(one, filters, filters) for one in own]

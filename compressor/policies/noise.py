@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from compressor.component import CountsSteps, Targets
+from compressor.masking.checking import check_pruner
+from compressor.masking.masks import completed, masks_of, need_norms
 from compressor.policies.policy import Context, Finding, Memory, Policy, View
-from compressor.pruners.asking import completed, masks_of, need_norms
-from compressor.pruners.checking import check_pruner
 from compressor.pruners.pruner import PrunerBase
 from compressor.sparsity.substitution import Substitution
 from compressor.thinning.graph import ChannelGraph

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from compressor.component import Settings
 from compressor.component import Weights as Selection
+from compressor.masking.checking import of_goals
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View
-from compressor.pruners.checking import of_goals
 from compressor.pruners.pruner import Asked, Goal, Scope
 from compressor.pruners.ranking import keep_largest
 from compressor.rates import Sparsity

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from compressor.component import CountsSteps, Targets
 from compressor.errors import UserError
+from compressor.masking.checking import check_pruner, predicted
+from compressor.masking.masks import asked_for, completed, masks_of, need_norms, running_criterion
+from compressor.masking.merging import fold_norms
+from compressor.masking.statistics import Running
+from compressor.masking.survivors import Scaling, factors
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
-from compressor.pruners.asking import asked_for, completed, masks_of, need_norms, running_criterion
-from compressor.pruners.checking import check_pruner, predicted
-from compressor.pruners.folding import fold_norms
 from compressor.pruners.pruner import PrunerBase
-from compressor.pruners.scaling import Scaling, factors
-from compressor.pruners.statistics import Running
 from compressor.reconstruction.event import Event, misfits
 from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.masks import Mode

@@ -108,11 +108,6 @@ class PrunerBase(Component):
         return None
 
     @property
-    def statistic(self) -> str | None:
-        """Its name."""
-        return None if self.measured is None else self.measured.name
-
-    @property
     def needs(self) -> frozenset[str]:
         """What that criterion needs, as it calls it."""
         return frozenset() if self.measured is None else self.measured.needs

@@ -23,7 +23,7 @@ def masks_of_parts(asked: Asked, parts: Iterable[Part]) -> dict[str, Tensor]:
     """Return boolean masks by weight name, true = stays."""
     masks: dict[str, Tensor] = {}
     for part in parts:
-        names = asked.channels().closure(part.names, part.structure.dim or 0) if part.extends else part.names
+        names = asked.channels().with_coupled(part.names, part.structure.dim or 0) if part.extends else part.names
         state = State(names, asked.weights, asked.before, asked.memory, part.together, asked.stream)
         goal = part.rate.goal(asked.window, asked.time, state)
         masks.update(

@@ -14,10 +14,11 @@ from compressor.context.view import Prediction, View
 from compressor.errors import UserError
 from compressor.reconstruction.input_channels import Array, InputChannels
 from compressor.reconstruction.least_squares import Reconstruction, Selection, reconstruct, relative_error
+from compressor.sparsity.weights import bias_of
+from compressor.thinning.channel_use import channels_read, channels_with_inputs, producers_of
 from compressor.thinning.graph import ChannelGraph
-from compressor.thinning.unread import makers, readers, readers_of
 from compressor.tracing.layer_calls import Layer, layer_calls
-from compressor.tracing.samples import Batches, Samples, inputs, responses
+from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
 from compressor.tracing.trace import trace
 
 SEED = 1707
@@ -52,13 +53,13 @@ def pruned_inputs(view: View, names: Sequence[str], count: Callable[[int], int])
         zeros[name,] = pruned * (math.prod(shape) // channels)
         if known is None or not real:
             continue
-        for maker in makers(
+        for maker in producers_of(
             known, torch.zeros(max(known.cells, 1), dtype=torch.bool).index_fill_(0, torch.tensor(real), True)
         ):
             if maker not in known.weights.values():
                 continue
             mine = set(known.channels.cells[maker, 0].tolist())
-            others = [reader for reader, read in readers_of(known).items() if reader != name and mine & read]
+            others = [reader for reader, read in channels_with_inputs(known).items() if reader != name and mine & read]
             if others or not mine <= set(real):
                 unknown[maker] = f"its filters are pruned where {name} alone reads them"
             else:
@@ -94,7 +95,7 @@ class Event:
         batches = self.ctx.data.batches(self.batches)
         layers = self._layers(due, batches)
         with self.ctx.as_shipped():
-            before = responses(self.ctx.network.model, batches, layers, self.points, self.draws)
+            before = sample_outputs(self.ctx.network.model, batches, layers, self.points, self.draws)
         errors = {layer.name: self._prune(layer, before[layer.name], batches) for layer in layers}
         kinds = ("error_masked", "error")
         if errors:
@@ -143,12 +144,12 @@ class Event:
         As if the batch norm behind were merged into it, as in the paper: its factors weigh the outputs.
         """
         ctx, channels = self.ctx, InputChannels(self.ctx, layer.name)
-        weight, bias = ctx.parameters[layer.name], ctx.parameters.get(_bias_of(layer.name))
+        weight, bias = ctx.parameters[layer.name], ctx.parameters.get(bias_of(layer.name))
         alive = channels.alive().nonzero().flatten()
         factors = np.ones(len(weight)) if layer.scale is None else _array(layer.scale)
         heard = factors != 0  # what the norm multiplies by 0 cannot be fitted to anything
         with ctx.as_shipped():
-            given, others = inputs(ctx.network.model, batches, layer, before.positions)
+            given, others = sample_inputs(ctx.network.model, batches, layer, before.positions)
         y = _array(torch.cat(before.outputs)) * factors
         if others:  # Y1 + Y2 - Y1': the shortcut then, this layer then, the shortcut now
             y += _array(torch.cat(before.others)) - _array(torch.cat(others))
@@ -197,7 +198,7 @@ class Event:
             constant = _array(bias)
             constant[heard] = found.bias / scale
             bias.data.copy_(torch.from_numpy(constant))
-            changed[_bias_of(channels.name)] = bias
+            changed[bias_of(channels.name)] = bias
         self._mask(channels.name, channels.keep(kept))
         ctx.masks.apply()
         ctx.optimizer.forget(list(changed.values()))  # its momentum was that of other weights
@@ -210,7 +211,7 @@ class Event:
         pruned = pruned[pruned >= 0]
         if graph is None or len(pruned) == 0:
             return []
-        by_weight = readers(graph, ctx.parameters)
+        by_weight = channels_read(graph, ctx.parameters)
         read = torch.stack(list(by_weight.values())).any(0)
         shared = pruned[read[pruned]]
         if len(shared):
@@ -222,7 +223,7 @@ class Event:
             )
         gone = torch.zeros_like(read)
         gone[pruned] = True
-        going = makers(graph, gone & ~read)
+        going = producers_of(graph, gone & ~read)
         for name, entries in going.items():
             shape = ctx.parameters[name].shape
             self._mask(name, (~entries).reshape(-1, *[1] * (len(shape) - 1)).expand(shape))
@@ -236,10 +237,6 @@ class Event:
 
     def _warn(self, text: str) -> None:
         self.ctx.say(f"warning: {self.ctx.key}: {text}")
-
-
-def _bias_of(name: str) -> str:
-    return f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
 
 
 def _array(values: Tensor) -> Array:

@@ -3,7 +3,8 @@
 import csv
 import io
 
-from compressor.reports.report import IMAGES, Comparison, Report, TensorRow, Thinning, Totals
+from compressor.reports.report import IMAGES, Comparison, Report, Thinning, Totals
+from compressor.sparsity.summary import WeightSummary
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
 _MOMENTS = ("mean", "std", "mean_abs")
@@ -17,7 +18,7 @@ def as_json(report: Report) -> str:
 def as_csv(report: Report) -> str:
     """A line a tensor, and a last line `total`; empty cells where a tensor has no such structure."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(TensorRow.model_fields), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(WeightSummary.model_fields), lineterminator="\n")
     writer.writeheader()
     for row in report.tensors:
         writer.writerow({**row.model_dump(), "shape": "x".join(map(str, row.shape))})

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -10,34 +9,14 @@ from torch import nn
 
 from compressor.reports.latency import latencies
 from compressor.sparsity.counting import count_nonzero
-from compressor.sparsity.summary import summarize
+from compressor.sparsity.summary import WeightSummary, summarize
 from compressor.sparsity.weights import prunable, weight_count
 from compressor.storage.bits import StoredBits, dense_bits, stored_bits
-from compressor.thinning.compaction import behind_thinning, compact_layers
+from compressor.thinning.compaction import compact_layers, thin_and_compact
 from compressor.tracing.macs import macs
 
 IMAGES = 16
 """On so many random images the logits of the compacted network are compared."""
-
-
-class TensorRow(BaseModel):
-    """One prunable weight; shares are fractions of structures that are all zero, None where there is no such one."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    shape: list[int]
-    weights: int
-    nonzero: int
-    sparsity: float
-    filters: float | None
-    channels: float | None
-    kernels: float | None
-    rows: float | None
-    cols: float | None
-    mean: float
-    std: float
-    mean_abs: float
 
 
 class Rates(BaseModel):
@@ -123,7 +102,7 @@ class Report(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    tensors: list[TensorRow]
+    tensors: list[WeightSummary]
     totals: Totals
     figures: dict[str, dict[str, float]] = {}
     """What policies had to say at their ends, by their keys: gates that are open, expected L0 ..."""
@@ -139,7 +118,7 @@ def compare(networks: Mapping[str, nn.Module], shape: tuple[int, int, int]) -> C
     networks = dict(networks)
     last = list(networks.values())[-1]
     images = torch.rand(IMAGES, *shape, generator=torch.Generator().manual_seed(0))
-    compaction = behind_thinning(last, images.to(next(last.parameters()).device))
+    compaction = thin_and_compact(last, images.to(next(last.parameters()).device))
     if compaction is not None:
         networks["thin, compacted" if compaction.thinned else "compacted"] = compaction.network
     times, rounds = latencies(networks, shape)
@@ -179,14 +158,9 @@ def measure(
     `dense` is what a thinned model was before (its shapes are looked at, it may be on the meta device).
     """
     weights = prunable(model)
-    rows = []
     largest = max(weights.values(), key=lambda weight: weight.numel(), default=None)
     scratch = None if largest is None else largest.detach().new_empty(largest.numel())
-    for name, weight in weights.items():
-        summary = summarize(weight, scratch)
-        rows.append(
-            TensorRow(name=name, sparsity=summary.sparsity, **{**asdict(summary), "shape": list(summary.shape)})
-        )
+    rows = [summarize(name, weight, scratch) for name, weight in weights.items()]
     total_macs, by_weight = macs(model, shape)
     saved = sum(by_weight[row.name] * (row.weights - row.nonzero) // max(row.weights, 1) for row in rows)
     count, nonzero = sum(row.weights for row in rows), sum(row.nonzero for row in rows)

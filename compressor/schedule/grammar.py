@@ -8,7 +8,7 @@ from compressor.policies.policy import Policy
 from compressor.schedule import parsing
 from compressor.schedule.document import Document, KeyPath, check_keys, describe
 from compressor.schedule.faults import Faults
-from compressor.schedule.registry import DISTILLER, SECTIONS, components, plug_in
+from compressor.schedule.registry import NOT_BUILT, SECTIONS, components, plug_in
 from compressor.schedule.schedule import Entry, Schedule
 from compressor.timing.window import Window
 
@@ -132,7 +132,7 @@ class _Reader:
         elsewhere = [other for other in (*SECTIONS, "gates") if wanted in components(other)]
         if elsewhere:
             self._faults.add(place, f"{wanted} does not belong under {section!r}, but under {elsewhere[0]!r}")
-        elif any(wanted in names for names in DISTILLER.values()):
+        elif any(wanted in names for names in NOT_BUILT.values()):
             self._faults.add(place, f"{wanted} is known from Distiller, not available yet")
         else:
             self._faults.add(place, f"no class {wanted!r} in {section!r}: {did_you_mean(wanted, known)}")

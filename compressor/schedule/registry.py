@@ -18,27 +18,10 @@ SECTIONS = ("pruners", "regularizers", "quantizers", "lr_schedulers", "extension
 AXES = ("criteria", "structures", "allocations", "rates")
 """The kinds of components that other components name in a field of theirs: no section of a schedule holds them."""
 
-DISTILLER = {
-    "pruners": (
-        "MagnitudeParameterPruner SensitivityPruner SparsityLevelParameterPruner AutomatedGradualPruner BaiduRNNPruner"
-        " SplicingPruner StructureParameterPruner L1RankedStructureParameterPruner L2RankedStructureParameterPruner"
-        " L1RankedStructureParameterPruner_AGP L2RankedStructureParameterPruner_AGP RandomLevelStructureParameterPruner"
-        " ActivationAPoZRankedFilterPruner ActivationAPoZRankedFilterPruner_AGP ActivationMeanRankedFilterPruner"
-        " ActivationMeanRankedFilterPruner_AGP GradientRankedFilterPruner GradientRankedFilterPruner_AGP"
-        " RandomRankedFilterPruner RandomRankedFilterPruner_AGP BernoulliFilterPruner BernoulliFilterPruner_AGP"
-        " FMReconstructionChannelPruner"
-    ).split(),
-    "regularizers": ["L1Regularizer", "GroupLassoRegularizer", "GroupVarianceRegularizer"],
-    "extensions": ["FilterRemover", "ChannelRemover", "StructureRemover"],
-    "quantizers": [
-        "DorefaQuantizer",
-        "PACTQuantizer",
-        "WRPNQuantizer",
-        "QuantAwareTrainRangeLinearQuantizer",
-    ],
-    "lr_schedulers": ["PolynomialLR", "MultiStepMultiGammaLR"],
+NOT_BUILT = {
+    "quantizers": ("DorefaQuantizer", "PACTQuantizer", "QuantAwareTrainRangeLinearQuantizer", "WRPNQuantizer"),
 }
-"""The class names that Distiller's schedules use."""
+"""Class names that Distiller's schedules use, and that are not built yet, by section."""
 
 
 @cache

@@ -34,7 +34,7 @@ from compressor.session.events import Events
 from compressor.sparsity.masks import Masks
 from compressor.sparsity.substitution import Substitutions
 from compressor.thinning.cutting import Cut
-from compressor.thinning.thin import Thinned, thin
+from compressor.thinning.equivalence import Thinned, thin
 from compressor.timing.clock import Clock
 from compressor.world import World
 
@@ -310,7 +310,7 @@ class Session:
         if self._live is not None:
             yield self._shipped(self._live)
             return
-        averaged = self.masks.folded() if self._averages is None else self._averages.averaged()
+        averaged = self.masks.applied() if self._averages is None else self._averages.averaged()
         with averaged as aside, torch.no_grad(), self.substitutions.folded() as more:
             self._live = {**more, **aside}
             try:
@@ -334,7 +334,7 @@ class Session:
 
     def thin(self, images: Tensor, *, round_to: int = 1) -> Thinned:
         """Remove all unused channels now; outputs on `images` stay equal, or `CompressError` is raised."""
-        with self.masks.folded():
+        with self.masks.applied():
             thinned = thin(self.model, images, round_to=round_to, training=True)
         if thinned.cut:
             self.network.cut(thinned.cut)

@@ -1,1 +1,1 @@
-"""Sparse tensors in fewer bits, and how many those are."""
+"""Sparse tensors in fewer bits, and the number of bits."""

@@ -1,1 +1,1 @@
-"""Physical removal of channels: which may go, and everything that goes with them."""
+"""Physical removal of channels: which can be removed, and all tensors that change with them."""

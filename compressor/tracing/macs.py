@@ -12,9 +12,9 @@ __all__ = ["macs"]
 
 @torch.no_grad()
 def macs(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, dict[str, int]]:
-    """Return all MACs of one image of `shape` (C, H, W), and those of each prunable weight by name.
+    """Return the number of MACs of one image of `shape` (C, H, W), and those of each prunable weight by name.
 
-    A convolution takes volume(output) * C_in / groups * kh * kw, a linear layer in * out.
+    A convolution has volume(output) * C_in / groups * kh * kw, a linear layer in * out.
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype)

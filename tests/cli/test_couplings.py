@@ -163,7 +163,7 @@ def test_filters_of_a_linear_layer_are_its_rows(version: int) -> None:
         (
             RANKED + "Rows",
             "[conv1.weight, fc1.weight]",
-            ["conv1.weight: Rows are structures of the weights of linear layers, this one is 20x1x5x5"],
+            ["conv1.weight: Rows are structures of weights of linear layers, this weight's shape is 20x1x5x5"],
         ),
         (
             RANKED + "Cols",

@@ -233,7 +233,7 @@ def test_before_its_window_a_component_changes_nothing(key: str) -> None:
 
 
 class Watched(Rig):
-    """Looks after every step at what is masked, in the weights that count."""
+    """Receiver after every step at what is masked, in the weights that count."""
 
     def __init__(self, schedule: str, **config: Any) -> None:
         super().__init__(schedule, **config)

@@ -31,7 +31,7 @@ from torch.nn import BatchNorm2d, Conv2d, Linear
 
 from compressor.errors import UserError
 from compressor.reconstruction.least_squares import search
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 
 GEOMETRY: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressor.errors import UserError
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 
 OPTIMIZER = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
 L0 = "class: HardConcreteL0, lambda: {strength}, lr: 0.5"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressor.criteria import ActivationCriterion
 from compressor.errors import CompressError
-from compressor.pruners.statistics import Running, activations, gradients
+from compressor.masking.statistics import Running, activations, gradients
 from compressor.schedule.registry import components
 
 RunOf = Callable[..., Any]

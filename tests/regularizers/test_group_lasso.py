@@ -483,7 +483,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "lenet_5",
             "conv1.weight",
             "Rows",
-            "Rows are structures of the weights of linear layers, this one is 20x1x5x5",
+            "Rows are structures of weights of linear layers, this weight's shape is 20x1x5x5",
         ),
         ("lenet_5", "fc1.weight", "Kernels", "2D are structures of"),
         ("lenet_5", "conv2.weight", "Filters+Cols", "Cols are structures of"),

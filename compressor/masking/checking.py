@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from compressor.context.view import TRANSPOSED, Finding, Prediction, View
-from compressor.pruners.asking import closed
+from compressor.masking.masks import closed
 from compressor.pruners.pruner import Goal, PrunerBase
 from compressor.reconstruction.event import misfits as unfit
 from compressor.reconstruction.event import pruned_inputs
@@ -14,7 +14,7 @@ from compressor.thinning.coupling import couplings
 from compressor.thinning.graph import ChannelGraph, Untraceable
 from compressor.timing.window import Window
 from compressor.tracing.activations import MAKE_ZEROS, Place, places
-from compressor.tracing.rehearsal import channels_wanted, rehearse
+from compressor.tracing.meta_trace import expected_channels, trace_on_meta
 
 
 def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, masks: bool = False) -> list[Finding]:
@@ -41,7 +41,7 @@ def _places(view: View) -> Mapping[str, Place] | None:
     """What follows each weight in a forward pass; None where it cannot be run without storage."""
 
     def make() -> Mapping[str, Place] | None:
-        found = None if view.image is None else rehearse(view.model, view.image)
+        found = None if view.image is None else trace_on_meta(view.model, view.image)
         return None if found is None else places(found)
 
     found: Mapping[str, Place] | None = view.once("places", make)
@@ -63,7 +63,7 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
     whole = closed(pruner, list(names), graph.channels)
     known = _places(view)
     for name in whole if fold is None and norms is not None else []:
-        if not graph.last_norms(name) and (known is None or name in known):
+        if not graph.following_norms(name) and (known is None or name in known):
             said = f"{view.key} scores by {norms}, but no batch norm follows {name}"
             found.append(Finding("error", said))
     return found + (_of_couplings(view, pruner, graph, whole) if masks else [])
@@ -71,7 +71,7 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
 
 def _without_channels(view: View, norms: str | None, reason: Untraceable | None) -> Finding:
     assert view.image is not None
-    wanted = channels_wanted(view.model, view.image)
+    wanted = expected_channels(view.model, view.image)
     if wanted is not None:
         have = view.image[0]
         said = f"the model expects {_channels(wanted)}, the images have {have}: set data.channels: {wanted}"

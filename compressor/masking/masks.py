@@ -9,9 +9,10 @@ from compressor.component import Targets
 from compressor.context.context import Context
 from compressor.criteria import ActivationCriterion, BatchNorm, Criterion, Given
 from compressor.errors import UserError
+from compressor.masking.statistics import activations, batch_norms, finite, gradients
 from compressor.pruners.pruner import Asked, PrunerBase
-from compressor.pruners.statistics import activations, batch_norms, finite, gradients
 from compressor.sparsity.channels import Channels
+from compressor.sparsity.weights import bias_of
 from compressor.thinning.graph import ChannelGraph
 from compressor.timing.window import Window
 
@@ -24,7 +25,7 @@ def asked_for(ctx: Context, pruner: PrunerBase) -> list[str]:
 
 def closed(pruner: PrunerBase, names: list[str], channels: Channels) -> list[str]:
     """Return the weights, with all that a pruner prunes with them because they share channels."""
-    return channels.closure(names, pruner.ranks.dim or 0) if pruner.extends else names
+    return channels.with_coupled(names, pruner.ranks.dim or 0) if pruner.extends else names
 
 
 def completed(pruner: PrunerBase, targets: Targets, graph: ChannelGraph | None) -> Targets:
@@ -87,23 +88,23 @@ def masks_of(
     masks = pruner.keep(asked)
     outputs = pruner.whole_outputs(ctx.targets, list(masks))
     if outputs:
-        return list(masks), {**speakers(ctx, owned, {name: masks[name] for name in outputs}), **masks}
+        return list(masks), {**companions(ctx, owned, {name: masks[name] for name in outputs}), **masks}
     return list(masks), masks
 
 
-def speakers(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def companions(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them.
 
     `masks` keep or prune each output as a whole.
     """
     graph = ctx.network.graph()
     if graph is None:
-        biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
+        biases = {bias_of(name): ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
         return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
     others = [name for name in owned if name not in masks]
     keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
     pruned = {name: ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
-    for name, gone in graph.speakers(pruned).items():
+    for name, gone in graph.companions(pruned).items():
         parameter = ctx.parameters[name]
         side = (-1,) + (1,) * (parameter.dim() - 1)
         keep[name] = (~gone).reshape(side).expand(parameter.shape)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from compressor.context.context import Context
-from compressor.pruners.asking import speakers
-from compressor.sparsity.substitution import Cutter, Substitution
+from compressor.masking.masks import companions
+from compressor.sparsity.cutter import Cutter
+from compressor.sparsity.substitution import Substitution
 
 Factors = Mapping[str, Tensor | float]
 """By parameter: one number for all of it, or one for each entry."""
@@ -55,9 +56,9 @@ def factors(ctx: Context, weights: Sequence[str], outputs: Sequence[str], scale:
     """
     found: dict[str, Tensor | float] = dict.fromkeys(weights, scale)
     gone = {name: torch.zeros_like(ctx.parameters[name], dtype=torch.bool) for name in outputs}
-    for name, keep in speakers(ctx, (), gone).items():
+    for name, keep in companions(ctx, (), gone).items():
         if keep.dim() == 1:
             found[name] = torch.where(keep, 1.0, scale).to(ctx.parameters[name].device)
-        elif name in speakers(ctx, (), {other: mask for other, mask in gone.items() if other != name}):
+        elif name in companions(ctx, (), {other: mask for other, mask in gone.items() if other != name}):
             found.pop(name, None)  # a depthwise filter, whose input is that large already
     return found

@@ -120,7 +120,7 @@ def batch_norms(ctx: Context, kind: str, name: str) -> list[BatchNorm]:
     graph = ctx.network.graph()
     if graph is None:
         raise UserError(f"criterion {kind}: which batch norm stands behind {name} is not known: see the warning above")
-    places = graph.last_norms(name)
+    places = graph.following_norms(name)
     if not places:
         raise UserError(f"criterion {kind}: no batch norm stands behind {name}")
     found = []

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from compressor.errors import CompressError
 from compressor.policies.policy import Context, Memory, Policy
+from compressor.thinning.equivalence import thin
 from compressor.thinning.removers import Remover
-from compressor.thinning.thin import thin
 from compressor.timing.clock import Clock
 
 
@@ -39,7 +39,7 @@ class ThinningPolicy(Policy, name="extension"):
         try:
             for reason in ctx.network.held.values():
                 raise CompressError(reason)
-            with ctx.masks.folded():
+            with ctx.masks.applied():
                 thinned = thin(
                     ctx.network.model, ctx.data.sample(), ways=how.ways, round_to=how.round_to, training=True
                 )

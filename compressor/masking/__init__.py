@@ -1,0 +1,1 @@
+"""From a pruner to the masks of a network, for the policies that prune."""
