@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.component import CountsSteps, Targets
 from compressor.masking.checking import check_pruner
-from compressor.masking.masks import completed, masks_of, need_norms
+from compressor.masking.masks import complete_targets, masks_of, require_batch_norms
 from compressor.policies.policy import Context, Finding, Memory, Policy, View
 from compressor.pruners.pruner import PrunerBase
 from compressor.sparsity.substitution import Substitution
@@ -65,10 +65,10 @@ class NoisePolicy(Policy, name="noise"):
         return self.noise.extends
 
     def complete(self, targets: Targets, graph: ChannelGraph | None) -> Targets:
-        return completed(self.noise, targets, graph)
+        return complete_targets(self.noise, targets, graph)
 
     def init(self, ctx: Context) -> Noise:
-        need_norms(ctx, self.noise)
+        require_batch_norms(ctx, self.noise)
         memory = Noise()
         ctx.substitutions.put(ctx.key, _Disturbance(ctx, memory, self))
         return memory
@@ -131,7 +131,7 @@ class _Disturbance(Substitution):
         """The standard deviation of one structure that is not chosen: the first."""
         weight, keep = self._ctx.parameters[name].detach(), self.memory.chosen[name]
         spared = weight[keep]
-        if self._policy.noise.ranks.dim == 0:
+        if self._policy.noise.unit.dim == 0:
             whole = keep.flatten(1).all(1).nonzero().flatten()
             spared = weight[whole[:1]].flatten()
         return float(spared.std()) if len(spared) > 1 else 0.0

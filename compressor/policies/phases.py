@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 
 from compressor.component import Settings
 from compressor.component import Weights as Selection
-from compressor.masking.checking import of_goals
+from compressor.masking.checking import zeros_of_goals
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View
-from compressor.pruners.pruner import Asked, Goal, Scope
+from compressor.pruners.pruner import Goal, Request, Scope
 from compressor.pruners.ranking import keep_largest
 from compressor.rates import Sparsity
 from compressor.timing.clock import Clock
@@ -55,7 +55,7 @@ class PhasePolicy(Policy):
         begun = [phase for phase in self.phases() if phase.start <= time - self.window.first]
         if not begun or begun[-1].kind == "dense":
             return Prediction()
-        return of_goals(view, self.goals(view.targets["weights"]))
+        return zeros_of_goals(view, self.goals(view.targets["weights"]))
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         phase = self._now(ctx.clock)
@@ -66,9 +66,9 @@ class PhasePolicy(Policy):
         if phase.kind == "dense":
             ctx.masks.release(ctx.key)
             return
-        asked = Asked(ctx.parameters, ctx.targets, self.window, ctx.clock.epoch, dense=ctx.network.dense)
+        request = Request(ctx.parameters, ctx.targets, self.window, ctx.clock.epoch, dense=ctx.network.dense)
         for goal in self.goals(ctx.targets["weights"]):
-            for name, keep in keep_largest(asked, goal).items():
+            for name, keep in keep_largest(request, goal).items():
                 ctx.masks.set(ctx.key, name, keep)
         ctx.masks.apply()
 

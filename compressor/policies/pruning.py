@@ -9,11 +9,11 @@ from torch import Tensor
 
 from compressor.component import CountsSteps, Targets
 from compressor.errors import UserError
-from compressor.masking.checking import check_pruner, predicted
-from compressor.masking.masks import asked_for, completed, masks_of, need_norms, running_criterion
-from compressor.masking.merging import fold_norms
-from compressor.masking.statistics import Running
-from compressor.masking.survivors import Scaling, factors
+from compressor.masking.checking import check_pruner, predict_zeros
+from compressor.masking.masks import complete_targets, masks_of, pruned_weights, require_batch_norms, running_criterion
+from compressor.masking.merging import merge_batch_norms
+from compressor.masking.statistics import RunningMeans
+from compressor.masking.survivors import Scaling, survivor_factors
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.pruners.pruner import PrunerBase
 from compressor.reconstruction.event import Event, misfits
@@ -72,7 +72,7 @@ class PruningPolicy(Policy, name="pruner"):
                 " mini_batch_pruning_frequency and skip_first_minibatch have no place in it"
             )
         inside = self.mini_batch_pruning_frequency or self.window.unit == "step" or self.skip_first_minibatch
-        if self.pruner.fit is not None and (inside or self._forgets):
+        if self.pruner.reconstruction is not None and (inside or self._forgets):
             raise ValueError(f"{self.pruner.name} fits weights anew: at the beginning of epochs, and for good")
         return self
 
@@ -99,7 +99,7 @@ class PruningPolicy(Policy, name="pruner"):
 
     @property
     def needs_images(self) -> bool:
-        return self.pruner.measured is not None or self.pruner.fit is not None
+        return self.pruner.measured is not None or self.pruner.reconstruction is not None
 
     def check(self, view: View) -> list[Finding]:
         found = check_pruner(view, self.pruner, "fold_batchnorm" if self.fold_batchnorm else None, masks=True)
@@ -128,33 +128,33 @@ class PruningPolicy(Policy, name="pruner"):
         return self.pruner.extends
 
     def complete(self, targets: Targets, graph: ChannelGraph | None) -> Targets:
-        return completed(self.pruner, targets, graph)
+        return complete_targets(self.pruner, targets, graph)
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         fired = self.window.last_firing(time)
         over = time > self.window.last
         if fired is None or (not self.permanent and (over or self.discard_masks_at_minibatch_end)):
             return Prediction()
-        return predicted(view, self.pruner, self.window, fired)
+        return predict_zeros(view, self.pruner, self.window, fired)
 
     def thresholds(self, view: View, time: int) -> str | None:
         return self.pruner.threshold(view.targets, self.window, time)
 
     def init(self, ctx: Context) -> Pruning:
         memory = Pruning()
-        need_norms(ctx, self.pruner)
+        require_batch_norms(ctx, self.pruner)
         if self.fold_batchnorm and ctx.network.graph() is None:
             said = "where batch norms stand is not known: see the warning above"
             raise UserError(f"{ctx.key}: fold_batchnorm: {said}")
-        if self.fold_batchnorm and not fold_norms(ctx, asked_for(ctx, self.pruner)):
+        if self.fold_batchnorm and not merge_batch_norms(ctx, pruned_weights(ctx, self.pruner)):
             raise UserError(f"{ctx.key}: fold_batchnorm: no batch norm stands right behind any of its weights")
         if (running := running_criterion(self.pruner)) is not None:
-            ctx.substitutions.put(ctx.key, Running(ctx, memory, running))
+            ctx.substitutions.put(ctx.key, RunningMeans(ctx, memory, running))
         if self._scales:
             memory.scaling = Scaling(ctx.parameters)
             ctx.substitutions.put(ctx.key, memory.scaling)
-        if self.pruner.fit is not None:
-            refuse(ctx, misfits(asked_for(ctx, self.pruner), dict(ctx.network.model.named_modules())))
+        if self.pruner.reconstruction is not None:
+            refuse(ctx, misfits(pruned_weights(ctx, self.pruner), dict(ctx.network.model.named_modules())))
         return memory
 
     def figures(self, ctx: Context, memory: Pruning) -> dict[str, float]:
@@ -191,16 +191,16 @@ class PruningPolicy(Policy, name="pruner"):
         before, owned = ctx.masks.before(ctx.key), ctx.masks.owned(ctx.key)
         # w dL/dw is the same before and behind a batch norm, and other statistics do not look at weights.
         folds = self.fold_batchnorm and self.pruner.measured is None
-        folded = fold_norms(ctx, asked_for(ctx, self.pruner)) if folds else {}
+        folded = merge_batch_norms(ctx, pruned_weights(ctx, self.pruner)) if folds else {}
         names, masks = masks_of(ctx, self.pruner, self.window, before, owned, folded, memory.running)
-        if self.pruner.fit is not None:
-            Event(ctx, self.pruner.fit.batches, self.pruner.fit.points, stay=masks).run(names)
+        if self.pruner.reconstruction is not None:
+            Event(ctx, self.pruner.reconstruction.batches, self.pruner.reconstruction.points, stay=masks).run(names)
         for name, keep in masks.items():
             ctx.masks.set(ctx.key, name, keep, self._mode, mask_gradients=self.mask_gradients)
         if memory.scaling is not None:
             scale = self.pruner.scale(self.window, ctx.clock.time(self.window)) or 1.0
             outputs = self.pruner.whole_outputs(ctx.targets, names)
-            memory.scaling.put(factors(ctx, names, outputs, scale))
+            memory.scaling.put(survivor_factors(ctx, names, outputs, scale))
         if self.discard_masks_at_minibatch_end and self.keep_mask:
             memory.last = masks
         ctx.masks.apply()

@@ -307,7 +307,7 @@ def test_what_it_does_not_know_is_a_fault(
     [
         (
             "class: Pruner, structure: Blocks, block_shape: [5, 1], weights: conv1.weight, rate: {sparsity: 0.5}",
-            "conv1.weight: blocks of 5 filters x 1 channels do not divide 32 x 1",
+            "conv1.weight: 32 filters x 1 channels are not divisible by 5 x 1",
         ),
         (
             "class: Pruner, structure: Rows, criterion: bn_scale, weights: fc.weight, rate: {sparsity: 0.5}",

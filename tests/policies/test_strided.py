@@ -278,7 +278,7 @@ REFUSED = {
     "grouped.weight": "grouped.weight: the kernels in one column of a transposed or grouped convolution's weight",
     "back.weight": "back.weight: the kernels in one column of a transposed or grouped convolution's weight",
     "point.weight": "point.weight: a kernel of 1 taps has no stride of 3",
-    "norm.weight": "norm.weight: Taps are structures of the weights of",
+    "norm.weight": "norm.weight: Taps are structures of weights of",
 }
 
 
