@@ -86,8 +86,8 @@ def test_a_criterion_of_activations_where_none_follows_is_a_warning(
     said: Check, criterion: str, behind: tuple[nn.Module, ...], function: str
 ) -> None:
     expected = (
-        f"warning: criterion {criterion} reads the output of an activation, but none follows conv.weight: it reads the output"
-        f" of {function}"
+        f"warning: criterion {criterion} reads the output of an activation, but none follows conv.weight:"
+        f" it reads the output of {function}"
     )
     assert said(f"{GENERAL}, criterion: {criterion}", Net(*behind)) == ([], [expected])
 

@@ -462,7 +462,7 @@ def test_wens_clamp_of_single_weights_is_an_l1_regularizer_of_lambda_0(run_of: R
         (
             "{weight: [0.1, 2D]}",
             "",
-            "weight: 2D are structures of weights of .*convolutions, this weight's shape is 2x2",
+            "weight: 2D are structures of .*convolutions, this weight's shape is 2x2",
         ),
         ("{bias: [0.1, 4D]}", "", "bias: 4D are structures of .*, this weight's shape is 2"),
     ],
