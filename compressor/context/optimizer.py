@@ -89,6 +89,11 @@ class OptimizerView:
         """Skip this step of the optimizer: no parameter is updated."""
         self.skips = True
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state of the optimizer, which has new groups then."""
+        self.optimizer.load_state_dict(dict(state))
+        self._group_of = {}
+
     def cut(self, cut: Cut) -> None:
         """Remove channels from the optimizer's state."""
         cut.optimizer(self.optimizer, self._parameters.items())

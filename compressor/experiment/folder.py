@@ -3,13 +3,16 @@
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from compressor.errors import UserError
-from compressor.experiment.specification import Specification, difference
-from compressor.schedule.document import parse
+from compressor.experiment.specification import Specification
+from compressor.schedule.document import difference, parse
 from compressor.schedule.faults import Faults
 from compressor.training import checkpoint
 from compressor.training.files import replace_text
@@ -63,27 +66,47 @@ def write_files(spec: Specification, folder: Path) -> None:
         replace_text(folder / SCHEDULE, spec.schedule_text)
 
 
-def to_resume(spec: Specification, out: Path | None) -> Path | None:
-    """The folder that --resume continues: `out`, else the newest unfinished run of this schedule and configuration,
-    else the newest finished one; None where there is none, or it was killed before it had its files.
+@dataclass(frozen=True)
+class Found:
+    """A run that is there: its folder, whether it has a checkpoint, and whether it is complete."""
 
-    Raises `UserError` where `out` holds something else.
+    path: Path
+    begun: bool
+    finished: bool
+
+
+def to_resume(spec: Specification, out: Path | None) -> Found | None:
+    """Return the run that --resume continues: in `out`, else the newest unfinished one of this schedule and
+    configuration, else the newest finished one; None where there is none, or it was killed before it had its files.
+
+    Raises `UserError` where the folder holds something else, or a run of another schedule or configuration.
     """
-    if out is None:
-        numbered = _numbered(spec)
-        runs = [path for path in numbered if other_content(spec, path) is None]
-        unfinished = [path for path in runs or numbered if not finished(path)]
-        # Of other content and unfinished: what is continued then is refused, with the difference.
-        return unfinished[0] if unfinished else (runs[0] if runs else None)
+    folders = _numbered(spec) if out is None else _own(out)
+    others = {path: other_content(spec, path) for path in folders}
+    same = [path for path, other in others.items() if other is None]
+    # Of other content: what would be continued is refused, with the difference.
+    done = {path: checkpoint.finished(path / CHECKPOINT) for path in same or folders}
+    chosen = next((path for path, finished in done.items() if not finished), same[0] if same else None)
+    if out is not None and folders:
+        chosen = out
+    if chosen is None:
+        return None
+    if others[chosen]:
+        raise UserError(f"{chosen} is a run of another schedule or configuration: {others[chosen]}")
+    return Found(chosen, (chosen / CHECKPOINT).is_file(), done[chosen])
+
+
+def _own(out: Path) -> list[Path]:
+    """The folder itself where a run has begun in it; raises `UserError` where it is no run's folder."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out names a run's folder")
     if (out / SMOKE).is_file():
         raise UserError(f"{out} is the folder of a smoke run: it is not resumed; --out names another folder")
     if not out.is_dir() or not _begun(out):
-        return None
+        return []
     if not (out / CONFIG).is_file():
         raise UserError(f"{out} is not a run's folder: it has no {CONFIG}")
-    return out
+    return [out]
 
 
 def _numbered(spec: Specification) -> list[Path]:
@@ -96,15 +119,6 @@ def _numbered(spec: Specification) -> list[Path]:
 def _begun(folder: Path) -> bool:
     """Whether more lies in it than a run leaves that is killed in its very first moments."""
     return bool({path.name for path in folder.iterdir()} - _FIRST)
-
-
-def finished(folder: Path) -> bool:
-    """Whether a run's checkpoint says that it is done."""
-    path = folder / CHECKPOINT
-    try:
-        return path.is_file() and bool(checkpoint.load(path).get("finished"))
-    except UserError:  # a damaged one is said when the run is continued
-        return False
 
 
 def other_content(spec: Specification, folder: Path) -> str | None:
@@ -127,14 +141,22 @@ def seconds(folder: Path) -> list[float]:
     return [float(json.loads(line)["seconds"]) for line in lines]
 
 
-def lock(folder: Path) -> int:
-    """Hold the folder for this process; the descriptor keeps it until the process ends, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def opened(spec: Specification, found: Found | None, out: Path | None, *, resume: bool, smoke: bool) -> Iterator[Path]:
+    """Make the folder of a new run, or take the one found, and hold it for this process.
+
+    Raises `UserError` where `out` holds something already, or another process trains in it.
+    """
+    path = found.path if found is not None else fresh(spec, out, resume=resume, smoke=smoke)
+    descriptor = os.open(path, os.O_RDONLY)  # it keeps the lock until the process ends, however it ends
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise UserError(f"{folder}: another process is training in it") from None
+        raise UserError(f"{path}: another process is training in it") from None
     except OSError:
         pass  # a file system without locks
-    return descriptor
+    try:
+        yield path
+    finally:
+        os.close(descriptor)

@@ -12,7 +12,7 @@ from compressor.data.feed import DataFeed
 from compressor.data.images import DataSet
 from compressor.errors import UserError
 from compressor.experiment import building, folder
-from compressor.experiment.checking import check
+from compressor.experiment.binding import bind
 from compressor.experiment.specification import Specification
 from compressor.reports.report import Report, Thinning, compare, measure
 from compressor.schedule.faults import Faults
@@ -21,6 +21,7 @@ from compressor.schedule.plan import make as make_plan
 from compressor.timing.clock import Clock
 from compressor.training import checkpoint
 from compressor.training.evaluation import evaluate
+from compressor.training.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def load(path: Path) -> Loaded:
     except ValueError as error:
         raise UserError(f"{path}: its configuration cannot be read: {str(error).splitlines()[0]}") from None
     network = building.model(config.model, len(saved["classes"]), trained_elsewhere=True)
-    building.load_weights(network, saved, str(path))
+    load_weights(network, saved, str(path))
     return Loaded(config, network.eval(), saved)
 
 
@@ -108,9 +109,9 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     Raises `UserError` for names that match nothing in the model.
     """
     faults = Faults()
-    network, bound = check(spec, faults)
+    bound, view = bind(spec, faults)
     faults.raise_any()
-    assert network is not None
+    assert view is not None
     warnings = list(bound.notes)
     steps = 1
     if any(policy.policy.counts_steps for policy in bound.policies):
@@ -120,7 +121,7 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
         except UserError as error:
             warnings.append(f"warning: steps are counted as 1 an epoch, for the data is not there: {error}")
     clock = Clock(spec.config.epochs, steps)
-    return make_plan(bound.policies, building.view(spec.config, network), clock), warnings
+    return make_plan(bound.policies, view, clock), warnings
 
 
 def validate(spec: Specification, faults: Faults) -> list[str]:
@@ -128,5 +129,5 @@ def validate(spec: Specification, faults: Faults) -> list[str]:
 
     Returns the warnings.
     """
-    _, bound = check(spec, faults)
+    bound, _ = bind(spec, faults)
     return list(bound.notes)

@@ -120,7 +120,9 @@ class Gates(Installed):
     def after_backward(self) -> None:
         for one in reversed(self._gated.values()):
             by_gate = torch.zeros_like(one.z)
-            parts = list(zip(self._parts(one, one.z), one.aside, strict=True))
+            if not one.aside:  # an error came before its forward pass
+                continue
+            parts = list(zip(self._parts(one, one.z), one.aside, strict=False))
             for number, ((parameter, factor), aside) in reversed(list(enumerate(parts))):
                 parameter.copy_(aside)
                 if parameter.grad is None:

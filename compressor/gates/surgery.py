@@ -64,6 +64,8 @@ class _Layer:
     masks: dict[str, Tensor] = field(default_factory=dict)
     aside: dict[str, Tensor] = field(default_factory=dict)
     threshold: float | None = None
+    placed: set[str] = field(default_factory=set)
+    """Which parameters are masked now."""
 
 
 class Surgery(Installed):
@@ -108,12 +110,15 @@ class Surgery(Installed):
                     _operate(layer.masks[key], torch.abs(dense, out=masked), layer.threshold)
                 torch.bitwise_and(_bits(dense), layer.masks[key], out=_bits(masked))
                 parameter.data, layer.aside[key] = masked, dense
+                layer.placed.add(key)
 
     @torch.no_grad()
     def after_backward(self) -> None:
         for layer in self._layers.values():
-            for key, parameter in layer.parameters.items():
+            for key in layer.placed:
+                parameter = layer.parameters[key]
                 parameter.data, layer.aside[key] = layer.aside[key], parameter.detach()
+            layer.placed.clear()
 
     @torch.no_grad()
     def fold(self) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ from torch import nn
 
 from compressor.errors import UserError, did_you_mean
 from compressor.models import factory, torchvision_models
-from compressor.models.checking import checked, construct
+from compressor.models.checking import checked, construct, shapes
 from compressor.models.registry import Builder, builders, model
 
-__all__ = ["arguments", "build", "catalogue", "model"]
+__all__ = ["arguments", "build", "catalogue", "model", "skeleton"]
 
 
 def build(name: str, /, *, num_classes: int | None = None, pretrained: bool = False, **arguments: Any) -> nn.Module:
@@ -32,6 +32,17 @@ def build(name: str, /, *, num_classes: int | None = None, pretrained: bool = Fa
         raise UserError(f"model {name!r} has no published weights: drop `pretrained`, or start from a checkpoint")
     valid = checked(name, _parameters(builder), arguments)
     return construct(name, lambda: builder(**valid))
+
+
+def skeleton(name: str, /, *, num_classes: int | None = None, **arguments: Any) -> nn.Module:
+    """Return the network `name` without storage: enough to resolve names and shapes.
+
+    Raises `UserError` where it cannot be built or has nothing to train.
+    """
+    network = shapes(lambda: build(name, num_classes=num_classes, **arguments))
+    if next(network.parameters(), None) is None:
+        raise UserError(f"the model {name!r} has no parameters to train")
+    return network
 
 
 def arguments(name: str) -> dict[str, inspect.Parameter]:

@@ -33,6 +33,8 @@ class Masks:
         self._after_step: dict[str, Tensor] = {}
         self._in_forward: dict[str, Tensor] = {}
         self._behind: dict[str, Tensor] = {}
+        self._in_pass = False
+        """Whether the weights have their masked values: from `before_forward` to `before_step`."""
         self.changes = 0
         """The number of changes of masks, so that others can see one."""
 
@@ -85,6 +87,7 @@ class Masks:
     @torch.no_grad()
     def before_forward(self) -> None:
         """Set the masked weights of the other modes to zero for the forward pass, and save their values."""
+        self._in_pass = True
         for name, bits in self._in_forward.items():
             weight = self._parameters[name].detach()
             if name in self._behind:
@@ -93,9 +96,10 @@ class Masks:
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Restore the dense copies before the optimizer's step, which updates them."""
-        for name, dense in self._behind.items():
+        """Restore the dense copies before the optimizer's step, which updates them; do nothing outside of a step."""
+        for name, dense in self._behind.items() if self._in_pass else ():
             self._parameters[name].detach().copy_(dense)
+        self._in_pass = False
 
     @torch.no_grad()
     def zero_gradients(self) -> None:

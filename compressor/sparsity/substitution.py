@@ -1,6 +1,6 @@
 """Substitutions: values that are used in the forward pass in place of a parameter (random, shared or gated)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import ClassVar
 
@@ -11,11 +11,11 @@ from compressor.sparsity.cutter import Cutter
 
 
 class Substitution:
-    """Use other values in place of parameters in the forward and the backward pass, and restore the parameters
-    afterwards.
+    """Use other values in place of parameters in the forward and the backward pass; then restore the parameters.
 
     Between the two, the `.grad` of a parameter is the gradient of the values in its place: `after_backward` computes
-    from it the gradients of the parameter and of the substitution's own tensors.
+    from it the gradients of the parameter and of the substitution's own tensors. It is also called after an error, even
+    where `before_forward` failed half-way: it restores what was replaced, and no more.
     """
 
     order: ClassVar[int] = 0
@@ -50,10 +50,13 @@ class Substitution:
 class Substitutions:
     """All substitutions of a run, by owner; in file order, those of a lower `order` first."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], owners: Sequence[str] = ()) -> None:
+        """`owners`: all possible owners, in file order."""
         self._parameters = parameters
+        self._places = {owner: place for place, owner in enumerate(owners)}
         self._by_owner: dict[str, Substitution] = {}
         self._placed: list[Substitution] = []
+        self._folded = False
 
     def __contains__(self, owner: object) -> bool:
         return owner in self._by_owner
@@ -68,6 +71,8 @@ class Substitutions:
     def put(self, owner: str, substitution: Substitution) -> None:
         """Use a substitution from the next step on."""
         self._by_owner[owner] = substitution
+        last = len(self._places)
+        self._by_owner = dict(sorted(self._by_owner.items(), key=lambda item: self._places.get(item[0], last)))
 
     def remove(self, owner: str) -> None:
         """Stop the use of an owner's substitution."""
@@ -108,22 +113,30 @@ class Substitutions:
 
     def values(self) -> dict[str, Tensor]:
         """Return the values that are shipped, for every parameter that has another value now."""
-        return {name: value for substitution in self for name, value in substitution.fold().items()}
+        with self.folded() as aside:
+            return {name: self._parameters[name].detach().clone() for name in aside}
 
     @contextmanager
     def folded(self) -> Iterator[dict[str, Tensor]]:
         """Set parameters to the values that are shipped inside the block; yield the values that are restored at its
         end.
+
+        Inside another such block nothing changes: values would be folded twice.
         """
         aside: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for substitution in self:
-                for name, value in substitution.fold().items():
-                    aside.setdefault(name, self._parameters[name].detach().clone())
-                    self._parameters[name].copy_(value)
+        if self._folded:
+            yield aside
+            return
+        self._folded = True
         try:
+            with torch.no_grad():
+                for substitution in self:
+                    for name, value in substitution.fold().items():
+                        aside.setdefault(name, self._parameters[name].detach().clone())
+                        self._parameters[name].copy_(value)
             yield aside
         finally:
+            self._folded = False
             with torch.no_grad():
                 for name, value in aside.items():
                     self._parameters[name].copy_(value)

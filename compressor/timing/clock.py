@@ -41,7 +41,8 @@ class Clock:
 
     def from_origin(self) -> "Clock":
         """Return the clock that counts from the origin, as learning rates do."""
-        return Clock(self.epochs, self.steps_per_epoch, self.epoch - self.origin, self.step, pace=self.pace)
+        epochs, epoch = self.epochs - self.origin, self.epoch - self.origin
+        return Clock(epochs, self.steps_per_epoch, epoch, self.step, pace=self.pace)
 
     def full_step(self, ahead: int = 0) -> int:
         """Return the number of steps of the full run before the current step, or before `ahead` steps later."""

@@ -29,3 +29,9 @@ def build(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     adaptive = Adam if config.name == "adam" else AdamW
     betas = (config.betas[0], config.betas[1])
     return adaptive(groups, lr=config.lr, betas=betas, eps=config.eps, weight_decay=config.weight_decay)
+
+
+def settings(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Return the settings of each parameter group: rates, momentum, weight decay."""
+    groups = build(model, config).param_groups
+    return [{key: value for key, value in group.items() if key != "params"} for group in groups]

@@ -222,7 +222,7 @@ def plain():
 
 @pytest.mark.parametrize(
     ("factory", "classes", "words"),
-    [("narrow", 10, ["7 classes"]), ("narrow", None, ["7 classes"]), ("plain", 12, ["10 classes", "12"])],
+    [("narrow", 10, ["7 outputs"]), ("narrow", None, ["7 outputs"]), ("plain", 12, ["10 outputs", "12"])],
 )
 @pytest.mark.usefixtures("modules")
 def test_a_network_with_too_few_outputs_is_refused_before_a_run_folder_is_made(

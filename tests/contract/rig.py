@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from compressor.component import Component
 from compressor.config import Config
-from compressor.experiment import building
 from compressor.policies.policy import Policy
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import components
 from compressor.session import rng
+from compressor.session.start import start
 from compressor.thinning.architecture import describe
+from compressor.training import optimizers
 from compressor.training.observers import Observer
 from compressor.training.trainer import Trainer
+from compressor.training.weights import load_weights, restore_live
 
 STEPS, EPOCHS, BATCH = 5, 6, 8
 FIRST, END = 1, 4
@@ -116,13 +118,14 @@ class Rig:
         self.model = network()
         self.dense = describe(self.model)
         if snapshot is not None:
-            building.load_weights(self.model, snapshot, "snapshot")
+            load_weights(self.model, snapshot, "snapshot")
         faults = Faults()
         read_schedule = read(schedule)
         bound = read_schedule.bind(self.model, epochs, faults)
         faults.raise_any()
         dense = snapshot["state"]["dense"] if snapshot is not None else None
-        session = building.session(self.config, self.model, bound, Feed(), self.said.append, dense)  # type: ignore[arg-type]
+        optimizer = optimizers.build(self.model, self.config.optimizer)
+        session = start(self.config, self.model, optimizer, bound.policies, Feed(), self.said.append, dense)
         self.session = session
         self.records = Records()
         self.snapshots: dict[Moment, bytes] = {}
@@ -177,7 +180,7 @@ def resumed(schedule: str, snapshot: Snapshot, **config: Any) -> Rig:
     """A run that was begun elsewhere with other random numbers, and then continued from `snapshot` to the end."""
     rig = Rig(schedule, seed=99, snapshot=snapshot, **config)
     rig.trainer.load_state_dict(snapshot["state"])
-    building.restore_live(rig.model, snapshot["state"]["live"])
+    restore_live(rig.model, snapshot["state"]["live"])
     rig.trainer.run()
     return rig
 

@@ -207,11 +207,8 @@ def test_resume_from_a_torn_checkpoint_is_exit_2(work: Path) -> None:
 
 def test_two_processes_do_not_train_in_one_folder(work: Path) -> None:
     interrupted(*SCHEDULE, "--out", "run")
-    descriptor = folder.lock(work / "run")
-    try:
+    with folder.opened(None, folder.Found(work / "run", True, False), None, resume=True, smoke=False):  # type: ignore[arg-type]
         result = compress(*RESUME, "--out", "run")
-    finally:
-        os.close(descriptor)
     assert (result.code, "another process" in result.err) == (2, True)
     succeed(*RESUME, "--out", "run")
 

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from compressor.config import Config
-from compressor.experiment import building
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.schedule import BoundSchedule, view_of
 from compressor.session import rng
+from compressor.session.start import start
+from compressor.training import optimizers
 from compressor.training.observers import Observer
 from compressor.training.trainer import Trainer
+from compressor.training.weights import load_weights, restore_live
 
 Batch = tuple[Tensor, Tensor]
 Values = dict[str, Tensor]
@@ -101,7 +103,9 @@ class Loop:
         faults.raise_any()
         feed = Feed(train, (train(0) if callable(train) else train) if validation is None else validation)
         self.said: list[str] = []
-        self.session = building.session(self.config, model, bound, feed, self.said.append)  # type: ignore[arg-type]
+        self.session = start(
+            self.config, model, optimizers.build(model, self.config.optimizer), bound.policies, feed, self.said.append
+        )
         self.watch = Watch(model)
         self.trainer = Trainer(
             self.session,
@@ -161,9 +165,9 @@ class Loop:
 
     def resume(self, snapshot: dict[str, Any]) -> "Loop":
         """Go on from a checkpoint of another run to the end."""
-        building.load_weights(self.model, snapshot, "snapshot")
+        load_weights(self.model, snapshot, "snapshot")
         self.trainer.load_state_dict(snapshot["state"])
-        building.restore_live(self.model, snapshot["state"]["live"])
+        restore_live(self.model, snapshot["state"]["live"])
         return self.run()
 
 

@@ -1,0 +1,64 @@
+"""Opens schedules and configurations: found by name, read, overridden, checked against the grammar."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from compressor.config import Config
+from compressor.errors import did_you_mean
+from compressor.schedule import grammar, lookup, parsing
+from compressor.schedule.document import Document, parse, parse_value, read
+from compressor.schedule.faults import Faults
+from compressor.schedule.schedule import Schedule
+
+Overrides = Sequence[tuple[str, str]]
+"""Keys and values of `--set`; a key that begins with `schedule.` is the schedule's, any other the configuration's."""
+
+Catalogues = Mapping[str, Callable[[], Mapping[str, str]]]
+"""By block of a configuration the names that its `name` may have."""
+
+
+def open_schedule(name: str, overrides: Overrides, faults: Faults, *, allow_plugins: bool) -> Schedule:
+    """Return the schedule that a path or bare name means; what is wrong in it becomes a fault.
+
+    Raises `UserError` where the file does not exist or cannot be read.
+    """
+    document = _document(name, "schedules", overrides, faults)
+    return grammar.read(document, faults, allow_plugins=allow_plugins)
+
+
+def open_config(
+    name: str, overrides: Overrides, flags: Mapping[str, Any], catalogues: Catalogues, faults: Faults
+) -> tuple[Config | None, Document]:
+    """Return the configuration that a path or bare name means (None where it has faults) and its document.
+
+    `flags` are values from the command line, by key. Raises `UserError` where the file is missing or cannot be read.
+    """
+    document = _document(name, "configs", overrides, faults)
+    if document.data is None and faults:
+        return None, document
+    for key, value in flags.items():
+        if value is not None:
+            document.set(key, value, f"--{key}")
+    built = parsing.build(Config, document.data, document, (), faults, what="the configuration")
+    if built is None:
+        _check_names(document, catalogues, faults)
+    return built, document
+
+
+def _document(name: str, kind: str, overrides: Overrides, faults: Faults) -> Document:
+    path = lookup.find(name, kind)
+    document = parse(str(path), read(path), faults)
+    for key, value in overrides if document.data is not None else ():
+        if key.startswith("schedule.") == (kind == "schedules"):
+            source = f"--set {key}={value}"
+            document.set(key.removeprefix("schedule."), parse_value(value, source), source)
+    return document
+
+
+def _check_names(document: Document, catalogues: Catalogues, faults: Faults) -> None:
+    """Add a fault for a model or data set that does not exist, in a configuration that has other faults."""
+    for block, catalogue in catalogues.items():
+        here = document.data.get(block) if isinstance(document.data, dict) else None
+        name = here.get("name") if isinstance(here, dict) else None
+        if isinstance(name, str) and ":" not in name and name not in (known := catalogue()):
+            faults.add(document.place((block, "name")), f"there is no {block} {name!r}: {did_you_mean(name, known)}")

@@ -1,0 +1,38 @@
+"""The weights of a checkpoint, put into a network."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import UserError
+from compressor.thinning.architecture import resize
+from compressor.training.checkpoint import Checkpoint
+
+
+def load_weights(network: nn.Module, saved: Checkpoint, source: str) -> None:
+    """Load a checkpoint's plain weights strictly; the network gets the widths of the one that was saved.
+
+    Raises `UserError` naming what does not fit.
+    """
+    resize(network, saved.get("architecture", {}), source)
+    own = network.state_dict()
+    theirs = saved["model"]
+    wrong = [
+        f"{name} is {tuple(theirs[name].shape)} there, {tuple(own[name].shape)} here"
+        for name in own
+        if name in theirs and theirs[name].shape != own[name].shape
+    ]
+    names = [f"{name} is missing there" for name in own if name not in theirs]
+    names += [f"{name} is unknown here" for name in theirs if name not in own]
+    if wrong or names:
+        raise UserError(f"{source}: the weights do not fit this model: {'; '.join((wrong + names)[:3])}")
+    network.load_state_dict(theirs)
+
+
+@torch.no_grad()
+def restore_live(network: nn.Module, live: Mapping[str, Tensor]) -> None:
+    """Put the values back that training goes on from, where the checkpoint's weights are masked or averaged ones."""
+    for name, tensor in network.state_dict().items():
+        if name in live:
+            tensor.copy_(live[name])
