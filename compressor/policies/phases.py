@@ -108,8 +108,8 @@ class SparseRate(Settings):
 
 
 class DSDPolicy(PhasePolicy, name="dsd"):
-    """Train dense, sparse, and dense again (Han et al., ICLR 2017): train, prune and retrain, release the masks,
-    train on.
+    """Train dense, sparse, and dense again: train, prune and retrain, release the masks, train on (Han et al., ICLR
+    2017).
     """
 
     example: ClassVar[str] = """

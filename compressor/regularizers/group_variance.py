@@ -16,8 +16,7 @@ _EQUAL = 8
 
 
 class GroupVarianceRegularizer(GroupRegularizer, name="GroupVarianceRegularizer"):
-    """Penalize lambda / Var(n_1 ... n_G), n_g = ||w_g||_2: the norms of a layer's groups are made to differ
-    (Distiller).
+    """Penalize lambda / Var(n_1 ... n_G), n_g = ||w_g||_2, so that the norms of a layer's groups differ (Distiller).
 
     Var is the unbiased variance, as torch's. The gradient is -2 lambda (n_g - mean) / ((G - 1) Var^2) * w / n_g. Where
     all norms are equal the penalty is infinite and has no direction: there, and in groups that are 0, it is 0. Its size

@@ -359,7 +359,7 @@ def test_a_layer_behind_a_gate_is_left_alone_and_that_is_said() -> None:
     assert run.said == [f"warning: {OWNER}: b.weight has a gate: its channels are not pruned"]
     assert run.loop.session.events.shortfalls() == [
         f"target missed by {OWNER}: b.weight should have 3 input channels, has 6"
-        f" (the policy fires last in epoch 1, the run has 2)"
+        f" (the policy acts last in epoch 1, the run has 2)"
     ]
 
 

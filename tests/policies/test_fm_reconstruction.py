@@ -110,7 +110,7 @@ def test_validate_names_the_line_of_what_cannot_be_fitted(tmp_path: Path) -> Non
     "args", ["mini_batch_pruning_frequency: 1", "use_double_copies: true", "discard_masks_at_minibatch_end: true"]
 )
 def test_weights_are_fitted_at_the_beginning_of_epochs_and_for_good(args: str) -> None:
-    with pytest.raises(UserError, match="fits weights anew: at the beginning of epochs, and for good"):
+    with pytest.raises(UserError, match="reconstructs outputs: use a window in epochs, and masks that stay"):
         Ran(net(), schedule(args=f", args: {{{args}}}"))
 
 

@@ -229,5 +229,5 @@ def test_gates_of_a_structure_that_a_weight_does_not_have_are_refused_or_said() 
 
 
 def test_a_convolution_that_is_read_before_its_batch_norm_is_not_gated_and_that_is_said() -> None:
-    with pytest.raises(UserError, match="nothing is left to gate"):
+    with pytest.raises(UserError, match="there is nothing to gate"):
         of(before_and_behind, schedule("a.weight", "Filters"), epochs=2)

@@ -288,7 +288,7 @@ def test_channels_that_are_removed_in_the_midst_of_it_take_what_was_set_aside_al
         (
             LARGE + ", criterion: running_feature_map",
             "batches: 1",
-            "goes by a pruner that looks at the weights as they",
+            "needs a pruner that uses the present weights",
         ),
         ("class: SplicingPruner, c_rate: {'*': 0.1}, gamma: 0.1", "batches: 1", ""),
         (LARGE, "batches: 1, use_double_copies: true", "unknown key 'use_double_copies'"),

@@ -247,6 +247,6 @@ def test_what_draws_drop_starts_again_from_0_where_nobody_keeps_it(
     faults, notes = said(BERNOULLI, Net(NORM, nn.ReLU()), when=when, args=args)
     assert faults == []
     assert len(notes) == warned
-    assert all("0.BernoulliFilterPruner: what one draw drops starts again from 0" in note for note in notes)
+    assert all("0.BernoulliFilterPruner: weights pruned in one draw start again from 0" in note for note in notes)
     assert all("`use_double_copies: true`" in note for note in notes)
     assert said(RANKED, Net(NORM, nn.ReLU()), when=when, args=args) == ([], [])
