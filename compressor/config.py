@@ -130,5 +130,5 @@ class Config(Settings):
     checkpoint: CheckpointConfig = CheckpointConfig()
     best: Literal["top1", "loss", "last"] = Field(
         default="top1",
-        description="best.pt: highest validation top-1, lowest loss, or last, from the last pruning event on",
+        description="best.pt: highest validation top-1, lowest loss, or last epoch, from the last pruning event on",
     )

@@ -1,4 +1,4 @@
-"""How a sparsity is shared over layers: one allocation a file, registered."""
+"""How a sparsity is shared over layers: one allocation in each file, registered."""
 
 from compressor.allocation.allocation import Allocation, AnyAllocation, Goal, Layer, largest_remainders
 

@@ -1,4 +1,4 @@
-"""By what structures are ranked: one criterion a file, registered, high = stays."""
+"""Scores of structures: one criterion in each file, registered; structures of high score stay."""
 
 from compressor.criteria.activations import ActivationCriterion
 from compressor.criteria.criterion import PROVIDED, AnyCriterion, BatchNorm, Criterion, Given, unit_length

@@ -1,4 +1,4 @@
-"""Labelled images: where they come from, how they are split, fed, normalized and augmented."""
+"""Labelled images: how they are read, split, fed, normalized and augmented."""
 
 from compressor.data.images import DataSet, Images
 from compressor.data.loading import load

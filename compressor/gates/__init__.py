@@ -1,1 +1,1 @@
-"""Weights that are random or shared while they are trained."""
+"""Gates: weights that are random or shared while they are trained, one in each file."""

@@ -1,1 +1,1 @@
-"""Learning rates as pure functions of time."""
+"""Learning-rate schedules as functions of the time alone."""

@@ -1,1 +1,1 @@
-"""From a pruner to the masks of a network, for the policies that prune."""
+"""From a pruner to the masks of a network: what the policies that prune share, and what depends on a run's parts."""

@@ -1,4 +1,4 @@
-"""Weights that are multiplied by a number in the forward pass, as the survivors of a random mask are."""
+"""Weights that are multiplied by a number in the forward pass: the survivors of a random mask."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,11 +11,11 @@ from compressor.sparsity.cutter import Cutter
 from compressor.sparsity.substitution import Substitution
 
 Factors = Mapping[str, Tensor | float]
-"""By parameter: one number for all of it, or one for each entry."""
+"""One number for each parameter, or one for each of its entries."""
 
 
 class Scaling(Substitution):
-    """w * factor in the forward and the backward pass; the weights themselves never change by it."""
+    """Use w * factor in the forward and the backward pass; the weights themselves do not change."""
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self._parameters = parameters
@@ -23,7 +23,7 @@ class Scaling(Substitution):
         self._aside: dict[str, Tensor] = {}
 
     def put(self, factors: Factors) -> None:
-        """From the next forward pass on."""
+        """Set the factors from the next forward pass on."""
         self._factors = factors
 
     def cut(self, cut: Cutter) -> None:  # channels may be removed between a draw and its forward pass
@@ -48,11 +48,11 @@ class Scaling(Substitution):
         self._aside = {}
 
 
-def factors(ctx: Context, weights: Sequence[str], outputs: Sequence[str], scale: float) -> Factors:
-    """What makes the outputs of `weights` `scale` times as large.
+def survivor_factors(ctx: Context, weights: Sequence[str], outputs: Sequence[str], scale: float) -> Factors:
+    """Return the factors that make the outputs of `weights` `scale` times as large.
 
-    A batch norm takes the factor away again: with the weights in `outputs`, which are pruned by whole outputs, go the
-    biases and batch norms that speak for them alone, whether in this draw anything of them is pruned or not.
+    A batch norm removes the factor again. So the companions (biases and batch norms) of the weights in `outputs`, which
+    are pruned by whole outputs, are scaled, too, whether this draw prunes any of them or not.
     """
     found: dict[str, Tensor | float] = dict.fromkeys(weights, scale)
     gone = {name: torch.zeros_like(ctx.parameters[name], dtype=torch.bool) for name in outputs}

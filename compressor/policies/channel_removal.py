@@ -1,4 +1,4 @@
-"""Removes what is zero from the network in mid-training, with its gradients, masks, averages and optimizer state."""
+"""Removal of channels in mid-training, with their gradients, masks, averages and optimizer state."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,13 +12,13 @@ from compressor.timing.clock import Clock
 
 @dataclass
 class Refusal(Memory):
-    """Why nothing could be removed, where that was so."""
+    """The reason why nothing could be removed, if so."""
 
     refused: str = ""
 
 
 class ThinningPolicy(Policy, name="extension"):
-    """Thins the network at the first mini-batch of its epochs, after the pruners above it have masked."""
+    """Remove unused channels at the first mini-batch of its epochs, after the pruners above it have masked."""
 
     component: ClassVar[str | None] = "extensions"
 

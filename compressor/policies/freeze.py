@@ -1,4 +1,4 @@
-"""Holds layers still, for rounds in which others are retrained."""
+"""Layers that are not trained, for rounds in which others are retrained."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from compressor.sparsity.weights import bias_of
 
 
 class FreezePolicy(Policy, name="freeze"):
-    """The selected weights and the biases of their layers are not updated while the window fires (Han et al. 2015)."""
+    """Do not update the selected weights and the biases of their layers in the window (Han et al. 2015)."""
 
     example: ClassVar[str] = """
     version: 2

@@ -1,4 +1,4 @@
-"""Sets the learning rate at the end of each of its epochs (or steps), for the next one."""
+"""The learning rate, set at the end of each epoch (or step) of a window for the next one."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,17 +15,17 @@ from compressor.timing.clock import Clock
 
 @dataclass
 class Plateau(Memory):
-    """The state of torch's ReduceLROnPlateau (empty where the schedule is another); the origin of the last rates."""
+    """The state of torch's ReduceLROnPlateau; empty for other schedules."""
 
     plateau: dict[str, Any] = field(default_factory=dict)
     origin: int = 0
 
 
 class LRPolicy(Policy, name="lr_scheduler"):
-    """A learning-rate schedule while the window fires; the rate it left stays in force afterwards.
+    """Follow a learning-rate schedule in the window; its last rate stays afterwards.
 
-    As in Distiller the schedule is stepped at the end of an epoch: after epoch e the rate is the schedule's value at
-    e + 1. With `origin: absolute` (version 1) time is the run's epoch, wherever the window begins; with `origin: start`
+    As in Distiller the schedule advances at the end of an epoch: after epoch e the rate is the schedule's value at e +
+    1. With `origin: absolute` (version 1) time is the run's epoch, wherever the window begins; with `origin: start`
     (version 2) it counts from the window's first epoch. With `interval: step` the schedule's time is optimizer steps.
     """
 
@@ -43,7 +43,7 @@ class LRPolicy(Policy, name="lr_scheduler"):
         if self.window.unit == "step" and self.interval == "epoch":
             raise ValueError("a window in steps needs `interval: step`")
         if isinstance(self.lr_scheduler, ReduceLROnPlateau) and self.interval == "step":
-            raise ValueError("ReduceLROnPlateau watches validation, once an epoch: it takes no `interval: step`")
+            raise ValueError("ReduceLROnPlateau uses validation, once an epoch: remove `interval: step`")
         return self
 
     @property
@@ -55,14 +55,14 @@ class LRPolicy(Policy, name="lr_scheduler"):
         return isinstance(self.lr_scheduler, ReduceLROnPlateau)
 
     def _time(self, clock: Clock, ahead: int = 0) -> int:
-        """The schedule's own time now, or `ahead` steps (epochs) later."""
+        """Return the schedule's own time now, or `ahead` steps (epochs) later."""
         own = clock.from_origin()
         if self.interval == "step":
             return own.full_step(ahead) - self._since(own)
         return own.epoch + ahead - self._since(own)
 
     def _since(self, clock: Clock) -> int:
-        """The time at which the schedule counts 0."""
+        """Return the time at which the schedule counts 0."""
         if self.origin == "absolute":
             return 0
         if self.interval == "epoch":
@@ -87,7 +87,7 @@ class LRPolicy(Policy, name="lr_scheduler"):
             return None
         when = f"starts in {self.window.unit} {self.window.first}"
         if self.origin == "absolute":
-            when += " and counts from the run's beginning (`args: {origin: start}` counts from its own)"
+            when += " and counts from the run's beginning (`args: {origin: start}`: from its own beginning)"
         return f"{when}: the learning rate jumps from {before:g} to {after:g}"
 
     def init(self, ctx: Context) -> Plateau:
@@ -126,7 +126,7 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     def _plateau(self, plateau: ReduceLROnPlateau, ctx: Context, memory: Plateau) -> None:
         if plateau.metric not in ctx.data.validation:
-            raise UserError(f"{ctx.key}: ReduceLROnPlateau needs a validation split (data.validation is 0)")
+            raise UserError(f"{ctx.key}: ReduceLROnPlateau needs validation images (data.validation is 0)")
         scheduler = plateau.build(ctx.optimizer.optimizer)
         scheduler.load_state_dict(memory.plateau)
         scheduler.step(ctx.data.validation[plateau.metric])

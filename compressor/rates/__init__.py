@@ -1,4 +1,4 @@
-"""How much is pruned, by time: one rate a file, registered; and the window in which a policy is active."""
+"""How much is pruned, by time: one rate in each file, registered."""
 
 from compressor.rates.rate import AnyRate, Rate, Sparsity, SparsityGoal, State, ThresholdGoal
 from compressor.rates.thresholds import ThresholdRate

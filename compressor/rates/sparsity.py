@@ -1,4 +1,4 @@
-"""A constant share."""
+"""A constant sparsity."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from compressor.timing.window import Window
 
 
 class ConstantRate(Rate, name="sparsity"):
-    """A constant sparsity."""
+    """Prune a constant sparsity."""
 
     example: ClassVar[str] = "{sparsity: 0.4}"
     main: ClassVar[str] = "sparsity"

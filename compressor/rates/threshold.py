@@ -8,7 +8,7 @@ from compressor.timing.window import Window
 
 
 class ConstantThreshold(ThresholdRate, name="threshold"):
-    """A constant threshold: magnitudes up to it are pruned."""
+    """Prune magnitudes up to a constant threshold."""
 
     example: ClassVar[str] = "{threshold: 0.1}"
     main: ClassVar[str] = "value"

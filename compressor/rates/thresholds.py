@@ -1,4 +1,4 @@
-"""Rates that are a threshold: what is not above it is pruned."""
+"""The base class of rates that are a threshold: values that are not above it are pruned."""
 
 from typing import Annotated, ClassVar
 
@@ -12,7 +12,7 @@ Positive = Annotated[float, Field(ge=0)]
 
 
 class ThresholdRate(Rate):
-    """A threshold of magnitudes; `limits` is all there is to it, and `threshold`, which says it in words."""
+    """A threshold of magnitudes. Subclasses define `limits`, and `threshold`, its description."""
 
     by_threshold: ClassVar[bool] = True
 

@@ -1,1 +1,1 @@
-"""Weights that stay are fitted to what their layers gave: least squares on layer outputs, channels chosen by LASSO."""
+"""Reconstruction: least squares on layer outputs for the weights that stay, channels chosen by LASSO."""

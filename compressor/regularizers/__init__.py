@@ -1,1 +1,1 @@
-"""Penalties, one a file: their gradients in closed form."""
+"""Penalties on weights, one in each file, with their gradients in closed form."""

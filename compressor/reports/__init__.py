@@ -1,1 +1,1 @@
-"""One `Report`; table, CSV and JSON only format it."""
+"""The report of a network, and its forms: table, CSV and JSON."""

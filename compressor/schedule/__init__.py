@@ -1,1 +1,1 @@
-"""From a YAML file to policies bound to a model, with a line and a column for everything that is wrong."""
+"""From a YAML file to policies that are bound to a model, with line and column of every fault."""

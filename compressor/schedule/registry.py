@@ -1,4 +1,4 @@
-"""Finds every component: the files of the component packages are imported once, and enter themselves."""
+"""The registry of all components: the files of the component packages are imported once and register their classes."""
 
 from functools import cache
 from importlib.metadata import entry_points
@@ -16,7 +16,7 @@ SECTIONS = ("pruners", "regularizers", "quantizers", "lr_schedulers", "extension
 """The sections of a version 1 schedule that hold components."""
 
 AXES = ("criteria", "structures", "allocations", "rates")
-"""The kinds of components that other components name in a field of theirs: no section of a schedule holds them."""
+"""The kinds of components that other components name in a field; a schedule has no section for them."""
 
 NOT_BUILT = {
     "quantizers": ("DorefaQuantizer", "PACTQuantizer", "QuantAwareTrainRangeLinearQuantizer", "WRPNQuantizer"),
@@ -38,12 +38,12 @@ def _import_all() -> None:
 
 
 def plug_in(module: str) -> None:
-    """Import a third party's components; raises `UserError` where that fails, whatever the reason."""
+    """Import a third party's components. Raises `UserError` where that fails, whatever the reason."""
     _import_shipped()  # first, so that a plugin cannot take one of our names
     import_module(module.partition(":")[0], f"the plugin {module!r}")
 
 
 def components(section: str) -> dict[str, type[Component]]:
-    """The components of a section by the name a schedule gives them."""
+    """Return the components of a section by the name that a schedule gives them."""
     _import_all()
     return REGISTRY.get(section, {})

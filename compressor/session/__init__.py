@@ -1,1 +1,1 @@
-"""The step of a run: the session owns masks, substitutions, averages and memories, and the order of what happens."""
+"""The session: one step of a run. It owns masks, substitutions, averages and memories, and the order of events."""

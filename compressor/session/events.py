@@ -1,4 +1,4 @@
-"""Fires the events of a run at the policies whose window is open."""
+"""The events of a run, called on the policies whose window is open."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ State = dict[str, Any]
 
 
 class Events:
-    """All policies of a run, in firing order, with their contexts and memories."""
+    """All policies of a run, in the order of their calls, with their contexts and memories."""
 
     def __init__(self, policies: Sequence[BoundPolicy], ctx: Context, constants: dict[str, dict[str, Any]]) -> None:
         self._policies = sorted(policies, key=lambda bound: bound.policy.runs_last)
@@ -50,7 +50,7 @@ class Events:
         return self._clock_of(policy).active(policy.window)
 
     def fire(self, event: str) -> None:
-        """Call one event of all policies whose window fires, with the entry and the exit of their windows."""
+        """Call one event of all policies whose window is open, with the entry and the exit of their windows."""
         for bound in self._policies:
             if not self._hears(bound.policy, event):
                 continue
@@ -96,7 +96,7 @@ class Events:
         return values
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """Return what else every active policy says, by key."""
+        """Return the other figures of every active policy, by key."""
         found = {ctx.key: policy.figures(ctx, memory) for policy, ctx, memory in self._of_epoch()}
         return {key: figures for key, figures in found.items() if figures}
 
@@ -114,35 +114,37 @@ class Events:
         return {key: _state(memory) for key, memory in self.memory.items()}
 
     def load_state_dict(self, state: Mapping[str, State]) -> None:
-        """Take over saved memories; raises `UserError` where they belong to other policies."""
+        """Load saved memories. Raises `UserError` where they belong to other policies."""
         if set(state) != set(self.memory):
             raise UserError(
-                f"written under other policies: the checkpoint has {sorted(state)}, the schedule {sorted(self.memory)}"
+                f"written with other policies: the checkpoint has {sorted(state)}, the schedule {sorted(self.memory)}"
             )
         for bound in self._policies:
             policy, ctx, memory = self._turn(bound)
             saved, own = state[bound.key], set(_state(memory))
             if set(saved) != own:
-                raise UserError(f"{bound.key}: the checkpoint has {sorted(saved)} of it, expected are {sorted(own)}")
+                raise UserError(
+                    f"{bound.key}: the checkpoint has the fields {sorted(saved)}, expected are {sorted(own)}"
+                )
             for name, value in saved.items():
                 setattr(memory, name, copy.deepcopy(value))
             policy.resume(ctx, memory)
 
 
 def _entry(policy: Policy) -> str:
-    """The event in whose turn a policy's window is entered."""
+    """Return the event at which a policy's window is entered."""
     return "on_minibatch_begin" if policy.window.unit == "step" else policy.enters
 
 
 def _state(memory: Memory) -> State:
-    """What is saved of a memory: the values of its fields, but for what is derived from others."""
+    """Return what is saved of a memory: the values of its fields that are not derived from others."""
     return {field.name: getattr(memory, field.name) for field in fields(memory) if "derived" not in field.metadata}
 
 
 def unheard(clock: Clock, policies: Sequence[BoundPolicy]) -> list[str]:
     """Return a line for each window in steps that ends after the run."""
     return [
-        f"warning: {bound.key} fires last in step {bound.policy.window.last}, but the run has {clock.steps} steps"
+        f"warning: {bound.key} acts last in step {bound.policy.window.last}, but the run has {clock.steps} steps"
         for bound in policies
         if bound.policy.window.unit == "step" and bound.policy.window.last >= clock.steps
     ]

@@ -1,4 +1,4 @@
-"""The session is the step: it owns all that changes in a run but the loop around it, and the order of what happens.
+"""The session: one step of a run. It owns all that changes in a run except the loop, and the order of events.
 
     session = Session(model, optimizer, policies, clock, data, world, settings, say)
     with session.epoch(n) as epoch:
@@ -8,8 +8,8 @@
         epoch.validation = figures
 
 Where another loop owns the optimizer's step, its events are called one by one: `enter`, `before_backward`,
-`after_backward`, `before_optimizer`, `after_optimizer`; after an error in between, `abandon`. What happens at each
-stands in `policies/policy.py`.
+`after_backward`, `before_optimizer`, `after_optimizer`; after an error in between, `abandon`. `policies/policy.py` says
+what happens at each.
 """
 
 import copy
@@ -44,7 +44,7 @@ _ORDER = ("enter", "before_backward", "after_backward", "before_optimizer", "aft
 
 @dataclass(frozen=True)
 class Settings:
-    """What a configuration says of a step: the largest norm of the gradient, the decay of averages, the run's seed."""
+    """The settings of a step: the largest norm of the gradient, the decay of averages, the run's seed."""
 
     clip_norm: float | None = None
     average_decay: float | None = None
@@ -53,13 +53,13 @@ class Settings:
 
 @dataclass
 class Epoch:
-    """An epoch that is open; its figures of validation are set before it ends."""
+    """An open epoch; its validation figures are set before it ends."""
 
     _data: Data
 
     @property
     def validation(self) -> Mapping[str, float]:
-        """The figures of validation; empty where nothing was validated."""
+        """Return the validation figures; empty without validation."""
         return self._data.validation
 
     @validation.setter
@@ -69,7 +69,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that is open."""
+    """An open step."""
 
     _session: "Session"
 
@@ -82,9 +82,9 @@ class Step:
         labels: Tensor | None = None,
         logits: Tensor | None = None,
     ) -> Tensor:
-        """Differentiate the loss of one part of the batch, with what policies add to it; `share`: the part's weight.
+        """Differentiate the loss of one part of the batch, with the terms of policies; `share`: the part's weight.
 
-        Returns the whole loss of the part, not yet multiplied by its share.
+        Returns the whole loss of the part, not multiplied by its share.
         """
         whole = self._session.before_backward(loss, images=images, labels=labels, logits=logits)
         torch.autograd.backward(whole * share if share < 1 else whole)
@@ -93,7 +93,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Shipped:
-    """What a checkpoint must say beside the weights: the values that training goes on from, removals, figures."""
+    """The data of a checkpoint beside the weights: the values with which training continues, removals, figures."""
 
     live: Mapping[str, Tensor]
     thinnings: Sequence[Mapping[str, Any]] = ()
@@ -101,7 +101,7 @@ class Shipped:
 
 
 class Session:
-    """Masks, substitutions, averages and the policies' memories over one model and its optimizer.
+    """The masks, substitutions, averages and memories of the policies for one model and its optimizer.
 
     Raises `UserError` where a policy does not fit the model.
     """
@@ -118,7 +118,7 @@ class Session:
         say: Callable[[str], None] = print,
         dense: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        """`dense` has the shapes of the parameters at the run's beginning, where channels were removed since."""
+        """`dense` has the shapes of the parameters at the beginning of the run, where channels were removed since."""
         self.model, self.clock, self.say = model, clock, say
         self.data, self.world = data or Data(), world or World()
         self._settings = settings or Settings()
@@ -132,9 +132,9 @@ class Session:
         self._constants: dict[str, dict[str, Any]] = {}
         self._next = "enter"
         self._begun = False
-        """Whether the events at the begin of the current epoch are over."""
+        """Whether the events at the beginning of the current epoch are over."""
         self._live: Mapping[str, Tensor] | None = None
-        """Inside `as_shipped`: the values that training goes on from."""
+        """Inside `as_shipped`: the values with which training continues."""
         for follow in (self.optimizer.cut, self.masks.cut, self._cut_constants):
             self.network.when_cut(follow)
         ctx = Context(
@@ -156,7 +156,9 @@ class Session:
             self.network.when_cut(self._averages.cut)
 
     def _completed(self, policies: Sequence[BoundPolicy]) -> list[BoundPolicy]:
-        """The policies with all weights that share channels with the selected ones, where they prune them, too."""
+        """Return the policies with all weights that share channels with the selected ones, where they prune them,
+        too.
+        """
         done = []
         for bound in policies:
             targets = bound.targets if not bound.open else bound.policy.complete(bound.targets, self.network.graph())
@@ -171,7 +173,7 @@ class Session:
 
     @contextmanager
     def epoch(self, number: int) -> Iterator[Epoch]:
-        """Open an epoch; leaving it ends it. Entered in mid-epoch, after `load_state_dict`, it fires nothing anew."""
+        """Open an epoch; leaving it ends it. Entered in mid-epoch, after `load_state_dict`, no event is repeated."""
         clock = self.clock
         if clock.epoch != number:
             clock.epoch, clock.step, self._begun = number, 0, False
@@ -189,9 +191,9 @@ class Session:
 
     @contextmanager
     def step(self) -> Iterator[Step]:
-        """Open a step: forward passes and `backward` inside; leaving it takes the optimizer's step.
+        """Open a step, with forward passes and `backward` inside; leaving it takes the optimizer's step.
 
-        An error inside leaves the parameters in their places, and all masks applied.
+        An error inside leaves the parameters restored, and all masks applied.
         """
         try:
             self.enter()
@@ -206,7 +208,7 @@ class Session:
             raise
 
     def abandon(self) -> None:
-        """Give up an open step after an error: the parameters are in their places, all masks applied, rates as set."""
+        """End an open step after an error: parameters and learning rates are restored, all masks applied."""
         self.substitutions.withdraw()
         self._restore_rates()
         self.masks.before_step()
@@ -225,12 +227,12 @@ class Session:
                 return
             raise CompressError(
                 f"before_backward was not called in this step, and {', '.join(asking)} needs the loss: call it with the"
-                f" loss, and differentiate what it returns"
+                f" loss, and differentiate the loss that it returns"
             )
         raise CompressError(f"{event} was called where {wanted} comes next: the order is {', '.join(_ORDER)}")
 
     def enter(self) -> None:
-        """Begin a step, before its forward pass: masked and substituted weights are put in place."""
+        """Begin a step, before its forward pass: masks are applied and substitutions put in place."""
         self._expect("enter")
         self.optimizer.frozen.clear()
         self.optimizer.skips = False
@@ -247,7 +249,7 @@ class Session:
         labels: Tensor | None = None,
         logits: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss to differentiate: with what policies add to it."""
+        """Return the loss to differentiate, with the terms of policies."""
         self._expect("before_backward")
         self.data.part = Part(images, labels, logits)
         loss = self.events.before_backward_pass(loss)
@@ -255,7 +257,7 @@ class Session:
         return loss
 
     def after_backward(self) -> None:
-        """Bring the weights back, with their gradients, and add the penalties' gradients."""
+        """Restore the weights, with their gradients, and add the gradients of penalties."""
         self._expect("after_backward")
         self.data.part = Part()
         self.substitutions.after_backward()
@@ -263,7 +265,7 @@ class Session:
         self._next = "before_optimizer"
 
     def before_optimizer(self) -> None:
-        """Prepare the optimizer's step, which comes next: gradients are masked and clipped, rates are scaled."""
+        """Prepare the optimizer's step, which comes next: mask and clip gradients, scale learning rates."""
         self._expect("before_optimizer")
         self.events.fire("before_parameter_optimization")
         self.masks.zero_gradients()
@@ -288,7 +290,7 @@ class Session:
         self._rates = ()
 
     def after_optimizer(self) -> None:
-        """End the step: weights are masked, averages updated, and the clock goes on."""
+        """End the step: mask weights, update averages, and advance the clock."""
         self._expect("after_optimizer")
         self._restore_rates()
         self.masks.apply()
@@ -303,9 +305,10 @@ class Session:
 
     @contextmanager
     def as_shipped(self) -> Iterator[Shipped]:
-        """Inside, the model holds the weights that are shipped: masked, folded, averaged where averages are kept.
+        """Put the weights that are shipped into the model inside the block: masked, folded, averaged where there are
+        averages.
 
-        Inside another one nothing changes, and the record is the same.
+        Inside another such block nothing changes, and the record is the same.
         """
         if self._live is not None:
             yield self._shipped(self._live)
@@ -323,12 +326,12 @@ class Session:
 
     @property
     def has_own_inference(self) -> bool:
-        """Whether some substitution answers in another way than the network that is shipped."""
+        """Return whether a substitution computes in inference something else than the shipped network."""
         return self.substitutions.own_inference
 
     @contextmanager
     def own_inference(self) -> Iterator[None]:
-        """Inside `as_shipped`: substitutions that are evaluated in a way of their own (DropConnect) answer so."""
+        """Evaluate substitutions that have an inference of their own (DropConnect) in that way, inside `as_shipped`."""
         with self.substitutions.inferring():
             yield
 
@@ -344,7 +347,8 @@ class Session:
 
     @contextmanager
     def trial(self) -> Iterator[None]:
-        """Inside, anything may be tried; afterwards the model and what `state_dict` holds are as before, to the bit.
+        """Restore the model and everything in `state_dict`, bit for bit, at the end of the block: inside, all may be
+        tried.
 
         Raises `CompressError` where it begins within a step, and where channels are removed inside.
         """
@@ -357,7 +361,7 @@ class Session:
         modes = [(module, module.training) for module in self.model.modules()]
         state, validation = copy.deepcopy(self.state_dict()), self.data.validation
         scales, held = dict(self.optimizer.scales), dict(self.network.held)
-        self.network.held["a trial"] = "channels cannot be removed inside a trial: nothing would bring them back"
+        self.network.held["a trial"] = "channels cannot be removed inside a trial: they could not be restored"
         for parameter in trained:
             parameter.grad = None
         try:
@@ -377,7 +381,7 @@ class Session:
             self.data.validation = validation
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes while a run goes on, but the model itself."""
+        """Return everything that changes in a run, except the model."""
         return {
             "clock": self.clock.state_dict(),
             "begun": self._begun,
@@ -394,7 +398,7 @@ class Session:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state; raises `UserError` where it belongs to another schedule or model."""
+        """Continue from a saved state. Raises `UserError` where it belongs to another schedule or model."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.masks.load_state_dict(state["masks"])
         self.events.load_state_dict(state["policies"])

@@ -34,7 +34,7 @@ class Masks:
         self._in_forward: dict[str, Tensor] = {}
         self._behind: dict[str, Tensor] = {}
         self._in_pass = False
-        """Whether the dense copies are what the weights go back to: from `before_forward` to `before_step`."""
+        """Whether the weights have their masked values: from `before_forward` to `before_step`."""
         self.changes = 0
         """The number of changes of masks, so that others can see one."""
 
@@ -96,7 +96,7 @@ class Masks:
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Restore the dense copies before the optimizer's step, which updates them; outside of a step do nothing."""
+        """Restore the dense copies before the optimizer's step, which updates them; do nothing outside of a step."""
         for name, dense in self._behind.items() if self._in_pass else ():
             self._parameters[name].detach().copy_(dense)
         self._in_pass = False

@@ -11,12 +11,11 @@ from compressor.sparsity.cutter import Cutter
 
 
 class Substitution:
-    """Use other values in place of parameters in the forward and the backward pass, and restore the parameters
-    afterwards.
+    """Use other values in place of parameters in the forward and the backward pass; then restore the parameters.
 
     Between the two, the `.grad` of a parameter is the gradient of the values in its place: `after_backward` computes
-    from it the gradients of the parameter and of the substitution's own tensors. After an error it is called, too, even
-    where `before_forward` failed half-way: it restores what is in place, and no more.
+    from it the gradients of the parameter and of the substitution's own tensors. It is also called after an error, even
+    where `before_forward` failed half-way: it restores what was replaced, and no more.
     """
 
     order: ClassVar[int] = 0
@@ -52,7 +51,7 @@ class Substitutions:
     """All substitutions of a run, by owner; in file order, those of a lower `order` first."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], owners: Sequence[str] = ()) -> None:
-        """`owners`: all that may put one there, in file order."""
+        """`owners`: all possible owners, in file order."""
         self._parameters = parameters
         self._places = {owner: place for place, owner in enumerate(owners)}
         self._by_owner: dict[str, Substitution] = {}
@@ -122,7 +121,7 @@ class Substitutions:
         """Set parameters to the values that are shipped inside the block; yield the values that are restored at its
         end.
 
-        Inside another one nothing changes: what is folded would be folded twice.
+        Inside another such block nothing changes: values would be folded twice.
         """
         aside: dict[str, Tensor] = {}
         if self._folded:

@@ -1,1 +1,1 @@
-"""The loop, what it saves and who watches it."""
+"""The training loop, what it saves, and the observers of a run."""

@@ -170,7 +170,7 @@ def test_filters_of_a_linear_layer_are_its_rows(version: int) -> None:
             "['conv*.weight']",
             ["conv1.weight: Cols are structures", "conv2.weight: Cols are structures"],
         ),
-        (GENERAL + "Kernels", "[fc1.weight]", ["fc1.weight: 2D are structures of the weights of 1-d convolutions"]),
+        (GENERAL + "Kernels", "[fc1.weight]", ["fc1.weight: 2D are structures of weights of 1-d convolutions"]),
         (GENERAL + "Shapes", "[fc1.bias]", ["fc1.bias: Shapes are structures"]),
         (
             RANKED + "Blocks, kwargs: {block_shape: [4, 2, 1, 1]}",
@@ -229,7 +229,7 @@ def test_rows_of_the_general_pruner_are_rows_in_both_versions(version: int) -> N
         (GENERAL + "Blocks", "`structure: Blocks` needs `block_shape: [filters, channels]`"),
         (GENERAL + "Filters, block_shape: [2, 2]", "`block_shape: [filters, channels]` belongs to"),
         (GENERAL + "Kernels, scope: coupled", "not 2D"),
-        (GENERAL + "4D", "`scope: global` ranks layers"),
+        (GENERAL + "4D", "`scope: global`, which ranks layers"),
         (
             "class: Pruner, structure: Filters, rate: {threshold: 0.1}",
             "of others max or mean_abs), or a rate that is a sparsity",

@@ -359,7 +359,7 @@ def test_a_saved_state_is_taken_over() -> None:
 def test_weights_of_other_layers_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
     with pytest.raises(
-        UserError, match=r"HashedWeights takes weights of linear layers, and 0\.weight is none: .*2\.weight"
+        UserError, match=r"HashedWeights needs weights of linear layers, 0\.weight is not one: .*2\.weight"
     ):
         Hashing(model, ["0.weight"])
 

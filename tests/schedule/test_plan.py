@@ -238,4 +238,4 @@ def test_the_table_shows_the_plan(planned: Planned) -> None:
         assert word in table, word
     assert "20" in table  # of 100, 0.8
     plateau = "policies:\n  - lr_scheduler: {class: ReduceLROnPlateau}\n"
-    assert "as validation goes" in as_table(planned(plateau))
+    assert "decided by validation" in as_table(planned(plateau))

@@ -8,5 +8,5 @@ from compressor.sparsity.structures.structure import CONVOLUTIONS, Structure
 class Kernels(Structure, name="2D", also=("Kernels",)):
     """Kernels of a convolution: the weights of one filter and one channel."""
 
-    ranks: ClassVar[tuple[int, ...]] = CONVOLUTIONS
+    weight_dims: ClassVar[tuple[int, ...]] = CONVOLUTIONS
     members: ClassVar[tuple[int, ...]] = (2, 3, 4)

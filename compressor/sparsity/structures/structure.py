@@ -30,7 +30,7 @@ class Structure(Component):
     """
 
     section: ClassVar[str] = "structures"
-    ranks: ClassVar[tuple[int, ...]] = ANY
+    weight_dims: ClassVar[tuple[int, ...]] = ANY
     """The numbers of dims that a weight may have."""
     members: ClassVar[tuple[int, ...]] = ()
     """The dims of the view that lie inside one structure; negative ones count from its end."""
@@ -58,10 +58,10 @@ class Structure(Component):
 
     def misfit(self, shape: Shape) -> str | None:
         """Return why a weight of this shape cannot be divided like this; None where it can."""
-        if len(shape) in self.ranks:
+        if len(shape) in self.weight_dims:
             return None
         kinds = {2: "linear layers", 3: "1-d convolutions", 4: "convolutions", 5: "3-d convolutions"}
-        wanted = " and ".join(kinds[rank] for rank in self.ranks if rank in kinds)
+        wanted = " and ".join(kinds[rank] for rank in self.weight_dims if rank in kinds)
         return f"{self.name} are structures of weights of {wanted}, this weight's shape is {'x'.join(map(str, shape))}"
 
     def _inside(self, shape: Shape) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ class Taps(Structure, name="Taps"):
     """Strided taps (Anwar et al. 2017): of one channel, in all filters, the taps k, k + stride, ... in raster order."""
 
     example: ClassVar[str] = "{Taps: 2}"
-    ranks: ClassVar[tuple[int, ...]] = CONVOLUTIONS
+    weight_dims: ClassVar[tuple[int, ...]] = CONVOLUTIONS
     members: ClassVar[tuple[int, ...]] = (0, 2)
     main: ClassVar[str] = "stride"
 
