@@ -184,9 +184,10 @@ class Rig:
     def _state(self) -> Snapshot:
         """What would be on disk now; without the seconds, which no two runs share."""
         with self.session.as_shipped() as shipped:
-            state = {**self.trainer.state_dict(), "live": shipped.live}
-            state["progress"] |= {"seconds": 0.0}
-            written: Snapshot = helpers.copied({"model": dict(self.model.state_dict()), "state": state})
+            model = helpers.copied(dict(self.model.state_dict()))
+        state = helpers.copied({**self.trainer.state_dict(), "live": shipped.live})
+        state["progress"]["seconds"] = 0.0
+        written: Snapshot = {"model": model, "state": state}
         now = describe(self.model)
         return written if now == self.dense else {**written, "architecture": now}
 

@@ -136,8 +136,8 @@ class Loop:
 
     def _save(self, kind: str) -> None:
         with self.session.as_shipped() as shipped:
-            state = {**self.trainer.state_dict(), "live": shipped.live}
-            written: dict[str, Any] = copied({"model": dict(self.model.state_dict()), "state": state})
+            model = copied(dict(self.model.state_dict()))
+        written = {"model": model, "state": copied({**self.trainer.state_dict(), "live": shipped.live})}
         if kind == "best":
             self.best = written
         else:
