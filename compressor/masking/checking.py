@@ -158,12 +158,20 @@ def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int) -> 
     if pruner.reconstruction is not None:
         goal = pruner.goals(view.targets, window, time)[0]  # the same for all of its weights
         return replace(pruned_inputs(view, names, lambda total: goal.count(goal.sparsity, total)), asked=goal.sparsity)
-    return replace(zeros_of_goals(view, pruner.goals(view.targets, window, time, view.shapes)), unknown=unknown)
+    found = zeros_of_goals(view, pruner.goals(view.targets, window, time, view.shapes))
+    return replace(found, unknown={**found.unknown, **unknown})
 
 
 def zeros_of_goals(view: View, goals: Sequence[Goal]) -> Prediction:
-    """Return the zeros that goals make, and the sparsity that they ask for, weighted by the sizes of the weights."""
+    """Return the zeros that goals make, and the sparsity that they ask for, weighted by the sizes of the weights.
+
+    Where structures of different sizes are ranked together, the number of zeros depends on which of them are pruned.
+    """
     sizes = [sum(math.prod(view.shapes[name]) for name in goal.names) for goal in goals]
     asked = sum(goal.sparsity * size for goal, size in zip(goals, sizes, strict=True)) / max(sum(sizes), 1)
-    zeros = {goal.names: goal.zeros(view.shapes) for goal in goals}
-    return Prediction(zeros, asked=asked if any(sizes) else None)
+    mixed = [goal for goal in goals if len({goal.structure.size(view.shapes[name]) for name in goal.names}) > 1]
+    zeros = {goal.names: goal.zeros(view.shapes) for goal in goals if goal not in mixed}
+    unknown = {
+        name: f"{goal.structure.name} of different sizes are ranked together" for goal in mixed for name in goal.names
+    }
+    return Prediction(zeros, unknown, asked=asked if any(sizes) else None)

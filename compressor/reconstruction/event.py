@@ -45,7 +45,8 @@ def pruned_inputs(view: View, names: Sequence[str], count: Callable[[int], int])
     """
     graph = view.graph
     known = graph if isinstance(graph, ChannelGraph) else None
-    zeros: dict[tuple[str, ...], int] = {}
+    inputs: dict[str, tuple[int, int]] = {}
+    filters: dict[str, tuple[int, int]] = {}
     unknown: dict[str, str] = {}
     for name in names:
         shape = view.shapes[name]
@@ -53,7 +54,7 @@ def pruned_inputs(view: View, names: Sequence[str], count: Callable[[int], int])
         real = [] if cells is None else [cell for cell in cells.tolist() if cell >= 0]
         channels = len(set(real)) + shape[1] - len(real)
         pruned = count(channels)
-        zeros[name,] = pruned * (math.prod(shape) // channels)
+        inputs[name] = pruned, channels
         if known is None or not real:
             continue
         for maker in producers_of(
@@ -66,7 +67,12 @@ def pruned_inputs(view: View, names: Sequence[str], count: Callable[[int], int])
             if others or not mine <= set(real):
                 unknown[maker] = f"its filters are pruned where {name} alone reads them"
             else:
-                zeros[maker,] = pruned * (math.prod(view.shapes[maker]) // len(mine))
+                filters[maker] = pruned, len(mine)
+    zeros: dict[tuple[str, ...], int] = {}
+    for name in {**inputs, **filters}:
+        (gone, of), (out, of_out) = inputs.get(name, (0, 1)), filters.get(name, (0, 1))
+        weights = math.prod(view.shapes[name])
+        zeros[name,] = weights - weights // (of * of_out) * (of - gone) * (of_out - out)  # both share some weights
     return Prediction(zeros, unknown)
 
 
