@@ -108,9 +108,7 @@ class SparseRate(Settings):
 
 
 class DSDPolicy(PhasePolicy, name="dsd"):
-    """Train dense, sparse, and dense again: train, prune and retrain, release the masks, train on (Han et al., ICLR
-    2017).
-    """
+    """Train dense, sparse (pruned), and dense again without masks (Han et al., ICLR 2017)."""
 
     example: ClassVar[str] = """
     version: 2
