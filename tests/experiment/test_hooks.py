@@ -7,7 +7,7 @@ import pytest
 from helpers import succeed
 from torch import nn
 
-from compressor.experiment import building
+from compressor.experiment import building, run
 
 RUNNING = """\
 version: 2
@@ -32,7 +32,7 @@ def hooks(network: nn.Module) -> tuple[int, int]:
 def test_a_network_that_is_watched_carries_one_pair_of_hooks(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[nn.Module] = []
     begun: list[tuple[int, int]] = []
-    new_model, session = building.new_model, building.session
+    new_model, start = building.new_model, run.start
 
     def model(*given: Any, **named: Any) -> nn.Module:
         built.append(new_model(*given, **named))
@@ -40,12 +40,12 @@ def test_a_network_that_is_watched_carries_one_pair_of_hooks(work: Path, monkeyp
         return built[-1]
 
     def started(*given: Any, **named: Any) -> Any:
-        made = session(*given, **named)
+        made = start(*given, **named)
         begun.append(hooks(made.model))
         return made
 
     monkeypatch.setattr(building, "new_model", model)
-    monkeypatch.setattr(building, "session", started)
+    monkeypatch.setattr(run, "start", started)
     (work / "running.yaml").write_text(RUNNING)
     succeed("train", "-s", "running.yaml", "-c", "tiny", "--out", "run", "--set", "epochs=2")
     assert begun == [(1, 1)]
