@@ -1,25 +1,40 @@
-"""What the tests of schedules share: a schedule's text read, bound to a small model, and its events fired."""
+"""What the tests of schedules share: a schedule's text read, bound to a small model, and its events fired.
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+torch and what needs it is imported by the fixtures: the process that leads pytest-xdist's workers needs neither.
+"""
+
+import gc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-from torch import Tensor, nn
+from cpu_seconds import CpuSeconds
 
-from compressor.context.data import Batches, Data
-from compressor.schedule import grammar
-from compressor.schedule.document import Document, parse
-from compressor.schedule.faults import Faults
-from compressor.session.session import Epoch, Session
-from compressor.timing.clock import Clock
+if TYPE_CHECKING:
+    from run_of import Run
+
+    from compressor.schedule.document import Document
+    from compressor.schedule.grammar import Schedule
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Print at the end what the tests cost."""
+    config.pluginmanager.register(CpuSeconds(config))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from passing again and again over what was imported and collected."""
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 @pytest.fixture
-def parsed() -> Callable[[str], tuple[Document, list[str]]]:
+def parsed() -> "Callable[[str], tuple[Document, list[str]]]":
     """`parsed(text)`: the document, called `s.yaml`, and the lines of its faults."""
+    from compressor.schedule.document import parse
+    from compressor.schedule.faults import Faults
 
-    def read(text: str) -> tuple[Document, list[str]]:
+    def read(text: str) -> "tuple[Document, list[str]]":
         faults = Faults()
         document = parse("s.yaml", text, faults)
         return document, faults.lines
@@ -30,117 +45,33 @@ def parsed() -> Callable[[str], tuple[Document, list[str]]]:
 @pytest.fixture
 def faults_of() -> Callable[[str], list[str]]:
     """`faults_of(text)`: one line for everything that is wrong in a schedule, called `s.yaml`."""
-
-    def read(text: str) -> list[str]:
-        faults = Faults()
-        grammar.read(parse("s.yaml", text, faults), faults)
-        return faults.lines
-
-    return read
+    return lambda text: _read(text)[1].lines
 
 
 @pytest.fixture
-def schedule_of() -> Callable[[str], grammar.Schedule]:
+def schedule_of() -> "Callable[[str], Schedule]":
     """`schedule_of(text)`: the schedule; its faults raise."""
 
-    def read(text: str) -> grammar.Schedule:
-        faults = Faults()
-        schedule = grammar.read(parse("s.yaml", text, faults), faults)
+    def read(text: str) -> "Schedule":
+        schedule, faults = _read(text)
         faults.raise_any()
         return schedule
 
     return read
 
 
-def _batches_of(images: Tensor) -> Callable[[int], Batches]:
-    return lambda count: [(images, torch.zeros(len(images), dtype=torch.long))] * count
+def _read(text: str) -> Any:
+    from compressor.schedule import grammar
+    from compressor.schedule.document import parse
+    from compressor.schedule.faults import Faults
 
-
-class Run:
-    """A schedule over a model: the session's own steps, with gradients that a test sets.
-
-    There are no data: in each step every gradient is `gradient`, so that SGD moves a weight by `-lr * gradient`.
-    """
-
-    def __init__(
-        self,
-        schedule: grammar.Schedule,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        data: Data,
-        *,
-        epochs: int,
-        steps: int,
-    ) -> None:
-        faults = Faults()
-        bound = schedule.bind(model, epochs, faults)
-        faults.raise_any()
-        self.said = list[str]()
-        self.session = Session(model, optimizer, bound.policies, Clock(epochs, steps), data, say=self.said.append)
-        self.model, self.optimizer, self.masks = model, optimizer, self.session.masks
-        self.events, self.clock, self.data = self.session.events, self.session.clock, self.session.data
-        self.parameters = self.session.network.parameters
-        self.gradient = 0.0
-        self.seen: list[dict[str, Tensor]] = []
-        """The weights of every forward pass."""
-        self._open = contextlib.ExitStack()
-        self._epoch: Epoch
-
-    def images(self, images: Tensor) -> None:
-        """Let these be the training images."""
-        self.data.batches = _batches_of(images)
-
-    def epoch(self, epoch: int, validation: Mapping[str, float] | None = None) -> None:
-        """One epoch, all of its steps."""
-        self.begin(epoch)
-        for _ in range(self.clock.steps_per_epoch):
-            self.step()
-        self.end(validation)
-
-    def begin(self, epoch: int) -> None:
-        """Up to the first mini-batch."""
-        self._epoch = self._open.enter_context(self.session.epoch(epoch))
-
-    def step(self) -> None:
-        """One mini-batch."""
-        self.session.enter()
-        self.seen.append({name: p.detach().clone() for name, p in self.parameters.items()})
-        self.session.before_backward(torch.zeros(()))
-        for parameter in self.parameters.values():
-            parameter.grad = torch.full_like(parameter, self.gradient)
-        self.session.after_backward()
-        self.session.before_optimizer()
-        self.optimizer.step()
-        self.session.after_optimizer()
-
-    def end(self, validation: Mapping[str, float] | None = None) -> None:
-        """After the last mini-batch."""
-        self._epoch.validation = validation or {}
-        self._open.close()
+    faults = Faults()
+    return grammar.read(parse("s.yaml", text, faults), faults), faults
 
 
 @pytest.fixture
-def run_of(schedule_of: Callable[[str], grammar.Schedule]) -> Callable[..., Run]:
+def run_of(schedule_of: "Callable[[str], Schedule]") -> "Callable[..., Run]":
     """`run_of(text, model, epochs=4, steps=1, lr=0.1, momentum=0.0)`: a run of a schedule, with SGD."""
+    from run_of import make
 
-    def run(
-        text: str,
-        model: nn.Module,
-        epochs: int = 4,
-        steps: int = 1,
-        lr: float = 0.1,
-        momentum: float = 0.0,
-        optimizer: torch.optim.Optimizer | None = None,
-        images: Tensor | None = None,
-        batches: Sequence[tuple[Tensor, Tensor]] | None = None,
-    ) -> Run:
-        if optimizer is None:
-            optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
-        data = Data()
-        if images is not None:
-            data.batches = _batches_of(images)
-        if batches is not None:
-            data.batches = lambda count: batches[:count]
-        return Run(schedule_of(text), model, optimizer, data, epochs=epochs, steps=steps)
-
-    return run
+    return lambda text, model, *args, **settings: make(schedule_of(text), model, *args, **settings)

@@ -8,7 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -137,6 +137,24 @@ def saved(path: Path) -> dict[str, Any]:
     """A checkpoint, read as strangers read it: weights only."""
     checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
     return checkpoint
+
+
+def copied(tree: Any) -> Any:
+    """A copy of a tree of tensors and plain values that nothing changes any more."""
+    if isinstance(tree, Tensor):
+        return tree.detach().clone()
+    if isinstance(tree, Mapping):
+        return {key: copied(value) for key, value in tree.items()}
+    return type(tree)(map(copied, tree)) if isinstance(tree, (list, tuple)) else tree
+
+
+def reread(tree: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint written and read as strangers read it: weights only."""
+    file = io.BytesIO()
+    torch.save(tree, file)
+    file.seek(0)
+    found: dict[str, Any] = torch.load(file, weights_only=True)
+    return found
 
 
 def difference(ours: Any, theirs: Any, at: str = "") -> str | None:

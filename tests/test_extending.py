@@ -397,10 +397,10 @@ def test_the_policy_and_the_regularizer_of_the_page_keep_the_contracts(key: str,
 
 
 @pytest.mark.usefixtures("own")
-@pytest.mark.parametrize("moment", [(1, 0), (1, 3), (2, 2), (4, 0)])
+@pytest.mark.parametrize(("moment", "until"), contracts.MOMENTS.values(), ids=contracts.MOMENTS)
 @pytest.mark.parametrize("key", OWN)
-def test_they_resume_to_the_same_bits(key: str, moment: tuple[int, int]) -> None:
-    contracts.test_a_run_resumed_then_ends_in_the_same_bits(key, moment)
+def test_they_resume_to_the_same_bits(key: str, moment: tuple[int, int], until: tuple[int, int]) -> None:
+    contracts.test_a_run_resumed_then_goes_on_with_the_same_bits(key, moment, until)
 
 
 @pytest.mark.usefixtures("own")

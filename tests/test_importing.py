@@ -1,9 +1,11 @@
 """Libraries that are imported late leave the global random states as they are."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import environment
@@ -12,51 +14,66 @@ import compressor
 
 SOURCES = sorted(Path(compressor.__file__).parent.rglob("*.py"))
 
-STATES = """
-import random, sys
-import numpy, torch
-from compressor.importing import {how}
-random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
-before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-{how}({arguments})
-after = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-print([a == b for a, b in zip(before, after)])
-"""
-
-
-def states(how: str, *arguments: str, cwd: Path) -> str:
-    """Whether Python's, NumPy's and torch's states are the same afterwards, in a fresh process."""
-    script = STATES.format(how=how, arguments=", ".join(map(repr, arguments)))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, env=environment())
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-@pytest.mark.parametrize("name", ["sklearn.linear_model", "torch_pruning"])
-def test_a_late_import_keeps_the_random_states(name: str, tmp_path: Path) -> None:
-    assert states("late", name, cwd=tmp_path) == "[True, True, True]"
-
-
 DRAWS = """
 import random, numpy, torch
 random.random(), numpy.random.rand(), torch.rand(1)
 """
 
+ASK = """
+import importlib, json, random, sys
+import numpy, torch
+from compressor import models
+from compressor.importing import import_module, late
+
+def states():
+    return random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+def kept(function, *arguments):
+    random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
+    before = states()
+    function(*arguments)
+    return [a == b for a, b in zip(before, states())]
+
+models.build("mlp")
+print(json.dumps({
+    "torchvision": "torchvision" in sys.modules,
+    "torch_pruning": kept(late, "torch_pruning"),
+    "sklearn.linear_model": kept(late, "sklearn.linear_model"),
+    "late": kept(late, "draws_late"),
+    "import_module": kept(import_module, "draws_of_a_plugin", "a plugin"),
+    "control": kept(importlib.import_module, "draws_unwatched"),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a fresh process says: whether Python's, NumPy's and torch's states are the same after each import."""
+    folder = tmp_path_factory.mktemp("drawing")
+    for name in ("draws_late", "draws_of_a_plugin", "draws_unwatched"):
+        (folder / f"{name}.py").write_text(DRAWS)
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, cwd=folder, env=environment())
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", ["torch_pruning", "sklearn.linear_model"])
+def test_a_late_import_keeps_the_random_states(name: str, answers: dict[str, Any]) -> None:
+    assert answers[name] == [True, True, True]
+
 
 @pytest.mark.parametrize("how", ["late", "import_module"])
-def test_a_module_that_draws_while_it_is_imported_changes_nothing(how: str, tmp_path: Path) -> None:
-    (tmp_path / "drawing.py").write_text(DRAWS)
-    more = ("a plugin",) if how == "import_module" else ()
-    assert states(how, "drawing", *more, cwd=tmp_path) == "[True, True, True]"
+def test_a_module_that_draws_while_it_is_imported_changes_nothing(how: str, answers: dict[str, Any]) -> None:
+    assert answers[how] == [True, True, True]
 
 
-def test_control_the_module_draws(tmp_path: Path) -> None:
-    (tmp_path / "drawing.py").write_text(
-        DRAWS + "late = import_module = lambda *names: exec(open('drawing.py').read())"
-    )
-    script = STATES.format(how="late", arguments="").replace("compressor.importing", "drawing")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == "[False, False, False]"
+def test_control_the_module_draws(answers: dict[str, Any]) -> None:
+    assert answers["control"] == [False, False, False]
+
+
+def test_torchvision_is_imported_when_asked_for(answers: dict[str, Any]) -> None:
+    assert answers["torchvision"] is False
 
 
 def late_imports(path: Path) -> list[str]:

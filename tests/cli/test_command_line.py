@@ -1,16 +1,20 @@
 """The commands themselves: what there is, what it is called, what it costs to ask."""
 
+import io
+import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 import pytest
 from helpers import compress, environment, process
 
-from compressor.cli import cli
+from compressor.cli import cli, main
 
 # Frozen: whoever changes the command line changes this literal with it, and the README.
 # An argument is in capitals, one that may be left out in brackets; an option has its default (None: none).
@@ -121,7 +125,20 @@ def test_the_version_is_the_one_of_the_metadata(work: Path) -> None:
 
 def test_a_reader_that_goes_away_is_no_error_of_ours(work: Path) -> None:
     assert compress("train", "-c", "tiny", "--set", "epochs=1", "--out", "run").code == 0
+    reader, writer = os.pipe()
+    os.close(reader)
+    out, err = os.fdopen(writer, "w"), io.StringIO()
+    argv = ["compress", "report", "run", "--json"]
+    with mock.patch.object(sys, "argv", argv), mock.patch.object(sys, "stdout", out), redirect_stderr(err):
+        with pytest.raises(SystemExit) as ended:
+            main()
+        with suppress(BrokenPipeError):
+            out.close()
+    assert (ended.value.code, err.getvalue()) == (1, "")
+
+
+def test_nor_is_it_one_of_the_process(work: Path) -> None:
     binary = Path(sys.executable).with_name("compress")
-    command = ["bash", "-c", f"{binary} report run --json | true"]
+    command = ["bash", "-c", f"{binary} --help | true"]
     done = subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=60)
     assert done.stderr == ""

@@ -1,8 +1,9 @@
-"""A tiny network on random images under any schedule, trained in this process, saved at every step."""
+"""A tiny network on random images under any schedule, trained in this process; saved at every step if need be."""
 
-import io
+import contextlib
+import signal
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import helpers
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from compressor.component import Component
 from compressor.config import Config
+from compressor.errors import Interrupted
 from compressor.policies.policy import Policy
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
@@ -83,25 +85,40 @@ class Feed:
         return list(zip(images, torch.randint(0, 5, (count, BATCH), generator=draws), strict=True))
 
 
-class Records(Observer):
-    """The lines of metrics.jsonl, without the time they took."""
+class Watch(Observer):
+    """The lines of metrics.jsonl, without the time they took; the rig looks after every step and every epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, look: Callable[[Moment], None]) -> None:
         self.lines: list[dict[str, Any]] = []
+        self._look = look
+
+    def on_step(self, epoch: int, step: int, loss: Tensor) -> None:
+        self._look((epoch, step + 1))
 
     def on_epoch(self, record: dict[str, Any]) -> None:
         self.lines.append({key: value for key, value in record.items() if key != "seconds"})
+        self._look((record["epoch"] + 1, 0))
 
 
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
 ADAM = {"name": "adam", "lr": 0.01, "weight_decay": 0.01}
+OFTEN, RARELY = {"every_minutes": 1e-12}, {"every_epochs": 1000}
+"""When a run is saved: after every step and every epoch; at its end alone."""
 
 
 class Rig:
-    """One run. `snapshots` has what would be on disk after every step and every epoch, as bytes."""
+    """One run, to the end or `until` a moment. `snapshots` has what would be on disk at the moments of `checkpoint`."""
 
     def __init__(
-        self, schedule: str, *, epochs: int = EPOCHS, seed: int = 0, snapshot: Snapshot | None = None, **config: Any
+        self,
+        schedule: str,
+        *,
+        epochs: int = EPOCHS,
+        seed: int = 0,
+        snapshot: Snapshot | None = None,
+        until: Moment | None = None,
+        checkpoint: Mapping[str, Any] = OFTEN,
+        **config: Any,
     ) -> None:
         self.config = Config.model_validate(
             {
@@ -109,10 +126,11 @@ class Rig:
                 "data": {"name": "rig"},
                 "optimizer": SGD,
                 "epochs": epochs,
-                "checkpoint": {"every_minutes": 1e-12},
+                "checkpoint": checkpoint,
                 **config,
             }
         )
+        self.end = until or (epochs, 0)
         self.said: list[str] = []
         rng.seed_all(seed)
         self.model = network()
@@ -127,61 +145,69 @@ class Rig:
         optimizer = optimizers.build(self.model, self.config.optimizer)
         session = start(self.config, self.model, optimizer, bound.policies, Feed(), self.said.append, dense)
         self.session = session
-        self.records = Records()
-        self.snapshots: dict[Moment, bytes] = {}
+        self.watch = Watch(self.look)
+        self.snapshots: dict[Moment, Snapshot] = {}
         self.trainer = Trainer(
             session,
             Feed(),
             self.config,
             torch.device("cpu"),
-            [self.records],
+            [self.watch],
             save=self._save,
-            stop_signal=lambda: None,
+            stop_signal=self._stop,
         )
         self.masks = session.masks
-        self.fresh = self._written()
+        self.fresh = self._state()
         rng.seed_all(seed)
+
+    @property
+    def moment(self) -> Moment:
+        """Where it stands."""
+        return self.trainer.progress.epoch, self.trainer.progress.step
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without the time they took."""
+        return self.watch.lines
+
+    def _stop(self) -> int | None:
+        ends = self.moment == self.end and self.moment != (self.config.epochs, 0)
+        return signal.SIGTERM if ends else None
 
     def _save(self, kind: str) -> None:
         if kind == "checkpoint":
-            moment = self.trainer.progress.epoch, self.trainer.progress.step
-            self.snapshots[moment] = self._written()
-            self.look(moment)
+            self.snapshots[self.moment] = self._state()
 
     def look(self, moment: Moment) -> None:
         """Called after every step and every epoch."""
 
-    def _written(self) -> bytes:
+    def _state(self) -> Snapshot:
+        """What would be on disk now; without the seconds, which no two runs share."""
         with self.session.as_shipped() as shipped:
-            model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        file = io.BytesIO()
+            model = helpers.copied(dict(self.model.state_dict()))
+        state = helpers.copied({**self.trainer.state_dict(), "live": shipped.live})
+        state["progress"]["seconds"] = 0.0
+        written: Snapshot = {"model": model, "state": state}
         now = describe(self.model)
-        thinned = {} if now == self.dense else {"architecture": now}
-        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": shipped.live}, **thinned}, file)
-        return file.getvalue()
+        return written if now == self.dense else {**written, "architecture": now}
 
     def at(self, moment: Moment) -> Snapshot:
-        """What was on disk then."""
-        return reread(self.snapshots[moment])
+        """What was on disk then, read as strangers read it."""
+        return helpers.reread(self.snapshots[moment])
 
     def run(self) -> Snapshot:
-        """Train to the end and give what is on disk then."""
-        self.trainer.run()
-        return self.at((self.config.epochs, 0))
+        """Train to its end and give what is on disk then."""
+        with contextlib.suppress(Interrupted):
+            self.trainer.run()
+        return self.snapshots[self.end]
 
 
-def reread(written: bytes) -> Snapshot:
-    """A snapshot as `torch.load` gives it to strangers."""
-    snapshot: Snapshot = torch.load(io.BytesIO(written), weights_only=True)
-    return snapshot
-
-
-def resumed(schedule: str, snapshot: Snapshot, **config: Any) -> Rig:
-    """A run that was begun elsewhere with other random numbers, and then continued from `snapshot` to the end."""
-    rig = Rig(schedule, seed=99, snapshot=snapshot, **config)
+def resumed(schedule: str, snapshot: Snapshot, until: Moment | None = None, **config: Any) -> Rig:
+    """A run that was begun elsewhere with other random numbers, and then continued from `snapshot` to its end."""
+    rig = Rig(schedule, seed=99, snapshot=snapshot, until=until, checkpoint=RARELY, **config)
     rig.trainer.load_state_dict(snapshot["state"])
     restore_live(rig.model, snapshot["state"]["live"])
-    rig.trainer.run()
+    rig.run()
     return rig
 
 

@@ -15,9 +15,8 @@ from compressor.component import Component
 from compressor.pruners.general import Pruner
 from compressor.schedule.registry import AXES, components
 
-EPOCHS, FIRST, MOMENT, END = 4, 1, (2, 0), (3, 0)
-"""The window is epochs 1 and 2; between them a run is resumed."""
-CONFIG = {"epochs": EPOCHS, "checkpoint": {"every_minutes": 1000}}
+FIRST, MOMENT, END, UNTIL = 1, (2, 0), (3, 0), (3, 1)
+"""The window is epochs 1 and 2; between them a run is resumed. It goes on for a step behind the window."""
 
 WEIGHTS = {name: tuple(weight.shape) for name, weight in network().named_parameters() if weight.dim() > 1}
 
@@ -108,7 +107,7 @@ every_row = pytest.mark.parametrize("row", ROWS, ids=str)
 @cache
 def reference(row: Row) -> Rig:
     """The uninterrupted run of a row, trained once."""
-    run = Rig(row.schedule(), **CONFIG)
+    run = Rig(row.schedule(), until=UNTIL, checkpoint={"every_epochs": 1})
     run.run()
     return run
 
@@ -122,9 +121,9 @@ def test_every_component_of_an_axis_is_in_a_row() -> None:
 @every_row
 def test_a_row_makes_exact_zeros_in_its_window_and_nothing_before(row: Row) -> None:
     run, plain = reference(row), reference(ROWS[0])
-    assert difference(run.at((FIRST, 0))["model"], plain.at((FIRST, 0))["model"]) is None
-    for moment in run.snapshots:
-        model = run.at(moment)["model"]
+    assert difference(run.snapshots[FIRST, 0]["model"], plain.snapshots[FIRST, 0]["model"]) is None
+    for moment, snapshot in run.snapshots.items():
+        model = snapshot["model"]
         found = zeros(model)
         assert not any(torch.signbit(model[name][zero]).any() for name, zero in found.items())
         assert {name for name, zero in found.items() if zero.any()} <= set(row.weights() if moment > (FIRST, 0) else ())
@@ -133,7 +132,7 @@ def test_a_row_makes_exact_zeros_in_its_window_and_nothing_before(row: Row) -> N
 
 def pruned(row: Row) -> bool:
     """Whether there are zeros at the window's end: of what is unknown before a run there may be none."""
-    return any(zero.any() for zero in zeros(reference(row).at(END)["model"]).values())
+    return any(zero.any() for zero in zeros(reference(row).snapshots[END]["model"]).values())
 
 
 def test_every_component_of_an_axis_prunes_something_in_one_of_the_rows() -> None:
@@ -145,8 +144,8 @@ def test_every_component_of_an_axis_prunes_something_in_one_of_the_rows() -> Non
 @every_row
 def test_a_row_that_is_resumed_in_its_window_ends_in_the_same_bits(row: Row) -> None:
     whole = reference(row)
-    again = resumed(row.schedule(), whole.at(MOMENT), **CONFIG)
-    assert difference(again.at((EPOCHS, 0)), whole.at((EPOCHS, 0))) is None
+    again = resumed(row.schedule(), whole.at(MOMENT), UNTIL)
+    assert difference(again.snapshots[UNTIL], whole.snapshots[UNTIL]) is None
 
 
 def test_control_rows_that_differ_in_one_axis_end_differently() -> None:
@@ -159,12 +158,12 @@ def test_control_rows_that_differ_in_one_axis_end_differently() -> None:
     ]
     for row in others:
         assert row.is_valid()
-        assert difference(reference(row).at((EPOCHS, 0))["model"], reference(base).at((EPOCHS, 0))["model"])
+        assert difference(reference(row).snapshots[UNTIL]["model"], reference(base).snapshots[UNTIL]["model"])
 
 
 def test_control_a_row_whose_masks_were_lost_ends_differently() -> None:
     row = Row("l1", "Filters", "uniform", "events", "smallest")
     snapshot = reference(row).at(END)
     snapshot["state"]["masks"] = reference(row).at((FIRST, 0))["state"]["masks"]
-    again = resumed(row.schedule(), snapshot, **CONFIG)
-    assert difference(again.at((EPOCHS, 0))["model"], reference(row).at((EPOCHS, 0))["model"])
+    again = resumed(row.schedule(), snapshot, UNTIL)
+    assert difference(again.snapshots[UNTIL]["model"], reference(row).snapshots[UNTIL]["model"])

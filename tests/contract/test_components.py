@@ -4,6 +4,8 @@ Each contract has a negative control, which shows that its test can fail.
 """
 
 import inspect
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import jsonschema
@@ -11,7 +13,8 @@ import pytest
 import rig
 import torch
 import yaml
-from rig import EPOCHS, FIRST, STEPS, Rig, all_components, difference, merged, reread, resumed, windowed, zeros
+from helpers import reread
+from rig import EPOCHS, FIRST, RARELY, STEPS, Moment, Rig, all_components, difference, merged, resumed, windowed, zeros
 
 from compressor.component import Component
 from compressor.policies.policy import Policy
@@ -35,15 +38,17 @@ KNOWN = {
 }
 
 MOMENTS = {
-    "before the window": (0, 3),
-    "at the window's begin": (1, 0),
-    "after the window's first step": (1, 1),
-    "in the window, mid-epoch": (2, 2),
-    "at the end of an epoch's steps": (2, STEPS),
-    "after the window's last step": (3, STEPS),
-    "at the window's end": (4, 0),
-    "after the window, mid-epoch": (5, 1),
+    "before the window": ((0, 3), (1, 1)),
+    "at the window's begin": ((1, 0), (2, 0)),
+    "after the window's first step": ((1, 1), (2, 1)),
+    "in the window, mid-epoch": ((2, 2), (EPOCHS, 0)),
+    "at the end of an epoch's steps": ((2, STEPS), (4, 0)),
+    "after the window's last step": ((3, STEPS), (4, 1)),
+    "at the window's end": ((4, 0), (5, 1)),
+    "after the window, mid-epoch": ((5, 1), (EPOCHS, 0)),
 }
+"""Where a run is resumed, and up to where it then goes on: past the events in which what was not saved would be missed,
+or to the end of the run."""
 in_the_window = [(epoch, step) for epoch in (1, 2, 3) for step in range(1, STEPS + 1)]
 
 
@@ -105,11 +110,11 @@ def test_a_component_refuses_an_argument_that_it_does_not_have(key: str) -> None
 
 @every_component
 def test_the_example_of_a_component_trains_two_epochs(key: str) -> None:
-    run = Rig(COMPONENTS[key].example, epochs=2)
+    run = Rig(COMPONENTS[key].example, epochs=2, checkpoint=RARELY)
     end = run.run()
-    assert len(run.records.lines) == 2
+    assert len(run.lines) == 2
     assert all(torch.isfinite(tensor).all() for tensor in end["model"].values())
-    begin = reread(run.fresh)
+    begin = run.fresh
     assert all(not torch.equal(end["model"][name], begin["model"][name]) for name in ("conv1.weight", "fc2.bias"))
 
 
@@ -138,111 +143,20 @@ DERIVABLE = {"policies.dropout", "gates.DropConnect"}
 MEASURES = {"policies.instability", "policies.strided"}
 """Whose memory changes no weight: it shows in the figures at the end."""
 
-REFERENCES: dict[str, Rig] = {}
-
-
-def reference(key: str) -> Rig:
-    """The uninterrupted run of a component in its window, trained once."""
-    if key not in REFERENCES:
-        REFERENCES[key] = Rig(schedule(key))
-        REFERENCES[key].run()
-    return REFERENCES[key]
-
-
-@every_component
-@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
-def test_a_run_resumed_then_ends_in_the_same_bits(key: str, moment: tuple[int, int]) -> None:
-    whole = reference(key)
-    run = resumed(schedule(key), whole.at(moment))
-    assert difference(run.at((EPOCHS, 0)), whole.at((EPOCHS, 0))) is None
-    assert run.records.lines == whole.records.lines[moment[0] :]
-
-
-def spoilt(key: str, moment: tuple[int, int], entry: str) -> str | None:
-    """How the end differs where one entry of the saved state was lost and is as in a fresh run."""
-    whole = reference(key)
-    snapshot = whole.at(moment)
-    snapshot["state"][entry] = reread(whole.fresh)["state"][entry]
-    ends = [one.at((EPOCHS, 0)) for one in (resumed(schedule(key), snapshot), whole)]
-    ours, theirs = (
-        end["state"]["figures"] if key in MEASURES and entry == "policies" else end["model"] for end in ends
-    )
-    return difference(ours, theirs)
-
-
-@every_component
-@pytest.mark.parametrize("entry", ["optimizer", "rng"])
-def test_control_a_resumed_run_differs_where_the_state_was_lost(key: str, entry: str) -> None:
-    assert spoilt(key, (2, 2), entry) is not None
-
-
-@every_pruner
-def test_control_a_resumed_run_differs_where_the_masks_were_lost(key: str) -> None:
-    assert spoilt(key, (4, 0), "masks") is not None
-
-
-@every_component
-def test_control_a_resumed_run_differs_where_the_memory_was_lost(key: str) -> None:
-    whole = reference(key)
-    fresh = reread(whole.fresh)["state"]["policies"]
-    moments = [m for m in in_the_window if difference(whole.at(m)["state"]["policies"], fresh) is not None]
-    if not moments:
-        pytest.skip("it remembers nothing")
-    if key in DERIVABLE:
-        pytest.skip("what it remembers could be derived again")
-    assert any(spoilt(key, moment, "policies") is not None for moment in moments)
-
-
-@every_component
-def test_outside_its_window_a_component_makes_no_zeros_and_its_zeros_stay(key: str) -> None:
-    whole = reference(key)
-    for moment in whole.snapshots:
-        model = zeros(whole.at(moment)["model"])
-        if moment <= (FIRST, 0):
-            assert not any(zero.any() for zero in model.values())
-        elif moment >= (4, 0):
-            at_the_end = zeros(whole.at((4, 0))["model"])
-            assert all((at_the_end[name] | ~zero).all() for name, zero in model.items())
-            assert key in FREES or all(torch.equal(zero, at_the_end[name]) for name, zero in model.items())
-
-
-@every_pruner
-def test_control_a_pruner_makes_zeros_in_its_window(key: str) -> None:
-    whole = reference(key)
-    assert any(zero.any() for zero in zeros(whole.at((4, 0))["model"]).values())
-
-
-@every_lr_scheduler
-def test_control_a_learning_rate_schedule_changes_the_rate_in_its_window(key: str) -> None:
-    rates = [reference(key).at(moment)["state"]["optimizer"]["param_groups"][0]["lr"] for moment in in_the_window]
-    assert len({*rates, rig.SGD["lr"]}) > 1 or reference(key).records.lines[4]["lr"] != rig.SGD["lr"]
-
-
-@every_lr_scheduler
-def test_after_its_window_a_learning_rate_schedule_leaves_the_rate_alone(key: str) -> None:
-    lines = reference(key).records.lines
-    assert lines[4]["lr"] == lines[5]["lr"]
-
-
-@every_component
-def test_before_its_window_a_component_changes_nothing(key: str) -> None:
-    plain = Rig(windowed(COMPONENTS["regularizers.L1Regularizer"].example, first=EPOCHS - 1, end=EPOCHS))
-    plain.run()
-    whole = reference(key)
-    assert difference(whole.at((1, 0))["model"], plain.at((1, 0))["model"]) is None
-
 
 class Watched(Rig):
-    """Receiver after every step at what is masked, in the weights that count."""
+    """Looks after every step at what is masked and at the zeros, in the weights that count."""
 
     def __init__(self, schedule: str, **config: Any) -> None:
         super().__init__(schedule, **config)
         self.masked = 0
         self.narrower = False  # than the last contribution alone: another one counted
+        self.zeros: dict[Moment, dict[str, torch.Tensor]] = {}
 
-    def look(self, moment: tuple[int, int]) -> None:
+    def look(self, moment: Moment) -> None:
         """Masked weights are +0.0, and the mask in force is the intersection of all contributions."""
         with self.session.as_shipped():
+            self.zeros[moment] = zeros(self.model.state_dict())
             for name, weight in self.model.named_parameters():
                 keep = self.masks.keep(name)
                 contributions = [self.masks.owned(key) for key in self.session.events.memory]
@@ -261,17 +175,120 @@ def is_plus_zero(values: torch.Tensor) -> bool:
     return not values.any() and not torch.signbit(values).any()
 
 
-CONFIGS = {
-    "sgd with momentum and weight decay": {},
-    "adam": {"optimizer": rig.ADAM},
-    "averaged weights": {"ema": {"decay": 0.8}},
-}
+REFERENCES: dict[str, Watched] = {}
+
+
+def reference(key: str) -> Watched:
+    """The uninterrupted run of a component in its window, trained once."""
+    if key not in REFERENCES:
+        whole = Watched(schedule(key))
+        whole.run()
+        REFERENCES[key] = whole
+    return REFERENCES[key]
+
+
+@every_component
+@pytest.mark.parametrize(("moment", "until"), MOMENTS.values(), ids=MOMENTS)
+def test_a_run_resumed_then_goes_on_with_the_same_bits(key: str, moment: Moment, until: Moment) -> None:
+    whole = reference(key)
+    run = resumed(schedule(key), whole.at(moment), until)
+    assert difference(run.snapshots[until], whole.snapshots[until]) is None
+    assert run.lines == whole.lines[moment[0] : until[0]]
+
+
+def spoilt(key: str, moment: Moment, entry: str, until: Moment = (EPOCHS, 0)) -> str | None:
+    """How the run differs at `until` where one entry of the saved state was lost and is as in a fresh run."""
+    whole = reference(key)
+    snapshot = whole.at(moment)
+    snapshot["state"][entry] = reread(whole.fresh)["state"][entry]
+    ends = [one.snapshots[until] for one in (resumed(schedule(key), snapshot, until), whole)]
+    ours, theirs = (
+        end["state"]["figures"] if key in MEASURES and entry == "policies" else end["model"] for end in ends
+    )
+    return difference(ours, theirs)
+
+
+@every_component
+@pytest.mark.parametrize("entry", ["optimizer", "rng"])
+def test_control_a_resumed_run_differs_where_the_state_was_lost(key: str, entry: str) -> None:
+    assert spoilt(key, (2, 2), entry, until=(2, 4)) is not None
+
+
+@every_pruner
+def test_control_a_resumed_run_differs_where_the_masks_were_lost(key: str) -> None:
+    assert spoilt(key, (4, 0), "masks", until=(4, 2)) is not None
+
+
+@every_component
+def test_control_a_resumed_run_differs_where_the_memory_was_lost(key: str) -> None:
+    whole = reference(key)
+    fresh = whole.fresh["state"]["policies"]
+    moments = [m for m in in_the_window if difference(whole.snapshots[m]["state"]["policies"], fresh) is not None]
+    if not moments:
+        pytest.skip("it remembers nothing")
+    if key in DERIVABLE:
+        pytest.skip("what it remembers could be derived again")
+    assert any(spoilt(key, moment, "policies") is not None for moment in moments)
+
+
+@every_component
+def test_outside_its_window_a_component_makes_no_zeros_and_its_zeros_stay(key: str) -> None:
+    whole = reference(key)
+    at_the_end = whole.zeros[4, 0]
+    for moment, found in whole.zeros.items():
+        if moment <= (FIRST, 0):
+            assert not any(zero.any() for zero in found.values())
+        elif moment >= (4, 0):
+            assert all((at_the_end[name] | ~zero).all() for name, zero in found.items())
+            assert key in FREES or all(torch.equal(zero, at_the_end[name]) for name, zero in found.items())
+
+
+@every_pruner
+def test_control_a_pruner_makes_zeros_in_its_window(key: str) -> None:
+    assert any(zero.any() for zero in reference(key).zeros[4, 0].values())
+
+
+@every_lr_scheduler
+def test_control_a_learning_rate_schedule_changes_the_rate_in_its_window(key: str) -> None:
+    whole = reference(key)
+    states = [whole.snapshots[moment]["state"] for moment in in_the_window]
+    rates = [state["optimizer"]["param_groups"][0]["lr"] for state in states]
+    assert len({*rates, rig.SGD["lr"]}) > 1 or whole.lines[4]["lr"] != rig.SGD["lr"]
+
+
+@every_lr_scheduler
+def test_after_its_window_a_learning_rate_schedule_leaves_the_rate_alone(key: str) -> None:
+    lines = reference(key).lines
+    assert lines[4]["lr"] == lines[5]["lr"]
+
+
+@cache
+def plain() -> Rig:
+    """The first epoch of a run in which nothing happens before the last one."""
+    text = windowed(COMPONENTS["regularizers.L1Regularizer"].example, first=EPOCHS - 1, end=EPOCHS)
+    run = Rig(text, until=(FIRST, 0))
+    run.run()
+    return run
+
+
+@every_component
+def test_before_its_window_a_component_changes_nothing(key: str) -> None:
+    for moment, ours in plain().snapshots.items():
+        assert difference(reference(key).snapshots[moment]["model"], ours["model"]) is None
+
+
+CONFIGS = {"adam": {"optimizer": rig.ADAM}, "averaged weights": {"ema": {"decay": 0.8}}}
+
+
+@every_pruner
+def test_masked_weights_are_plus_zero_after_every_step(key: str) -> None:
+    assert reference(key).masked > 0  # with momentum and weight decay
 
 
 @every_pruner
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_masked_weights_are_plus_zero_after_every_step(key: str, config: dict[str, Any]) -> None:
-    run = Watched(schedule(key), **config)
+def test_masked_weights_are_plus_zero_under_other_settings(key: str, config: dict[str, Any]) -> None:
+    run = Watched(schedule(key), until=(4, 3), checkpoint=RARELY, **config)
     run.run()
     assert run.masked > 0
 
@@ -299,11 +316,10 @@ policies:
 @every_pruner
 def test_of_two_pruners_on_one_weight_the_later_one_frees_nothing(key: str) -> None:
     # What `few` prunes in epoch 4 is zero already: its own mask is almost all true, the one in force is not.
-    text = merged(schedule(key), FEW)
-    run = Watched(text)
+    run = Watched(merged(schedule(key), FEW), checkpoint=RARELY)
     run.run()
     assert run.narrower
-    before, after = zeros(run.at((4, 0))["model"]), zeros(run.at((EPOCHS, 0))["model"])
+    before, after = run.zeros[4, 0], run.zeros[EPOCHS, 0]
     assert all((after[name] | ~zero).all() for name, zero in before.items())
 
 
@@ -311,26 +327,25 @@ def test_of_two_pruners_on_one_weight_the_later_one_frees_nothing(key: str) -> N
 def test_a_component_composes_with_a_pruner_of_all_weights(key: str) -> None:
     text = merged(MANY, schedule(key))
     run = Watched(text)
-    end = run.run()
+    run.run()
     assert run.masked > 0
-    first = zeros(run.at((1, 0))["model"])
+    first = run.zeros[1, 0]
     assert int(first["fc1.weight"].sum()) == 486  # floor(0.9 * 540)
-    for moment in [moment for moment in run.snapshots if moment >= (1, 0)]:
-        now = zeros(run.at(moment)["model"])
+    for now in [now for moment, now in run.zeros.items() if moment >= (1, 0)]:
         for name, zero in first.items():
             if now[name].shape == zero.shape:
                 assert (now[name] | ~zero).all()
             else:  # channels were removed: what is left has not more to it
                 assert int((~now[name]).sum()) <= int((~zero).sum())
-    again = resumed(text, run.at((2, 2)))
-    assert difference(again.at((EPOCHS, 0)), end) is None
+    again = resumed(text, run.at((2, 2)), until=(4, 1))
+    assert difference(again.snapshots[4, 1], run.snapshots[4, 1]) is None
 
 
 @pytest.mark.parametrize("other", REGULARIZERS)
 @every_regularizer
 def test_penalties_on_one_weight_add_up(key: str, other: str) -> None:
     def gradients(text: str) -> dict[str, torch.Tensor]:
-        run = Rig(text)
+        run = Rig(text, checkpoint=RARELY)
         for parameter in run.model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         run.session.clock.epoch = FIRST
@@ -347,9 +362,10 @@ def test_penalties_on_one_weight_add_up(key: str, other: str) -> None:
 def test_all_components_at_once_compose_and_resume_at_every_step() -> None:
     text = merged(*map(schedule, COMPONENTS))
     whole = Watched(text)
-    end = whole.run()
+    whole.run()
     assert whole.masked > 0
     assert len(whole.snapshots) == EPOCHS * (STEPS + 1)
-    for moment in [moment for moment in whole.snapshots if moment < (EPOCHS, 0)]:
-        found = difference(resumed(text, whole.at(moment)).at((EPOCHS, 0)), end)
+    for moment, after in pairwise(whole.snapshots):  # from each moment to the next, from two to the end of the run
+        until = (EPOCHS, 0) if moment in ((1, 0), (2, 2)) else after
+        found = difference(resumed(text, whole.at(moment), until).snapshots[until], whole.snapshots[until])
         assert found is None, f"resumed at {moment}: {found}"

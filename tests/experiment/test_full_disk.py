@@ -1,13 +1,14 @@
 """A disk that takes no more: exit 1, one line, the old files whole."""
 
+import contextlib
 import errno
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import compress, interrupted, process, saved, succeed
+from helpers import compress, interrupted, saved, succeed
 
 SCHEDULE = ("-s", "prune")
 
@@ -19,17 +20,24 @@ def one_line(err: str, *words: str) -> None:
     assert all(word in err for word in words), err
 
 
-def limit(size: int) -> Callable[[], None]:
-    """Before the command starts: files may have `size` bytes; more is refused as a full disk refuses it."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+@contextlib.contextmanager
+def limit(size: int) -> Iterator[None]:
+    """Inside, files may have `size` bytes; more is refused as a full disk refuses it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_process_that_cannot_write_its_checkpoint_keeps_the_old_one(work: Path) -> None:
+def test_a_run_that_cannot_write_its_checkpoint_keeps_the_old_one(work: Path) -> None:
     interrupted(*SCHEDULE, "--out", "run")
     path = work / "run" / "checkpoint.pt"
     before, size = path.read_bytes(), path.stat().st_size
     # best.pt is small enough to be written, checkpoint.pt with its state is not
-    result = process("train", *SCHEDULE, "--out", "run", "--resume", cwd=work, preexec_fn=limit(size // 2))
+    with limit(size // 2):
+        result = compress("train", *SCHEDULE, "--out", "run", "--resume")
     assert result.code == 1
     one_line(result.err, "run/checkpoint.pt", "cannot be written", os.strerror(errno.EFBIG))
     assert path.read_bytes() == before

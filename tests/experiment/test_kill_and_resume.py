@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, mid-epoch too: the run that goes on from its checkpoint ends in the same bits."""
+"""Processes that are stopped at any moment: the run that goes on from its checkpoint ends in the same bits."""
 
 import random
 import signal
@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import TINY, metrics, process, run_difference, saved, start
+from helpers import TINY, metrics, run_difference, saved, start, succeed
 
-# 324 steps an epoch; a checkpoint every 30 ms, several in an epoch. Dropout draws from torch's generator at every step.
+# 162 steps an epoch; a checkpoint every 30 ms, several in an epoch. Dropout draws from torch's generator at every step.
 CONFIG = f"""\
-{TINY.replace("batch: 64", "batch: 4").replace("epochs: 4", "epochs: 10")}
+{TINY.replace("batch: 64", "batch: 8").replace("epochs: 4", "epochs: 10")}
 checkpoint: {{every_minutes: 0.0005}}
 """
 SCHEDULE = """\
@@ -31,14 +31,46 @@ policies:
 RUN = ("train", "-s", "killed", "-c", "often", "--resume", "--out")
 
 
-@pytest.fixture
-def reference(work: Path) -> Path:
-    """The run that was never stopped."""
-    (work / "often.yaml").write_text(CONFIG)
-    (work / "killed.yaml").write_text(SCHEDULE)
-    result = process(*RUN, "reference", cwd=work)
-    assert result.code == 0, result.err
-    return work / "reference"
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that was never stopped, trained in this process."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "often.yaml").write_text(CONFIG)
+    (folder / "killed.yaml").write_text(SCHEDULE)
+    finish(folder / "reference")
+    return folder / "reference"
+
+
+def test_a_process_that_gets_a_signal_ends_with_128_and_its_number_and_another_one_goes_on(reference: Path) -> None:
+    run = reference.with_name("signalled")
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        before = progress(run)
+        with start(*RUN, run.name, cwd=run.parent) as running:
+            deadline = time.monotonic() + 60
+            while progress(run) == before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            running.send_signal(number)
+            _, err = running.communicate(timeout=60)
+        assert running.returncode == code, err
+        assert (err.count("\n"), "Traceback" in err) == (1, False)
+        assert progress(run) > before
+        assert [line["epoch"] for line in metrics(run)] == list(range(progress(run)[0]))
+    finish(run)
+    assert run_difference(run, reference) is None
+
+
+def finish(run: Path) -> None:
+    """Start or continue `run` in this process, to its end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run.parent)
+        succeed(*RUN, run.name)
+
+
+def progress(run: Path) -> tuple[int, int]:
+    """Epochs and steps of the last checkpoint."""
+    path = run / "checkpoint.pt"
+    found = saved(path)["state"]["progress"] if path.exists() else {"epoch": 0, "step": 0}
+    return int(found["epoch"]), int(found["step"])
 
 
 def kill(run: Path, delay: float) -> bool:
@@ -56,8 +88,7 @@ def kill(run: Path, delay: float) -> bool:
 
 def is_mid_epoch(run: Path) -> bool:
     """Whether what is continued now is a checkpoint from inside an epoch."""
-    path = run / "checkpoint.pt"
-    return path.exists() and bool(saved(path)["state"]["progress"]["step"] > 0)
+    return progress(run)[1] > 0
 
 
 def kill_and_resume(reference: Path, kills: int, kills_per_run: int, seed: int) -> list[bool]:
@@ -76,8 +107,7 @@ def kill_and_resume(reference: Path, kills: int, kills_per_run: int, seed: int) 
             if not kill(run, draws.uniform(0, duration)):
                 break
             hits.append(is_mid_epoch(run))
-        result = process(*RUN, run.name, cwd=run.parent)
-        assert result.code == 0, result.err
+        finish(run)
         assert run_difference(run, reference) is None
         assert {path.name for path in run.iterdir()} == {path.name for path in reference.iterdir()}
     return hits

@@ -3,11 +3,10 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from helpers import compress, difference, interrupted, metrics, process, run_difference, saved, start, succeed
+from helpers import compress, difference, interrupted, metrics, run_difference, saved, succeed
 
 from compressor.experiment import folder
 
@@ -49,35 +48,11 @@ def test_a_signal_finishes_the_step_writes_the_checkpoint_and_ends_with_its_numb
     assert run_difference(work / "run", reference) is None
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_process_that_gets_a_signal_ends_with_128_and_its_number(
-    work: Path, reference: Path, number: int, code: int
-) -> None:
-    long = ["--set", "epochs=100000", "--set", "schedule.policies.0.ending_epoch=4"]
-    with start("train", *SCHEDULE, *long, "--out", "run", cwd=work) as running:
-        deadline = time.monotonic() + 60
-        while not (work / "run" / "checkpoint.pt").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        running.send_signal(number)
-        _, err = running.communicate(timeout=60)
-    assert running.returncode == code
-    assert (err.count("\n"), "Traceback" in err) == (1, False)
-    state = saved(work / "run" / "checkpoint.pt")["state"]
-    assert [line["epoch"] for line in metrics(work / "run")] == list(range(state["progress"]["epoch"]))
-
-
 def test_a_run_stopped_again_and_again_gives_the_same_bits(work: Path, reference: Path) -> None:
     interrupted(*SCHEDULE, "--out", "run", epoch=0, step=0)
     for epoch, step in [(0, 1), (0, 20), (1, 0), (1, 20), (3, 19)]:
         interrupted(*SCHEDULE, "--out", "run", "--resume", epoch=epoch, step=step)
     succeed(*RESUME, "--out", "run")
-    assert run_difference(work / "run", reference) is None
-
-
-def test_a_process_continues_what_another_process_began_to_the_same_bits(work: Path, reference: Path) -> None:
-    interrupted(*SCHEDULE, "--out", "run")
-    result = process(*RESUME, "--out", "run", cwd=work)
-    assert result.code == 0, result.err
     assert run_difference(work / "run", reference) is None
 
 

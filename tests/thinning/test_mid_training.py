@@ -250,8 +250,8 @@ def test_a_thinned_run_that_is_resumed_ends_in_the_same_bits(mode: str, ema: dic
     assert int((~end["model"]["conv2.weight"].flatten(1).any(1)).sum()) == 1
     for moment in ((1, 2), (2, 0), (2, 1), (3, 3), (4, 2), (5, 1)):
         run = resumed(text, whole.at(moment), ema=ema)
-        assert difference(run.at((EPOCHS, 0)), end) is None, moment
-        assert run.records.lines == whole.records.lines[moment[0] :]
+        assert difference(run.snapshots[EPOCHS, 0], end) is None, moment
+        assert run.lines == whole.lines[moment[0] :]
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {

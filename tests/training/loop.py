@@ -1,10 +1,10 @@
 """Any network on given batches under any schedule and settings: the real trainer, watched at each step."""
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from helpers import copied, reread
 from torch import Tensor, nn
 
 from compressor.config import Config
@@ -117,8 +117,8 @@ class Loop:
             stop_signal=lambda: None,
         )
         self.masks = self.session.masks
-        self.snapshots: dict[Moment, bytes] = {}
-        self.best: bytes = b""
+        self.snapshots: dict[Moment, dict[str, Any]] = {}
+        self.best: dict[str, Any] = {}
         self.forwards: list[Values] = []
         """The weights of every forward pass in training mode, and in `evaluated` of those in evaluation mode."""
         self.evaluated: list[Values] = []
@@ -136,13 +136,12 @@ class Loop:
 
     def _save(self, kind: str) -> None:
         with self.session.as_shipped() as shipped:
-            model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        file = io.BytesIO()
-        torch.save({"model": model, "state": {**self.trainer.state_dict(), "live": shipped.live}}, file)
+            model = copied(dict(self.model.state_dict()))
+        written = {"model": model, "state": copied({**self.trainer.state_dict(), "live": shipped.live})}
         if kind == "best":
-            self.best = file.getvalue()
+            self.best = written
         else:
-            self.snapshots[self.trainer.progress.epoch, self.trainer.progress.step] = file.getvalue()
+            self.snapshots[self.trainer.progress.epoch, self.trainer.progress.step] = written
 
     def run(self) -> "Loop":
         """Train to the end."""
@@ -160,7 +159,7 @@ class Loop:
         return self.watch.lines
 
     def at(self, moment: Moment) -> dict[str, Any]:
-        """The checkpoint written then."""
+        """The checkpoint written then, read as strangers read it."""
         return reread(self.snapshots[moment])
 
     def resume(self, snapshot: dict[str, Any]) -> "Loop":
@@ -169,12 +168,6 @@ class Loop:
         self.trainer.load_state_dict(snapshot["state"])
         restore_live(self.model, snapshot["state"]["live"])
         return self.run()
-
-
-def reread(written: bytes) -> dict[str, Any]:
-    """A checkpoint as strangers read it: weights only."""
-    snapshot: dict[str, Any] = torch.load(io.BytesIO(written), weights_only=True)
-    return snapshot
 
 
 def read(text: str) -> grammar.Schedule:
