@@ -18,7 +18,7 @@ from compressor.reports.report import Report, Thinning, compare, measure
 from compressor.schedule.faults import Faults
 from compressor.schedule.plan import Plan
 from compressor.schedule.plan import make as make_plan
-from compressor.timing.clock import Clock
+from compressor.timing import Clock
 from compressor.training import checkpoint
 from compressor.training.evaluation import evaluate
 from compressor.training.weights import load_weights

@@ -7,12 +7,11 @@ from pydantic import Field, model_validator
 
 from compressor.component import Settings
 from compressor.component import Weights as Selection
-from compressor.masking.checking import zeros_of_goals
+from compressor.masking import zeros_of_goals
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View
-from compressor.pruners.pruner import Goal, Request, Scope
-from compressor.pruners.ranking import keep_largest
+from compressor.pruners import Goal, Request, Scope, keep_largest
 from compressor.rates import Sparsity
-from compressor.timing.clock import Clock
+from compressor.timing import Clock
 
 
 @dataclass(frozen=True)
