@@ -1,4 +1,8 @@
-"""Compress image classifiers from a schedule file."""
+"""Compress image classifiers from a schedule file.
+
+Each folder is a room. Its `__init__` says what belongs there and exports, in `__all__`, the names that other rooms may
+import; they import them from the room, not from its modules. (Of `policies` only `policies.policy` is imported.)
+"""
 
 from __future__ import annotations
 

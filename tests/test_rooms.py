@@ -1,64 +1,47 @@
-"""Above the policies nobody knows a single component, neither by import nor by name."""
+"""Rooms: what one imports from another is what the other exports."""
 
 import ast
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
-import pytest
-
 import compressor
-from compressor.component import Component
-from compressor.schedule.registry import AXES, SECTIONS, components
 
-ROOT = Path(compressor.__file__).parent
-ABOVE = ("cli", "experiment", "reports", "schedule", "session", "training")
-FILES = sorted(path for room in ABOVE for path in (ROOT / room).rglob("*.py"))
-
-
-def classes() -> set[str]:
-    """The names of all components' classes, and those that schedules give them where they are no plain words."""
-    found: set[str] = set()
-    for section in ("policies", *SECTIONS, "gates", *AXES):
-        for name, cls in components(section).items():
-            found.add(cls.__name__)
-            if not name.islower():
-                found.add(name)
-    return found - {Component.__name__}
+PACKAGE = Path(compressor.__file__).parent
+ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+UNEXPORTED = {"cli", "experiment", "models", "policies"}
+"""The commands import modules of `experiment` when they run; `models` has its own functions; of `policies` other rooms
+import only `policies.policy`."""
 
 
-def names_in(source: str) -> Iterator[tuple[int, str]]:
-    """Every name that is imported or used, and every string that is no docstring, with its line."""
-    tree = ast.parse(source)
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from ((node.lineno, alias.name.rpartition(".")[2]) for alias in node.names)
-        elif isinstance(node, ast.Name):
-            yield node.lineno, node.id
-        elif isinstance(node, ast.Attribute):
-            yield node.lineno, node.attr
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            yield node.lineno, node.value
+def imports() -> Iterator[tuple[str, str, list[str]]]:
+    """The file, the module and the names of every import from another room."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        place = file.relative_to(PACKAGE)
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("compressor."):
+                module = node.module or ""
+                room = module.split(".")[1]
+                if room in ROOMS and room not in (place.parts[0], *UNEXPORTED):
+                    yield str(place), module, [alias.name for alias in node.names]
 
 
-def test_there_are_components_and_files_to_compare() -> None:
-    assert {"PruningPolicy", "L1Regularizer", "AutomatedGradualPruner", "HardConcreteL0", "StepLR"} <= classes()
-    assert len(FILES) > 40
+def test_a_room_imports_from_others_only_what_they_export() -> None:
+    found = list(imports())
+    assert len(found) > 100
+    for place, module, names in found:
+        assert module.removeprefix("compressor.") in ROOMS | {"sparsity.structures"}, (place, module)
+        room = import_module(module)
+        modules = {path.stem for path in Path(room.__file__ or "").parent.glob("*.py")}
+        assert set(names) <= {*room.__all__, *modules}, (place, module, names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_component_is_named(path: Path) -> None:
-    known = classes()
-    assert [(line, name) for line, name in names_in(path.read_text(encoding="utf-8")) if name in known] == []
+def test_what_a_room_exports_is_there() -> None:
+    for name in sorted(ROOMS - UNEXPORTED):
+        room = import_module(f"compressor.{name}")
+        assert room.__all__, name
+        assert [entry for entry in room.__all__ if not hasattr(room, entry)] == [], name
 
 
-def test_control_an_import_a_use_and_a_literal_are_seen() -> None:
-    source = '"""StepLR."""\nfrom a import PruningPolicy\nisinstance(x, b.StepLR)\ny = name == "L1Regularizer"\n'
-    found = [(line, name) for line, name in names_in(source) if name in classes()]
-    assert found == [(2, "PruningPolicy"), (3, "StepLR"), (4, "L1Regularizer")]
+def test_each_room_says_what_belongs_there() -> None:
+    assert [name for name in sorted(ROOMS) if not (import_module(f"compressor.{name}").__doc__ or "").strip()] == []

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compressor.allocation.allocation import Allocation, Goal, Layer
-from compressor.sparsity.topk import smallest
+from compressor.sparsity import smallest
 
 
 class Global(Allocation, name="global"):

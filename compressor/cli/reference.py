@@ -28,7 +28,7 @@ def commands() -> str:
 
 def methods() -> str:
     """Return every component by section, with the first line of its docstring."""
-    from compressor.schedule.registry import AXES, SECTIONS, components
+    from compressor.schedule import AXES, SECTIONS, components
 
     lines = ["| section | class | what it does |", "| --- | --- | --- |"]
     for section in ("policies", *SECTIONS, "gates", *AXES):

@@ -14,7 +14,7 @@ def validate(schedule: str, config: str | None, sets: list[tuple[str, str]], all
     """Report all faults of a schedule, one line each."""
     from compressor.experiment import inspection
     from compressor.experiment.specification import open_files
-    from compressor.schedule.faults import Faults
+    from compressor.schedule import Faults
 
     faults = Faults()
     spec = open_files(schedule, config, sets, faults, allow_plugins=allow_plugins)

@@ -13,9 +13,8 @@ from compressor.context.data import Data
 from compressor.context.network import Network
 from compressor.context.optimizer import OptimizerView
 from compressor.evaluating import evaluating
-from compressor.sparsity.masks import Masks
-from compressor.sparsity.substitution import Substitutions
-from compressor.timing.clock import Clock
+from compressor.sparsity import Masks, Substitutions
+from compressor.timing import Clock
 from compressor.world import World
 
 

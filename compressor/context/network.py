@@ -5,10 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from compressor.errors import CompressError
-from compressor.thinning.cutting import Cut
-from compressor.thinning.graph import ChannelGraph, Untraceable
-from compressor.thinning.reading import channel_graph
-from compressor.thinning.verification import verify
+from compressor.thinning import ChannelGraph, Cut, Untraceable, channel_graph, verify
 
 
 class Network:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compressor.thinning.cutting import Cut
+from compressor.thinning import Cut
 
 Groups = Sequence[Mapping[str, Any]]
 """Parameter groups, or their settings before there are parameters: lr, momentum ..."""

@@ -9,9 +9,8 @@ from torch import nn
 
 from compressor.component import Targets
 from compressor.context.optimizer import Groups
-from compressor.thinning.graph import ChannelGraph, Untraceable
-from compressor.thinning.reading import channel_graph
-from compressor.timing.window import Window
+from compressor.thinning import ChannelGraph, Untraceable, channel_graph
+from compressor.timing import Window
 
 Severity = Literal["error", "warning", "note"]
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from compressor.criteria.bn_scale import BatchNormScale
 from compressor.criteria.criterion import BatchNorm
-from compressor.sparsity.normal import expected_relu
+from compressor.sparsity import expected_relu
 
 
 class ExpectedActivation(BatchNormScale, name="expected_activation"):

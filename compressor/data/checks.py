@@ -20,7 +20,7 @@ def check(data: DataSet) -> None:
     missing = [data.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
     if missing:
         raise UserError(
-            f"{data.name}: {listed('class', missing)} without a single training image "
+            f"{data.name}: {listed('class', missing)} without training images "
             f"({len(data.classes)} classes; labels must be 0..{len(data.classes) - 1} without gaps)"
         )
 

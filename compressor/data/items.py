@@ -38,8 +38,8 @@ class Items:
         for index in range(min(PROBED, len(self.dataset))):
             if not torch.equal(self._pixels(self._item(index)[0], index), self._pixels(self._item(index)[0], index)):
                 raise UserError(
-                    f"{self.name}: item {index} differs each time it is read; take the random transforms out of the "
-                    "dataset and name them in data.augment"
+                    f"{self.name}: item {index} differs each time it is read; remove the random transforms from the "
+                    "dataset and set data.augment instead"
                 )
         channels, height, width = self._pixels(self._item(0)[0], 0).shape
         return channels, height, width

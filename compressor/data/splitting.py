@@ -27,8 +27,8 @@ def split(
     if validation > 0 and not 0 < held < count:
         empty = "validation" if held == 0 else "training"
         raise UserError(
-            f"data.validation: {validation} of {count} images leaves no image for {empty}; expected 0 (hold out none) "
-            f"or a share that leaves at least one on both sides"
+            f"data.validation: {validation} of {count} images leaves no image for {empty}; expected 0 (no validation) "
+            f"or a fraction that leaves at least one on both sides"
         )
     # The images with the smallest draws: exact in number and independent of any library's shuffle.
     ranked = np.argsort(draw(torch.arange(every), SPLIT, seed), kind="stable")[:count]

@@ -7,12 +7,10 @@ from torch import nn
 
 from compressor import data, models
 from compressor.config import Config, ModelConfig
-from compressor.data.images import DataSet
+from compressor.data import DataSet
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
-from compressor.training import checkpoint
-from compressor.training.initialization import SCHEMES, initialize
-from compressor.training.weights import load_weights
+from compressor.training import SCHEMES, checkpoint, initialize, load_weights
 
 Shape = tuple[int, int, int]
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from compressor import data, models
-from compressor.schedule import lookup
-from compressor.schedule.registry import components
+from compressor.schedule import components, lookup
 
 
 def catalogue(kind: str) -> dict[str, str]:

@@ -3,12 +3,11 @@
 import copy
 from pathlib import Path
 
-from compressor.data.feed import DataFeed
+from compressor.data import DataFeed
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, inspection
-from compressor.reports.report import Report, Thinning, compare, measure
-from compressor.thinning.architecture import describe
-from compressor.thinning.equivalence import thin
+from compressor.reports import Report, Thinning, compare, measure
+from compressor.thinning import describe, thin
 from compressor.training import checkpoint
 
 IMAGES = 256

@@ -12,10 +12,8 @@ import yaml
 
 from compressor.errors import UserError
 from compressor.experiment.specification import Specification
-from compressor.schedule.document import difference, parse
-from compressor.schedule.faults import Faults
-from compressor.training import checkpoint
-from compressor.training.files import replace_text
+from compressor.schedule import Faults, difference, parse
+from compressor.training import checkpoint, replace_text
 
 RUNS = Path("runs")
 _FIRST = {"config.yaml", "schedule.yaml", ".config.yaml.partial", ".schedule.yaml.partial"}

@@ -8,20 +8,15 @@ import torch
 from torch import nn
 
 from compressor.config import Config
-from compressor.data.feed import DataFeed
-from compressor.data.images import DataSet
+from compressor.data import DataFeed, DataSet
 from compressor.errors import UserError
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.specification import Specification
-from compressor.reports.report import Report, Thinning, compare, measure
-from compressor.schedule.faults import Faults
-from compressor.schedule.plan import Plan
-from compressor.schedule.plan import make as make_plan
-from compressor.timing.clock import Clock
-from compressor.training import checkpoint
-from compressor.training.evaluation import evaluate
-from compressor.training.weights import load_weights
+from compressor.reports import Report, Thinning, compare, measure
+from compressor.schedule import Faults, Plan, make_plan
+from compressor.timing import Clock
+from compressor.training import checkpoint, evaluate, load_weights
 
 
 @dataclass(frozen=True)

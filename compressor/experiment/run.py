@@ -16,30 +16,29 @@ from torch import nn
 import compressor
 from compressor import models
 from compressor.config import CheckpointConfig
-from compressor.data.feed import DataFeed
-from compressor.data.images import DataSet
-from compressor.data.smoke import SmokeFeed
+from compressor.data import DataFeed, DataSet, SmokeFeed
 from compressor.errors import CompressError, Interrupted
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
 from compressor.experiment.specification import Specification
-from compressor.reports import formats
-from compressor.reports.report import Report, Thinning, measure
-from compressor.schedule.faults import Faults
-from compressor.schedule.schedule import BoundSchedule
-from compressor.session import rng
-from compressor.session.events import unheard
-from compressor.session.session import Session, Shipped
-from compressor.session.start import start
-from compressor.thinning.architecture import describe
-from compressor.training import checkpoint, optimizers
-from compressor.training.evaluation import evaluate
-from compressor.training.files import replace_text
-from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
-from compressor.training.trainer import Trainer
-from compressor.training.weights import load_weights
+from compressor.reports import Report, Thinning, formats, measure
+from compressor.schedule import BoundSchedule, Faults
+from compressor.session import Session, Shipped, rng, start, unheard
+from compressor.thinning import describe
+from compressor.training import (
+    LogFile,
+    MetricsFile,
+    Observer,
+    Terminal,
+    Trainer,
+    checkpoint,
+    evaluate,
+    load_weights,
+    optimizers,
+    replace_text,
+)
 
 
 @dataclass(frozen=True)

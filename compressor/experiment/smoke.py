@@ -12,15 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from compressor.config import Config
-from compressor.data.images import DataSet
-from compressor.data.memory import fits
-from compressor.data.smoke import SmokeFeed, random_set
+from compressor.data import DataSet, SmokeFeed, fits, random_set
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.experiment import building, folder
 from compressor.importing import random_state_kept
-from compressor.training import optimizers
-from compressor.training.evaluation import autocast
+from compressor.training import autocast, optimizers
 
 _LONG = 0.3
 """If a step of 8 images takes this many seconds, larger steps are not timed but estimated in proportion."""

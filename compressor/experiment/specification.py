@@ -10,11 +10,8 @@ import yaml
 from compressor import data, models
 from compressor.config import Config
 from compressor.errors import UserError
-from compressor.schedule.document import Document
-from compressor.schedule.faults import Faults
-from compressor.schedule.opening import open_config, open_schedule
-from compressor.schedule.schedule import Schedule
-from compressor.training.initialization import SCHEMES
+from compressor.schedule import Document, Faults, Schedule, open_config, open_schedule
+from compressor.training import SCHEMES
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from compressor.component import Selects
 from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Site
-from compressor.sparsity.normal import expected_relu
+from compressor.sparsity import expected_relu
 
 Activation = Literal["relu", "tanh", "sigmoid", "none"]
 

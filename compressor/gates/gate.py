@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from compressor.component import Component, Targets
-from compressor.sparsity.substitution import Substitution
+from compressor.sparsity import Substitution
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from compressor.component import Weights as Selection
 from compressor.gates.gate import Gate, Installed, Place, Site
 from compressor.gates.hard_concrete import CLAMP, HardConcrete
 from compressor.sparsity.structures import Structure, plain_structures
-from compressor.tracing.positions import positions
-from compressor.tracing.trace import trace
+from compressor.tracing import positions, trace
 
 
 class HardConcreteL0(Gate, name="HardConcreteL0"):

@@ -13,7 +13,7 @@ from compressor.component import Selects
 from compressor.component import Weights as Selection
 from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Site
-from compressor.sparsity.weights import bias_of
+from compressor.sparsity import bias_of
 
 LOW, HIGH = 0.9, 1.1
 

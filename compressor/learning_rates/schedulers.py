@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr
 
 from compressor.component import Component
-from compressor.context.optimizer import Groups
+from compressor.context import Groups
 from compressor.errors import CompressError
 
 Rates = list[dict[str, Any]]

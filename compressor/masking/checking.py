@@ -4,17 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from compressor.context.view import TRANSPOSED, Finding, Prediction, View
+from compressor.context import TRANSPOSED, Finding, Prediction, View
 from compressor.masking.masks import with_coupled_weights
-from compressor.pruners.pruner import Goal, PrunerBase
-from compressor.reconstruction.event import misfits as reconstruction_misfits
-from compressor.reconstruction.event import pruned_inputs
+from compressor.pruners import Goal, PrunerBase
+from compressor.reconstruction import pruned_inputs, reconstruction_misfits
 from compressor.sparsity.structures import CHANNELS, FILTERS
-from compressor.thinning.coupling import couplings
-from compressor.thinning.graph import ChannelGraph, Untraceable
-from compressor.timing.window import Window
-from compressor.tracing.activations import MAKE_ZEROS, Place, places
-from compressor.tracing.meta_trace import expected_channels, trace_on_meta
+from compressor.thinning import ChannelGraph, Untraceable, couplings
+from compressor.timing import Window
+from compressor.tracing import MAKE_ZEROS, Place, expected_channels, places, trace_on_meta
 
 
 def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, masks: bool = False) -> list[Finding]:

@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from compressor.component import Targets
-from compressor.context.context import Context
+from compressor.context import Context
 from compressor.criteria import ActivationCriterion, BatchNorm, Criterion, Given
 from compressor.errors import UserError
 from compressor.masking.statistics import activations, batch_norms, finite, gradients
-from compressor.pruners.pruner import PrunerBase, Request
-from compressor.sparsity.channels import Channels
-from compressor.sparsity.weights import bias_of
-from compressor.thinning.graph import ChannelGraph
-from compressor.timing.window import Window
+from compressor.pruners import PrunerBase, Request
+from compressor.sparsity import Channels, bias_of
+from compressor.thinning import ChannelGraph
+from compressor.timing import Window
 
 
 def pruned_weights(ctx: Context, pruner: PrunerBase) -> list[str]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from compressor.context.context import Context
-from compressor.thinning.layers import dims
+from compressor.context import Context
+from compressor.thinning import dims
 
 
 @torch.no_grad()

@@ -8,15 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from compressor.context.context import Context
+from compressor.context import Context
 from compressor.criteria import ActivationCriterion, BatchNorm
 from compressor.errors import CompressError, UserError
 from compressor.evaluating import evaluating
-from compressor.sparsity.substitution import Substitution
-from compressor.sparsity.weights import prunable
-from compressor.tracing.activations import Place, at_places, places
-from compressor.tracing.trace import trace
-from compressor.tracing.watching import Watching, watch
+from compressor.sparsity import Substitution, prunable
+from compressor.tracing import Place, Watching, at_places, places, trace, watch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 EVERY, KEPT = 10, 0.9

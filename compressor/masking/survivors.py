@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from compressor.context.context import Context
+from compressor.context import Context
 from compressor.masking.masks import companions
-from compressor.sparsity.cutter import Cutter
-from compressor.sparsity.substitution import Substitution
+from compressor.sparsity import Cutter, Substitution
 
 Factors = Mapping[str, Tensor | float]
 """One number for each parameter, or one for each of its entries."""

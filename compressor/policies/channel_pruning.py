@@ -8,11 +8,10 @@ from pydantic import Field, model_validator
 from compressor.component import Weights as Selection
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.rates import Sparsity
-from compressor.reconstruction.event import Event, misfits, pruned_inputs
-from compressor.reconstruction.input_channels import InputChannels
-from compressor.reconstruction.least_squares import Selection as Choice
-from compressor.sparsity.topk import structures_to_prune
-from compressor.timing.clock import Clock
+from compressor.reconstruction import Event, InputChannels, pruned_inputs, reconstruction_misfits
+from compressor.reconstruction import Selection as Choice
+from compressor.sparsity import structures_to_prune
+from compressor.timing import Clock
 
 
 class ChannelPruningPolicy(Policy, name="channel_pruning"):
@@ -52,7 +51,7 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
         return True
 
     def check(self, view: View) -> list[Finding]:
-        return [Finding("error", line) for line in misfits(view.targets["weights"], view.modules)]
+        return [Finding("error", line) for line in reconstruction_misfits(view.targets["weights"], view.modules)]
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if time < self.window.first:
@@ -61,7 +60,7 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
         return replace(found, asked=self.sparsity)
 
     def init(self, ctx: Context) -> Memory:
-        refuse(ctx, misfits(ctx.targets["weights"], dict(ctx.network.model.named_modules())))
+        refuse(ctx, reconstruction_misfits(ctx.targets["weights"], dict(ctx.network.model.named_modules())))
         return Memory()
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:

@@ -5,9 +5,8 @@ from typing import ClassVar
 
 from compressor.errors import CompressError
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.thinning.equivalence import thin
-from compressor.thinning.removers import Remover
-from compressor.timing.clock import Clock
+from compressor.thinning import Remover, thin
+from compressor.timing import Clock
 
 
 @dataclass

@@ -10,9 +10,8 @@ from pydantic import Field
 from compressor.component import Selects
 from compressor.errors import UserError
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.sparsity.counting import count_nonzero
-from compressor.tracing.dropout import before_dropout
-from compressor.tracing.trace import trace
+from compressor.sparsity import count_nonzero
+from compressor.tracing import before_dropout, trace
 
 DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout")
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from compressor.component import Weights as Selection
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.sparsity.weights import bias_of
+from compressor.sparsity import bias_of
 
 
 class FreezePolicy(Policy, name="freeze"):

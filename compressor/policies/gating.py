@@ -8,12 +8,12 @@ import torch
 from pydantic import model_validator
 
 from compressor.errors import UserError
-from compressor.gates.gate import Gate, Installed, Place, Site
+from compressor.gates import Gate, Installed, Place, Site
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
+from compressor.sparsity import bias_of
 from compressor.sparsity.structures import FILTERS
-from compressor.sparsity.weights import bias_of
-from compressor.thinning.coupling import couplings
-from compressor.timing.clock import Clock
+from compressor.thinning import couplings
+from compressor.timing import Clock
 
 HELD = "channels of gated weights cannot be removed in training; use `compress thin` after the run"
 

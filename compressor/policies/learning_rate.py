@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from compressor.context.optimizer import Groups
+from compressor.context import Groups
 from compressor.errors import UserError
-from compressor.learning_rates.schedulers import LRScheduler, PureScheduler, ReduceLROnPlateau, rates_at
+from compressor.learning_rates import LRScheduler, PureScheduler, ReduceLROnPlateau, rates_at
 from compressor.policies.policy import Context, Memory, Moment, Policy, Rates
-from compressor.timing.clock import Clock
+from compressor.timing import Clock
 
 
 @dataclass

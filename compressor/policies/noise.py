@@ -9,12 +9,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from compressor.component import CountsSteps, Targets
-from compressor.masking.checking import check_pruner
-from compressor.masking.masks import complete_targets, masks_of, require_batch_norms
+from compressor.masking import check_pruner, complete_targets, masks_of, require_batch_norms
 from compressor.policies.policy import Context, Finding, Memory, Policy, View
-from compressor.pruners.pruner import PrunerBase
-from compressor.sparsity.substitution import Substitution
-from compressor.thinning.graph import ChannelGraph
+from compressor.pruners import PrunerBase
+from compressor.sparsity import Substitution
+from compressor.thinning import ChannelGraph
 
 
 @dataclass

@@ -7,12 +7,11 @@ from pydantic import Field, model_validator
 
 from compressor.component import Settings
 from compressor.component import Weights as Selection
-from compressor.masking.checking import zeros_of_goals
+from compressor.masking import zeros_of_goals
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View
-from compressor.pruners.pruner import Goal, Request, Scope
-from compressor.pruners.ranking import keep_largest
+from compressor.pruners import Goal, Request, Scope, keep_largest
 from compressor.rates import Sparsity
-from compressor.timing.clock import Clock
+from compressor.timing import Clock
 
 
 @dataclass(frozen=True)
@@ -108,9 +107,7 @@ class SparseRate(Settings):
 
 
 class DSDPolicy(PhasePolicy, name="dsd"):
-    """Train dense, sparse, and dense again: train, prune and retrain, release the masks, train on (Han et al., ICLR
-    2017).
-    """
+    """Train dense, sparse (pruned), and dense again without masks (Han et al., ICLR 2017)."""
 
     example: ClassVar[str] = """
     version: 2

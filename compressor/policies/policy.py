@@ -53,13 +53,10 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from compressor.component import Component, Targets
-from compressor.context.context import Context
-from compressor.context.optimizer import Groups
-from compressor.context.view import Finding, Prediction, View
+from compressor.context import Context, Finding, Groups, Prediction, View
 from compressor.errors import UserError
-from compressor.thinning.graph import ChannelGraph
-from compressor.timing.clock import Clock
-from compressor.timing.window import Window
+from compressor.thinning import ChannelGraph
+from compressor.timing import Clock, Window
 
 __all__ = ["Context", "Finding", "Memory", "Policy", "Prediction", "View"]
 

@@ -9,18 +9,25 @@ from torch import Tensor
 
 from compressor.component import CountsSteps, Targets
 from compressor.errors import UserError
-from compressor.masking.checking import check_pruner, predict_zeros
-from compressor.masking.masks import complete_targets, masks_of, pruned_weights, require_batch_norms, running_criterion
-from compressor.masking.merging import merge_batch_norms
-from compressor.masking.statistics import RunningMeans
-from compressor.masking.survivors import Scaling, survivor_factors
+from compressor.masking import (
+    RunningMeans,
+    Scaling,
+    check_pruner,
+    complete_targets,
+    masks_of,
+    merge_batch_norms,
+    predict_zeros,
+    pruned_weights,
+    require_batch_norms,
+    running_criterion,
+    survivor_factors,
+)
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
-from compressor.pruners.pruner import PrunerBase
-from compressor.reconstruction.event import Event, misfits
-from compressor.sparsity.counting import count_nonzero
-from compressor.sparsity.masks import Mode
-from compressor.thinning.graph import ChannelGraph
-from compressor.timing.clock import Clock
+from compressor.pruners import PrunerBase
+from compressor.reconstruction import Event, reconstruction_misfits
+from compressor.sparsity import Mode, count_nonzero
+from compressor.thinning import ChannelGraph
+from compressor.timing import Clock
 
 
 @dataclass
@@ -156,7 +163,9 @@ class PruningPolicy(Policy, name="pruner"):
             memory.scaling = Scaling(ctx.parameters)
             ctx.substitutions.put(ctx.key, memory.scaling)
         if self.pruner.reconstruction is not None:
-            refuse(ctx, misfits(pruned_weights(ctx, self.pruner), dict(ctx.network.model.named_modules())))
+            refuse(
+                ctx, reconstruction_misfits(pruned_weights(ctx, self.pruner), dict(ctx.network.model.named_modules()))
+            )
         return memory
 
     def figures(self, ctx: Context, memory: Pruning) -> dict[str, float]:

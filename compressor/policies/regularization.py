@@ -4,10 +4,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from compressor.context.view import TRANSPOSED
+from compressor.context import TRANSPOSED
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
-from compressor.regularizers.regularizer import Regularizer
-from compressor.timing.clock import Clock
+from compressor.regularizers import Regularizer
+from compressor.timing import Clock
 
 
 class RegularizationPolicy(Policy, name="regularizer"):

@@ -20,8 +20,8 @@ from compressor.component import Weights as Selection
 from compressor.evaluating import evaluating
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.sparsity.structures import Taps
-from compressor.thinning.layers import CONVOLUTIONS
-from compressor.timing.clock import Clock
+from compressor.thinning import CONVOLUTIONS
+from compressor.timing import Clock
 
 Stride = Annotated[int, Field(ge=2)]
 

@@ -5,6 +5,7 @@
 
 from compressor.pruners.part import Part
 from compressor.pruners.parts_pruner import PartsPruner
-from compressor.pruners.pruner import Goal, PrunerBase, Request
+from compressor.pruners.pruner import Goal, PrunerBase, Request, Scope
+from compressor.pruners.ranking import keep_largest
 
-__all__ = ["Goal", "Part", "PartsPruner", "PrunerBase", "Request"]
+__all__ = ["Goal", "Part", "PartsPruner", "PrunerBase", "Request", "Scope", "keep_largest"]

@@ -4,24 +4,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compressor.allocation.global_ranking import Global
-from compressor.allocation.uniform import Uniform
+from compressor.allocation import Global, Uniform
 from compressor.component import Selects, Targets
 from compressor.component import Weights as Selection
-from compressor.criteria.largest import Largest
-from compressor.criteria.mean_abs import MeanAbs
+from compressor.criteria import Largest, MeanAbs
 from compressor.pruners.part import Part
 from compressor.pruners.parts_pruner import PartsPruner
 from compressor.pruners.pruner import Scope
-from compressor.rates import Sparsity
-from compressor.rates.agp import AgpRate
-from compressor.rates.baidu import BaiduRate
-from compressor.rates.sparsity import ConstantRate
-from compressor.rates.std import StdRate
-from compressor.rates.threshold import ConstantThreshold
-from compressor.rates.thresholds import Positive
-from compressor.sparsity.structures.groups import Group, Pair, groups
-from compressor.timing.window import Window
+from compressor.rates import AgpRate, BaiduRate, ConstantRate, ConstantThreshold, Positive, Sparsity, StdRate
+from compressor.sparsity.structures import Group, Pair, groups
+from compressor.timing import Window
 
 
 class SparsityLevelParameterPruner(PartsPruner, name="SparsityLevelParameterPruner"):

@@ -9,23 +9,13 @@ from pydantic import Field, model_validator
 
 from compressor.component import Settings, Targets
 from compressor.component import Weights as Selection
-from compressor.criteria import Criterion
-from compressor.criteria.apoz import APoZ
-from compressor.criteria.gradient import GradientCriterion
-from compressor.criteria.l1 import L1Norm
-from compressor.criteria.l2 import L2Norm
-from compressor.criteria.mean_activation import MeanActivation
-from compressor.criteria.random import Chance
+from compressor.criteria import APoZ, Chance, Criterion, GradientCriterion, L1Norm, L2Norm, MeanActivation
 from compressor.pruners.part import Part
 from compressor.pruners.parts_pruner import PartsPruner
-from compressor.rates import Rate, Sparsity
-from compressor.rates.agp import AgpRate
-from compressor.rates.bernoulli import BernoulliRate
-from compressor.rates.random import RandomRate
-from compressor.rates.sparsity import ConstantRate
+from compressor.rates import AgpRate, BernoulliRate, ConstantRate, RandomRate, Rate, Sparsity
+from compressor.sparsity import Rounding
 from compressor.sparsity.structures import Blocks, Structure, plain_structures
-from compressor.sparsity.topk import Rounding
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 _EXAMPLE = """
     pruners:

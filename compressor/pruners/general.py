@@ -4,20 +4,17 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from compressor.allocation import Allocation, AnyAllocation
-from compressor.allocation.global_ranking import Global
-from compressor.allocation.uniform import Uniform
+from compressor.allocation import Allocation, AnyAllocation, Global, Uniform
 from compressor.component import Targets
 from compressor.component import Weights as Selection
-from compressor.criteria import AnyCriterion, Criterion
-from compressor.criteria.l1 import L1Norm
+from compressor.criteria import AnyCriterion, Criterion, L1Norm
 from compressor.importing import import_all
 from compressor.pruners.part import Order, Part
 from compressor.pruners.parts_pruner import PartsPruner
 from compressor.pruners.pruner import Shapes
 from compressor.rates import AnyRate
 from compressor.sparsity.structures import CHANNELS, ELEMENTS, FILTERS, AnyStructure, Blocks, Structure
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 for _room in ("criteria", "allocation", "rates"):
     import_all(f"compressor.{_room}")  # so that each may be named

@@ -8,15 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compressor.allocation import Allocation, Layer
-from compressor.allocation.uniform import Uniform
-from compressor.criteria import Criterion
-from compressor.criteria.l1 import L1Norm
+from compressor.allocation import Allocation, Layer, Uniform
+from compressor.criteria import Criterion, L1Norm
 from compressor.pruners.pruner import Goal, Request, Shapes
 from compressor.rates import Rate, SparsityGoal
+from compressor.sparsity import Rounding, pruned_count, structures_to_prune
 from compressor.sparsity.structures import ELEMENTS, Structure
-from compressor.sparsity.topk import Rounding, pruned_count, structures_to_prune
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 Order = Literal["smallest", "largest", "random"]
 """Which structures are pruned first."""

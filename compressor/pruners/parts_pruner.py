@@ -9,7 +9,7 @@ from compressor.pruners.part import Part
 from compressor.pruners.pruner import Goal, PrunerBase, Request, Shapes
 from compressor.pruners.ranking import masks_of_parts
 from compressor.sparsity.structures import Structure
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class PartsPruner(PrunerBase):

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from compressor.component import Component, Targets
 from compressor.criteria import Criterion, Given
-from compressor.sparsity.channels import Channels
+from compressor.sparsity import Channels, pruned_count
 from compressor.sparsity.structures import ELEMENTS, Structure
-from compressor.sparsity.topk import pruned_count
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 Shapes = Mapping[str, Sequence[int]]
 Scope = Literal["layer", "global"]

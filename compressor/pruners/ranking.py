@@ -7,16 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from compressor.allocation import Layer
-from compressor.allocation.global_ranking import Global
-from compressor.allocation.uniform import Uniform
+from compressor.allocation import Global, Layer, Uniform
 from compressor.pruners.part import Order, Part, PartGoal
 from compressor.pruners.pruner import Goal, Request
-from compressor.rates import SparsityGoal, State, ThresholdGoal
-from compressor.rates.sparsity import ConstantRate
-from compressor.sparsity.channels import Channels, Slices
+from compressor.rates import ConstantRate, SparsityGoal, State, ThresholdGoal
+from compressor.sparsity import Channels, Slices, smallest
 from compressor.sparsity.structures import Structure
-from compressor.sparsity.topk import smallest
 
 
 def masks_of_parts(request: Request, parts: Iterable[Part]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compressor.component import Selects, Targets
 from compressor.pruners.pruner import PrunerBase, Request
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class SplicingPruner(PrunerBase, name="SplicingPruner"):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 def baidu(q: float, ramp_offset: int, ramp_slope_mult: float, window: Window, time: int) -> float:

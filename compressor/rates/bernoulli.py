@@ -6,7 +6,7 @@ import torch
 
 from compressor.rates.agp import agp
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal, State
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class BernoulliRate(Rate, name="bernoulli"):

@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal
-from compressor.sparsity.topk import pruned_count
-from compressor.timing.window import Window
+from compressor.sparsity import pruned_count
+from compressor.timing import Window
 
 
 def left_after(sparsity: float, total: int, event: int, events: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, model_validator
 
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal, State
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class RandomRate(Rate, name="random"):

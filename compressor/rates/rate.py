@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from compressor.component import Component, Named
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 Sparsity = Annotated[float, Field(ge=0, le=1)]
 """A fraction of zeros."""

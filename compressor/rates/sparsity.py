@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class ConstantRate(Rate, name="sparsity"):

@@ -6,7 +6,7 @@ import torch
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class StdRate(ThresholdRate, name="std"):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class SurvivorsStdRate(ThresholdRate, name="survivors_std"):

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class ConstantThreshold(ThresholdRate, name="threshold"):

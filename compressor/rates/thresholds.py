@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from compressor.rates.rate import Rate, State, ThresholdGoal
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 Positive = Annotated[float, Field(ge=0)]
 """A magnitude, or a factor on one."""

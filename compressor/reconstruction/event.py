@@ -9,23 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compressor.context.context import Context
-from compressor.context.view import Prediction, View
+from compressor.context import Context, Prediction, View
 from compressor.errors import UserError
 from compressor.reconstruction.input_channels import Array, InputChannels
 from compressor.reconstruction.least_squares import Reconstruction, Selection, reconstruct, relative_error
-from compressor.sparsity.weights import bias_of
-from compressor.thinning.channel_use import channels_read, channels_with_inputs, producers_of
-from compressor.thinning.graph import ChannelGraph
-from compressor.tracing.layer_calls import Layer, layer_calls
-from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
-from compressor.tracing.trace import trace
+from compressor.sparsity import bias_of
+from compressor.thinning import ChannelGraph, channels_read, channels_with_inputs, producers_of
+from compressor.tracing import Batches, Layer, Samples, layer_calls, sample_inputs, sample_outputs, trace
 
 SEED = 1707
 """The seed, with the epoch, of the draws of positions and samples: no other random number depends on them."""
 
 
-def misfits(names: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
+def reconstruction_misfits(names: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
     """Return why weights cannot be reconstructed, in words."""
     lines = []
     for name in names:

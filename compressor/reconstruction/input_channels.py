@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compressor.context.context import Context
+from compressor.context import Context
 from compressor.errors import UserError
-from compressor.sparsity.topk import structures_to_prune
+from compressor.sparsity import structures_to_prune
 
 Array = NDArray[np.float64]
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from compressor.component import Selects, Targets
 from compressor.regularizers.l1 import Strength
 from compressor.regularizers.regularizer import Regularizer
-from compressor.sparsity.structures import Shape, Structure
-from compressor.sparsity.structures.groups import Groups, Pair, groups
+from compressor.sparsity.structures import Groups, Pair, Shape, Structure, groups
 
 
 def _form(value: Any) -> str:

@@ -4,7 +4,7 @@ import csv
 import io
 
 from compressor.reports.report import IMAGES, Comparison, Report, Thinning, Totals
-from compressor.sparsity.summary import WeightSummary
+from compressor.sparsity import WeightSummary
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
 _MOMENTS = ("mean", "std", "mean_abs")

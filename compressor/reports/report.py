@@ -8,12 +8,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from compressor.reports.latency import latencies
-from compressor.sparsity.counting import count_nonzero
-from compressor.sparsity.summary import WeightSummary, summarize
-from compressor.sparsity.weights import prunable, weight_count
-from compressor.storage.bits import StoredBits, dense_bits, stored_bits
-from compressor.thinning.compaction import compact_layers, thin_and_compact
-from compressor.tracing.macs import macs
+from compressor.sparsity import WeightSummary, count_nonzero, prunable, summarize, weight_count
+from compressor.storage import StoredBits, dense_bits, stored_bits
+from compressor.thinning import compact_layers, thin_and_compact
+from compressor.tracing import macs
 
 IMAGES = 16
 """The number of random images on which the logits of the compacted network are compared."""

@@ -10,7 +10,7 @@ from compressor.schedule.document import Document, KeyPath, check_keys, describe
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import NOT_BUILT, SECTIONS, components, plug_in
 from compressor.schedule.schedule import Entry, Schedule
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 _VERSION_2 = {"config", "gates"}
 _WINDOW = set(Window.model_fields)

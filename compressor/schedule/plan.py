@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from compressor.policies.policy import BoundPolicy, Moment, View
-from compressor.sparsity.weights import prunable
-from compressor.timing.clock import Clock
-from compressor.timing.window import Window
+from compressor.sparsity import prunable
+from compressor.timing import Clock, Window
 
 MAX_FIRINGS, MAX_VALUES = 100_000, 1_000
 """Of longer lists an even sample is shown, with both ends."""
@@ -70,7 +69,7 @@ class Plan(BaseModel):
     conflicts: list[str]
 
 
-def make(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan:
+def make_plan(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan:
     """Return the plan of bound policies over the model of `view`, which may be without storage."""
     view = replace(view, epochs=clock.epochs)
     rates, jumps = _rates(policies, view, clock)

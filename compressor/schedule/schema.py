@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from compressor.config import Config
 from compressor.policies.policy import Policy
 from compressor.schedule.registry import SECTIONS, components
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 Schema = dict[str, Any]
 

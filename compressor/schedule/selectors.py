@@ -11,7 +11,7 @@ from compressor.component import Component, Selects, Targets
 from compressor.errors import did_you_mean
 from compressor.schedule.document import Document, KeyPath, describe
 from compressor.schedule.faults import Faults
-from compressor.sparsity.weights import prunable
+from compressor.sparsity import prunable
 
 
 def plain(name: str) -> str:

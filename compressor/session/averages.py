@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.sparsity.masks import Masks
-from compressor.thinning.cutting import Cut
+from compressor.sparsity import Masks
+from compressor.thinning import Cut
 
 
 class Averages:

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from compressor.context.context import Context
+from compressor.context import Context
 from compressor.errors import UserError
 from compressor.policies.policy import BoundPolicy, Memory, Policy
-from compressor.thinning.cutting import Cut
-from compressor.timing.clock import Clock
+from compressor.thinning import Cut
+from compressor.timing import Clock
 
 _OF_EPOCHS = ("before_epoch", "on_epoch_begin", "on_epoch_end")
 

@@ -22,20 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compressor.context.context import Context, NoAverages, Records
-from compressor.context.data import Data, Part
-from compressor.context.network import Network
-from compressor.context.optimizer import OptimizerView
+from compressor.context import Context, Data, Network, NoAverages, OptimizerView, Part, Records
 from compressor.errors import CompressError
 from compressor.policies.policy import BoundPolicy
 from compressor.session import rng
 from compressor.session.averages import Averages
 from compressor.session.events import Events
-from compressor.sparsity.masks import Masks
-from compressor.sparsity.substitution import Substitutions
-from compressor.thinning.cutting import Cut
-from compressor.thinning.equivalence import Thinned, thin
-from compressor.timing.clock import Clock
+from compressor.sparsity import Masks, Substitutions
+from compressor.thinning import Cut, Thinned, thin
+from compressor.timing import Clock
 from compressor.world import World
 
 _ORDER = ("enter", "before_backward", "after_backward", "before_optimizer", "after_optimizer")

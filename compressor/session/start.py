@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compressor.config import Config
-from compressor.context.data import Data
+from compressor.context import Data
 from compressor.policies.policy import BoundPolicy
 from compressor.session.session import Session, Settings
-from compressor.timing.clock import Clock
+from compressor.timing import Clock
 
 
 class Source(Protocol):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressError
-from compressor.sparsity.channels import Channels, Slices
+from compressor.sparsity import Channels, Slices
 from compressor.thinning.layers import dims
 
 Kind = Literal["producer", "depthwise", "norm", "prelu", "mixing", "operation"]

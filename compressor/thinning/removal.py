@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressor.thinning.graph import ChannelGraph, Node
 from compressor.thinning.stays import Reasons, Stay, Way
-from compressor.tracing.image_dependence import LayerInputs
+from compressor.tracing import LayerInputs
 
 EVERY_WAY: frozenset[Way] = frozenset({"zero", "unread", "constant"})
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.thinning.graph import ChannelGraph, Node
 from compressor.thinning.layers import dims
-from compressor.tracing.image_dependence import LayerInputs
+from compressor.tracing import LayerInputs
 
 Way = Literal["zero", "unread", "constant"]
 """Why a channel may be removed: it is 0; no layer reads it; it is a constant."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compressor.thinning.graph import ChannelGraph, Node, Untraceable
 from compressor.thinning.layers import dims
-from compressor.tracing.image_dependence import LayerInputs, probe
+from compressor.tracing import LayerInputs, probe
 
 _SHARES = (0.3, 0.5, 0.7)
 """The fractions of channels set to zero, one trial after the other: in a narrow network one might agree by chance."""

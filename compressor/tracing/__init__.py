@@ -12,3 +12,37 @@ A module for each question:
 - `samples`: inputs and outputs of layers at some positions of each image.
 - `image_dependence`: which channels depend on the image. `macs`: multiply-accumulates of each layer.
 """
+
+from compressor.tracing.activations import MAKE_ZEROS, Place, at_places, places
+from compressor.tracing.dropout import before_dropout
+from compressor.tracing.image_dependence import LayerInputs, probe
+from compressor.tracing.layer_calls import Layer, layer_calls
+from compressor.tracing.macs import macs
+from compressor.tracing.meta_trace import expected_channels, trace_on_meta
+from compressor.tracing.positions import positions
+from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
+from compressor.tracing.trace import trace
+from compressor.tracing.watching import Watching, watch
+
+__all__ = [
+    "MAKE_ZEROS",
+    "Batches",
+    "Layer",
+    "LayerInputs",
+    "Place",
+    "Samples",
+    "Watching",
+    "at_places",
+    "before_dropout",
+    "expected_channels",
+    "layer_calls",
+    "macs",
+    "places",
+    "positions",
+    "probe",
+    "sample_inputs",
+    "sample_outputs",
+    "trace",
+    "trace_on_meta",
+    "watch",
+]

@@ -5,7 +5,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.evaluating import evaluating
-from compressor.sparsity.weights import prunable
+from compressor.sparsity import prunable
 
 __all__ = ["macs"]
 

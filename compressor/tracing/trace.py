@@ -10,7 +10,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from compressor.evaluating import evaluating
-from compressor.sparsity.weights import prunable
+from compressor.sparsity import prunable
 from compressor.tracing.calls import Call, Calls, tensors
 
 __all__ = ["ModuleCall", "Operation", "Read", "Trace", "trace"]

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from compressor.sparsity.weights import PRUNABLE
+from compressor.sparsity import PRUNABLE
 
 SCHEMES = ("default", "xavier", "kaiming")
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from compressor.config import Config
 from compressor.errors import CompressError, Interrupted, UserError
-from compressor.reports.report import overall_sparsity
-from compressor.session.session import Session
+from compressor.reports import overall_sparsity
+from compressor.session import Session
 from compressor.training.evaluation import Batches, Feed, autocast, evaluate
 from compressor.training.meters import Meters
 from compressor.training.observers import Observer

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import UserError
-from compressor.thinning.architecture import resize
+from compressor.thinning import resize
 from compressor.training.checkpoint import Checkpoint
 
 

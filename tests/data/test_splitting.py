@@ -88,7 +88,7 @@ def test_the_images_used_are_drawn_by_the_seed_from_the_whole_set_and_fewer_are_
 
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_more_images_than_there_are_is_refused(share: float) -> None:
-    with pytest.raises(UserError, match=r"data.images: there are 100 training images, 101 are wanted"):
+    with pytest.raises(UserError, match=r"data.images: there are 100 training images, fewer than 101"):
         split(100, share, seed=0, images=101)
 
 

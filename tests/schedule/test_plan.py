@@ -9,7 +9,7 @@ from torch import nn
 
 from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import Schedule
-from compressor.schedule.plan import Plan, make
+from compressor.schedule.plan import Plan, make_plan
 from compressor.schedule.plan_table import as_table
 from compressor.schedule.schedule import view_of
 from compressor.timing.clock import Clock
@@ -32,7 +32,7 @@ def planned(schedule_of: Callable[[str], Schedule]) -> Planned:
         bound = schedule_of(text).bind(network, epochs, faults)
         faults.raise_any()
         view = view_of(network, groups=[{"lr": lr, "momentum": 0.9}])
-        return make(bound.policies, view, Clock(epochs, steps))
+        return make_plan(bound.policies, view, Clock(epochs, steps))
 
     return plan
 
