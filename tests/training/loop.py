@@ -64,6 +64,19 @@ class Watch(Observer):
         self.lines.append({key: value for key, value in record.items() if key != "seconds"})
 
 
+class Hook:
+    """Calls a function before each forward pass of a network, but of none of its copies: they would copy the loop."""
+
+    def __init__(self, call: Callable[[nn.Module, Any], None]) -> None:
+        self._call = call
+
+    def __call__(self, model: nn.Module, inputs: Any) -> None:
+        self._call(model, inputs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Hook":
+        return Hook(lambda model, inputs: None)
+
+
 def values(model: nn.Module) -> Values:
     """A copy of the parameters."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -124,7 +137,7 @@ class Loop:
         self.evaluated: list[Values] = []
         self.rates: list[list[float]] = []
         """The learning rate of each parameter group in every forward pass in training mode."""
-        model.register_forward_pre_hook(self._forward)
+        model.register_forward_pre_hook(Hook(self._forward))
         rng.seed_all(seed)
 
     def _forward(self, model: nn.Module, inputs: Any) -> None:
