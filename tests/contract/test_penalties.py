@@ -15,10 +15,11 @@ from compressor.schedule.faults import Faults
 STEP = 1e-6
 
 
-def worst(
-    regularizer: Regularizer, targets: Targets, change: Callable[[torch.Tensor], torch.Tensor] | None = None
-) -> float:
-    """The largest relative error of the slope in eight directions; the added gradient may be changed."""
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+def worst(regularizer: Regularizer, targets: Targets, change: Change = torch.clone) -> float:
+    """The largest error of the slope in eight directions, in norms of the gradient, which may be changed."""
     draws = torch.Generator().manual_seed(3)
     weights: Weights = {
         name: torch.randn(weight.shape, generator=draws, dtype=torch.float64)
