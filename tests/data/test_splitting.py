@@ -111,6 +111,16 @@ def test_a_run_trains_and_validates_on_so_many_images_and_tests_on_all() -> None
     assert sum(len(labels) for _, labels in feed.test()) == len(digits.test)
 
 
+@pytest.mark.parametrize(
+    ("images", "sizes"), [(61, [30, 30]), (62, [30, 30, 2]), (60, [30, 30]), (1, [1]), (2, [2]), (31, [30])]
+)
+def test_a_last_batch_of_one_image_is_left_out(images: int, sizes: list[int]) -> None:
+    config = DataConfig(name="digits", size=8, batch=30, images=images, validation=0.0)
+    feed = DataFeed(data.load(config, None, 0), config, 0, torch.device("cpu"))
+    assert [len(labels) for _, labels in feed.train(0, 0)] == sizes
+    assert feed.steps_per_epoch == len(sizes)
+
+
 @pytest.mark.parametrize(("images", "code", "said"), [(1438, 2, "there are 1437 training"), (0, 2, "data.images")])
 def test_the_command_says_where_there_are_not_so_many(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: int, code: int, said: str
