@@ -22,7 +22,7 @@ class World:
         return tensor
 
     def decide(self, function: Callable[[], Value]) -> Value:
-        """Return what `function` gives on rank 0, on all processes; the others do not call it."""
+        """Return the result of `function` on rank 0, on all processes; the others do not call it."""
         return function()
 
     def stream(self, name: str) -> torch.Generator:

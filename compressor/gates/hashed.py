@@ -21,7 +21,7 @@ class HashedWeights(Gate, name="HashedWeights"):
 
     V_ij = xi(i, j) w[h(i, j)], the bias is V's last column, and dL/dw_k = sum of xi(i, j) dL/dV_ij over h(i, j) = k.
     Only w is trained; weight and bias are V at any time, and ordinary ones after the window. A regularizer of the
-    weight acts on w where its policy stands above the gate's.
+    weight acts on w where its policy comes before the gate's.
     """
 
     example: ClassVar[str] = """

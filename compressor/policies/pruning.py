@@ -77,7 +77,7 @@ class PruningPolicy(Policy, name="pruner"):
             raise ValueError(f"{self.pruner.name} needs `use_double_copies: true`: without it no weight can come back")
         if self.window.unit == "step" and (self.mini_batch_pruning_frequency or self.skip_first_minibatch):
             raise ValueError(
-                "a window in steps says itself at which steps masks are made:"
+                "masks are made at the steps of the window:"
                 " remove mini_batch_pruning_frequency and skip_first_minibatch"
             )
         inside = self.mini_batch_pruning_frequency or self.window.unit == "step" or self.skip_first_minibatch

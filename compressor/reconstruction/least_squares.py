@@ -25,10 +25,10 @@ Array = NDArray[np.float64]
 Selection = Literal["lasso", "repeated", "backward", "first", "l1", "max_response"]
 """How channels are chosen: by one LASSO, or by LASSO again and again; by backward elimination, the one first without
 which least squares leaves the smallest error; the first; by sum |W_i|; by mean |X_i|. Figure 4 of the paper compares
-LASSO with `first k` and `max response`; the latter goes there by sums of absolute weights, as Li et al. 2017 do."""
+LASSO with `first k` and `max response`; the latter ranks there by sums of absolute weights, as in Li et al. 2017."""
 
 TOO_MANY, MOST, SHARE = 1.1, 400, 20
-"""The authors' code: the search ends between c' and 1.1 c' scalars, and looks at min(400, N / 20) samples."""
+"""The authors' code: the search ends between c' and 1.1 c' scalars, and uses min(400, N / 20) samples."""
 
 _HALVINGS, _PARALLEL = 60, 1e-12
 _RIDGE = 1e-9

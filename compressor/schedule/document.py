@@ -39,7 +39,7 @@ class Document:
         self.data: Any = None
         self.overridden = False
         self.broken: set[KeyPath] = set()
-        """Where a scalar could not be read: what stands there is a fault already."""
+        """The places of scalars that could not be read: each is a fault already."""
         self._keys: dict[KeyPath, Place] = {}
         self._values: dict[KeyPath, Place] = {}
 

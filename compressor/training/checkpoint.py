@@ -42,7 +42,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_to_resume(path: Path) -> Checkpoint:
-    """Read the checkpoint of a run that is to go on; raises `UserError` where it has no state to go on from."""
+    """Read the checkpoint of a run that continues. Raises `UserError` where it has no state."""
     checkpoint = load(path)
     if not isinstance(checkpoint.get("state", {}).get("progress"), dict):
         raise UserError(f"{path}: this checkpoint has no state to resume from")
@@ -55,7 +55,7 @@ def load_to_resume(path: Path) -> Checkpoint:
 
 
 def finished(path: Path) -> bool:
-    """Tell whether a run's checkpoint says that the run is complete; a damaged one does not."""
+    """Return whether a run's checkpoint marks the run as complete; a damaged one does not."""
     try:
         return path.is_file() and bool(load(path).get("finished"))
     except UserError:

@@ -235,7 +235,7 @@ class Trainer:
         self._meters.load_state_dict(state["meters"])
 
     def restore(self, state: Mapping[str, Any], source: str) -> None:
-        """Continue from the state of a checkpoint, with the weights that training goes on from.
+        """Continue from the state of a checkpoint, with the weights with which training continues.
 
         Raises `UserError` where it belongs to another schedule or model, or is damaged.
         """
