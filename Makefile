@@ -12,7 +12,7 @@ golden: $(INSTALLED)  ## one digest for each shipped schedule, to compare before
 	$(BIN)/python -m benchmarks.golden
 
 test: $(INSTALLED)  ## the whole suite but the slow tests
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(INSTALLED)  ## the tests that take minutes each
 	$(BIN)/pytest -m slow
