@@ -1,4 +1,4 @@
-"""Trains an experiment in its folder, to the end or to the next signal."""
+"""The training of an experiment in its folder, to the end or to the next signal."""
 
 import signal
 import traceback
@@ -129,7 +129,7 @@ class _Run:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Inside, the first SIGINT or SIGTERM lets the step end; a second one does not wait."""
+        """Let the step end after the first SIGINT or SIGTERM inside the block; after a second one stop at once."""
 
         def note(number: int, frame: FrameType | None) -> None:
             self._signal = number
@@ -180,7 +180,7 @@ class _Run:
         count = sum(parameter.numel() for parameter in self.session.model.parameters())
         lines = [
             f"{self.path}: {config.model.name} ({count:,} parameters) on {self.dataset.name},"
-            f" {feed.images + feed.held_out:,} training images ({100 * config.data.validation:g} % held out),"
+            f" {feed.images + feed.held_out:,} training images ({100 * config.data.validation:g} % for validation),"
             f" {len(self.dataset.test):,} test images; {config.epochs} epochs of {feed.steps_per_epoch} steps"
             f" on {self.where.type}"
         ]
@@ -190,7 +190,7 @@ class _Run:
         return lines
 
     def _payload(self, trainer: Trainer, shipped: Shipped) -> checkpoint.Checkpoint:
-        """A checkpoint of the weights that are shipped; `state` has those that training goes on from."""
+        """Return a checkpoint of the weights that are shipped; `state` has those with which training continues."""
         return {
             "format": checkpoint.FORMAT,
             "version": compressor.__version__,
@@ -208,13 +208,13 @@ class _Run:
 
     @cached_property
     def _dense(self) -> nn.Module:
-        """The network without storage, before anything was removed."""
+        """Return the network without storage, before channels were removed."""
         model = self.spec.config.model
         classes = model.num_classes or len(self.dataset.classes)
         return models.skeleton(model.name, num_classes=classes, **model.arguments)
 
     def _architecture(self) -> dict[str, Any]:
-        """What tells a thinned network from the dense one; nothing while it is that."""
+        """Return how a thinned network differs from the dense one; nothing while it is dense."""
         now = describe(self.session.model)
         return {} if now == describe(self._dense) else {"architecture": now}
 
@@ -228,7 +228,7 @@ class _Run:
             checkpoint.save(self.path / folder.CHECKPOINT, {**payload, "state": state, "finished": False})
 
     def _finish(self, trainer: Trainer, log: LogFile) -> Outcome:
-        """Touch the test set, once: with the last weights and with the best ones."""
+        """Use the test set, once: with the last weights and with the best ones."""
         self._test_best()
         session, progress = self.session, trainer.progress
         with session.as_shipped() as shipped:
