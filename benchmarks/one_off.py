@@ -71,7 +71,7 @@ def main() -> None:
 
     def summary(tensors: list[torch.Tensor]) -> None:
         for weight in tensors:
-            summarize(weight, scratch)
+            summarize("", weight, scratch)
 
     dense = list(weights.values())
     sparse = [w.masked_fill(smallest(w.abs(), pruned_count(0.8, w.numel())), 0.0) for w in dense]

@@ -22,7 +22,7 @@ from scipy.stats import kendalltau
 import compressor
 from benchmarks.rows import ROWS, Row, Stage
 from compressor.sparsity.weights import prunable
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS, README = ROOT / "docs" / "results", ROOT / "runs" / "papers", ROOT / "README.md"

@@ -22,7 +22,7 @@ from benchmarks.thinning_table import prune, randomize, settle
 from compressor.models import build
 from compressor.sparsity.weights import prunable
 from compressor.thinning.cutting import Cut
-from compressor.thinning.thin import TOLERANCE, thin
+from compressor.thinning.equivalence import TOLERANCE, thin
 from compressor.tracing.macs import macs
 
 NAMES = ("resnet18", "vgg11_bn", "mobilenet_v2")

@@ -4,7 +4,7 @@
 
 Each network has random weights, biases and affines, scaled so that its logits depend on the image, and batch norms that
 have seen random images. Half of the filters of every convolution and linear layer but the last are pruned by a schedule
-(`class: Pruner`, `structure: Filters`, `scope: coupled`), then `compressor.thinning.thin` removes them, and the logits
+(`class: Pruner`, `structure: Filters`, `scope: coupled`), then `thin` removes them, and the logits
 of the masked and the thinned network are compared on other images. Every network has a process of its own; what was
 found is kept in the temporary folder until its name is given here, or `--again`.
 """
@@ -38,8 +38,8 @@ from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import read
 from compressor.session.session import Session
 from compressor.sparsity.weights import prunable
+from compressor.thinning.equivalence import thin
 from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS
-from compressor.thinning.thin import thin
 from compressor.timing.clock import Clock
 from compressor.tracing.macs import macs
 

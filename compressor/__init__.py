@@ -1,4 +1,8 @@
-"""Compress image classifiers from a schedule file."""
+"""Compress image classifiers from a schedule file.
+
+Each folder is a room. Its `__init__` says what belongs there and exports, in `__all__`, the names that other rooms may
+import; they import them from the room, not from its modules. (Of `policies` only `policies.policy` is imported.)
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,10 @@ __version__ = version("compressor")
 
 
 def load(path: str | os.PathLike[str]) -> nn.Module:
-    """The network of a checkpoint or a run's folder, thinned if that was thinned, with its weights, in eval mode.
+    """Return the network of a checkpoint or a run's folder with its weights, in eval mode; a thinned one has its thin
+    shapes.
 
-    Raises `compressor.errors.UserError` where the file is none.
+    Raises `compressor.errors.UserError` where the file is not a checkpoint.
     """
     from compressor.experiment import inspection  # imports torch
 

@@ -1,4 +1,4 @@
-"""What every named part of a YAML file is: one frozen, strict pydantic class whose fields are its arguments."""
+"""The base class of all named parts of a YAML file: a frozen, strict pydantic class whose fields are its arguments."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Settings(BaseModel):
-    """A block of YAML: unknown keys, wrong types, NaN and infinity are refused; nothing changes after parsing."""
+    """A block of YAML. Unknown keys, wrong types, NaN and infinity are refused; nothing changes after parsing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True)
 
@@ -22,11 +22,11 @@ REGISTRY: dict[str, dict[str, type["Component"]]] = {}
 
 
 class Component(Settings):
-    """A `Settings` that a schedule names: `class Foo(Base, name="Foo")` enters it into its section's registry.
+    """A `Settings` that a schedule names: `class Foo(Base, name="Foo")` adds it to the registry of its section.
 
-    `section` is the YAML section it belongs to; `example` is a working YAML of it, which the documentation shows and
-    the contract tests run. `also` are other names for it. `main` is the argument that `{name: value}` gives, where a
-    field names the component (see `Named`).
+    `section` is the YAML section that it belongs to. `example` is a complete YAML text with it, which the documentation
+    shows and the contract tests run. `also` are other names for it. `main` is the argument that `{name: value}` sets
+    where a field names the component (see `Named`).
     """
 
     section: ClassVar[str] = ""
@@ -52,21 +52,23 @@ class Component(Settings):
 
     @classmethod
     def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-        """What a schedule of version 1 means by these arguments, and a remark for the user where that is a surprise."""
+        """Return what a version 1 schedule means by these arguments, and a remark for the user where that may be a
+        surprise.
+        """
         return arguments, None
 
     @classmethod
     def summary(cls) -> str:
-        """The first line of the docstring."""
+        """Return the first line of the docstring."""
         return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
 class CountsSteps:
-    """Marks a field as a number of optimizer steps: a run of fewer steps scales it."""
+    """Mark a field as a number of optimizer steps: a run of fewer steps scales it."""
 
 
 def at_pace(settings: Model, pace: float) -> Model:
-    """The same settings for a run each of whose steps stands for `pace` steps: what counts steps is divided by it."""
+    """Return the settings for a run in which one step stands for `pace` steps: numbers of steps are divided by it."""
     changed: dict[str, Any] = {}
     for name, info in type(settings).model_fields.items():
         value = getattr(settings, name)
@@ -79,9 +81,9 @@ def at_pace(settings: Model, pace: float) -> Model:
 
 
 class Named:
-    """Marks a field that holds a component: its name, `{name: {arguments}}`, or `{name: value}` of its main argument.
+    """Mark a field that holds a component: its name, `{name: {arguments}}`, or `{name: value}` of its main argument.
 
-    The class is looked up when a value is validated, so that a plugin's components can be named, too.
+    The class is looked up when a value is validated, so that components of plugins can be named, too.
     """
 
     def __init__(self, kind: str, section: str) -> None:
@@ -89,7 +91,7 @@ class Named:
 
     @property
     def known(self) -> dict[str, type[Component]]:
-        """The components that there are, by name."""
+        """Return the components that exist, by name."""
         return REGISTRY.get(self.section, {})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
@@ -134,7 +136,7 @@ class Named:
 
 
 def _written(component: Component, info: SerializationInfo) -> Any:
-    """A component as a schedule would name it, with the arguments that were given."""
+    """Return a component as a schedule names it, with the arguments that were given."""
     given = component.model_dump(mode=info.mode, by_alias=info.by_alias, exclude_unset=True)
     if not given:
         return component.name
@@ -144,10 +146,10 @@ def _written(component: Component, info: SerializationInfo) -> Any:
 
 
 class Selects:
-    """Marks a field as a selector of weights: the binder replaces it by the plain names (and values) it matched.
+    """Mark a field as a selector of weights: binding replaces it by the plain names (and values) that it matched.
 
-    With `modules` it selects modules of these class names instead; with `values` a mapping's values select a weight
-    each.
+    With `modules` it selects modules of these class names instead; with `values` the values of a mapping select one
+    weight each.
     """
 
     def __init__(self, modules: tuple[str, ...] = (), *, values: bool = False) -> None:

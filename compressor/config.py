@@ -1,4 +1,4 @@
-"""WHAT is trained: model, data, optimizer, length. The schedule says how it is compressed."""
+"""WHAT is trained: model, data, optimizer, number of epochs. The schedule says how it is compressed."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -8,7 +8,7 @@ from compressor.component import Settings
 
 
 class ModelConfig(Settings):
-    """A network by name; every further key is an argument of its builder (`hidden`, `conv_relu`, ...)."""
+    """A network by name. Every other key is an argument of its builder (`hidden`, `conv_relu`, ...)."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -18,7 +18,7 @@ class ModelConfig(Settings):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The builder's own arguments."""
+        """Return the arguments for the builder."""
         return dict(self.__pydantic_extra__ or {})
 
 
@@ -27,23 +27,23 @@ class DataConfig(Settings):
 
     name: str = Field(description="`compress list datasets`, or package.module:factory")
     size: int | None = Field(
-        default=None, ge=1, le=4096, description="images are resized to size x size; default: as they are"
+        default=None, ge=1, le=4096, description="images are resized to size x size; default: not resized"
     )
     channels: Literal[1, 3] | None = Field(
-        default=None, description="grey images become 3 equal planes; default: as they are"
+        default=None, description="3: grey images become 3 equal planes; default: not changed"
     )
     validation: float = Field(
-        default=0.1, ge=0, lt=1, description="share of the training images held out, un-augmented"
+        default=0.1, ge=0, lt=1, description="fraction of the training images used for validation, not augmented"
     )
     images: int | None = Field(
-        default=None, ge=1, description="only so many training images are used, drawn by the seed; default: all"
+        default=None, ge=1, description="number of training images that are used, drawn with the seed; default: all"
     )
-    batch: int = Field(default=128, ge=1, description="images of one optimizer step")
+    batch: int = Field(default=128, ge=1, description="number of images in one optimizer step")
     augment: list[Literal["crop", "flip"]] = Field(
         default=[], description="random shift by up to 1/8 of the side; mirror"
     )
     workers: int = Field(
-        default=0, ge=0, le=64, description="processes that decode images of sets too large for memory"
+        default=0, ge=0, le=64, description="processes that decode images where a data set is too large for memory"
     )
     mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
         default=None, description="per channel, of pixels in [0, 1]; default: the data set's"
@@ -54,10 +54,10 @@ class DataConfig(Settings):
 
 
 class OptimizerConfig(Settings):
-    """The optimizer; a schedule's lr policies start from `lr`."""
+    """The optimizer. A schedule's learning-rate policies start from `lr`."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(gt=0, description="the rate that a schedule's lr policies start from")
+    lr: float = Field(gt=0, description="learning rate; a schedule's learning-rate policies start from it")
     momentum: float = Field(default=0.0, ge=0, lt=1, description="sgd")
     nesterov: bool = Field(default=False, description="sgd")
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -67,18 +67,24 @@ class OptimizerConfig(Settings):
     weight_decay: float = Field(
         default=0.0, ge=0, description="sgd, adam: gradient c*w, the penalty c/2 * sum w^2; adamw: decoupled"
     )
-    bias_lr_scale: float = Field(default=1.0, ge=0, description="Caffe trains biases at twice the rate: 2.0")
-    clip_norm: float | None = Field(default=None, gt=0, description="the gradient's L2 norm over all parameters")
-    accumulate: int = Field(default=1, ge=1, description="parts in which a batch goes through the network, one by one")
+    bias_lr_scale: float = Field(
+        default=1.0, ge=0, description="factor on the learning rate of biases; 2.0 as in Caffe"
+    )
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="largest L2 norm of the gradient, over all parameters"
+    )
+    accumulate: int = Field(
+        default=1, ge=1, description="number of parts in which a batch goes through the network, one after the other"
+    )
 
     @model_validator(mode="after")
     def _of_one_optimizer(self) -> Self:
         foreign = {"betas", "eps"} if self.name == "sgd" else {"momentum", "nesterov"}
         for key in sorted(foreign & self.model_fields_set):
             if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{self.name} takes no {key!r}")
+                raise ValueError(f"{self.name} has no argument {key!r}: remove it")
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
+            raise ValueError("nesterov needs momentum: set momentum above 0")
         return self
 
 
@@ -89,10 +95,12 @@ class EmaConfig(Settings):
 
 
 class CheckpointConfig(Settings):
-    """When the run is saved."""
+    """When checkpoints are written."""
 
-    every_epochs: int = Field(default=1, ge=1, description="after every so many epochs")
-    every_minutes: float | None = Field(default=None, gt=0, description="in mid-epoch, too")
+    every_epochs: int = Field(default=1, ge=1, description="a checkpoint after every this many epochs")
+    every_minutes: float | None = Field(
+        default=None, gt=0, description="also a checkpoint after this many minutes, within an epoch"
+    )
 
 
 class Config(Settings):
@@ -102,21 +110,25 @@ class Config(Settings):
     data: DataConfig
     optimizer: OptimizerConfig
     epochs: int = Field(ge=1, le=100_000, description="passes over the training images")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="of weights, split, order, augmentation and dropout")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="of initial weights, split, order, augmentation and dropout"
+    )
     init: str = Field(
         default="default",
         description="default: PyTorch's; xavier: Caffe's uniform; kaiming: N(0, 2/fan-in); else a checkpoint's path",
     )
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="fraction of the target that is spread over all classes"
+    )
     ema: EmaConfig | None = None
     precision: Literal["float32", "bf16"] = Field(default="float32", description="bf16: autocast in forward passes")
     channels_last: bool = Field(default=False, description="convolution weights in NHWC order (CUDA)")
     compile: bool = Field(default=False, description="torch.compile the network (CUDA)")
     test_every_epoch: bool = Field(
-        default=False, description="also test after each epoch; figures selected by it are labelled as such"
+        default=False, description="also test after each epoch; results that were selected by it are labelled"
     )
     checkpoint: CheckpointConfig = CheckpointConfig()
     best: Literal["top1", "loss", "last"] = Field(
         default="top1",
-        description="best.pt: highest validation top-1, lowest loss, or last, from the last pruning event on",
+        description="best.pt: highest validation top-1, lowest loss, or last epoch, from the last pruning event on",
     )

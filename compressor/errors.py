@@ -1,23 +1,23 @@
-"""The two ways a command ends badly, and the words for a misspelt name."""
+"""The two kinds of errors of a command, and hints for misspelt names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class CompressError(Exception):
-    """Running failed (non-finite loss, target missed, disk full): exit code 1."""
+    """Raised where a run failed (non-finite loss, target missed, disk full): exit code 1."""
 
     exit_code = 1
 
 
 class UserError(CompressError):
-    """The user must correct something (flag, YAML, data, checkpoint): exit code 2."""
+    """Raised where the user must correct something (flag, YAML, data, checkpoint): exit code 2."""
 
     exit_code = 2
 
 
 def did_you_mean(name: str, known: Iterable[str], *, show: int = 12, cutoff: float = 0.6) -> str:
-    """What exists, and the names nearest to `name`: the tail of every "no such thing" message."""
+    """Return the names nearest to `name`, or all that exist: the end of every "there is no ..." message."""
     known = sorted(set(known))
     near = difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
     if near:
@@ -29,7 +29,7 @@ def did_you_mean(name: str, known: Iterable[str], *, show: int = 12, cutoff: flo
 
 
 class Interrupted(CompressError):
-    """A signal arrived; the step was finished and the checkpoint written."""
+    """Raised after a signal, when the step is finished and the checkpoint written."""
 
     def __init__(self, number: int) -> None:
         super().__init__("interrupted; the checkpoint is written, --resume continues")

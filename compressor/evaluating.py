@@ -1,4 +1,4 @@
-"""A network in eval mode for a while."""
+"""A network in eval mode for a limited time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,9 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every module is in the mode it was in, also where parts were frozen."""
+    """Put the network in eval mode inside the block; afterwards each module is in the mode that it was in, frozen ones
+    too.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

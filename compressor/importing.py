@@ -1,4 +1,4 @@
-"""Modules that are imported late: large libraries when they are first needed, and a user's own, by name."""
+"""Late imports: large libraries when they are first needed, and a user's own modules by name."""
 
 import importlib
 import os
@@ -16,9 +16,9 @@ from compressor.errors import UserError, did_you_mean
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Inside, code may draw from the global generators; afterwards they are where they were.
+    """Restore the states of the global random generators at the end of the block.
 
-    Some libraries draw while they are imported: without this a run would depend on what was imported before it.
+    Some libraries draw random numbers while they are imported: without this a run would depend on earlier imports.
     """
     numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
     python = random.getstate()
@@ -44,15 +44,15 @@ def late(name: str) -> Any:
 
 
 def import_all(package: str) -> None:
-    """Import every module of one of our packages: the components in it enter themselves."""
+    """Import every module of one of our packages, so that its components are registered."""
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f"{package}.{module.name}")
 
 
 def import_module(name: str, what: str) -> ModuleType:
-    """The module `name`, also from the working directory; raises `UserError` for `what` whatever goes wrong in it.
+    """Import the module `name`, also from the working directory, without a change of the global random states.
 
-    Global random states stay as they are.
+    Raises `UserError` that begins with `what`, whatever goes wrong in the module.
     """
     if os.getcwd() not in sys.path:
         # An installed script does not see the folder it is started in. Last, so that nothing is shadowed.
@@ -67,13 +67,13 @@ def import_module(name: str, what: str) -> ModuleType:
 
 
 def blame(error: BaseException) -> str:
-    """Type, message and the line of the user's code it came from: enough without a traceback."""
+    """Return type, message and source line of an error in the user's code, for a message without a traceback."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]} ({place.filename}:{place.lineno})"
 
 
 def import_callable(name: str, what: str) -> Any:
-    """The callable that `package.module:factory` names; raises `UserError`."""
+    """Return the callable that `package.module:factory` names. Raises `UserError`."""
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise UserError(f"{what}: expected `package.module:factory`")

@@ -22,7 +22,7 @@ class World:
         return tensor
 
     def decide(self, function: Callable[[], Value]) -> Value:
-        """Return what `function` gives on rank 0, on all processes; the others do not call it."""
+        """Return the result of `function` on rank 0, on all processes; the others do not call it."""
         return function()
 
     def stream(self, name: str) -> torch.Generator:
@@ -34,7 +34,7 @@ class World:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue saved streams."""
+        """Continue saved streams; others begin again."""
 
 
 class Processes(World):
@@ -51,20 +51,32 @@ class Processes(World):
         return total
 
     def decide(self, function: Callable[[], Value]) -> Value:
-        box: list[Any] = [function() if self.rank == 0 else None]
+        box: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                box[0] = function()
+            except Exception as error:  # the other processes wait for an answer
+                box[1] = error
         dist.broadcast_object_list(box, group=self._group, group_src=0)
+        if box[1] is not None:
+            raise box[1]
         found: Value = box[0]
         return found
 
     def stream(self, name: str) -> torch.Generator:
         if name not in self._streams:
-            key = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
-            self._streams[name] = torch.Generator().manual_seed(int.from_bytes(key[:8], "little"))
+            self._streams[name] = torch.Generator().manual_seed(self._seed_of(name))
         return self._streams[name]
+
+    def _seed_of(self, name: str) -> int:
+        key = hashlib.sha256(f"{self._seed} {name}".encode()).digest()
+        return int.from_bytes(key[:8], "little")
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: stream.get_state() for name, stream in self._streams.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, stream in self._streams.items():
+            stream.manual_seed(self._seed_of(name))
         for name, bits in state.items():
             self.stream(name).set_state(bits)

@@ -20,6 +20,22 @@ from torch import Tensor
 from compressor import cli
 from compressor.training.observers import Terminal
 
+DISTILLER = {
+    "pruners": (
+        "MagnitudeParameterPruner SensitivityPruner SparsityLevelParameterPruner AutomatedGradualPruner BaiduRNNPruner"
+        " SplicingPruner StructureParameterPruner L1RankedStructureParameterPruner L2RankedStructureParameterPruner"
+        " L1RankedStructureParameterPruner_AGP L2RankedStructureParameterPruner_AGP RandomLevelStructureParameterPruner"
+        " ActivationAPoZRankedFilterPruner ActivationAPoZRankedFilterPruner_AGP ActivationMeanRankedFilterPruner"
+        " ActivationMeanRankedFilterPruner_AGP GradientRankedFilterPruner GradientRankedFilterPruner_AGP"
+        " RandomRankedFilterPruner RandomRankedFilterPruner_AGP BernoulliFilterPruner BernoulliFilterPruner_AGP"
+        " FMReconstructionChannelPruner"
+    ).split(),
+    "regularizers": ["L1Regularizer", "GroupLassoRegularizer", "GroupVarianceRegularizer"],
+    "extensions": ["FilterRemover", "ChannelRemover", "StructureRemover"],
+    "lr_schedulers": ["PolynomialLR", "MultiStepMultiGammaLR"],
+}
+"""The class names that Distiller's schedules use, by section, but for its quantizers."""
+
 torch.set_num_threads(1)  # as `environment` has it: sums in another order are other bits
 
 TINY = """\

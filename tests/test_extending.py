@@ -12,16 +12,23 @@ from typing import Any
 import pytest
 import rig
 import test_axes as axes
+import test_components as contracts
 import torch
+import yaml
 from helpers import compress, metrics, saved, succeed, write_tiny
 from torch import Tensor
 
 from compressor.allocation import Layer
 from compressor.component import REGISTRY
 from compressor.criteria import Given
+from compressor.policies.policy import BoundPolicy
 from compressor.pruners.general import Pruner
+from compressor.schedule.faults import Faults
 from compressor.schedule.registry import AXES, components
+from compressor.schedule.schedule import view_of
+from compressor.session.session import Session
 from compressor.sparsity.structures import FILTERS
+from compressor.timing.clock import Clock
 from compressor.timing.window import Window
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
@@ -55,8 +62,8 @@ def made(module: str, section: str, name: str, **arguments: Any) -> Any:
 
 
 def test_the_page_has_one_module_and_one_schedule_for_each_kind() -> None:
-    assert len(MODULES) == len(SCHEDULES) == 5
-    assert all(f"plugins: [{module}]" in PAGE for module in MODULES)
+    assert len(MODULES) == len(SCHEDULES) == 6
+    assert all(re.search(rf"plugins: \[.*\b{module}\]", PAGE) for module in MODULES)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -72,6 +79,7 @@ WRONG = {
     "pairs.yaml": ("structure: FilterPairs", "structure: FilterPair", ":9:18: ", "did you mean 'FilterPairs'"),
     "linear.yaml": ("sparsity: 0.6", "sparsity: 1.6", ":9:45: ", "less than or equal to 1, got 1.6"),
     "hoyer.yaml": ("'*': 1e-3", "'*': -1", ":6:48: ", "greater than or equal to 0, got -1"),
+    "rigl.yaml": ("fraction: 0.3", "fraction: 1.3", ":6:68: ", "less than or equal to 1, got 1.3"),
 }
 ZEROS = {
     "median.yaml": {"fc1.weight": 8 * 64},
@@ -79,6 +87,7 @@ ZEROS = {
     "pairs.yaml": {"fc1.weight": 4 * 2 * 64},
     "linear.yaml": {"fc1.weight": 614, "fc2.weight": 96},
     "hoyer.yaml": {},
+    "rigl.yaml": {"fc1.weight": 845, "fc2.weight": 102},
 }
 
 
@@ -107,6 +116,8 @@ def test_a_schedule_of_the_page_trains_to_what_it_plans(work: Path, name: str) -
         assert row["nonzero"] in (None, row["weights"] - zeros[row["name"]])
     if name == "hoyer.yaml":
         assert all(line["losses"]["hoyer"] > 0 for line in metrics(work / "run"))
+    if name == "rigl.yaml":
+        assert metrics(work / "run")[-1]["figures"]["0.rigl"]["grown"] > 100
     if name == "median.yaml":
         weight = model["fc1.weight"]
         assert sorted(weight.any(1).tolist()) == [False] * 8 + [True] * 8
@@ -205,6 +216,114 @@ def test_hoyer_square_and_its_gradient(values: list[float], value: float, gradie
     assert weight.grad.tolist() == pytest.approx(gradient)
 
 
+RIGL_WRONG = {
+    "in epochs": ("sparsity: 0.8", "sparsity: 0.8", ":6:5: it acts at steps"),
+    "by scores": ("allocation: erk", "allocation: global", ": `allocation: global` needs scores"),
+    "fixed": ("sparsity: 0.8", "sparsity: 0.99", "warning: 0.rigl: fc2.weight keeps 3 weights: less than one is"),
+}
+
+
+@pytest.mark.parametrize("change", RIGL_WRONG)
+def test_rigl_says_before_a_run_what_does_not_fit(work: Path, change: str) -> None:
+    old, new, said = RIGL_WRONG[change]
+    lines = FILES["rigl.yaml"].replace(old, new).splitlines()
+    if change == "in epochs":
+        lines = [line for line in lines if "step" not in line]
+    (work / "rigl.yaml").write_text("# rigl.yaml\n" + "\n".join(lines))
+    result = compress("validate", "rigl.yaml", "-c", "tiny", "--allow-plugins")
+    assert (result.code == 0) == (change == "fixed")
+    assert said in result.out + result.err
+
+
+def test_the_share_of_rigl_is_a_cosine_from_step_0_of_the_run() -> None:
+    one = made("rigl", "policies", "rigl", weights="*", sparsity=0.5)
+    windows = [Window(starting_step=start, ending_step=100, step_frequency=5) for start in (0, 30)]
+    for window in windows:
+        shares = [one.model_copy(update={"window": window}).share(step) for step in (0, 25, 50, 75, 100)]
+        assert shares == pytest.approx([0.3, 0.256066, 0.15, 0.043934, 0], abs=1e-6)
+
+
+def given_gradient(session: Session, gradient: list[float]) -> None:
+    """A step in which the gradient of the one weight is this."""
+    with session.step():
+        weight = session.network.parameters["weight"]
+        weight.grad = torch.tensor([gradient])
+
+
+@pytest.mark.parametrize(
+    ("gradient", "mask", "grown"),
+    [
+        ([0.9, 0.2, -0.7, 0.1, -0.3, 0.05], [1, 0, 1, 0, 1, 0], 1),
+        ([0.9, 0.4, 0.7, 0.1, 0.3, -0.4], [1, 1, 1, 0, 0, 0], 0),
+    ],
+)
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_one_event_of_rigl_by_hand(gradient: list[float], mask: list[int], grown: int, optimizer: Any) -> None:
+    # Of three kept weights int(0.9 / 2 * 3) = 1 is dropped half-way: the second. Of equal gradients the first grows.
+    one = made("rigl", "policies", "rigl", weights="*", sparsity=0.5, first="magnitude", fraction=0.9)
+    one = one.model_copy(update={"window": Window(starting_step=0, ending_step=4, step_frequency=2)})
+    layer = torch.nn.Linear(6, 1, bias=False)
+    weights = torch.tensor([[0.5, -0.1, 0.3, 0.01, -0.02, 0.03]])
+    layer.weight.data.copy_(weights)
+    kind = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}
+    bound = BoundPolicy("0.rigl", one, {"weights": ["weight"]})
+    session = Session(layer, optimizer(layer.parameters(), 0.0, **kind), [bound], Clock(1, 4))
+    with session.epoch(0):
+        given_gradient(session, [1.0] * 6)
+        first = torch.tensor([[True, True, True, False, False, False]])
+        assert torch.equal(layer.weight, weights * first)
+        assert session.masks.keep("weight").tolist() == first.tolist()  # type: ignore[union-attr]
+        given_gradient(session, [1.0] * 6)
+        slots = {key: value for key, value in session.optimizer.state_of("weight").items() if value.shape == (1, 6)}
+        assert all(torch.equal(value != 0, first) for value in slots.values())  # masked gradients are not remembered
+        for value in slots.values():
+            value[~first] = 7.0
+        before = {key: value.clone() for key, value in slots.items()}
+        given_gradient(session, gradient)
+        keep = torch.tensor([mask]).bool()
+        assert torch.equal(session.masks.keep("weight"), keep)  # type: ignore[arg-type]
+        # What is dropped and grows at once keeps its value, -0.1; what grows begins at 0, and so do its slots.
+        assert torch.equal(layer.weight, weights * (keep & first))
+        assert not torch.signbit(layer.weight[layer.weight == 0]).any()
+        for key, value in session.optimizer.state_of("weight").items():
+            if key in slots:  # no optimizer step was made
+                assert torch.equal(value, before[key].masked_fill(keep & ~first, 0.0))
+        assert session.events.figures() == {"0.rigl": {"grown": grown}}
+        given_gradient(session, [1.0] * 6)
+
+
+def test_rigl_grows_by_the_dense_gradient_that_the_network_gives() -> None:
+    """The gradient at the event is that of the loss at the masked weights, entries that are pruned included."""
+    one = made("rigl", "policies", "rigl", weights="*", sparsity=0.5, fraction=1.0)
+    one = one.model_copy(update={"window": Window(starting_step=0, ending_step=100, step_frequency=1)})
+    torch.manual_seed(0)
+    layer, images = torch.nn.Linear(8, 4), torch.randn(5, 8)
+    bound = BoundPolicy("0.rigl", one, {"weights": ["weight"]})
+    session = Session(layer, torch.optim.SGD(layer.parameters(), 0.1, momentum=0.9), [bound], Clock(1, 3))
+    with session.epoch(0):
+        for step in range(3):
+            keep = session.masks.keep("weight")
+            with session.step() as open_step:
+                plain = torch.nn.Linear(8, 4)
+                plain.load_state_dict(layer.state_dict())
+                open_step.backward(layer(images).square().mean())
+                plain(images).square().mean().backward()
+                assert torch.equal(plain.weight.grad, layer.weight.grad)
+            if step:
+                assert keep is not None
+                after, count = session.masks.keep("weight"), int(one.share(step) * 16)
+                dropped = torch.zeros_like(keep).flatten()
+                kept = keep.flatten().nonzero().flatten()
+                order = plain.weight.detach().flatten()[kept].abs().argsort(stable=True)
+                dropped[kept[order[:count]]] = True
+                free = (~keep.flatten() | dropped).nonzero().flatten()
+                grown = free[plain.weight.grad.flatten()[free].abs().argsort(descending=True, stable=True)[:count]]
+                expected = keep.flatten() & ~dropped
+                expected[grown] = True
+                assert torch.equal(after, expected.view_as(keep))  # type: ignore[arg-type]
+                assert int(after.sum()) == 16  # type: ignore[union-attr]
+
+
 # --- by the contracts -------------------------------------------------------------------------------------------------
 
 
@@ -226,12 +345,100 @@ def test_the_components_of_the_page_keep_the_contracts_of_the_axes(monkeypatch: 
     assert min(runs.values()) >= 4
 
 
-def test_the_regularizer_of_the_page_resumes_to_the_same_bits_and_its_gradient_is_that_of_its_value() -> None:
-    importlib.import_module("hoyer_square")
-    text = rig.windowed(REGISTRY["regularizers"]["HoyerSquare"].example)
-    whole = rig.Rig(text)
-    end = whole.run()
-    assert rig.difference(rig.resumed(text, whole.at((2, 2))).snapshots[rig.EPOCHS, 0], end) is None
+OWN = {
+    "policies.rigl": ("rigl", "{starting_step: 5, ending_step: 20, step_frequency: 3}"),
+    "regularizers.HoyerSquare": ("hoyer_square", "{starting_epoch: 1, ending_epoch: 4}"),
+}
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the contracts know the policy and the regularizer of the page, in the rig's window."""
+    for module, _ in OWN.values():
+        importlib.import_module(module)
+    known = rig.all_components()
+    assert set(known) - set(contracts.COMPONENTS) == set(OWN)
+    monkeypatch.setattr(contracts, "COMPONENTS", known)
+    monkeypatch.setattr(contracts, "REFERENCES", RUNS)
+    monkeypatch.setattr(contracts, "schedule", schedule)
+
+
+RUNS: dict[str, rig.Rig] = {}
+
+
+def schedule(key: str) -> str:
+    """The example of a component in the rig's window; RigL's last steps are no events, so that what grew is not 0."""
+    if key not in OWN:
+        return rig.windowed(rig.all_components()[key].example)
+    text = rig.windowed(rig.all_components()[key].example)
+    data = rig.parsed(text)
+    for policy in data["policies"]:
+        for name in [name for name in policy if name.startswith(("starting", "ending"))]:
+            del policy[name]
+        policy.update(yaml.safe_load(OWN[key][1]))
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+CONTRACTS = (
+    contracts.test_a_component_says_what_it_is_and_shows_itself,
+    contracts.test_the_example_of_a_component_round_trips,
+    contracts.test_a_component_refuses_an_argument_that_it_does_not_have,
+    contracts.test_the_example_of_a_component_trains_two_epochs,
+    contracts.test_before_its_window_a_component_changes_nothing,
+    contracts.test_outside_its_window_a_component_makes_no_zeros_and_its_zeros_stay,
+    contracts.test_a_component_composes_with_a_pruner_of_all_weights,
+)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__.removeprefix("test_"))
+@pytest.mark.parametrize("key", OWN)
+def test_the_policy_and_the_regularizer_of_the_page_keep_the_contracts(key: str, contract: Any) -> None:
+    contract(key)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(("moment", "until"), contracts.MOMENTS.values(), ids=contracts.MOMENTS)
+@pytest.mark.parametrize("key", OWN)
+def test_they_resume_to_the_same_bits(key: str, moment: tuple[int, int], until: tuple[int, int]) -> None:
+    contracts.test_a_run_resumed_then_goes_on_with_the_same_bits(key, moment, until)
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("config", contracts.CONFIGS.values(), ids=contracts.CONFIGS)
+def test_the_masks_of_rigl_make_plus_zeros_and_their_counts_are_constant(config: dict[str, Any]) -> None:
+    class Counted(contracts.Watched):
+        def look(self, moment: tuple[int, int]) -> None:
+            super().look(moment)
+            owned = self.masks.owned("0.rigl")
+            seen.append({name: int((~keep).sum()) for name, keep in owned.items()})
+            masks.append(owned)
+
+    seen: list[dict[str, int]] = []
+    masks: list[dict[str, Tensor]] = []
+    run = Counted(schedule("policies.rigl"), **config)
+    end = run.run()
+    # conv1 and conv2 are not selected; 540 and 50 weights, floor(0.8 n) of them pruned.
+    begun = next(place for place, counts in enumerate(seen) if counts)
+    assert begun == 6  # after the first step of epoch 1: (0, 1) ... (0, 5), (1, 0)
+    assert all(counts == {"fc1.weight": 432, "fc2.weight": 40} for counts in seen[begun:])
+    changes = [
+        not torch.equal(one["fc1.weight"], other["fc1.weight"])
+        for one, other in zip(masks[begun:], masks[begun + 1 :], strict=False)
+    ]
+    assert sum(changes) == 4  # at steps 8, 11, 14, 17
+    (bound,) = rig.read(schedule("policies.rigl")).bind(rig.network(), rig.EPOCHS, Faults()).policies
+    view = bound.view(view_of(rig.network(), epochs=rig.EPOCHS))
+    predicted = bound.policy.predict(view, Clock(rig.EPOCHS, rig.STEPS), rig.EPOCHS * rig.STEPS - 1).zeros
+    measured = {(name,): int((end["model"][name] == 0).sum()) for name in ("fc1.weight", "fc2.weight")}
+    assert dict(predicted) == measured
+    assert bound.policy.predict(view, Clock(rig.EPOCHS, rig.STEPS), 4).zeros == {}
+
+
+@pytest.mark.usefixtures("own")
+def test_the_penalty_of_the_page_adds_up_with_another_and_its_gradient_is_that_of_its_value() -> None:
+    for other in ("regularizers.L1Regularizer", "regularizers.HoyerSquare"):
+        contracts.test_penalties_on_one_weight_add_up("regularizers.HoyerSquare", other)
 
     def penalty(weight: Tensor) -> Tensor:
         return weight.abs().sum() ** 2 / weight.square().sum()

@@ -1,4 +1,4 @@
-"""What every allocation answers: how a sparsity is shared over layers."""
+"""The base class of all allocations: how a sparsity is shared over layers."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from compressor.component import Component, Named
 
 @dataclass(frozen=True)
 class Layer:
-    """A weight, or several that share their channels and are pruned as one; `shape` is the first one's, dense.
+    """A weight, or several that share channels and are pruned as one; `shape` is the dense shape of the first.
 
-    `count` structures, of `size` weights each, of which `removed` were thinned away and `spare` must stay.
+    It has `count` structures of `size` weights each; `removed` of them were thinned away, and `spare` must stay.
     """
 
     name: str
@@ -28,34 +28,34 @@ class Layer:
 
 
 class Goal(Protocol):
-    """What is to be reached over all layers together."""
+    """The goal over all layers together."""
 
     @property
     def sparsity(self) -> float:
-        """The share of the structures that is pruned."""
+        """Return the fraction of the structures that is pruned."""
 
     def count(self, total: int) -> int:
-        """How many of `total` structures are pruned, exactly."""
+        """Return how many of `total` structures are pruned, exactly."""
 
 
 class Allocation(Component):
-    """How a sparsity is shared over layers."""
+    """A way to share a sparsity over layers."""
 
     section: ClassVar[str] = "allocations"
     needs_scores: ClassVar[bool] = False
-    """Whether it looks at the scores. They are made comparable then (see `Criterion`), and rank within a layer, too."""
+    """Whether it uses the scores. They are made comparable then (see `Criterion`), and also rank within a layer."""
 
     def counts(self, layers: Sequence[Layer], goal: Goal, scores: Sequence[Tensor] | None = None) -> list[int]:
-        """Return how many structures of each layer are pruned, those that were removed included.
+        """Return how many structures of each layer are pruned, including those that were removed.
 
-        `scores`: of each layer a vector of its structures that are left; the smallest are pruned first, of equal ones
-        the first, and -inf is what is pruned already. None where `needs_scores` is false: then the counts are known
-        before a run.
+        `scores`: for each layer a vector of the structures that are left; the smallest are pruned first, of equal ones
+        the first, and -inf means pruned already. None where `needs_scores` is false: then the counts are known before a
+        run.
         """
-        raise TypeError(f"{type(self).__name__} gives no counts")
+        raise TypeError(f"{type(self).__name__} has no counts: define `counts`")
 
     def chosen(self, layers: Sequence[Layer], goal: Goal, scores: Sequence[Tensor]) -> list[Tensor] | None:
-        """Return which structures those are, true = pruned, where `counts` finds that out anyway; None: rank them."""
+        """Return which structures are pruned (true), where `counts` finds them anyway; None: they are ranked."""
         return None
 
 
@@ -64,9 +64,9 @@ AnyAllocation = Annotated[Allocation, Named("allocation", "allocations")]
 
 
 def largest_remainders(shares: Sequence[float], total: int) -> list[int]:
-    """Return whole numbers that add up to `total`: the shares rounded down, and 1 more for the largest remainders.
+    """Return whole numbers with the sum `total`: the shares rounded down, and 1 more for the largest remainders.
 
-    Of equal remainders the first get it. The shares should add up to `total`, but for rounding.
+    Of equal remainders the first get it. The sum of the shares should be `total`, up to rounding.
     """
     counts = [math.floor(share) for share in shares]
     order = sorted(range(len(shares)), key=lambda place: (counts[place] - shares[place], place))

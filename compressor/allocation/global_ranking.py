@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from compressor.allocation.allocation import Allocation, Goal, Layer
-from compressor.sparsity.topk import smallest
+from compressor.sparsity import smallest
 
 
 class Global(Allocation, name="global"):
-    """The smallest scores of all layers together are pruned; of structures each layer keeps its best one."""
+    """Prune the smallest scores of all layers together; each layer keeps its best structure."""
 
     needs_scores: ClassVar[bool] = True
 

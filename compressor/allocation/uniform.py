@@ -8,7 +8,7 @@ from compressor.allocation.allocation import Allocation, Goal, Layer
 
 
 class Uniform(Allocation, name="uniform"):
-    """The same sparsity in each layer."""
+    """Give each layer the same sparsity."""
 
     def counts(self, layers: Sequence[Layer], goal: Goal, scores: Sequence[Tensor] | None = None) -> list[int]:
         return [goal.count(layer.count) for layer in layers]

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. torch is imported inside the commands."""
+"""The command line: parse, call one function, print. torch is imported inside the commands only."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ for command in (train, validate, plan, evaluate, report, thin, listing, schema):
 
 
 def main() -> None:
-    """`compress`: exit 0 done, 2 the user must correct something, 1 failed while running, 128 + n on signal n."""
+    """Run `compress`: exit 0 done, 2 the user must correct something, 1 failed while running, 128 + n on signal n."""
     try:
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -52,5 +52,5 @@ def main() -> None:
             traceback.print_exc()
         first = (str(error).splitlines() or [""])[0]
         hint = "COMPRESS_DEBUG=1 shows the traceback"
-        click.echo(f"error: {type(error).__name__}: {first} (a fault of compress itself; {hint})", err=True)
+        click.echo(f"error: {type(error).__name__}: {first} (internal error; {hint})", err=True)
         sys.exit(1)

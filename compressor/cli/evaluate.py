@@ -14,7 +14,7 @@ from compressor.cli import options
 @options.device
 @options.as_json
 def evaluate(checkpoint: Path, data: Path | None, device: str, as_json: bool) -> None:
-    """Loss, top-1 and top-5 of a checkpoint (or a run's folder) on the test images."""
+    """Print loss, top-1 and top-5 of a checkpoint (or a run's folder) on the test images."""
     from compressor.experiment import inspection
 
     figures = inspection.test_accuracy(checkpoint, data, device)

@@ -23,7 +23,7 @@ KINDS = (
 @click.command(name="list")
 @click.argument("kind", type=click.Choice(KINDS), required=False)
 def listing(kind: str | None) -> None:
-    """List what there is, with a line each: components, models, data sets, schedules, configs."""
+    """List components, models, data sets, schedules and configurations, with one line for each."""
     from compressor.experiment.catalogue import catalogue
 
     for name in [kind] if kind else KINDS:

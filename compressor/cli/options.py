@@ -14,7 +14,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable
 
 
 def overrides(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:
-    """`--set a.b=c` as pairs; a usage error where there is no `=`."""
+    """Return `--set a.b=c` as pairs. Raises a usage error where there is no `=`."""
     pairs = []
     for value in values:
         key, equals, text = value.partition("=")

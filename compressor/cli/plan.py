@@ -25,7 +25,7 @@ def plan(
     """Show what a schedule will do, epoch by epoch, without training."""
     from compressor.experiment import inspection
     from compressor.experiment.specification import specification
-    from compressor.schedule.plan_table import as_table
+    from compressor.schedule import as_table
 
     spec = specification(schedule, config, sets, allow_plugins=allow_plugins)
     made, warnings = inspection.plan(spec, data)

@@ -1,4 +1,4 @@
-"""The parts of the README that are made from the code: `make docs` writes them, a test compares them."""
+"""The parts of the README that are generated from the code: `make docs` writes them, a test compares them."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 
 def commands() -> str:
-    """Every command with its arguments and options, from click."""
+    """Return every command with its arguments and options, from click."""
     from compressor.cli import cli
 
     lines = []
@@ -27,8 +27,8 @@ def commands() -> str:
 
 
 def methods() -> str:
-    """Every component by section, with the first line of its docstring."""
-    from compressor.schedule.registry import AXES, SECTIONS, components
+    """Return every component by section, with the first line of its docstring."""
+    from compressor.schedule import AXES, SECTIONS, components
 
     lines = ["| section | class | what it does |", "| --- | --- | --- |"]
     for section in ("policies", *SECTIONS, "gates", *AXES):
@@ -39,7 +39,7 @@ def methods() -> str:
 
 
 def configuration() -> str:
-    """Every key of a configuration with its default, from the pydantic model."""
+    """Return every key of a configuration with its default, from the pydantic model."""
     from compressor.config import Config
 
     return "\n".join(["| key | default | |", "| --- | --- | --- |", *_rows(Config, "")]) + "\n"
@@ -64,7 +64,7 @@ def _rows(model: type[BaseModel], prefix: str) -> list[str]:
 
 
 def fill(text: str) -> str:
-    """`text` with everything between `<!-- commands -->`, `<!-- methods -->` ... and their ends made anew."""
+    """Return `text` with new content between `<!-- commands -->`, `<!-- methods -->` ... and their ends."""
     for name, make in (("commands", commands), ("methods", methods), ("configuration", configuration)):
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, found, rest = text.partition(begin)

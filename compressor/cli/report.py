@@ -11,7 +11,7 @@ from compressor.cli import options
 @click.argument("run", type=click.Path(path_type=Path))
 @options.as_json
 def report(run: Path, as_json: bool) -> None:
-    """The sparsity report of a run's folder or of a checkpoint."""
+    """Print the sparsity report of a run's folder or of a checkpoint."""
     from compressor.experiment import inspection
     from compressor.reports import formats
 

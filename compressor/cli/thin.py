@@ -10,15 +10,19 @@ from compressor.cli import options
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
-    "--round-to", type=click.IntRange(min=1), default=1, show_default=True, help="Widths stay multiples of it."
+    "--round-to",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Numbers of channels stay multiples of this.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The thin checkpoint. Default: thin.pt beside CHECKPOINT.")
 @options.data
 @options.device
 @options.as_json
 def thin(checkpoint: Path, round_to: int, out: Path | None, data: Path | None, device: str, as_json: bool) -> None:
-    """Remove every channel that says nothing from a checkpoint (or a run's folder), by the same function."""
-    from compressor.experiment.thinning import thin_checkpoint
+    """Remove all unused channels of a checkpoint or run. The outputs stay equal."""
+    from compressor.experiment.channel_removal import thin_checkpoint
     from compressor.reports import formats
 
     target, report = thin_checkpoint(checkpoint, out, data, device, round_to)

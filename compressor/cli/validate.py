@@ -11,10 +11,10 @@ from compressor.cli import options
 @options.sets
 @options.allow_plugins
 def validate(schedule: str, config: str | None, sets: list[tuple[str, str]], allow_plugins: bool) -> None:
-    """Report everything that is wrong with a schedule, one line each."""
+    """Report all faults of a schedule, one line each."""
     from compressor.experiment import inspection
     from compressor.experiment.specification import open_files
-    from compressor.schedule.faults import Faults
+    from compressor.schedule import Faults
 
     faults = Faults()
     spec = open_files(schedule, config, sets, faults, allow_plugins=allow_plugins)
@@ -24,6 +24,8 @@ def validate(schedule: str, config: str | None, sets: list[tuple[str, str]], all
     if faults:
         raise click.exceptions.Exit(2)
     if spec is None:
-        click.echo(f"{schedule}: the grammar is right; weight names are not checked: no --config, and it names none")
+        click.echo(
+            f"{schedule}: the grammar is right; weight names are not checked: give a --config, the schedule has none"
+        )
     else:
         click.echo(f"{schedule}: valid for {spec.config_name} ({spec.config.model.name})")

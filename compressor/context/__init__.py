@@ -1,1 +1,22 @@
 """What a policy sees of a run: the network, the optimizer, the data, and what it leaves for the report."""
+
+from compressor.context.context import Context, NoAverages, Records
+from compressor.context.data import Data, Part
+from compressor.context.network import Network
+from compressor.context.optimizer import Groups, OptimizerView
+from compressor.context.view import TRANSPOSED, Finding, Prediction, View
+
+__all__ = [
+    "TRANSPOSED",
+    "Context",
+    "Data",
+    "Finding",
+    "Groups",
+    "Network",
+    "NoAverages",
+    "OptimizerView",
+    "Part",
+    "Prediction",
+    "Records",
+    "View",
+]

@@ -1,4 +1,4 @@
-"""What one policy sees of a run."""
+"""The parts of a run that one policy sees."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,24 +13,23 @@ from compressor.context.data import Data
 from compressor.context.network import Network
 from compressor.context.optimizer import OptimizerView
 from compressor.evaluating import evaluating
-from compressor.sparsity.masks import Masks
-from compressor.sparsity.substitution import Substitutions
-from compressor.timing.clock import Clock
+from compressor.sparsity import Masks, Substitutions
+from compressor.timing import Clock
 from compressor.world import World
 
 
 class Averages(Protocol):
-    """Running averages of the weights, which are what is shipped where a run has them."""
+    """Running averages of the weights. Where a run has them, they are what is shipped."""
 
     def also(self, name: str, tensor: Tensor) -> None:
-        """Average a tensor that belongs to no module, too: a gate's."""
+        """Average a tensor that belongs to no module, such as a gate's."""
 
     def restart(self, names: Sequence[str]) -> None:
-        """Begin the averages of some weights again from what they are now: they have become something else."""
+        """Restart the averages of some weights from their present values, where the weights were replaced."""
 
 
 class NoAverages:
-    """For a run without averages."""
+    """The averages of a run without averages."""
 
     def also(self, name: str, tensor: Tensor) -> None:
         """Do nothing."""
@@ -41,17 +40,17 @@ class NoAverages:
 
 @dataclass
 class Records:
-    """What policies leave for the report; saved with the run."""
+    """Results of policies for the report; saved with the run."""
 
     figures: dict[str, dict[str, float]] = field(default_factory=dict)
-    """What each policy last had to say beside losses, by its key."""
+    """The last figures of each policy beside losses, by its key."""
     thinnings: list[dict[str, Any]] = field(default_factory=list)
-    """What was removed so far, as the report tells it."""
+    """The removals so far, as the report has them."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """The parts of a run, and of the policy that looks at it: its key, its targets, its instance's constants."""
+    """The parts of a run, and those of one policy: its key, its targets, its instance's constants."""
 
     clock: Clock
     network: Network
@@ -64,27 +63,28 @@ class Context:
     world: World
     say: Callable[[str], None]
     seed: int = 0
-    """The run's seed, from which a policy's own draws are derived: they are no part of the global random state."""
+    """The run's seed. A policy's own random draws are derived from it, not from the global random state."""
     key: str = ""
     targets: Targets = field(default_factory=dict)
-    """What the component's selectors were bound to."""
+    """The names that the component's selectors matched."""
     constants: dict[str, Any] = field(default_factory=dict)
-    """What a component instance must remember: the policies that name it share it. Saved with the run."""
+    """The memory of a component instance, shared by the policies that name it. Saved with the run."""
 
     def of(self, key: str, targets: Targets, constants: dict[str, Any]) -> "Context":
-        """Return the same run, as one policy sees it."""
+        """Return the same run for one policy."""
         return replace(self, key=key, targets=targets, constants=constants)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The network's parameters by plain name."""
+        """Return the network's parameters by name."""
         return self.network.parameters
 
     @contextmanager
     def as_shipped(self) -> Iterator[None]:
-        """Inside, the network is the one that would be shipped now: masked, folded, in eval mode, without gradients.
+        """Make the network inside the block the one that would be shipped now: masked, folded, in eval mode, without
+        gradients.
 
-        Averages of the weights are left out: a policy acts on the weights that are trained.
+        Averages of the weights are not used: a policy acts on the weights that are trained.
         """
-        with evaluating(self.network.model), torch.no_grad(), self.masks.folded(), self.substitutions.folded():
+        with evaluating(self.network.model), torch.no_grad(), self.masks.applied(), self.substitutions.folded():
             yield

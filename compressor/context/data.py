@@ -1,4 +1,4 @@
-"""The images of a run, as policies ask for them."""
+"""The images of a run, for policies."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,9 @@ def _unknown(part: str) -> Mapping[str, float]:
 
 @dataclass
 class Part:
-    """What went through the network last: images, labels and logits of one part of a batch, where they were given."""
+    """The images, labels and logits of the last part of a batch that went through the network, where they were
+    given.
+    """
 
     images: Tensor | None = None
     labels: Tensor | None = None
@@ -28,16 +30,16 @@ class Part:
 
 @dataclass
 class Data:
-    """Training images for statistics, accuracies, and how many images there are."""
+    """Training images for statistics, accuracies, and the numbers of images."""
 
     batches: Callable[[int], Batches] = _none
-    """Returns so many batches of training images with their labels, always the same."""
+    """Returns the given number of batches of training images with their labels, always the same ones."""
     evaluate: Callable[[str], Mapping[str, float]] = _unknown
     """Returns the accuracies of the network as it is now, on the `validation` or the `test` images."""
     images: int = 1
-    """How many images are trained on."""
+    """The number of training images."""
     held_out: int = 0
-    """How many images are held out for validation."""
+    """The number of validation images."""
     validation: Mapping[str, float] = field(default_factory=dict)
     """The figures of the last validation."""
     part: Part = field(default_factory=Part)

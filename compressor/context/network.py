@@ -5,15 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from compressor.errors import CompressError
-from compressor.thinning.cutting import Cut
-from compressor.thinning.graph import ChannelGraph, Untraceable
-from compressor.thinning.reading import channel_graph
-from compressor.thinning.verification import verify
+from compressor.thinning import ChannelGraph, Cut, Untraceable, channel_graph, verify
 
 
 class Network:
-    """A model with its parameters by plain name. `dense` has their shapes before anything was removed: sparsities and
-    selectors refer to them."""
+    """A model with its parameters by name.
+
+    `dense` has their shapes before channels were removed: sparsities and selectors refer to them.
+    """
 
     def __init__(
         self,
@@ -26,14 +25,14 @@ class Network:
         self.parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
         self.dense = dict(dense or {name: list(parameter.shape) for name, parameter in self.parameters.items()})
         self.held: dict[str, str] = {}
-        """Why no channels can be removed, by who says so."""
+        """The reasons why no channels can be removed, by owner."""
         self._sample, self._say = sample, say
         self._graph: ChannelGraph | None = None
         self._traced = False
         self._followers: list[Callable[[Cut], None]] = []
 
     def graph(self) -> ChannelGraph | None:
-        """Return the network's channels; None, which is said once, where they cannot be followed."""
+        """Return the network's channel graph; None, with one message, where it cannot be traced."""
         if not self._traced:
             self._traced = True
             try:
@@ -46,11 +45,14 @@ class Network:
         return self._graph
 
     def when_cut(self, follow: Callable[[Cut], None]) -> None:
-        """Call `follow` when channels were removed: it holds tensors in the shapes of the parameters."""
+        """Call `follow` whenever channels were removed, for the owner of tensors in the shapes of parameters."""
         self._followers.append(follow)
 
     def cut(self, cut: Cut) -> None:
-        """Remove channels from the model and from all that follows it; raises `CompressError` where they are held."""
+        """Remove channels from the model and all tensors of its shapes.
+
+        Raises `CompressError` where removal is blocked.
+        """
         for reason in self.held.values():
             raise CompressError(reason)
         cut.model(self.model)

@@ -1,4 +1,4 @@
-"""The optimizer of a run, as policies see it: rates, groups, and what it remembers."""
+"""The optimizer of a run, for policies: learning rates, groups, and state."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,48 +8,51 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compressor.thinning.cutting import Cut
+from compressor.thinning import Cut
 
 Groups = Sequence[Mapping[str, Any]]
-"""Parameter groups, or what is known of them before there are parameters: lr, momentum ..."""
+"""Parameter groups, or their settings before there are parameters: lr, momentum ..."""
 
 
 class OptimizerView:
-    """An optimizer whose rates policies may scale, whose parameters they may regroup, whose memory they may clear."""
+    """An optimizer whose learning rates policies may scale, whose parameters they may regroup, whose state they may
+    clear.
+    """
 
     def __init__(self, optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]) -> None:
         self.optimizer = optimizer
         for group in optimizer.param_groups:  # the rate that schedules start from, as torch's own note it
             group.setdefault("initial_lr", group["lr"])
         self.scales: dict[str, float] = {}
-        """Factors on every learning rate, by who asks for them; set at each of the owner's steps."""
+        """Factors on every learning rate, by owner; updated at each of the owner's steps."""
         self.frozen: set[str] = set()
-        """Weights that nothing is to move in this step."""
+        """Weights that must not change in this step."""
         self.skips = False
-        """Whether this step of the optimizer is left out: all gradients are set to None."""
+        """Whether this step of the optimizer is skipped: all gradients are set to None."""
         self._parameters = parameters
         self._group_of: dict[int, dict[str, Any]] = {}
 
     @property
     def groups(self) -> list[dict[str, Any]]:
-        """The parameter groups themselves."""
+        """Return the parameter groups themselves."""
         return self.optimizer.param_groups
 
     @property
     def scale(self) -> float:
-        """The product of all factors on the learning rates."""
+        """Return the product of all factors on the learning rates."""
         return math.prod(self.scales.values())
 
     def rate_of(self, parameter: Tensor) -> float:
-        """Return the learning rate in force for one parameter."""
+        """Return the present learning rate of one parameter."""
         if not self._group_of:
             self._group_of = {id(p): group for group in self.groups for p in group["params"]}
         return float(self._group_of[id(parameter)]["lr"]) * self.scale
 
     def regroup(self, parameters: Sequence[nn.Parameter], **changed: Any) -> None:
-        """Give parameters (known to the optimizer or not) a group of their own, like the first but for what is changed.
+        """Move parameters (new or known to the optimizer) to a group of their own: a copy of the first with some
+        changes.
 
-        To be called in `init` alone, so that a resumed run has the same groups.
+        To be called in `init` only, so that a resumed run has the same groups.
         """
         mine = {id(parameter) for parameter in parameters}
         for group in self.groups:
@@ -61,32 +64,37 @@ class OptimizerView:
         self._group_of = {}
 
     def forget(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Drop what the optimizer remembers of parameters that something else is trained in the place of."""
+        """Delete the optimizer's state of parameters in whose place other tensors are trained."""
         for parameter in parameters:
             self.optimizer.state.pop(parameter, None)
 
     def clear(self) -> None:
-        """Drop what the optimizer remembers of all parameters: momentum, moments, counts."""
+        """Delete the optimizer's state of all parameters: momentum, moments, counts."""
         self.optimizer.state.clear()
 
     @torch.no_grad()
     def reset(self, name: str, index: Tensor) -> None:
-        """Set to 0 what the optimizer remembers of some entries of a weight; `index` is boolean, true = reset."""
+        """Set the optimizer's state of some entries of a weight to 0; `index` is boolean, true = reset."""
         parameter = self._parameters[name]
         for value in self.optimizer.state.get(parameter, {}).values():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 value[index.to(value.device)] = 0
 
     def state_of(self, name: str) -> Mapping[str, Any]:
-        """Return what the optimizer remembers of a weight, by its own names: momentum_buffer, exp_avg ..."""
+        """Return the optimizer's state of a weight, by the optimizer's names: momentum_buffer, exp_avg ..."""
         found: Mapping[str, Any] = self.optimizer.state.get(self._parameters[name], {})
         return found
 
     def skip_step(self) -> None:
-        """Leave this step of the optimizer out: no parameter is updated."""
+        """Skip this step of the optimizer: no parameter is updated."""
         self.skips = True
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state of the optimizer, which has new groups then."""
+        self.optimizer.load_state_dict(dict(state))
+        self._group_of = {}
+
     def cut(self, cut: Cut) -> None:
-        """Remove channels from what the optimizer remembers."""
+        """Remove channels from the optimizer's state."""
         cut.optimizer(self.optimizer, self._parameters.items())
         self._group_of = {}

@@ -1,4 +1,4 @@
-"""What is known before a run, and what a policy answers to it."""
+"""What is known before a run, and the answers of a policy to it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,35 +9,34 @@ from torch import nn
 
 from compressor.component import Targets
 from compressor.context.optimizer import Groups
-from compressor.thinning.graph import ChannelGraph, Untraceable
-from compressor.thinning.reading import channel_graph
-from compressor.timing.window import Window
+from compressor.thinning import ChannelGraph, Untraceable, channel_graph
+from compressor.timing import Window
 
 Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is to be said of a policy before a run: an error refuses the schedule; warnings and notes are shown."""
+    """A message about a policy before a run. An error refuses the schedule; warnings and notes are shown."""
 
     severity: Severity
     text: str
     field: str = ""
-    """The key that it is about, of the component's arguments or the policy's; empty: the component as a whole."""
+    """The argument of the component or the key of the policy; empty: the whole component."""
     of_policy: bool = False
-    """Whether it is about the policy, and not about the component that it applies."""
+    """Whether the finding is about the policy, and not about its component."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The zeros that a policy holds at a time, so many together in some weights, and where that cannot be known."""
+    """The zeros that a policy holds at a time, by sets of weights, and the weights for which they are not known."""
 
     zeros: Mapping[tuple[str, ...], int] = field(default_factory=dict)
-    """By the names of weights that are ranked together (mostly one)."""
+    """The number of zeros, by the names of weights that are ranked together (mostly one)."""
     unknown: Mapping[str, str] = field(default_factory=dict)
-    """By weight the reason why only the run tells."""
+    """The reason why the number is not known before the run, by weight."""
     asked: float | None = None
-    """The sparsity that is asked for, of all these weights together; `zeros` has what whole numbers make of it."""
+    """The sparsity that is asked for, of all these weights together; `zeros` has the rounded numbers."""
 
 
 TRANSPOSED = "is of a transposed convolution: its filters and channels are not supported"
@@ -45,7 +44,7 @@ TRANSPOSED = "is of a transposed convolution: its filters and channels are not s
 
 @dataclass(frozen=True)
 class View:
-    """What is known of a model and a configuration before a run, and what a policy's selectors were bound to."""
+    """What is known of a model and a configuration before a run, and the targets of one policy."""
 
     modules: Mapping[str, nn.Module]
     """The model's modules by path; they may be without storage."""
@@ -54,38 +53,40 @@ class View:
     image: tuple[int, int, int] | None = None
     """C, H, W of the images; None where it is not known."""
     version: int = 2
-    """Of the schedule's grammar."""
+    """The version of the schedule's grammar."""
     groups: Groups = ()
     """The optimizer's settings, one mapping for each parameter group."""
     epochs: int = 1
-    """Of the run."""
+    """The number of epochs of the run."""
     validates: bool = True
-    """Whether images are held out for validation."""
+    """Whether there are validation images."""
     targets: Targets = field(default_factory=dict)
     window: Window = field(default_factory=Window)
     key: str = ""
     shared: dict[str, Any] = field(default_factory=dict)
-    """What was found out for one policy serves the next: the graph."""
+    """Results that policies share: the graph."""
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what `make` gives, made for the first policy that asks."""
+        """Return the result of `make`, called for the first policy that asks."""
         if name not in self.shared:
             self.shared[name] = make()
         return self.shared[name]
 
     @property
     def model(self) -> nn.Module:
-        """The whole model."""
+        """Return the whole model."""
         return self.modules[""]
 
     @cached_property
     def transposed(self) -> set[str]:
-        """The weights of transposed convolutions."""
+        """Return the weights of transposed convolutions."""
         return {f"{path}.weight" for path, module in self.modules.items() if getattr(module, "transposed", False)}
 
     @cached_property
     def graph(self) -> ChannelGraph | Untraceable | None:
-        """The model's channels, or why they cannot be followed; None where the images' shape is not known."""
+        """Return the channel graph, or the reason why it cannot be traced; None where the images' shape is not
+        known.
+        """
         if self.image is None:
             return None
 

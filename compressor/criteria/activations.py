@@ -1,4 +1,4 @@
-"""Criteria that are means, over images, of something about the outputs of a layer."""
+"""Criteria that are means over images of a function of a layer's outputs."""
 
 from typing import ClassVar
 
@@ -9,23 +9,24 @@ from compressor.sparsity.structures import Structure
 
 
 class ActivationCriterion(Criterion):
-    """A mean over the images of the calibration batches of what `summed` makes of each image.
+    """The mean of `summed` over the images of the calibration batches.
 
-    It looks at what the first activation behind a layer gives, or where `behind_activation` is false at what that is
-    given. Where no activation follows, both are what the batch norm behind the layer, or the layer itself, gives.
+    `summed` reads the output of the first activation that follows a layer, or its input where `behind_activation` is
+    false. Where no activation follows, both are the output of the batch norm that follows the layer, or of the layer
+    itself.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"activation_sums"})
     of_outputs: ClassVar[bool] = True
     behind_activation: ClassVar[bool] = True
     with_gradient: ClassVar[bool] = False
-    """Whether `summed` is given dL/da, L the sum of the images' losses."""
+    """Whether `summed` gets dL/da, L the sum of the images' losses."""
     by_position: ClassVar[bool] = False
-    """Whether the mean is over the positions of a map, too."""
+    """Whether the mean is also over the positions of a map."""
 
     def summed(self, maps: Tensor, gradient: Tensor | None) -> Tensor:
         """Return [images, channels] of activations [images, channels, one dim or more] and their gradient."""
-        raise TypeError(f"{type(self).__name__} sums nothing")
+        raise TypeError(f"{type(self).__name__} has no sum: define `summed`")
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:
         return given.activation_sums(name)

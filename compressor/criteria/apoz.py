@@ -10,7 +10,7 @@ from compressor.sparsity.structures import Structure
 
 
 class APoZ(ActivationCriterion, name="apoz"):
-    """1 - the average percentage of zeros behind the activation (Hu et al. 2016)."""
+    """Score 1 - the average percentage of zeros after the activation (Hu et al. 2016)."""
 
     by_position: ClassVar[bool] = True
     counts_zeros: ClassVar[bool] = True

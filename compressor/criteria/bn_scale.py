@@ -10,13 +10,15 @@ from compressor.sparsity.structures import Structure
 
 
 class BatchNormScale(Criterion, name="bn_scale"):
-    """|gamma| of the batch norm behind a layer; the sum where several read its outputs (Liu et al. 2017)."""
+    """Score |gamma| of the batch norm that follows a layer; the sum where several read its outputs (Liu et al.
+    2017).
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "batch_norms"})
     of_outputs: ClassVar[bool] = True
 
     def of(self, norm: BatchNorm) -> Tensor:
-        """Return a number for each entry of a batch norm."""
+        """Return a score for each entry of a batch norm."""
         return norm.scale.abs()
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:

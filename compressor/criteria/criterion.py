@@ -1,4 +1,4 @@
-"""What every criterion answers: a score for each structure of a weight; what has the smallest score is pruned first."""
+"""The base class of all criteria: a score for each structure of a weight; the smallest scores are pruned first."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ PROVIDED = (
     "batch_norms",
     "optimizer_state",
 )
-"""What a criterion may need: each is an attribute or a method of `Given`."""
+"""The data that a criterion may need: each is an attribute or a method of `Given`."""
 _OF_ACTIVATIONS = {"activation_sums", "running_statistics"}
 _OF_IMAGES = {"gradient", "gradient_sums", *_OF_ACTIVATIONS}
 
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Entries of a batch norm, in double precision; `outputs` [entries] says which output of the layer each reads."""
+    """Entries of a batch norm, in double precision; `outputs` [entries]: the output of the layer that each reads."""
 
     scale: Tensor
     shift: Tensor
@@ -35,37 +35,42 @@ class BatchNorm:
 
 
 class Given:
-    """What a criterion may look at: the weights as they are now, and what the policy provides besides.
+    """The data that a criterion may use: the weights as they are now, and what the policy provides.
 
-    This one has the weights alone; all else raises `LookupError`. `kind` is the criterion's name; `stream` is what
-    random numbers are drawn from (None: torch's own generator).
+    This class has the weights only; all else raises `LookupError`. `kind` is the criterion's name; random numbers are
+    drawn from `stream` (None: torch's own generator).
     """
 
     def __init__(self, weights: Mapping[str, Tensor], kind: str, stream: torch.Generator | None = None) -> None:
         self.weights, self.kind, self.stream = weights, kind, stream
 
     def gradient(self, name: str) -> Tensor:
-        """dL/dw on one calibration batch, in the weight's shape, of masked weights, too."""
+        """Return dL/dw on one calibration batch, in the weight's shape, of masked weights, too."""
         raise self._missing(name)
 
     def gradient_sums(self, name: str) -> Tensor:
-        """dL/dw of the mean loss over all calibration batches, in the weight's shape, of masked weights, too."""
+        """Return dL/dw of the mean loss over all calibration batches, in the weight's shape, of masked weights, too."""
         raise self._missing(name)
 
     def activation_sums(self, name: str) -> Tensor:
-        """[outputs]: what `ActivationCriterion.summed` gives, its mean over the images of the calibration batches."""
+        """Return [outputs]: the mean of `ActivationCriterion.summed` over the images of the calibration batches."""
         raise self._missing(name)
 
     def running_statistics(self, name: str) -> Tensor:
-        """[outputs]: the same as a running mean over training; before its first step, of the calibration batches."""
+        """Return [outputs]: a running mean of the same in training; before its first step, that of the calibration
+        batches.
+        """
         raise self._missing(name)
 
     def batch_norms(self, name: str) -> list[BatchNorm]:
-        """The batch norms that read the outputs of the weight's layer. Raises `UserError` where there is none."""
+        """Return the batch norms that read the outputs of the weight's layer.
+
+        Raises `UserError` where there is none.
+        """
         raise self._missing(name)
 
     def optimizer_state(self, name: str) -> Mapping[str, Tensor]:
-        """What the optimizer holds of the weight, by its own names; empty before the first step."""
+        """Return the optimizer's state of the weight, by the optimizer's names; empty before the first step."""
         raise self._missing(name)
 
     def _missing(self, name: str) -> LookupError:
@@ -73,35 +78,37 @@ class Given:
 
 
 class Criterion(Component):
-    """By what structures are ranked. High = stays.
+    """The score of a structure. Structures of high score stay.
 
-    `needs` are names of `PROVIDED`: what `score` uses of what it is given.
+    `needs`: names of `PROVIDED`, the data that `score` uses.
     """
 
     section: ClassVar[str] = "criteria"
     needs: ClassVar[frozenset[str]] = frozenset({"weights"})
     of_outputs: ClassVar[bool] = False
-    """Whether there is one number for each output of a layer: structures are filters or rows then."""
+    """Whether there is one score for each output of a layer: structures are filters or rows then."""
     behind_activation: ClassVar[bool] = False
-    """Whether it looks at what an activation gives."""
+    """Whether it reads the output of an activation."""
     counts_zeros: ClassVar[bool] = False
-    """Whether it is of use only where that has exact zeros."""
+    """Whether it is useful only where that output has exact zeros."""
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:
         """Return a number for each structure of a weight, in `structure.index_shape(weight.shape)`."""
-        raise TypeError(f"{type(self).__name__} gives no score")
+        raise TypeError(f"{type(self).__name__} has no score: define `score`")
 
     def comparable(self, score: Tensor, structure: Structure, shape: Shape) -> Tensor:
-        """Return the scores of a weight of this shape as they are compared with other weights' scores."""
+        """Return the scores of a weight of this shape, to be compared with those of other weights."""
         return score
 
     def is_magnitude(self, structure: Structure) -> bool:
-        """Whether the score of such a structure is a magnitude of its weights, to be compared with a threshold."""
+        """Return whether the score of such a structure is a magnitude of its weights, to be compared with a
+        threshold.
+        """
         return False
 
     @property
     def needs_images(self) -> bool:
-        """Whether it looks at what the network makes of training images."""
+        """Return whether the criterion is computed from training images."""
         return bool(self.needs & _OF_IMAGES)
 
     @model_validator(mode="after")

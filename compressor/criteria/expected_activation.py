@@ -1,14 +1,14 @@
-"""What a relu behind a batch norm gives on average, were its input normal (Bartoldson et al., NeurIPS 2020)."""
+"""The mean output of a relu after a batch norm, if its input were normal (Bartoldson et al., NeurIPS 2020)."""
 
 from torch import Tensor
 
 from compressor.criteria.bn_scale import BatchNormScale
 from compressor.criteria.criterion import BatchNorm
-from compressor.sparsity.normal import expected_relu
+from compressor.sparsity import expected_relu
 
 
 class ExpectedActivation(BatchNormScale, name="expected_activation"):
-    """E relu(N(beta, gamma^2)) of the batch norm behind a layer; the sum where several read its outputs."""
+    """Score E relu(N(beta, gamma^2)) of the batch norm that follows a layer; the sum where several read its outputs."""
 
     def of(self, norm: BatchNorm) -> Tensor:
         return expected_relu(norm.shift, norm.scale.abs())

@@ -10,7 +10,7 @@ from compressor.sparsity.structures import Shape, Structure
 
 
 class FeatureMap(ActivationCriterion, name="feature_map"):
-    """The mean over images of sum |x| over a map, x before the activation (Bartoldson et al. 2020)."""
+    """Score the mean over images of sum |x| over a map, x before the activation (Bartoldson et al. 2020)."""
 
     behind_activation: ClassVar[bool] = False
 

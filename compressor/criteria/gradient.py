@@ -1,4 +1,4 @@
-"""What the loss would change, to first order, were a structure set to zero."""
+"""The change of the loss, to first order, if a structure were set to zero."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from compressor.sparsity.structures import Shape, Structure
 
 
 class GradientCriterion(Criterion, name="gradient"):
-    """|sum over a structure of w dL/dw|, L the mean loss over the calibration batches."""
+    """Score |sum over a structure of w dL/dw|, L the mean loss over the calibration batches."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"weights", "gradient_sums"})
 

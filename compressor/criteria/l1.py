@@ -7,7 +7,7 @@ from compressor.sparsity.structures import Shape, Structure
 
 
 class L1Norm(Criterion, name="l1"):
-    """The L1 norm of a structure; of single weights |w|."""
+    """Score the L1 norm of a structure; of single weights |w|."""
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:
         return structure.norms(given.weights[name], "l1")

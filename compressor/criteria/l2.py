@@ -9,7 +9,7 @@ from compressor.sparsity.structures import Shape, Structure
 
 
 class L2Norm(Criterion, name="l2"):
-    """The L2 norm of a structure; of single weights |w|."""
+    """Score the L2 norm of a structure; of single weights |w|."""
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:
         return structure.norms(given.weights[name], "l2")

@@ -7,7 +7,7 @@ from compressor.sparsity.structures import Structure
 
 
 class Largest(Criterion, name="max"):
-    """The largest |w| of a structure."""
+    """Score the largest |w| of a structure."""
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:
         return structure.largest(given.weights[name].detach().abs())

@@ -7,7 +7,7 @@ from compressor.sparsity.structures import Structure
 
 
 class MeanAbs(Criterion, name="mean_abs"):
-    """The mean |w| of a structure."""
+    """Score the mean |w| of a structure."""
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:
         weight = given.weights[name].detach()

@@ -6,7 +6,7 @@ from compressor.criteria.activations import ActivationCriterion
 
 
 class MeanActivation(ActivationCriterion, name="mean_activation"):
-    """The mean behind the activation (Molchanov et al. 2017)."""
+    """Score the mean output of the activation (Molchanov et al. 2017)."""
 
     def summed(self, maps: Tensor, gradient: Tensor | None) -> Tensor:
         return maps.flatten(2).mean(2)

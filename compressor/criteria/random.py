@@ -1,4 +1,4 @@
-"""Chance, a baseline."""
+"""Random scores, a baseline."""
 
 from typing import ClassVar
 
@@ -11,14 +11,14 @@ from compressor.sparsity.structures import Structure
 
 
 class Chance(Criterion, name="random"):
-    """A random number, drawn anew each time."""
+    """Score a new random number each time."""
 
     example: ClassVar[str] = "{random: {zeros_first: false}}"
 
     zeros_first: bool = Field(
         default=True,
         # Behind a relu, without bias and batch norm, it would not come back.
-        description="what is zero already, as an earlier draw made it, goes first (Distiller)",
+        description="structures that are zero already, after an earlier draw, are pruned first (Distiller)",
     )
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:

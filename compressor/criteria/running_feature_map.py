@@ -10,7 +10,9 @@ from compressor.sparsity.structures import Structure
 
 
 class RunningFeatureMap(FeatureMap, name="running_feature_map"):
-    """`feature_map` as a running mean in training: every tenth step r <- 0.9 r + 0.1 x (Bartoldson et al. 2020)."""
+    """Score `feature_map` as a running mean in training: every tenth step r <- 0.9 r + 0.1 x (Bartoldson et al.
+    2020).
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"running_statistics"})
 

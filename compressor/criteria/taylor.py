@@ -10,7 +10,9 @@ from compressor.sparsity.structures import Shape, Structure
 
 
 class Taylor(ActivationCriterion, name="taylor"):
-    """The mean over images of |mean over positions of a dL/da|, a behind the activation (Molchanov et al. 2017)."""
+    """Score the mean over images of |mean over positions of a dL/da|, a after the activation (Molchanov et al.
+    2017).
+    """
 
     with_gradient: ClassVar[bool] = True
 

@@ -1,20 +1,27 @@
-"""Labelled images: where they come from, how they are split, fed, normalized and augmented."""
+"""Labelled images: how they are read, split, fed, normalized and augmented."""
 
+from compressor.data.feed import DataFeed
 from compressor.data.images import DataSet, Images
 from compressor.data.loading import load
+from compressor.data.memory import fits
 from compressor.data.pipeline import augment, prepare
 from compressor.data.registry import catalogue, class_count, image_shape, training_images
+from compressor.data.smoke import SmokeFeed, random_set
 from compressor.data.splitting import split
 
 __all__ = [
+    "DataFeed",
     "DataSet",
     "Images",
+    "SmokeFeed",
     "augment",
     "catalogue",
     "class_count",
+    "fits",
     "image_shape",
     "load",
     "prepare",
+    "random_set",
     "split",
     "training_images",
 ]

@@ -1,4 +1,4 @@
-"""What must hold of every data set, whoever built it."""
+"""The conditions of every data set, whoever built it."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from compressor.errors import UserError
 
 
 def check(data: DataSet) -> None:
-    """Both splits have images, labels are 0..K-1, every class is trained on; raises UserError naming what is not so."""
+    """Raise `UserError` unless both splits have images, labels are 0..K-1, and every class has training images."""
     channels = data.shape[0]
     if channels not in (1, 3):
         raise UserError(f"{data.name}: images must have 1 or 3 channels, these have {channels}")
@@ -20,13 +20,13 @@ def check(data: DataSet) -> None:
     missing = [data.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
     if missing:
         raise UserError(
-            f"{data.name}: {listed('class', missing)} without a single training image "
+            f"{data.name}: {listed('class', missing)} without training images "
             f"({len(data.classes)} classes; labels must be 0..{len(data.classes) - 1} without gaps)"
         )
 
 
 def check_normalization(data: DataSet) -> None:
-    """mean and std fit pixels in [0, 1]; raises UserError."""
+    """Raise `UserError` unless mean and std fit pixels in [0, 1]."""
     channels = data.shape[0]
     for field, values in (("mean", data.mean), ("std", data.std)):
         if len(values) != channels:
@@ -41,7 +41,7 @@ def check_normalization(data: DataSet) -> None:
 
 
 def listed(noun: str, names: Sequence[str], *, show: int = 8) -> str:
-    """`class 'a'`, `classes 'a', 'b', ... (20 in all)`."""
+    """Return `class 'a'`, or `classes 'a', 'b', ... (20 in all)`."""
     plural = noun if len(names) == 1 else noun + ("es" if noun.endswith("s") else "s")
     more = f", ... ({len(names)} in all)" if len(names) > show else ""
     return f"{plural} {', '.join(repr(name) for name in names[:show])}{more}"

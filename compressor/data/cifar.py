@@ -36,7 +36,7 @@ def cifar100(config: DataConfig, root: Path, seed: int) -> DataSet:
 
 def _read(
     name: str,
-    torchvisions: str,
+    torchvision_class: str,
     classes: int,
     config: DataConfig,
     root: Path,
@@ -46,7 +46,7 @@ def _read(
 ) -> DataSet:
     torchvision = late("torchvision")  # a second, which `validate` need not wait for
 
-    kind = getattr(torchvision.datasets, torchvisions)
+    kind = getattr(torchvision.datasets, torchvision_class)
     batches = root / kind.base_folder
     if batches.is_dir():
         _check_files(batches, kind)
@@ -70,7 +70,7 @@ def _read(
 
 
 def _check_files(folder: Path, kind: Any) -> None:
-    """The batches are pickles: nothing is opened whose checksum is not the published one."""
+    """Check the md5 of every file first: the batches are pickles, and none is opened whose checksum is wrong."""
     check_integrity = late("torchvision.datasets.utils").check_integrity
 
     for file, md5 in [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]:

@@ -19,10 +19,10 @@ from compressor.importing import blame, import_callable
 
 
 def from_factory(config: DataConfig, root: Path, seed: int) -> DataSet:
-    """What the factory of `config.name` makes: a DataSet, or (train, test) of torch map-style datasets.
+    """Return the data of the factory `config.name`: a DataSet, or (train, test) of torch map-style datasets.
 
-    It is called with those of root, size, channels and seed that it takes. Raises UserError for a factory that cannot
-    be imported or that fails, and for images and labels that are not what `Items` describes.
+    It is called with those of root, size, channels and seed that it accepts. Raises UserError for a factory that cannot
+    be imported or that fails, and for images and labels that are not as `Items` describes.
     """
     factory = import_callable(config.name, config.name)
     offered = {"root": root, "size": config.size, "channels": config.channels, "seed": seed}
@@ -92,7 +92,7 @@ def _wrapped(config: DataConfig, train: Any, test: Any, seed: int) -> DataSet:
 
 
 def _classes(train: Any, labels: Tensor) -> tuple[str, ...]:
-    """The data set's own names (torchvision's convention), else the numbers."""
+    """Return the data set's own class names (torchvision's convention), else the numbers."""
     named = getattr(train, "classes", None)
     if isinstance(named, (list, tuple)) and len(named) > int(labels.max()):
         return tuple(str(name) for name in named)

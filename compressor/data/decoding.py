@@ -1,4 +1,4 @@
-"""Image files to tensors; one code path, whether the set then lives in memory or on disk."""
+"""Image files to tensors; the same code whether the set is then held in memory or stays on disk."""
 
 import os
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ GREY = ("1", "L", "LA")
 
 
 def from_pil(image: Image.Image, size: int | None, channels: int | None) -> Tensor:
-    """uint8 [C, H, W]: the centred square resized to size x size (bilinear, antialiased); transparency is dropped.
+    """Return uint8 [C, H, W]: the centred square resized to size x size (bilinear, antialiased), without transparency.
 
-    Raises ValueError for pixels that are not of 8 bits, which a conversion would silently clip.
+    Raises ValueError for pixels that do not have 8 bits, which a conversion would clip without a message.
     """
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"its pixels have more than 8 bits (mode {image.mode}); convert it to 8 bits")
@@ -36,7 +36,7 @@ def from_pil(image: Image.Image, size: int | None, channels: int | None) -> Tens
 
 
 def read(path: Path, size: int | None, channels: int) -> Tensor:
-    """uint8 [C, H, W] of an image file; raises UserError naming the file."""
+    """Return uint8 [C, H, W] of an image file. Raises UserError with the file's name."""
     try:
         with Image.open(path) as image:
             return from_pil(image, size, channels)
@@ -55,16 +55,19 @@ class Files:
     shape: tuple[int, int, int]
 
     def path(self, index: int) -> Path:
-        """The file of an image."""
+        """Return the file of an image."""
         return self.folder / os.fsdecode(bytes(self.paths[index]))
 
     def image(self, index: int) -> Tensor:
-        """uint8 [C, H, W]; raises UserError for a file that cannot be read or has another size than the first."""
+        """Return uint8 [C, H, W].
+
+        Raises UserError for a file that cannot be read or has another size than the first.
+        """
         pixels = read(self.path(index), self.size, self.channels)
         if pixels.shape != self.shape:
             raise UserError(
                 f"images have different sizes: {self.path(0)} is {_size(self.shape)}, {self.path(index)} is "
-                f"{_size(pixels.shape)} (width x height); name the size they shall have: data.size"
+                f"{_size(pixels.shape)} (width x height); set data.size to resize them"
             )
         return pixels
 

@@ -1,4 +1,4 @@
-"""The digits that come with scikit-learn: what the demo and the tests train on, without a download."""
+"""The digits that come with scikit-learn, for the demo and the tests, without a download."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ BRIGHTEST = 16  # the images count set pixels in 4x4 blocks
     images=1437,
 )
 def digits(config: DataConfig, root: Path, seed: int) -> DataSet:
-    """Every fifth image (0, 5, 10, ...) is a test image; resized before rounding to bytes."""
+    """Return the digits; every fifth image (0, 5, 10, ...) is a test image; resized before rounding to bytes."""
     load_digits = late("sklearn.datasets").load_digits  # half a second, which `validate` need not wait for
 
     found = load_digits()

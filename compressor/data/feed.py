@@ -1,4 +1,4 @@
-"""The batches of a run: order, split, normalization and augmentation of a data set put together."""
+"""The batches of a run: order, split, normalization and augmentation of a data set."""
 
 from collections.abc import Iterator
 
@@ -18,9 +18,9 @@ _SMALL = 64 * 64
 
 
 class DataFeed:
-    """Prepared (images, labels) on the device. An epoch's batches are a function of (seed, epoch) alone.
+    """Prepared (images, labels) on the device. An epoch's batches depend on (seed, epoch) alone.
 
-    A last batch of a single image is left out: batch normalization cannot train on it.
+    A last batch of a single image is left out: batch normalization cannot be trained on it.
     """
 
     def __init__(self, data: DataSet, config: DataConfig, seed: int, device: torch.device) -> None:
@@ -31,13 +31,13 @@ class DataFeed:
         count, rest = divmod(len(self._train), config.batch)
         self.steps_per_epoch = count + (1 if rest > 1 or count == 0 else 0)
         self.pace = 1.0
-        """How many steps of the full run one step stands for."""
+        """The number of steps of the full run that one step stands for."""
         # Evaluation does not depend on the batch; small images are faster in large ones.
         small = data.shape[1] * data.shape[2] <= _SMALL
         self._evaluation_batch = max(config.batch, 256) if small else config.batch
 
     def train(self, epoch: int, first_step: int) -> Batches:
-        """The training batches of an epoch from `first_step` on."""
+        """Return the training batches of an epoch from `first_step` on."""
         order = self._train[torch.from_numpy(np.argsort(draw(self._train, ORDER, self._seed, epoch), kind="stable"))]
         order = order[first_step * self._batch : self.steps_per_epoch * self._batch]
         for indices, images, labels in self._data.train.batches(order, self._batch, self._device):
@@ -46,11 +46,11 @@ class DataFeed:
             yield augment(prepared, indices, seed=self._seed, epoch=epoch, kinds=kinds) if kinds else prepared, labels
 
     def validation(self) -> Batches:
-        """The held-out training images, un-augmented; nothing where `validation` is 0."""
+        """Return the validation images, not augmented; nothing where `validation` is 0."""
         return self._plain(self._data.train, self._held_out)
 
     def test(self) -> Batches:
-        """The test images, in order."""
+        """Return the test images, in order."""
         return self._plain(self._data.test, torch.arange(len(self._data.test)))
 
     def _plain(self, images: Images, order: Tensor) -> Batches:

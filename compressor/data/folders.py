@@ -23,7 +23,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a split's folder holds: files relative to it in the order of their classes and names."""
+    """The content of a split's folder: files relative to it in the order of their classes and names."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -32,14 +32,17 @@ class Listing:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The folders in it, sorted; none where it does not exist or holds files alone (ImageNet's unlabelled test)."""
+    """Return the folders in it, sorted; none where it does not exist or has only files (ImageNet's unlabelled test)."""
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
 def scan(folder: Path) -> Listing:
-    """Every image file of every class, but for hidden ones and other types; raises UserError for an empty class."""
+    """Return every image file of every class, without hidden ones and other types.
+
+    Raises UserError for an empty class.
+    """
     files: list[str] = []
     labels: list[int] = []
     classes = class_names(folder)
@@ -72,10 +75,10 @@ def from_folders(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> DataSet:
-    """Folders decoded once into memory where they fit, else read while training; grey only where channels is 1.
+    """Return folders, decoded into memory where they fit, else read while training; grey only where channels is 1.
 
-    Raises UserError for classes that differ, unreadable files (at once in memory, when they are met on disk), and
-    images of different sizes where the config names no size.
+    Raises UserError for classes that differ, unreadable files (at once in memory, when they are read on disk), and
+    images of different sizes where the config gives no size.
     """
     listings = [scan(train), scan(test)]
     _check_same_classes(*listings)

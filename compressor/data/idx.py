@@ -13,7 +13,10 @@ _UNSIGNED_BYTES = 0x08
 
 
 def read_idx(path: Path, rank: int) -> Tensor:
-    """uint8 tensor of `rank` dimensions; raises UserError naming the file where it is not one, or is cut short."""
+    """Return a uint8 tensor of `rank` dims.
+
+    Raises UserError with the file's name where it is not one, or is too short.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -27,7 +30,7 @@ def read_idx(path: Path, rank: int) -> Tensor:
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", rank, offset=4))
     if len(content) - start != math.prod(shape):
         raise UserError(
-            f"{path}: damaged: its header announces {' x '.join(map(str, shape))} = {math.prod(shape):,} bytes, "
+            f"{path}: damaged: according to its header {' x '.join(map(str, shape))} = {math.prod(shape):,} bytes, "
             f"{len(content) - start:,} follow; delete the file and get it again"
         )
     return (

@@ -9,16 +9,16 @@ from compressor.data.registry import dataset
 from compressor.errors import UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What published weights expect, and of which other photographs differ little; a config may name others."""
+"""The values that published weights expect; other photographs differ little from them. A config may set others."""
 
 
 @dataset("imagefolder", "your own: <root>/train/<class>/* and <root>/test/<class>/* (or val), read as RGB")
 def imagefolder(config: DataConfig, root: Path, seed: int) -> DataSet:
-    """Image folders; a `test` without class folders in it (ImageNet's) gives way to `val`."""
+    """Return image folders; a `test` without class folders in it (ImageNet's) is replaced by `val`."""
     tests = [root / name for name in ("test", "val") if class_names(root / name)]
     if not tests or not class_names(root / "train"):
         if not root.is_dir():
-            found = "which is no folder"
+            found = "which is not a folder"
         else:
             found = f"which holds {', '.join(sorted(path.name for path in root.iterdir())[:8]) or 'nothing'}"
         raise UserError(

@@ -1,4 +1,4 @@
-"""What the trainer sees of a data set: two splits of labelled images, addressed by index."""
+"""A data set as the trainer uses it: two splits of labelled images, addressed by index."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @runtime_checkable
 class Images(Protocol):
-    """One split. The caller owns the order, so shuffling and resuming in mid-epoch need nothing from here."""
+    """One split. The caller owns the order, so shuffling and resuming in mid-epoch need no state here."""
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N], on the CPU."""
+        """Return int64 [N], on the CPU."""
         ...
 
     def __len__(self) -> int: ...
 
     def batches(self, order: Tensor, batch: int, device: torch.device) -> Iterator[Batch]:
-        """Consecutive slices of `order` (int64 indices), the last one maybe smaller.
+        """Yield consecutive slices of `order` (int64 indices), the last one may be smaller.
 
         Yields (indices [B] on the CPU, images uint8 [B, C, H, W] and labels int64 [B] on `device`).
         """

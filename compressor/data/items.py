@@ -13,7 +13,7 @@ from compressor.data.pixels import convert, planes
 from compressor.errors import CompressError, UserError
 
 PROBED = 4
-"""First items that are read twice, to find transforms that draw at random."""
+"""The number of first items that are read twice, to find random transforms."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Items:
     """A `Source` of a map-style dataset's items.
 
     An image is a PIL image, or a tensor [H, W] or [C, H, W] (C 1 or 3): uint8, or float in [0, 1], which is rounded to
-    255 steps. A label is an int. The same index always gives the same item: augmenting is `data.augment`'s part, whose
-    draws survive resuming.
+    255 steps. A label is an int. The same index always gives the same item: random augmentation is done by
+    `data.augment`, whose draws survive resuming.
     """
 
     name: str
@@ -32,29 +32,29 @@ class Items:
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
-        """C, H, W of the first image; reading the first few twice finds those that are not repeatable."""
+        """Return C, H, W of the first image; the first few are read twice, to find items that differ each time."""
         if len(self.dataset) == 0:
             raise UserError(f"{self.name}: there are no images")
         for index in range(min(PROBED, len(self.dataset))):
             if not torch.equal(self._pixels(self._item(index)[0], index), self._pixels(self._item(index)[0], index)):
                 raise UserError(
-                    f"{self.name}: item {index} differs each time it is read; take the random transforms out of the "
-                    "dataset and name them in data.augment"
+                    f"{self.name}: item {index} differs each time it is read; remove the random transforms from the "
+                    "dataset and set data.augment instead"
                 )
         channels, height, width = self._pixels(self._item(0)[0], 0).shape
         return channels, height, width
 
     def image(self, index: int) -> Tensor:
-        """uint8 [C, H, W]; raises UserError naming the item."""
+        """Return uint8 [C, H, W]. Raises UserError with the item's number."""
         return self._same_shape(self._pixels(self._item(index)[0], index), index)
 
     def pair(self, index: int) -> tuple[Tensor, int]:
-        """(image, label) of one read; raises UserError naming the item."""
+        """Return (image, label) of one read. Raises UserError with the item's number."""
         item = self._item(index)
         return self._same_shape(self._pixels(item[0], index), index), self.label(item[1], index)
 
     def label(self, value: Any, index: int) -> int:
-        """A label as int; raises UserError for anything that is not an integer."""
+        """Return a label as int. Raises UserError for anything that is not an integer."""
         if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # 0-dimensional tensors and numpy's integers
             value = value.item()
         if not isinstance(value, int) or isinstance(value, bool):
@@ -113,7 +113,7 @@ class Items:
 
 
 def read_all(items: Items) -> tuple[Tensor, Tensor]:
-    """Images uint8 [N, C, H, W] and labels int64 [N], every item read once."""
+    """Return images uint8 [N, C, H, W] and labels int64 [N], every item read once."""
     images = torch.empty((len(items.dataset), *items.shape), dtype=torch.uint8)
     labels = torch.empty(len(images), dtype=torch.int64)
     for index in range(len(images)):
@@ -122,7 +122,9 @@ def read_all(items: Items) -> tuple[Tensor, Tensor]:
 
 
 def given_labels(items: Items) -> Tensor:
-    """The labels of a set too large to read for them: its `targets` or `labels`, compared with the first items."""
+    """Return the labels of a set that is too large to read: its `targets` or `labels`, compared with the first
+    items.
+    """
     found = next((v for k in ("targets", "labels") if (v := getattr(items.dataset, k, None)) is not None), None)
     if found is None or len(found) != len(items.dataset):
         raise UserError(

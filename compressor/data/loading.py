@@ -13,10 +13,10 @@ from compressor.errors import UserError, did_you_mean
 
 
 def load(config: DataConfig, root: Path | None, seed: int) -> DataSet:
-    """The data set that `config` names, resized and checked.
+    """Return the data set that `config` names, resized and checked.
 
-    Files are looked for in `root` (--data), else where COMPRESS_DATA says, else in ./data. `seed` reaches the processes
-    that decode and a user's factory; the shipped sets draw nothing. Raises UserError for anything wrong with the data.
+    Files are searched in `root` (--data), else in COMPRESS_DATA, else in ./data. `seed` is passed to the processes that
+    decode and to a user's factory; the shipped sets draw nothing. Raises UserError for anything wrong with the data.
     """
     where = Path(root or os.environ.get("COMPRESS_DATA") or "data")
     if ":" in config.name:
@@ -34,7 +34,7 @@ def load(config: DataConfig, root: Path | None, seed: int) -> DataSet:
 
 
 def normalized(data: DataSet, config: DataConfig) -> DataSet:
-    """Return the set with the configuration's mean and std; raises UserError where they do not fit it."""
+    """Return the set with the configuration's mean and std. Raises UserError where they do not fit it."""
     data = replace(
         data,
         mean=_override("mean", config.mean, data.mean, data.shape[0]),
@@ -45,7 +45,7 @@ def normalized(data: DataSet, config: DataConfig) -> DataSet:
 
 
 def _override(field: str, given: list[float] | None, default: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """One value per channel: the config's (one value stands for all channels) or the data set's own."""
+    """Return one value per channel: the config's (one value is used for all channels) or the data set's own."""
     if given is None:
         return default
     if len(given) not in (1, channels):

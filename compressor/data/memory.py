@@ -1,4 +1,4 @@
-"""Sets that live in memory as bytes, and on the device, too, once they are fed to it."""
+"""Sets that are held in memory as bytes, and on the device once they are fed to it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,19 +10,19 @@ from compressor.data.images import Batch, DataSet
 from compressor.data.pixels import convert, measure, per_channel, planes
 
 LIMIT = 2**30
-"""Bytes that a set may take in memory; above, files stay on disk and resized copies are made by the batch."""
+"""The largest size of a set in memory, in bytes; above, files stay on disk and are resized for each batch."""
 
 
 def fits(count: int, shape: Sequence[int]) -> bool:
-    """Whether `count` uint8 images of `shape` may be held in memory."""
+    """Return whether `count` uint8 images of `shape` may be held in memory."""
     return count * torch.Size(shape).numel() <= LIMIT
 
 
 class InMemory:
-    """Images held as uint8 [N, C, H, W], resized beforehand where that fits, else by the batch."""
+    """Images held as uint8 [N, C, H, W], resized first where that fits, else for each batch."""
 
     def __init__(self, images: Tensor, labels: Tensor, size: int | None = None, channels: int | None = None) -> None:
-        """`images`: [N, C, H, W] in 0..255, uint8 or float; `labels`: int64 [N]."""
+        """Take `images`, [N, C, H, W] in 0..255, uint8 or float, and `labels`, int64 [N]."""
         self.labels = labels
         late = size is not None and not fits(len(images), (images.shape[1], size, size))
         self._size = size if late else None
@@ -36,7 +36,7 @@ class InMemory:
         return len(self.images)
 
     def batches(self, order: Tensor, batch: int, device: torch.device) -> Iterator[Batch]:
-        """See `Images.batches`; the whole set is copied to `device` the first time."""
+        """Yield batches as `Images.batches`; the whole set is copied to `device` the first time."""
         if device not in self._resident:
             self._resident[device] = self.images.to(device), self.labels.to(device)
         images, labels = self._resident[device]
@@ -59,7 +59,8 @@ def in_memory(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> DataSet:
-    """A data set of (images [N, C, H, W] in 0..255, labels) pairs, at the config's size (else `size`) and channels.
+    """Return a data set of (images [N, C, H, W] in 0..255, labels) pairs, at the config's size (else `size`) and
+    channels.
 
     `mean` and `std` are those of the images as given; without them they are measured on the training images.
     """

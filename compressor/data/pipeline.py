@@ -1,4 +1,4 @@
-"""From stored bytes to what the network sees, by the whole batch and on the batch's device."""
+"""From stored bytes to the network's input, by batch and on the batch's device."""
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -15,17 +15,17 @@ KINDS = ("crop", "flip")
 
 
 def prepare(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 [B, C, H, W] -> float32 (x / 255 - mean) / std, on the images' device."""
+    """Return float32 (x / 255 - mean) / std of uint8 [B, C, H, W], on the images' device."""
     shift, scale = _affine(tuple(mean), tuple(std), images.device)
     return images.to(torch.float32, memory_format=torch.contiguous_format).sub_(shift).mul_(scale)
 
 
 def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, kinds: Collection[str]) -> Tensor:
-    """Randomly shifted ("crop") and mirrored ("flip") copies of prepared images [B, C, H, W]; `indices` [B] say which.
+    """Return randomly shifted ("crop") and mirrored ("flip") copies of prepared images [B, C, H, W] with `indices` [B].
 
     crop: out[y, x] = in[y + dy, x + dx], 0 (the mean) outside, dy in -(H // 8)..H // 8 and dx likewise, uniform; flip:
-    left and right exchanged with probability 1/2, after the crop. The draws are a function of (seed, epoch, index)
-    alone, so a sample's picture does not depend on its batch, the device, or where training was resumed.
+    left and right exchanged with probability 1/2, after the crop. The draws depend on (seed, epoch, index) alone, so a
+    sample's picture does not depend on its batch, the device, or where training was resumed.
     """
     for kind in kinds:
         if kind not in KINDS:
@@ -44,7 +44,7 @@ def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, kinds: Co
 
 
 def _windows(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """The window of each zero-padded image that starts at its own (top, left)."""
+    """Return the window of each zero-padded image that starts at its own (top, left)."""
     height, width = images.shape[-2:]
     padded = F.pad(images, (width // 8, width // 8, height // 8, height // 8))
     # A view of every window there is; indexing it copies whole rows, several times faster than gathering pixels.
@@ -53,7 +53,7 @@ def _windows(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
 
 
 def _chosen(indices: Tensor, key: tuple[int, ...], options: Sequence[int], device: torch.device) -> Tensor:
-    """int64 [len(options), B]: row i is uniform in 0..options[i]-1, from its own 20 bits of one draw."""
+    """Return int64 [len(options), B]: row i is uniform in 0..options[i]-1, from its own 20 bits of one draw."""
     bits = draw(indices, *key)
     rows = [
         (bits >> np.uint64(20 * i) & np.uint64(0xFFFFF)) * np.uint64(n) >> np.uint64(20) for i, n in enumerate(options)
@@ -66,7 +66,9 @@ def _chosen(indices: Tensor, key: tuple[int, ...], options: Sequence[int], devic
 
 @lru_cache(maxsize=64)
 def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """255 * mean and 1 / (255 * std), each [C, 1, 1]: made once, a copy to the device in every step would stall it."""
+    """Return 255 * mean and 1 / (255 * std), each [C, 1, 1]: made once, because a copy in every step would delay the
+    device.
+    """
     with torch.inference_mode(False):
         shift = torch.tensor([255 * m for m in mean], device=device)
         scale = torch.tensor([1 / (255 * s) for s in std], device=device)

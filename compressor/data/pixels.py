@@ -7,14 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 1024
-"""Images converted at a time: bounds the float32 copies."""
+"""The number of images converted at a time, which limits the float32 copies."""
 
 LUMA = (19595, 38470, 7471)
 """ITU-R 601 in 16-bit fixed point, as in Pillow's convert("L"): both ways give the same bytes."""
 
 
 def convert(images: Tensor, size: int | None, channels: int | None) -> Tensor:
-    """The centred square of each image at size x size, as uint8 [N, C, H, W]; colour becomes grey for channels 1.
+    """Return the centred square of each image at size x size, as uint8 [N, C, H, W]; colour becomes grey for
+    channels 1.
 
     `images`: [N, C, H, W] in 0..255, uint8 or float. Bilinear (align_corners False), antialiased where it shrinks. Grey
     stays one plane: `planes` repeats it when it is fed, which saves two thirds of the memory.
@@ -45,16 +46,16 @@ def _bytes(images: Tensor) -> Tensor:
 
 
 def planes(images: Tensor, channels: int | None) -> Tensor:
-    """[B, 1, H, W] as `channels` equal planes; colour images as they are."""
+    """Return [B, 1, H, W] as `channels` equal planes; colour images as they are."""
     if channels is None or images.shape[1] == channels:
         return images
     return images.expand(-1, channels, -1, -1).contiguous()
 
 
 def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """A mean or std of the images as they were, for `channels`: one value repeated, or three weighted as luma is.
+    """Return a mean or std of the images for `channels`: one value repeated, or three weighted as luma is.
 
-    For the mean that is exact; for the std it is what perfectly correlated colours have, a few % above real images'.
+    For the mean that is exact; for the std it is that of perfectly correlated colours, a few % above real images'.
     """
     if channels == 1 and len(values) == 3:
         return (sum(weight * value for weight, value in zip(LUMA, values, strict=True)) / sum(LUMA),)
@@ -62,7 +63,7 @@ def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
 
 
 def measure(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 [N, C, H, W], in units of 255.
+    """Return mean and standard deviation per channel of uint8 [N, C, H, W], in units of 255.
 
     From histograms, that is from exact integers: the same floats on every machine.
     """

@@ -33,10 +33,10 @@ def dataset(
     shape: tuple[int, int, int] | None = None,
     images: int | None = None,
 ) -> Callable[[Build], Build]:
-    """Enter a builder under `name`; `summary` is its catalogue line.
+    """Register a builder under `name`; `summary` is its line in the catalogue.
 
-    `classes` is how many it has, `shape` (C, H, W) that of its images, `images` how many it has for training, where
-    they are known beforehand.
+    `classes` is the number of classes, `shape` (C, H, W) that of the images, `images` the number of training images,
+    where they are known before the files are read.
     """
 
     def enter(build: Build) -> Build:
@@ -49,7 +49,7 @@ def dataset(
 
 
 def builders() -> dict[str, Builder]:
-    """Every builder, after importing every file of this package."""
+    """Return every builder, after importing every file of this package."""
     package = importlib.import_module("compressor.data")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"compressor.data.{module.name}")
@@ -57,19 +57,19 @@ def builders() -> dict[str, Builder]:
 
 
 def class_count(name: str) -> int | None:
-    """How many classes a named set has; None where only its files tell."""
+    """Return the number of classes of a named set; None where it is only known from the files."""
     builder = builders().get(name)
     return builder.classes if builder else None
 
 
 def training_images(name: str) -> int | None:
-    """How many training images a named set has; None where only its files tell."""
+    """Return the number of training images of a named set; None where it is only known from the files."""
     builder = builders().get(name)
     return builder.images if builder else None
 
 
 def image_shape(config: DataConfig) -> tuple[int, int, int] | None:
-    """(C, H, W) of the images of a configuration; None where only the files tell."""
+    """Return (C, H, W) of the images of a configuration; None where it is only known from the files."""
     builder = builders().get(config.name)
     channels, height, width = builder.shape if builder and builder.shape else (3, None, None)
     if config.size is not None:
@@ -79,5 +79,5 @@ def image_shape(config: DataConfig) -> tuple[int, int, int] | None:
 
 
 def catalogue() -> dict[str, str]:
-    """Name -> one line, for every data set that a config can name."""
+    """Return name -> one line, for every data set that a config can name."""
     return {name: builder.summary for name, builder in builders().items()}

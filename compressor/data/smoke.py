@@ -1,4 +1,4 @@
-"""A few images an epoch, for a run that only shows that everything works; random ones where the files are not there."""
+"""A few images an epoch, for a run that only shows that everything works; random ones without the files."""
 
 import torch
 
@@ -11,17 +11,18 @@ from compressor.data.registry import class_count, image_shape, training_images
 from compressor.errors import UserError
 
 STEPS, IMAGES, VALIDATED = 2, 8, 16
-"""Steps of an epoch, images of a step at most, and images that are validated or tested."""
+"""Steps of an epoch, largest number of images of a step, and images for validation or test."""
 
 _RANDOM = 64
-"""Random images of a split, where the set has no more classes."""
+"""The number of random images of a split, or of classes where there are more."""
 
 
 class SmokeFeed(DataFeed):
-    """The first images of each epoch of a full feed, in `STEPS` steps; `pace`: full steps that one of them stands for.
+    """The first images of each epoch of a full feed, in `STEPS` steps; `pace`: the full steps that one of them
+    stands for.
 
-    `images` and `held_out` are those of the full run, for penalties are divided by them. `count` is the number of
-    training images of the set, where `data` holds random ones in their place.
+    `images` and `held_out` are those of the full run, because penalties are divided by them. `count` is the number of
+    training images of the set, where `data` has random ones instead.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class SmokeFeed(DataFeed):
         self.pace = self.full_steps / self.steps_per_epoch
 
     def validation(self) -> Batches:
-        """Return the first held-out images."""
+        """Return the first validation images."""
         return self._plain(self._data.train, self._held_out[:VALIDATED])
 
     def test(self) -> Batches:
@@ -48,16 +49,18 @@ class SmokeFeed(DataFeed):
 
 
 def random_set(config: DataConfig, classes: int | None, seed: int) -> tuple[DataSet, int]:
-    """Return random images of a set's shape and classes, and how many training images the set itself has.
+    """Return random images of a set's shape and classes, and the number of training images of the set itself.
 
-    Raises `UserError` where only the set's files tell its shape, its classes or its number of images.
+    Raises `UserError` where the set's shape, classes or number of images are only known from its files.
     """
     shape, known, count = image_shape(config), class_count(config.name), training_images(config.name)
     classes = known or classes
     if shape is None or not classes or count is None:
         facts = (("shape", shape), ("number of classes", classes), ("number of images", count))
         missing = " and ".join(name for name, value in facts if not value)
-        raise UserError(f"{config.name}: its files are not here, and only they tell the {missing}: --data names them")
+        raise UserError(
+            f"{config.name}: its files were not found, and only they have the {missing}: give the folder with --data"
+        )
     size = max(_RANDOM, classes)
     draws = torch.Generator().manual_seed(seed)
     splits = [torch.randint(0, 256, (size, *shape), generator=draws).to(torch.uint8) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Holding out a validation set."""
+"""The validation split."""
 
 from collections.abc import Sized
 
@@ -13,22 +13,22 @@ from compressor.errors import UserError
 def split(
     labels_or_count: Sized | int, validation: float, seed: int, images: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(train, validation) indices, int64, sorted, disjoint: a function of the four numbers alone.
+    """Return (train, validation) indices, int64, sorted, disjoint, which depend on the four numbers alone.
 
-    round(count * validation) images are held out (halves go to the even number); 0 holds out none. With `images` only
-    so many are used, for both parts. Raises UserError where a share above 0 leaves either part empty, or where there
-    are fewer images.
+    round(count * validation) images are used for validation (halves are rounded to the even number); 0: none. With
+    `images` only this many are used for both parts together. Raises UserError where a fraction above 0 leaves a part
+    empty, or where there are fewer images.
     """
     every = labels_or_count if isinstance(labels_or_count, int) else len(labels_or_count)
     if images is not None and images > every:
-        raise UserError(f"data.images: there are {every} training images, {images} are wanted")
+        raise UserError(f"data.images: there are {every} training images, fewer than {images}")
     count = every if images is None else images
     held = round(count * validation)
     if validation > 0 and not 0 < held < count:
         empty = "validation" if held == 0 else "training"
         raise UserError(
-            f"data.validation: {validation} of {count} images leaves no image for {empty}; expected 0 (hold out none) "
-            f"or a share that leaves at least one on both sides"
+            f"data.validation: {validation} of {count} images leaves no image for {empty}; expected 0 (no validation) "
+            f"or a fraction that leaves at least one on both sides"
         )
     # The images with the smallest draws: exact in number and independent of any library's shuffle.
     ranked = np.argsort(draw(torch.arange(every), SPLIT, seed), kind="stable")[:count]

@@ -1,4 +1,4 @@
-"""Sets that are decoded while they are fed, by `data.workers` processes."""
+"""Sets that are decoded while they are fed, in `data.workers` processes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from compressor.errors import UserError
 
 
 class Source(Protocol):
-    """Where single images come from; picklable, for it travels to the worker processes."""
+    """A source of single images; it is pickled for the worker processes."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C, H, W of every image."""
+        """Return C, H, W of every image."""
         ...
 
     def image(self, index: int) -> Tensor:
-        """uint8 [C, H, W]; raises UserError naming what cannot be read."""
+        """Return uint8 [C, H, W]. Raises UserError with the name of what cannot be read."""
         ...
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """Images that a `Source` makes one by one: the order is the caller's, so it may start in the middle of an epoch."""
+    """Images that a `Source` makes one by one. The order is the caller's, so it may start in mid-epoch."""
 
     source: Source
     labels: Tensor
@@ -38,7 +38,7 @@ class Streamed:
         return len(self.labels)
 
     def batches(self, order: Tensor, batch: int, device: torch.device) -> Iterator[Batch]:
-        """See `Images.batches`; raises UserError naming the image that fails."""
+        """Yield batches as `Images.batches`. Raises UserError with the name of the image that fails."""
         slices = [order[start : start + batch] for start in range(0, len(order), batch)]
         pinned = device.type == "cuda"
         loader: DataLoader[Tensor | str] = DataLoader(
@@ -55,7 +55,7 @@ class Streamed:
             yield indices, images.to(device, non_blocking=pinned), self.labels[indices].to(device)
 
     def decoded(self) -> Tensor:
-        """All images, uint8 [N, C, H, W]: reading them once is what makes a small set live in memory."""
+        """Return all images, uint8 [N, C, H, W], each read once, for sets that fit into memory."""
         out = torch.empty((len(self), *self.source.shape), dtype=torch.uint8)
         for indices, images, _ in self.batches(torch.arange(len(self)), 256, torch.device("cpu")):
             out.numpy()[indices.numpy()] = images.numpy()
@@ -64,7 +64,7 @@ class Streamed:
 
 @dataclass(frozen=True)
 class _Fetch(Dataset[Tensor | str]):
-    """A batch by its indices, or the message of what failed (an exception would bring the worker's traceback along)."""
+    """A batch by its indices, or a message where it failed (an exception would carry the worker's traceback)."""
 
     source: Source
 

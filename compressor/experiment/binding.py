@@ -6,10 +6,8 @@ from compressor import data, models
 from compressor.errors import UserError, did_you_mean
 from compressor.experiment.specification import Specification
 from compressor.policies.policy import View
-from compressor.schedule.faults import Faults
-from compressor.schedule.schedule import BoundSchedule, view_of
-from compressor.training import optimizers
-from compressor.training.initialization import SCHEMES
+from compressor.schedule import BoundSchedule, Faults, view_of
+from compressor.training import SCHEMES, optimizers
 
 
 def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[BoundSchedule, View | None]:

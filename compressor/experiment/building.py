@@ -7,18 +7,19 @@ from torch import nn
 
 from compressor import data, models
 from compressor.config import Config, ModelConfig
-from compressor.data.images import DataSet
+from compressor.data import DataSet
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
-from compressor.training import checkpoint
-from compressor.training.initialization import SCHEMES, initialize
-from compressor.training.weights import load_weights
+from compressor.training import SCHEMES, checkpoint, initialize, load_weights
 
 Shape = tuple[int, int, int]
 
 
 def device(wanted: str) -> torch.device:
-    """`auto` is CUDA where there is one; raises `UserError` where it is wanted and there is none."""
+    """Return the device; `auto` is CUDA where there is one.
+
+    Raises `UserError` where CUDA is wanted and there is none.
+    """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise UserError("--device cuda: torch sees no CUDA device here; --device cpu works")
@@ -26,8 +27,10 @@ def device(wanted: str) -> torch.device:
 
 
 def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool = False) -> nn.Module:
-    """The network a configuration names; `classes` counts where it does not say. Published weights are not fetched
-    where others are loaded anyway."""
+    """Return the network of a configuration; `classes` is used where it has no `num_classes`.
+
+    Published weights are not fetched where other weights are loaded anyway.
+    """
     return models.build(
         config.name,
         num_classes=config.num_classes or classes,
@@ -37,9 +40,10 @@ def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool =
 
 
 def new_model(config: Config, dataset: DataSet, where: torch.device, *, resumed: bool) -> nn.Module:
-    """A network ready to train on `dataset`: built, initialized or loaded from `init`, tried on one image.
+    """Return a network that is ready to train on `dataset`: built, initialized or loaded from `init`, tried on one
+    image.
 
-    `resumed`: its weights will be those of a run's checkpoint, so that `init` may be gone and nothing is fetched.
+    `resumed`: its weights will be those of a run's checkpoint, so `init` need not exist and nothing is fetched.
     """
     classes = len(dataset.classes)
     if config.model.num_classes is not None and config.model.num_classes < classes:
@@ -64,9 +68,9 @@ def new_model(config: Config, dataset: DataSet, where: torch.device, *, resumed:
 
 @torch.no_grad()
 def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> int:
-    """One image through the network, so that a shape that does not fit is said before training, in one line.
+    """Run the network on one image, so that a wrong shape is reported before training, in one line.
 
-    Returns how many classes it tells apart.
+    Returns the number of outputs.
     """
     parameter = next(network.parameters(), torch.empty(0))
     try:
@@ -78,10 +82,12 @@ def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> int:
             f"the model {name} does not take {images} images of {'x'.join(map(str, shape))}: {reason}"
         ) from None
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-        raise UserError(f"the model {name} is no classifier: one image should give a (1, classes) tensor of logits")
+        raise UserError(
+            f"the model {name} is not a classifier: the output for one image should be a (1, classes) tensor of logits"
+        )
     return logits.shape[1]
 
 
 def load_data(config: Config, root: Path | None) -> DataSet:
-    """The data set a configuration names."""
+    """Return the data set of a configuration."""
     return data.load(config.data, root, config.seed)

@@ -1,14 +1,13 @@
-"""What there is, by kind, with a line each."""
+"""The lists of `compress list`, by kind, with one line for each entry."""
 
 from pathlib import Path
 
 from compressor import data, models
-from compressor.schedule import lookup
-from compressor.schedule.registry import components
+from compressor.schedule import components, lookup
 
 
 def catalogue(kind: str) -> dict[str, str]:
-    """Name -> one line, for one of the kinds that `compress list` knows."""
+    """Return name -> one line, for one of the kinds that `compress list` knows."""
     if kind == "models":
         return models.catalogue()
     if kind == "datasets":
@@ -22,7 +21,7 @@ def catalogue(kind: str) -> dict[str, str]:
 
 
 def _headline(path: Path) -> str:
-    """The first comment line that is a sentence for people."""
+    """Return the first comment line that is a sentence."""
     for line in path.read_text(encoding="utf-8").splitlines():
         text = line.lstrip("# ")
         if line.startswith("#") and text and not text.startswith("yaml-language-server"):

@@ -1,4 +1,4 @@
-"""A run's folder: made, found again, never overwritten."""
+"""The folder of a run: made, found again, never overwritten."""
 
 import fcntl
 import json
@@ -12,10 +12,8 @@ import yaml
 
 from compressor.errors import UserError
 from compressor.experiment.specification import Specification
-from compressor.schedule.document import difference, parse
-from compressor.schedule.faults import Faults
-from compressor.training import checkpoint
-from compressor.training.files import replace_text
+from compressor.schedule import Faults, difference, parse
+from compressor.training import checkpoint, replace_text
 
 RUNS = Path("runs")
 _FIRST = {"config.yaml", "schedule.yaml", ".config.yaml.partial", ".schedule.yaml.partial"}
@@ -25,15 +23,15 @@ METRICS, SMOKE = "metrics.jsonl", "smoke.txt"
 
 
 def fresh(spec: Specification, out: Path | None, *, resume: bool, smoke: bool = False) -> Path:
-    """Make the folder of a new run and write its files; raises `UserError` where `out` holds something already.
+    """Make the folder of a new run and write its files. Raises `UserError` where `out` is not empty.
 
-    With `resume` it may hold what a run leaves that is killed in its very first moments. The folder of a `smoke` run
-    says so in its name and in a file.
+    With `resume` it may have the files of a run that was killed at its very beginning. The folder of a `smoke` run has
+    another name and a file that marks it.
     """
     if out is not None:
         left = out.is_dir() and resume and not _begun(out)
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not left)):
-            raise UserError(f"{out} exists and is not overwritten: --resume continues it, another --out starts afresh")
+            raise UserError(f"{out} exists and is not overwritten: continue it with --resume, or give another --out")
         _make(out, exist_ok=True)
         folder = out
     else:
@@ -47,7 +45,7 @@ def fresh(spec: Specification, out: Path | None, *, resume: bool, smoke: bool = 
 
 
 def _make(folder: Path, *, exist_ok: bool) -> bool:
-    """Make a folder; False where somebody else has made it."""
+    """Make a folder; return False where another process has made it."""
     try:
         folder.mkdir(parents=True, exist_ok=exist_ok)
     except FileExistsError:
@@ -58,7 +56,7 @@ def _make(folder: Path, *, exist_ok: bool) -> bool:
 
 
 def write_files(spec: Specification, folder: Path) -> None:
-    """schedule.yaml and the resolved config.yaml."""
+    """Write schedule.yaml and the resolved config.yaml."""
     for name in _FIRST:
         (folder / name).unlink(missing_ok=True)
     replace_text(folder / CONFIG, yaml.safe_dump(spec.config_data, sort_keys=False))
@@ -68,7 +66,7 @@ def write_files(spec: Specification, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Found:
-    """A run that is there: its folder, whether it has a checkpoint, and whether it is complete."""
+    """A run that exists: its folder, whether it has a checkpoint, and whether it is complete."""
 
     path: Path
     begun: bool
@@ -97,11 +95,13 @@ def to_resume(spec: Specification, out: Path | None) -> Found | None:
 
 
 def _own(out: Path) -> list[Path]:
-    """The folder itself where a run has begun in it; raises `UserError` where it is no run's folder."""
+    """Return the folder itself where a run has begun in it. Raises `UserError` where it is not a run's folder."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; --out names a run's folder")
+        raise UserError(f"{out} is a file: give a run's folder with --out")
     if (out / SMOKE).is_file():
-        raise UserError(f"{out} is the folder of a smoke run: it is not resumed; --out names another folder")
+        raise UserError(
+            f"{out} is the folder of a smoke run: a smoke run cannot be resumed: give another folder with --out"
+        )
     if not out.is_dir() or not _begun(out):
         return []
     if not (out / CONFIG).is_file():
@@ -110,19 +110,19 @@ def _own(out: Path) -> list[Path]:
 
 
 def _numbered(spec: Specification) -> list[Path]:
-    """The runs in runs/ that have the specification's name, the newest first."""
+    """Return the runs in runs/ with the specification's name, the newest first."""
     parts = [(path.name.rpartition("-"), path) for path in RUNS.glob("*")]
     found = [(int(number), path) for (name, _, number), path in parts if name == spec.name and number.isdecimal()]
     return [path for _, path in sorted(found, reverse=True) if (path / CONFIG).is_file() and _begun(path)]
 
 
 def _begun(folder: Path) -> bool:
-    """Whether more lies in it than a run leaves that is killed in its very first moments."""
+    """Return whether it has more than the files of a run that was killed at its very beginning."""
     return bool({path.name for path in folder.iterdir()} - _FIRST)
 
 
 def other_content(spec: Specification, folder: Path) -> str | None:
-    """How a run's schedule or configuration differs from `spec`, in words; None where they are the same."""
+    """Return how a run's schedule or configuration differs from `spec`, in words; None where they are the same."""
     config = _plain(folder / CONFIG)
     found = difference(spec.config_data, config)
     if found:

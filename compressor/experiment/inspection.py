@@ -1,4 +1,4 @@
-"""What can be asked of a finished or broken-off run: its test accuracy and its report."""
+"""The answers about a finished or interrupted run: its test accuracy, its report; and the plan of a schedule."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,25 +8,20 @@ import torch
 from torch import nn
 
 from compressor.config import Config
-from compressor.data.feed import DataFeed
-from compressor.data.images import DataSet
+from compressor.data import DataFeed, DataSet
 from compressor.errors import UserError
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.specification import Specification
-from compressor.reports.report import Report, Thinning, compare, measure
-from compressor.schedule.faults import Faults
-from compressor.schedule.plan import Plan
-from compressor.schedule.plan import make as make_plan
-from compressor.timing.clock import Clock
-from compressor.training import checkpoint
-from compressor.training.evaluation import evaluate
-from compressor.training.weights import load_weights
+from compressor.reports import Report, Thinning, compare, measure
+from compressor.schedule import Faults, Plan, make_plan
+from compressor.timing import Clock
+from compressor.training import checkpoint, evaluate, load_weights
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint brought back to life: its configuration, its network and what it recorded."""
+    """A loaded checkpoint: its configuration, its network and what it recorded."""
 
     config: Config
     network: nn.Module
@@ -34,17 +29,17 @@ class Loaded:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C, H, W of the images it was trained on."""
+        """Return C, H, W of its training images."""
         channels, height, width = self.saved["shape"]
         return channels, height, width
 
     @property
     def thinnings(self) -> list[Thinning]:
-        """What was removed from it."""
+        """Return the removals of channels."""
         return [Thinning.model_validate(record) for record in self.saved.get("thinnings", [])]
 
     def dense(self) -> nn.Module:
-        """The network as it was before anything was removed, with fresh weights where something was."""
+        """Return the network before channels were removed, with new weights where some were."""
         network = building.model(self.config.model, len(self.saved["classes"]), trained_elsewhere=True)
         if "architecture" not in self.saved:  # how long a maximum takes depends on the values: they should be the same
             network.load_state_dict(self.network.state_dict())
@@ -52,7 +47,7 @@ class Loaded:
 
 
 def load(path: Path) -> Loaded:
-    """A run's folder (its checkpoint.pt) or a checkpoint; raises `UserError` where it is neither."""
+    """Return a run's folder (its checkpoint.pt) or a checkpoint, loaded. Raises `UserError` where it is neither."""
     if path.is_dir():
         if not (path / folder.CHECKPOINT).is_file():
             raise UserError(f"{path}: no {folder.CHECKPOINT} in this folder (yet)")
@@ -68,7 +63,7 @@ def load(path: Path) -> Loaded:
 
 
 def test_accuracy(path: Path, root: Path | None, wanted_device: str) -> dict[str, float]:
-    """Loss, top-1 and top-5 of a checkpoint on the test images."""
+    """Return loss, top-1 and top-5 of a checkpoint on the test images."""
     loaded = load(path)
     where = building.device(wanted_device)
     dataset = dataset_of(loaded, path, root)
@@ -77,7 +72,7 @@ def test_accuracy(path: Path, root: Path | None, wanted_device: str) -> dict[str
 
 
 def dataset_of(loaded: Loaded, path: Path, root: Path | None) -> DataSet:
-    """The data set that a checkpoint was trained on; raises `UserError` where the one here is another."""
+    """Return the data set on which a checkpoint was trained. Raises `UserError` where the one here is another."""
     dataset = building.load_data(loaded.config, root)
     if dataset.shape != loaded.shape or len(dataset.classes) != len(loaded.saved["classes"]):
         raise UserError(
@@ -88,7 +83,7 @@ def dataset_of(loaded: Loaded, path: Path, root: Path | None) -> DataSet:
 
 
 def report(path: Path) -> Report:
-    """The sparsity report of a run or a checkpoint, with the test accuracy that it recorded, and measured latency."""
+    """Return the sparsity report of a run or a checkpoint, with its recorded test accuracy, and measured latency."""
     loaded = load(path)
     stage = "thin" if "architecture" in loaded.saved else "masked"
     with torch.no_grad():
@@ -104,7 +99,7 @@ def report(path: Path) -> Report:
 
 
 def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
-    """What a schedule will do under its configuration, and warnings. The data is looked at only where steps count.
+    """Return the plan of a schedule under its configuration, and warnings. Data are only read where steps count.
 
     Raises `UserError` for names that match nothing in the model.
     """
@@ -119,7 +114,7 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
             dataset = building.load_data(spec.config, root)
             steps = DataFeed(dataset, spec.config.data, spec.config.seed, torch.device("cpu")).steps_per_epoch
         except UserError as error:
-            warnings.append(f"warning: steps are counted as 1 an epoch, for the data is not there: {error}")
+            warnings.append(f"warning: each epoch counts as 1 step, because the data were not found: {error}")
     clock = Clock(spec.config.epochs, steps)
     return make_plan(bound.policies, view, clock), warnings
 

@@ -1,4 +1,4 @@
-"""Trains an experiment in its folder, to the end or to the next signal."""
+"""The training of an experiment in its folder, to the end or to the next signal."""
 
 import signal
 import traceback
@@ -16,30 +16,29 @@ from torch import nn
 import compressor
 from compressor import models
 from compressor.config import CheckpointConfig
-from compressor.data.feed import DataFeed
-from compressor.data.images import DataSet
-from compressor.data.smoke import SmokeFeed
+from compressor.data import DataFeed, DataSet, SmokeFeed
 from compressor.errors import CompressError, Interrupted
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
 from compressor.experiment.specification import Specification
-from compressor.reports import formats
-from compressor.reports.report import Report, Thinning, measure
-from compressor.schedule.faults import Faults
-from compressor.schedule.schedule import BoundSchedule
-from compressor.session import rng
-from compressor.session.events import unheard
-from compressor.session.session import Session, Shipped
-from compressor.session.start import start
-from compressor.thinning.architecture import describe
-from compressor.training import checkpoint, optimizers
-from compressor.training.evaluation import evaluate
-from compressor.training.files import replace_text
-from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
-from compressor.training.trainer import Trainer
-from compressor.training.weights import load_weights
+from compressor.reports import Report, Thinning, formats, measure
+from compressor.schedule import BoundSchedule, Faults
+from compressor.session import Session, Shipped, rng, start, unheard
+from compressor.thinning import describe
+from compressor.training import (
+    LogFile,
+    MetricsFile,
+    Observer,
+    Terminal,
+    Trainer,
+    checkpoint,
+    evaluate,
+    load_weights,
+    optimizers,
+    replace_text,
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class _Run:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Inside, the first SIGINT or SIGTERM lets the step end; a second one does not wait."""
+        """Let the step end after the first SIGINT or SIGTERM inside the block; after a second one stop at once."""
 
         def note(number: int, frame: FrameType | None) -> None:
             self._signal = number
@@ -181,7 +180,7 @@ class _Run:
         count = sum(parameter.numel() for parameter in self.session.model.parameters())
         lines = [
             f"{self.path}: {config.model.name} ({count:,} parameters) on {self.dataset.name},"
-            f" {feed.images + feed.held_out:,} training images ({100 * config.data.validation:g} % held out),"
+            f" {feed.images + feed.held_out:,} training images ({100 * config.data.validation:g} % for validation),"
             f" {len(self.dataset.test):,} test images; {config.epochs} epochs of {feed.steps_per_epoch} steps"
             f" on {self.where.type}"
         ]
@@ -191,7 +190,7 @@ class _Run:
         return lines
 
     def _payload(self, trainer: Trainer, shipped: Shipped) -> checkpoint.Checkpoint:
-        """A checkpoint of the weights that are shipped; `state` has those that training goes on from."""
+        """Return a checkpoint of the weights that are shipped; `state` has those with which training continues."""
         return {
             "format": checkpoint.FORMAT,
             "version": compressor.__version__,
@@ -209,13 +208,13 @@ class _Run:
 
     @cached_property
     def _dense(self) -> nn.Module:
-        """The network without storage, before anything was removed."""
+        """Return the network without storage, before channels were removed."""
         model = self.spec.config.model
         classes = model.num_classes or len(self.dataset.classes)
         return models.skeleton(model.name, num_classes=classes, **model.arguments)
 
     def _architecture(self) -> dict[str, Any]:
-        """What tells a thinned network from the dense one; nothing while it is that."""
+        """Return how a thinned network differs from the dense one; nothing while it is dense."""
         now = describe(self.session.model)
         return {} if now == describe(self._dense) else {"architecture": now}
 
@@ -229,7 +228,7 @@ class _Run:
             checkpoint.save(self.path / folder.CHECKPOINT, {**payload, "state": state, "finished": False})
 
     def _finish(self, trainer: Trainer, log: LogFile) -> Outcome:
-        """Touch the test set, once: with the last weights and with the best ones."""
+        """Use the test set, once: with the last weights and with the best ones."""
         self._test_best()
         session, progress = self.session, trainer.progress
         with session.as_shipped() as shipped:

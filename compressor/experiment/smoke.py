@@ -1,4 +1,4 @@
-"""`compress train --smoke`: each epoch shrunk to two small steps, and from them what the full run will take."""
+"""`compress train --smoke`: each epoch has two small steps, from which the cost of the full run is estimated."""
 
 import resource
 import statistics
@@ -12,26 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from compressor.config import Config
-from compressor.data.images import DataSet
-from compressor.data.memory import fits
-from compressor.data.smoke import SmokeFeed, random_set
+from compressor.data import DataSet, SmokeFeed, fits, random_set
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.experiment import building, folder
 from compressor.importing import random_state_kept
-from compressor.training import optimizers
-from compressor.training.evaluation import autocast
+from compressor.training import autocast, optimizers
 
 _LONG = 0.3
-"""Seconds of a step of 8 images from which on larger ones are not timed, but taken in proportion."""
+"""If a step of 8 images takes this many seconds, larger steps are not timed but estimated in proportion."""
 
 _LARGE = 64
-"""Images of the larger step that is timed."""
+"""The number of images of the larger step that is timed."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the full run is expected to take on this machine: seconds, bytes of memory at most, bytes on disk."""
+    """The expected cost of the full run on this machine: seconds, largest number of bytes in memory, bytes on disk."""
 
     seconds: float
     memory: int
@@ -56,7 +53,7 @@ def _size(size: int) -> str:
 
 
 def load_data(config: Config, root: Path | None) -> tuple[DataSet, int | None]:
-    """Return the configuration's data set; without its files random images, and how many it has for training."""
+    """Return the configuration's data set, or random images without its files; and its number of training images."""
     try:
         return building.load_data(config, root), None
     except UserError as error:
@@ -71,9 +68,9 @@ def load_data(config: Config, root: Path | None) -> tuple[DataSet, int | None]:
 def estimate(
     config: Config, path: Path, dataset: DataSet, feed: SmokeFeed, where: torch.device, count: int | None
 ) -> Estimate:
-    """Return what the full run will take, from the smoke run in `path` and some steps of the dense network.
+    """Return the cost of the full run, from the smoke run in `path` and some steps of the dense network.
 
-    `count` is the number of training images of the set, where `dataset` holds random ones in their place.
+    `count` is the number of training images of the set, where `dataset` has random ones instead.
     """
     with random_state_kept():
         return _estimate(config, path, dataset, feed, where, count)
@@ -115,8 +112,9 @@ def _peak(where: torch.device) -> int:
 def _measure(
     network: nn.Module, config: Config, images: Tensor, labels: Tensor, where: torch.device
 ) -> tuple[Callable[[int], float], float, int]:
-    """Return the seconds of a step of so many images, of the forward pass of one, and the bytes that one leaves for the
-    backward pass."""
+    """Return the seconds of a step of this many images, of the forward pass of one, and the bytes that one keeps for
+    the backward pass.
+    """
     optimizer = optimizers.build(network, config.optimizer)
     kept: list[int] = []
 

@@ -1,4 +1,4 @@
-"""What a command was asked to do: a schedule and a configuration, read, overridden and checked."""
+"""The files and options of a command: a schedule and a configuration, read, overridden and checked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +10,13 @@ import yaml
 from compressor import data, models
 from compressor.config import Config
 from compressor.errors import UserError
-from compressor.schedule.document import Document
-from compressor.schedule.faults import Faults
-from compressor.schedule.opening import open_config, open_schedule
-from compressor.schedule.schedule import Schedule
-from compressor.training.initialization import SCHEMES
+from compressor.schedule import Document, Faults, Schedule, open_config, open_schedule
+from compressor.training import SCHEMES
 
 
 @dataclass(frozen=True)
 class Specification:
-    """A schedule (None: plain dense training) and a configuration, with the names they were asked for by."""
+    """A schedule (None: plain dense training) and a configuration, with the names that the user gave."""
 
     schedule: Schedule | None
     config: Config
@@ -29,17 +26,17 @@ class Specification:
 
     @property
     def name(self) -> str:
-        """What the run's folder is called, but for its number."""
+        """Return the name of the run's folder, without its number."""
         return f"{self.schedule_name}-{self.config_name}"
 
     @property
     def schedule_text(self) -> str | None:
-        """The schedule as YAML: the file's own text, or the overridden data."""
+        """Return the schedule as YAML: the file's own text, or the overridden data."""
         return None if self.schedule is None else text_of(self.schedule.document)
 
     @property
     def config_data(self) -> dict[str, Any]:
-        """The resolved configuration as plain values."""
+        """Return the resolved configuration as plain values."""
         return self.config.model_dump(mode="python")
 
 

@@ -13,29 +13,30 @@ from torch.nn import functional as F
 from compressor.component import Selects
 from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Site
-from compressor.sparsity.normal import expected_relu
+from compressor.sparsity import expected_relu
 
 Activation = Literal["relu", "tanh", "sigmoid", "none"]
 
 MOST_MASKS = 2**28
-"""Bits that a layer may draw in one forward pass; each takes a byte until the backward pass."""
+"""The largest number of mask entries of one forward pass of a layer; each takes a byte until the backward pass."""
 
 AT_ONCE = 2**22
-"""Numbers that are worked on at a time."""
+"""The number of values that are computed at a time."""
 
 TINY = 1e-30
-"""Variances are held above it: the square root's slope at 0 is infinite."""
+"""The smallest variance: the slope of the square root at 0 is infinite."""
 
 SEED = 2013
-"""Of the draws at inference: the same ones in every evaluation, and none of them is training's."""
+"""The seed of the draws at inference: the same in every evaluation, and independent of training."""
 
 
 class DropConnect(Gate, name="DropConnect"):
-    """Each weight and bias of a linear layer is dropped with probability 1 - p, for each example anew (Wan).
+    """Drop each weight and bias of a linear layer with probability 1 - p, new for each example (Wan).
 
     Training: u = (M * W) v + M_b * b, M ~ Bernoulli(p), without 1/p: exactly (`per_example`), or with its first two
     moments (`local`): u ~ N(pWv + pb, p(1-p) ((W*W)(v*v) + b*b)) for each example and unit. In the run's evaluations
-    the layer gives the mean of a(u) over Z draws of that law, or its closed form; what is shipped is the mean, pW, pb.
+    the layer returns the mean of a(u) over Z draws of that distribution, or its closed form; the shipped network has
+    the mean weights pW, pb.
     """
 
     example: ClassVar[str] = """
@@ -49,13 +50,17 @@ class DropConnect(Gate, name="DropConnect"):
     modules: Annotated[str | list[str], Selects(("Linear",))] = Field(description="linear layers, by name or glob")
     keep: float = Field(default=0.5, gt=0, le=1, description="p, the probability that a weight stays")
     sampling: Literal["local", "per_example"] = Field(
-        default="local", description="draw each output (exact mean and variance), or each example's own masks"
+        default="local",
+        description="local: draw each output (exact mean and variance); per_example: own masks for each example",
     )
     inference: Literal["gaussian", "analytic", "mean"] = Field(
-        default="gaussian", description="average a(u) over draws; in closed form (relu, none); or a(pWv), as shipped"
+        default="gaussian",
+        description="gaussian: a(u) averaged over draws; analytic: closed form (relu, none); mean: a(pWv), as shipped",
     )
-    samples: int = Field(default=1000, ge=1, description="Z, how many draws `inference: gaussian` averages")
-    activation: Activation = Field(default="relu", description="a, what the network does to the layer's outputs")
+    samples: int = Field(default=1000, ge=1, description="Z, the number of draws that `inference: gaussian` averages")
+    activation: Activation = Field(
+        default="relu", description="a, the activation that the network applies to the layer's outputs"
+    )
 
     @model_validator(mode="after")
     def _closed_form(self) -> Self:
@@ -72,7 +77,7 @@ class DropConnect(Gate, name="DropConnect"):
 
 
 class Dropping(Installed):
-    """DropConnect at work."""
+    """The installed DropConnect of a network."""
 
     def __init__(self, gate: DropConnect, site: Site) -> None:
         self._gate, self._site = gate, site
@@ -99,7 +104,9 @@ class Dropping(Installed):
     def _train(self, path: str, layer: nn.Linear, v: Tensor) -> Tensor:
         if v.dim() != 2:
             shape = "x".join(map(str, v.shape))
-            raise UserError(f"{self._site.owner}: DropConnect takes (examples, features), and {path} is given {shape}")
+            raise UserError(
+                f"{self._site.owner}: DropConnect expects inputs of shape (examples, features), {path} gets {shape}"
+            )
         if self._gate.sampling == "local":
             p = self._gate.keep
             mean, squares = sums(v, layer.weight, layer.bias)
@@ -109,7 +116,7 @@ class Dropping(Installed):
             raise UserError(
                 f"{self._site.owner}: `sampling: per_example` draws {masks:,} masks for {path} at once"
                 f" ({len(v)} examples x {layer.weight.numel():,} weights), at most {MOST_MASKS:,} are drawn:"
-                " smaller batches (optimizer.accumulate), or `sampling: local`"
+                " use smaller batches (optimizer.accumulate), or `sampling: local`"
             )
         with torch.autocast(v.device.type, enabled=False):
             return masked_linear(v.to(layer.weight.dtype), layer.weight, layer.bias, self._gate.keep)
@@ -119,7 +126,9 @@ class Dropping(Installed):
         return self._gate.inference == "mean" or self._gate.activation == "none"
 
     def inference(self) -> AbstractContextManager[None] | None:
-        """A way to evaluate the folded network that is no plain network's, to be entered; None where there is none."""
+        """Return a context in which the folded network is evaluated in another way; None where it is the plain
+        network.
+        """
         # Without an activation the mean of all draws is the mean network's answer.
         return None if self.ships else self._inferring()
 
@@ -150,19 +159,20 @@ class Dropping(Installed):
 
 
 def sums(v: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Wv + b and (W*W)(v*v) + b*b: times p the mean of the masked sum, and times p(1-p) its variance."""
+    """Return Wv + b and (W*W)(v*v) + b*b: times p the mean of the masked sum, and times p(1-p) its variance."""
     return F.linear(v, weight, bias), F.linear(v.square(), weight.square(), None if bias is None else bias.square())
 
 
 def draw(mean: Tensor, variance: Tensor) -> Tensor:
-    """One normal draw for each entry."""
+    """Return one normal draw for each entry."""
     return mean + variance.clamp_min(TINY).sqrt() * torch.randn_like(mean)
 
 
 class _MaskedLinear(torch.autograd.Function):
-    """u_b = (M_b * W) v_b with masks M_b of each example's own; dW = sum of M_b * (g_b v_b'), dv_b = (M_b * W)' g_b.
+    """Compute u_b = (M_b * W) v_b with own masks M_b of each example; dW = sum of M_b * (g_b v_b'), dv_b = (M_b *
+    W)' g_b.
 
-    Autograd alone would keep M_b * W, too: five bytes a mask instead of one.
+    Autograd alone would keep M_b * W, too: five bytes for each mask entry instead of one.
     """
 
     @staticmethod
@@ -189,7 +199,7 @@ def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
 
 
 def masked_linear(v: Tensor, weight: Tensor, bias: Tensor | None, p: float) -> Tensor:
-    """(M * W) v + M_b * b, each weight and bias kept with probability p, independently for each example."""
+    """Return (M * W) v + M_b * b, each weight and bias kept with probability p, independently for each example."""
     u: Tensor = _MaskedLinear.apply(v, weight, p)
     return u if bias is None else u + bias * (torch.rand_like(u) < p)
 
@@ -197,9 +207,9 @@ def masked_linear(v: Tensor, weight: Tensor, bias: Tensor | None, p: float) -> T
 def answer(
     mean: Tensor, variance: Tensor, activation: Activation, samples: int | None, generator: torch.Generator
 ) -> Tensor:
-    """What the network's own activation takes to the mean of a(u), u ~ N(mean, variance).
+    """Return the value that the network's own activation maps to the mean of a(u), u ~ N(mean, variance).
 
-    By so many samples; without, in closed form.
+    The mean is over `samples` draws; without, in closed form.
     """
     deviation = variance.clamp_min(TINY).sqrt()
     if samples is None:

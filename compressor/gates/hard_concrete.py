@@ -7,34 +7,36 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-6
-"""Uniform draws stay so far from 0 and 1."""
+"""The smallest distance of uniform draws from 0 and 1."""
 
 CLAMP = math.log(100.0)
 
 
 @dataclass(frozen=True)
 class HardConcrete:
-    """z = min(1, max(0, s (zeta - gamma) + gamma)), s a binary concrete of location log_alpha and temperature beta."""
+    """The distribution of z = min(1, max(0, s (zeta - gamma) + gamma)), s binary concrete (log_alpha, temperature
+    beta).
+    """
 
     beta: float = 2 / 3
     gamma: float = -0.1
     zeta: float = 1.1
 
     def sample(self, log_alpha: Tensor) -> Tensor:
-        """One draw for each gate."""
+        """Return one draw for each gate."""
         u = torch.rand_like(log_alpha).mul_(1 - 2 * EPSILON).add_(EPSILON)
         s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / self.beta)
         return (s * (self.zeta - self.gamma) + self.gamma).clamp_(0, 1)
 
     def slope(self, z: Tensor) -> Tensor:
-        """dz / dlog_alpha of a draw: (z - gamma)(zeta - z) / ((zeta - gamma) beta), 0 where it is clipped."""
+        """Return dz / dlog_alpha of a draw: (z - gamma)(zeta - z) / ((zeta - gamma) beta), 0 where it is clipped."""
         inside = (z > 0) & (z < 1)
         return (z - self.gamma) * (self.zeta - z) / ((self.zeta - self.gamma) * self.beta) * inside
 
     def active(self, log_alpha: Tensor) -> Tensor:
-        """P(z != 0) = sigmoid(log_alpha - beta ln(-gamma / zeta))."""
+        """Return P(z != 0) = sigmoid(log_alpha - beta ln(-gamma / zeta))."""
         return torch.sigmoid(log_alpha - self.beta * math.log(-self.gamma / self.zeta))
 
     def final(self, log_alpha: Tensor) -> Tensor:
-        """The gate that is shipped: min(1, max(0, sigmoid(log_alpha)(zeta - gamma) + gamma)); it has no temperature."""
+        """Return the shipped gate: min(1, max(0, sigmoid(log_alpha)(zeta - gamma) + gamma)); it has no temperature."""
         return (torch.sigmoid(log_alpha) * (self.zeta - self.gamma) + self.gamma).clamp_(0, 1)

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from compressor.component import Weights as Selection
 from compressor.errors import UserError, did_you_mean
 from compressor.gates.gate import Gate, Installed, Site
+from compressor.splitmix import splitmix64
 
 
 class HashedWeights(Gate, name="HashedWeights"):
-    """A linear layer's weights and biases are K trained numbers, shared and signed by two hashes (HashedNets, Chen).
+    """Share K trained numbers, signed, among a linear layer's weights and biases, by two hashes (HashedNets, Chen).
 
     V_ij = xi(i, j) w[h(i, j)], the bias is V's last column, and dL/dw_k = sum of xi(i, j) dL/dV_ij over h(i, j) = k.
-    w alone is trained; weight and bias are V at any time, ordinary ones after the window. A regularizer of the weight
-    reaches w where its policy stands above the gate's.
+    Only w is trained; weight and bias are V at any time, and ordinary ones after the window. A regularizer of the
+    weight acts on w where its policy comes before the gate's.
     """
 
     example: ClassVar[str] = """
@@ -31,9 +32,9 @@ class HashedWeights(Gate, name="HashedWeights"):
       - {gate: {instance_name: hashed}}
     """
 
-    weights: Selection = Field(description="weights of linear layers; their biases are hashed along")
+    weights: Selection = Field(description="weights of linear layers; their biases are hashed, too")
     compression: float = Field(gt=0, le=1, description="K = round(compression * (inputs + 1) * outputs)")
-    seed: int = Field(default=0, ge=0, description="of the hashes; each layer has its own by its name")
+    seed: int = Field(default=0, ge=0, description="seed of the hashes; each layer has its own hash, by its name")
 
     def install(self, site: Site) -> "Hashed":
         return Hashed(self, site)
@@ -41,14 +42,14 @@ class HashedWeights(Gate, name="HashedWeights"):
 
 @dataclass
 class _Layer:
-    """The trained numbers of a layer, and by name the parameters that stand for them, with their signed buckets."""
+    """The trained numbers of a layer, and by name the parameters that they replace, with their signed buckets."""
 
     hashed: nn.Parameter
     parts: dict[str, tuple[nn.Parameter, Tensor]]
 
 
 class Hashed(Installed):
-    """Hashed weights at work."""
+    """The installed hashed weights of a network."""
 
     def __init__(self, gate: HashedWeights, site: Site) -> None:
         self._site, self._begun = site, False
@@ -59,7 +60,7 @@ class Hashed(Installed):
             if name not in linear:
                 hint = did_you_mean(name, linear)
                 raise UserError(
-                    f"{site.owner}: HashedWeights takes weights of linear layers, and {name} is none: {hint}"
+                    f"{site.owner}: HashedWeights needs weights of linear layers, {name} is not one: {hint}"
                 )
             weight, bias = site.parameters[name], linear[name].bias
             outputs, inputs = weight.shape
@@ -84,9 +85,9 @@ class Hashed(Installed):
             self._site.forget([parameter for parameter, _ in layer.parts.values()])
 
     def _draw(self, layer: _Layer) -> None:
-        """w_k = sum of xi V over the n_k weights that are not masked / sqrt(n_k).
+        """Set w_k = sum of xi V over the n_k weights that are not masked / sqrt(n_k).
 
-        So V has the second moment that the layer was initialized to, and is as near to a trained layer as it can be.
+        So V has the second moment of the layer's initialization, and is as near to a trained layer as possible.
         """
         size = len(layer.hashed)
         total, count = torch.zeros_like(layer.hashed), torch.zeros_like(layer.hashed)
@@ -141,32 +142,24 @@ class Hashed(Installed):
 
 
 def expand(hashed: Tensor, index: Tensor) -> Tensor:
-    """V of K numbers: entry b of the index is w[b] where b < K, and -w[b - K] from there on."""
+    """Return V of K numbers: entry b of the index is w[b] where b < K, and -w[b - K] otherwise."""
     return torch.cat([hashed, -hashed]).index_select(0, index.flatten())
 
 
 def pull_back(gradient: Tensor, index: Tensor, size: int) -> Tensor:
-    """dL/dw of dL/dV: the signed sum over each of `size` buckets."""
+    """Return dL/dw of dL/dV: the signed sum over each of `size` buckets."""
     sums = gradient.new_zeros(2 * size).index_add_(0, index, gradient.flatten())
     return sums[:size] - sums[size:]
 
 
 def buckets(seed: int, name: str, rows: int, columns: int, size: int) -> Tensor:
-    """h(i, j) in 0 ... size - 1 where xi(i, j) is 1, and size + h(i, j) where it is -1; as int64 of (rows, columns).
+    """Return int64 (rows, columns): h(i, j) in 0 ... size - 1 where xi(i, j) is 1, and size + h(i, j) where it is -1.
 
     Entry (i, j) has number i * columns + j of a SplitMix64 stream that begins at a hash of seed and layer: its top bit
-    is the sign, the others modulo `size` are the bucket. Integers alone: the same on every platform.
+    is the sign, the others modulo `size` are the bucket. Only integers: the same on every platform.
     """
     key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little")
-    hashes = splitmix64(key, rows * columns)
+    hashes = splitmix64(np.array([key], np.uint64), np.arange(rows * columns, dtype=np.uint64))
     bucket = (hashes & np.uint64(2**63 - 1)) % np.uint64(size)
     signed = bucket + np.uint64(size) * (hashes >> np.uint64(63))
     return torch.from_numpy(signed.astype(np.int64)).reshape(rows, columns)
-
-
-def splitmix64(seed: int, count: int) -> "np.ndarray[Any, np.dtype[np.uint64]]":
-    """The first numbers of the generator SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), modulo 2^64 throughout."""
-    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

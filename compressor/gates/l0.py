@@ -14,16 +14,15 @@ from compressor.component import Weights as Selection
 from compressor.gates.gate import Gate, Installed, Place, Site
 from compressor.gates.hard_concrete import CLAMP, HardConcrete
 from compressor.sparsity.structures import Structure, plain_structures
-from compressor.tracing.positions import positions
-from compressor.tracing.trace import trace
+from compressor.tracing import positions, trace
 
 
 class HardConcreteL0(Gate, name="HardConcreteL0"):
-    """L0 penalty by gates on weights, input neurons or filters: lambda times the expected number of weights (Louizos).
+    """Penalize lambda times the expected number of weights, by gates on weights, input neurons or filters (Louizos).
 
-    The loss is E(data loss) + 1/N sum P(z != 0) (lambda |g| + N l2 / 2 ||theta_g||^2) over the groups g of one gate,
-    N training images: the paper's lambda, as `0.1/N`. A gate on a filter that a batch norm follows stands after it, on
-    gamma and beta. Filters that an addition joins with others' are not gated.
+    The loss is E(data loss) + 1/N sum P(z != 0) (lambda |g| + N l2 / 2 ||theta_g||^2) over the groups g of one gate, N
+    training images: the paper's lambda, as `0.1/N`. A gate on a filter that a batch norm follows acts after it, on
+    gamma and beta. Filters that an addition joins with those of other layers are not gated.
     """
 
     example: ClassVar[str] = """
@@ -37,12 +36,12 @@ class HardConcreteL0(Gate, name="HardConcreteL0"):
 
     weights: Selection
     structure: Literal["Elements", "Cols", "Filters"] = Field(
-        default="Elements", description="what one gate opens: a weight, an input neuron, an output channel"
+        default="Elements", description="what one gate acts on: a weight, an input neuron, an output channel"
     )
-    lambda_: float = Field(alias="lambda", ge=0, description="the paper's, for each weight; it is divided by N")
+    lambda_: float = Field(alias="lambda", ge=0, description="the paper's lambda for each weight; it is divided by N")
     l2: float = Field(default=0.0, ge=0, description="replaces the optimizer's weight decay on the gated weights")
-    droprate_init: float = Field(default=0.5, gt=0, lt=1, description="d: log_alpha begins at ln((1 - d) / d)")
-    lr: float | None = Field(default=None, gt=0, description="of the gates; default: the optimizer's")
+    droprate_init: float = Field(default=0.5, gt=0, lt=1, description="d: log_alpha starts at ln((1 - d) / d)")
+    lr: float | None = Field(default=None, gt=0, description="learning rate of the gates; default: the optimizer's")
     beta: float = Field(default=2 / 3, gt=0)
     gamma: float = Field(default=-0.1, lt=0)
     zeta: float = Field(default=1.1, gt=1)
@@ -62,7 +61,7 @@ class HardConcreteL0(Gate, name="HardConcreteL0"):
 
 @dataclass
 class _Gated:
-    """The gates of one weight: where they act, and what was drawn in this step."""
+    """The gates of one weight: the places where they act, and their draw in this step."""
 
     theta: nn.Parameter
     log_alpha: nn.Parameter
@@ -73,7 +72,7 @@ class _Gated:
 
 
 class Gates(Installed):
-    """L0 gates at work."""
+    """The installed L0 gates of a network."""
 
     def __init__(self, gate: HardConcreteL0, site: Site) -> None:
         self._gate, self._site = gate, site
@@ -95,7 +94,7 @@ class Gates(Installed):
         site.regroup([one.log_alpha for one in self._gated.values()], weight_decay=0.0, **rate)
 
     def _parts(self, one: _Gated, z: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
-        """Every parameter that the gates act on, with what it is multiplied by."""
+        """Yield every parameter on which the gates act, with its factor."""
         if not one.places:
             return [(one.theta, self._structure.expand(z, one.theta.shape))]
         parts = []
@@ -120,7 +119,9 @@ class Gates(Installed):
     def after_backward(self) -> None:
         for one in reversed(self._gated.values()):
             by_gate = torch.zeros_like(one.z)
-            parts = list(zip(self._parts(one, one.z), one.aside, strict=True))
+            if not one.aside:  # an error came before its forward pass
+                continue
+            parts = list(zip(self._parts(one, one.z), one.aside, strict=False))
             for number, ((parameter, factor), aside) in reversed(list(enumerate(parts))):
                 parameter.copy_(aside)
                 if parameter.grad is None:
@@ -131,7 +132,7 @@ class Gates(Installed):
             one.aside = []
 
     def _to_gates(self, one: _Gated, number: int, product: Tensor) -> Tensor:
-        """dL/dz: the sum of gradient x weight over what each gate opens."""
+        """Return dL/dz: the sum of gradient x weight over the entries of each gate."""
         if not one.places:
             return self._structure.sums(product)
         place = one.places[number]
@@ -217,7 +218,7 @@ class Gates(Installed):
         }
 
     def _flops(self, open_gates: Mapping[str, float]) -> float:
-        """Of one image, as the authors count them: multiplications and additions of layers with gates or without.
+        """Return the FLOPs of one image, as the authors count them: multiplications and additions of all layers.
 
         Linear: (2 E[in] - 1) out + out; convolution: E[out] (2 n - 1) positions + E[out] positions, n = k k in.
         """

@@ -1,4 +1,4 @@
-"""Dynamic network surgery: Guo, Yao and Chen, NIPS 2016 (arXiv 1608.04493), as the authors' code has it."""
+"""Dynamic network surgery: Guo, Yao and Chen, NIPS 2016 (arXiv 1608.04493), as in the authors' code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,16 +13,17 @@ from compressor.component import Selects
 from compressor.component import Weights as Selection
 from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Site
+from compressor.sparsity import bias_of
 
 LOW, HIGH = 0.9, 1.1
 
 
 class NetworkSurgery(Gate, name="NetworkSurgery"):
-    """Weights and biases are pruned at |w| <= 0.9 t, spliced back at |w| > 1.1 t, and all go on being trained (Guo).
+    """Prune weights and biases at |w| <= 0.9 t and restore them at |w| > 1.1 t, while all of them are trained (Guo).
 
     t = max(mean + c std, 0) of |w| over the layer's non-zero weights and biases, once, at the first step. The mask of a
-    layer is recomputed with probability (1 + gamma step)^-power in each step before `stop_step`, and is fixed then.
-    The gradient with regard to the masked weights moves every weight, pruned ones too.
+    layer is recomputed with probability (1 + gamma step)^-power in each step before `stop_step`, and is fixed then. The
+    gradient with respect to the masked weights updates every weight, pruned ones too.
     """
 
     example: ClassVar[str] = """
@@ -41,12 +42,12 @@ class NetworkSurgery(Gate, name="NetworkSurgery"):
 
     weights: Selection
     c: Annotated[float | dict[str, float], Selects()] = Field(
-        default=3.0, description="how many deviations above the mean the threshold lies, of all layers or by layer"
+        default=3.0, description="the threshold is the mean plus c deviations; one number, or one for each layer"
     )
     gamma: float = Field(default=1e-3, ge=0)
     power: float = Field(default=1.0, ge=0)
     stop_step: Annotated[int | dict[str, int], Selects()] = Field(
-        default=10_000, description="from this optimizer step on the masks are fixed"
+        default=10_000, description="the masks are fixed from this optimizer step on"
     )
 
     def install(self, site: Site) -> "Surgery":
@@ -63,16 +64,18 @@ class _Layer:
     masks: dict[str, Tensor] = field(default_factory=dict)
     aside: dict[str, Tensor] = field(default_factory=dict)
     threshold: float | None = None
+    placed: set[str] = field(default_factory=set)
+    """Which parameters are masked now."""
 
 
 class Surgery(Installed):
-    """Network surgery at work."""
+    """The installed network surgery of a network."""
 
     def __init__(self, gate: NetworkSurgery, site: Site) -> None:
         self._gate, self._site = gate, site
         self._layers: dict[str, _Layer] = {}
         for name in site.targets["weights"]:
-            bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
+            bias = bias_of(name)
             own = {key: site.parameters[key] for key in (name, bias) if key in site.parameters}
             self._layers[name] = _Layer(self._of("c", name), self._of("stop_step", name), own)
             for key, parameter in own.items():
@@ -84,7 +87,7 @@ class Surgery(Installed):
             return value
         found = self._site.targets[field_name]
         if name not in found:
-            raise UserError(f"{self._site.owner}: `{field_name}` says nothing of {name}, which is among its weights")
+            raise UserError(f"{self._site.owner}: `{field_name}` has no value for {name}, one of its weights: add it")
         return found[name]
 
     @torch.no_grad()
@@ -107,12 +110,15 @@ class Surgery(Installed):
                     _operate(layer.masks[key], torch.abs(dense, out=masked), layer.threshold)
                 torch.bitwise_and(_bits(dense), layer.masks[key], out=_bits(masked))
                 parameter.data, layer.aside[key] = masked, dense
+                layer.placed.add(key)
 
     @torch.no_grad()
     def after_backward(self) -> None:
         for layer in self._layers.values():
-            for key, parameter in layer.parameters.items():
+            for key in layer.placed:
+                parameter = layer.parameters[key]
                 parameter.data, layer.aside[key] = layer.aside[key], parameter.detach()
+            layer.placed.clear()
 
     @torch.no_grad()
     def fold(self) -> dict[str, Tensor]:
@@ -145,7 +151,9 @@ class Surgery(Installed):
 
 
 def _threshold(layer: _Layer) -> float:
-    """max(mean + c std, 0) of |w| over the non-zero weights and biases of a layer; std over n, as the authors' code."""
+    """Return max(mean + c std, 0) of |w| over the non-zero weights and biases of a layer; std over n, as in the
+    authors' code.
+    """
     every = torch.cat([parameter.detach().flatten() for parameter in layer.parameters.values()])
     magnitude = every[every != 0].abs()
     if magnitude.numel() == 0:
@@ -154,13 +162,13 @@ def _threshold(layer: _Layer) -> float:
 
 
 def _operate(mask: Tensor, magnitude: Tensor, threshold: float) -> None:
-    """0 where |w| <= low, -1 where |w| > high, in between as it was."""
+    """Set the mask to 0 where |w| <= low, to -1 where |w| > high; in between it stays."""
     mask.bitwise_or_(_above(magnitude, HIGH * threshold))
     mask.bitwise_and_(_above(magnitude, LOW * threshold))
 
 
 def _above(magnitude: Tensor, bound: float) -> Tensor:
-    """-1 where it is, else 0, as int8."""
+    """Return -1 where it is above, else 0, as int8."""
     if magnitude.is_cuda:
         return torch.gt(magnitude, bound).view(torch.int8).neg_()
     # NumPy compares four times as fast as torch on a CPU; the bound as a number of the weights' own kind.

@@ -1,4 +1,6 @@
-"""Learning-rate schedules as pure functions of time: torch's own, by name; and ReduceLROnPlateau, which is none."""
+"""Learning-rate schedules as functions of the time alone: torch's own, by name; and ReduceLROnPlateau, which is not
+one.
+"""
 
 import collections.abc
 import inspect
@@ -14,11 +16,11 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr
 
 from compressor.component import Component
-from compressor.context.optimizer import Groups
+from compressor.context import Groups
 from compressor.errors import CompressError
 
 Rates = list[dict[str, Any]]
-"""For each parameter group what the schedule decides: lr, and momentum or betas where it cycles them."""
+"""The values that the schedule sets for each parameter group: lr, and momentum or betas where it cycles them."""
 
 
 class LRScheduler(Component):
@@ -27,7 +29,7 @@ class LRScheduler(Component):
     section: ClassVar[str] = "lr_schedulers"
 
     def build(self, optimizer: Optimizer) -> Any:
-        """The torch scheduler over `optimizer`."""
+        """Return the torch scheduler over `optimizer`."""
         raise TypeError(f"{type(self).__name__} builds no scheduler")
 
 
@@ -55,19 +57,19 @@ def _numbers(value: Any) -> Iterable[float]:
     return [value] if isinstance(value, (int, float)) else []
 
 
-class StandIn(Optimizer):
-    """Parameter groups without parameters, for schedules to act on; torch's own optimizers take a second to import."""
+class GroupsOnly(Optimizer):
+    """Parameter groups without parameters, for schedules to act on. Torch's own optimizers take a second to import."""
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         self.param_groups = [{**group, "params": []} for group in groups]
         self.defaults = dict(groups[0])
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Nothing to optimize."""
+        """Do nothing."""
 
 
 class Simulation:
-    """Steps a schedule over a stand-in for the optimizer, so that its value at any time is known without any state."""
+    """Step a schedule over groups without parameters, so that its value at any time is known without saved state."""
 
     def __init__(self, scheduler: PureScheduler, groups: Groups) -> None:
         self._scheduler = scheduler
@@ -79,12 +81,12 @@ class Simulation:
         self._restart()
 
     def _restart(self) -> None:
-        self._optimizer = StandIn([self._group])
+        self._optimizer = GroupsOnly([self._group])
         self._torch = self._scheduler.build(self._optimizer)
         self._time = 0
 
     def at(self, time: int) -> Rates:
-        """The rates after `time` steps of the schedule; one that has an end stays there."""
+        """Return the rates after `time` steps of the schedule; a schedule that ends keeps its last value."""
         if time < self._time:
             self._restart()
         # OneCycleLR has an end, beyond which it extrapolates for a step and then refuses.
@@ -104,11 +106,11 @@ class Simulation:
 
 _SIMULATIONS: "OrderedDict[tuple[Any, ...], Simulation]" = OrderedDict()
 _KEPT = 32
-"""Simulations that are kept, so that the next step of a schedule costs one step of torch's."""
+"""Simulations are cached, so that the next step of a schedule costs one step of torch's."""
 
 
 def rates_at(scheduler: PureScheduler, groups: Groups, time: int) -> Rates:
-    """Return the rates of every parameter group at a time of the schedule: a pure function of its arguments."""
+    """Return the rates of every parameter group at a time of the schedule, as a function of its arguments alone."""
     bases = tuple(group.get("initial_lr", group["lr"]) for group in groups)
     key = (type(scheduler), scheduler.model_dump_json(), bases, tuple(sorted(groups[0])))
     simulation = _SIMULATIONS.pop(key, None) or Simulation(scheduler, groups)
@@ -119,14 +121,14 @@ def rates_at(scheduler: PureScheduler, groups: Groups, time: int) -> Rates:
 
 
 def _argument_type(hint: Any) -> Any:
-    """Plain YAML: one number for all parameter groups, a list where torch takes any iterable."""
+    """Return a type for plain YAML: one number for all parameter groups, a list where torch takes any iterable."""
     if hint == float | list[float]:
         return float
     return list[int] if hint == Iterable[int] else hint
 
 
 def _from_torch(cls: type) -> None:
-    """Enter a torch scheduler into the registry: its plain arguments become the component's fields."""
+    """Register a torch scheduler: its plain arguments become the component's fields."""
     # torch imports some of its annotations' names for type checkers only.
     init = vars(cls)["__init__"]
     hints = typing.get_type_hints(init, {**vars(typing), **vars(collections.abc), **init.__globals__})
@@ -179,13 +181,13 @@ for _name in _EXAMPLES:
 
 
 def _either_name(schema: dict[str, Any]) -> None:
-    """Editors should know both names of PolynomialLR's length."""
+    """Add both names of PolynomialLR's length to the schema, for editors."""
     schema["properties"]["total_iters"] = schema["properties"]["T_max"]
     schema["required"].remove("T_max")
 
 
 class PolynomialLR(PureScheduler, name="PolynomialLR"):
-    """lr * (1 - t / T_max)^power, and 0 from T_max on (Distiller's name for torch's total_iters)."""
+    """Set lr * (1 - t / T_max)^power, and 0 from T_max on (Distiller's name for torch's total_iters)."""
 
     example: ClassVar[str] = """
     lr_schedulers:
@@ -196,7 +198,7 @@ class PolynomialLR(PureScheduler, name="PolynomialLR"):
 
     model_config = ConfigDict(json_schema_extra=_either_name)
 
-    T_max: int = Field(ge=1, description="or `total_iters`, torch's name of it")
+    T_max: int = Field(ge=1, description="number of steps to 0; also `total_iters`, torch's name")
     power: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="before")
@@ -211,7 +213,7 @@ class PolynomialLR(PureScheduler, name="PolynomialLR"):
 
 
 class MultiStepMultiGammaLR(PureScheduler, name="MultiStepMultiGammaLR"):
-    """At each milestone the rate is multiplied by that milestone's own gamma (Distiller)."""
+    """Multiply the rate at each milestone by the milestone's own gamma (Distiller)."""
 
     example: ClassVar[str] = """
     lr_schedulers:
@@ -237,7 +239,7 @@ class MultiStepMultiGammaLR(PureScheduler, name="MultiStepMultiGammaLR"):
 
 
 class InvLR(PureScheduler, name="InvLR"):
-    """Caffe's `inv`: lr * (1 + gamma t)^-power, with t in steps where `interval: step`."""
+    """Set lr * (1 + gamma t)^-power, Caffe's `inv`, with t in steps where `interval: step`."""
 
     example: ClassVar[str] = """
     lr_schedulers:
@@ -254,7 +256,7 @@ class InvLR(PureScheduler, name="InvLR"):
 
 
 class ReduceLROnPlateau(LRScheduler, name="ReduceLROnPlateau"):
-    """Multiplies the rate by `factor` when the validation metric has not improved for `patience` epochs (torch's)."""
+    """Multiply the rate by `factor` when the validation metric has not improved for `patience` epochs (torch's)."""
 
     example: ClassVar[str] = _EXAMPLES["ReduceLROnPlateau"]
 

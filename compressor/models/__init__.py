@@ -1,4 +1,4 @@
-"""The networks by name: our own (one builder a file), torchvision's classifiers, the user's `module:factory`.
+"""The networks by name: our own (one builder in each file), torchvision's classifiers, the user's `module:factory`.
 
 A new model is one new file of this package with a function under `@model`; nothing else is edited.
 """
@@ -17,7 +17,7 @@ __all__ = ["arguments", "build", "catalogue", "model", "skeleton"]
 
 
 def build(name: str, /, *, num_classes: int | None = None, pretrained: bool = False, **arguments: Any) -> nn.Module:
-    """The network `name` with freshly drawn weights (or, `pretrained`, torchvision's published ones).
+    """Return the network `name` with new random weights (or, with `pretrained`, torchvision's published ones).
 
     Raises `UserError` for a wrong name or argument, `CompressError` where published weights cannot be fetched.
     """
@@ -29,7 +29,7 @@ def build(name: str, /, *, num_classes: int | None = None, pretrained: bool = Fa
     if builder is None:
         return torchvision_models.build(name, arguments, pretrained=pretrained)
     if pretrained:
-        raise UserError(f"model {name!r} has no published weights: drop `pretrained`, or start from a checkpoint")
+        raise UserError(f"model {name!r} has no published weights: remove `pretrained`, or start from a checkpoint")
     valid = checked(name, _parameters(builder), arguments)
     return construct(name, lambda: builder(**valid))
 
@@ -46,7 +46,7 @@ def skeleton(name: str, /, *, num_classes: int | None = None, **arguments: Any) 
 
 
 def arguments(name: str) -> dict[str, inspect.Parameter]:
-    """What may be given to the model `name`: argument -> its annotation and default."""
+    """Return the arguments of the model `name`: argument -> its annotation and default."""
     if ":" in name:
         return factory.arguments(name)
     builder = _own(name)
@@ -54,13 +54,13 @@ def arguments(name: str) -> dict[str, inspect.Parameter]:
 
 
 def catalogue() -> dict[str, str]:
-    """Every model's name and what it is, in one line; our own first."""
+    """Return every model's name with a description in one line; our own first."""
     own = {name: (inspect.getdoc(it) or "").partition("\n")[0] for name, it in sorted(builders().items())}
     return own | {name: "torchvision" for name in torchvision_models.names() if name not in own}
 
 
 def _own(name: str) -> Builder | None:
-    """Our builder of that name; None where torchvision has one."""
+    """Return our builder of that name; None where torchvision has one."""
     own = builders()
     if name not in own and name not in (theirs := torchvision_models.names()):
         raise UserError(f"there is no model {name!r}: {did_you_mean(name, [*own, *theirs])}")

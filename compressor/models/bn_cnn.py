@@ -1,7 +1,7 @@
 """A small convolutional net with batch normalization, for experiments over many seeds on two CPU cores.
 
-The CPU-sized stand-in for the nets of "The Generalization-Stability Tradeoff In Neural Network Pruning"
-(B. Bartoldson, A. Morcos, A. Barbu, G. Erlebacher, NeurIPS 2020).
+It replaces, at CPU size, the nets of "The Generalization-Stability Tradeoff In Neural Network Pruning" (B. Bartoldson,
+A. Morcos, A. Barbu, G. Erlebacher, NeurIPS 2020).
 """
 
 import torch
@@ -36,7 +36,7 @@ class BNCNN(nn.Module):
         he_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of (N, in_channels, H, W) images, 28x28 or 32x32."""
+        """Return logits of (N, in_channels, H, W) images, 28x28 or 32x32."""
         x = self.pool1(self.relu1(self.bn1(self.conv1(x))))
         x = self.pool2(self.relu2(self.bn2(self.conv2(x))))
         x = self.relu3(self.bn3(self.conv3(x)))

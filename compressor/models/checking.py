@@ -1,4 +1,4 @@
-"""Between a YAML value and a builder: types and ranges first, then the size, and only then memory."""
+"""The checks between a YAML value and a builder: types and ranges first, then the size, and only then memory."""
 
 import inspect
 import reprlib
@@ -14,20 +14,20 @@ from compressor.component import Settings
 from compressor.errors import CompressError, UserError, did_you_mean
 
 Size = Annotated[int, Field(ge=1, le=2**24)]
-"""A number of units, channels or classes: the product of two of them and a kernel still fits an int64."""
+"""A number of units, channels or classes: the product of two of them and a kernel fits into an int64."""
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 """A probability of dropping a unit."""
 
 Factor = Annotated[float, Field(gt=0)]
-"""What a width or a scale is multiplied by."""
+"""A factor on a width or a scale."""
 
 LARGEST = 2**31
 """Parameters and buffers of the largest model that is built (8 GiB of floats)."""
 
 
 def refuse_unknown(model: str, known: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
-    """Raises `UserError` for the first name that is not an argument of the model."""
+    """Raise `UserError` for the first name that is not an argument of the model."""
     for name in given:
         if name not in known:
             hint = did_you_mean(name, known)
@@ -37,7 +37,10 @@ def refuse_unknown(model: str, known: Mapping[str, inspect.Parameter], given: Ma
 
 
 def checked(model: str, known: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given arguments, checked against the builder's annotations; `UserError` says which is wrong, and why."""
+    """Return the given arguments, checked against the builder's annotations.
+
+    Raises `UserError` with the wrong one and the reason.
+    """
     refuse_unknown(model, known, given)
     fields: dict[str, Any] = {name: (known[name].annotation, ...) for name in given}
     try:
@@ -51,9 +54,9 @@ def checked(model: str, known: Mapping[str, inspect.Parameter], given: Mapping[s
 
 
 def construct(model: str, make: Callable[[], nn.Module], *, draft: Callable[[], nn.Module] | None = None) -> nn.Module:
-    """`make()`, unless it fails or its result would be larger than `LARGEST`: both are `UserError`s.
+    """Return `make()`. Raises `UserError` where it fails or its result would be larger than `LARGEST`.
 
-    `draft` makes the same network for the measuring, where `make` does more than that.
+    `draft` makes the same network for measuring the size, where `make` does more than that.
     """
     try:
         network = shapes(draft or make)
@@ -68,19 +71,19 @@ def construct(model: str, make: Callable[[], nn.Module], *, draft: Callable[[], 
 
 
 def shapes(make: Callable[[], nn.Module]) -> nn.Module:
-    """`make()` without its weights: milliseconds and no memory, however large the network."""
+    """Return `make()` without its weights: milliseconds and no memory, whatever the size of the network."""
     with _ShapesOnly():
         return make()
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: its type, and the first line of what it says."""
+    """Return an exception in one line: its type, and the first line of its message."""
     said = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 class _ShapesOnly(TorchFunctionMode):
-    """Layers allocate nothing: what `torch.empty`, `zeros` and `ones` would fill has a shape only.
+    """Let layers allocate nothing: what `torch.empty`, `zeros` and `ones` would fill has a shape only.
 
     `torch.device("meta")` would do that to *every* tensor; torchvision's RegNets compute their widths with some.
     """

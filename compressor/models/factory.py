@@ -11,7 +11,9 @@ from compressor.models.checking import one_line, refuse_unknown
 
 
 def build(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
-    """What the factory makes of the arguments; `num_classes` is passed where it takes it."""
+    """Return the network that the factory makes from the arguments; `num_classes` is passed where the factory has
+    it.
+    """
     factory = _find(name)
     parameters = _parameters(factory)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -34,7 +36,7 @@ def build(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Modul
 
 
 def arguments(name: str) -> dict[str, inspect.Parameter]:
-    """The factory's parameters."""
+    """Return the factory's parameters."""
     return _parameters(_find(name))
 
 
@@ -43,7 +45,7 @@ def _find(name: str) -> Any:
 
 
 def _parameters(factory: Any) -> dict[str, inspect.Parameter]:
-    """Its parameters; those of a builtin that does not tell them are taken to be anything."""
+    """Return the parameters of a factory; a builtin without a signature is assumed to accept any."""
     try:
         return dict(inspect.signature(factory).parameters)
     except (TypeError, ValueError):

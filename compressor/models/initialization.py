@@ -4,7 +4,7 @@ from torch import nn
 
 
 def he_convolutions(network: nn.Module) -> None:
-    """Draws every convolution from N(0, 2 / fan_out), biases zero; linear and BN layers stay PyTorch's."""
+    """Draw every convolution from N(0, 2 / fan_out), biases zero; linear and BN layers stay PyTorch's."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -27,7 +27,7 @@ class LeNet5(nn.Module):
         self.fc2 = nn.Linear(500, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of (N, in_channels, 28, 28) images."""
+        """Return logits of (N, in_channels, 28, 28) images."""
         x = self.pool1(self.relu1(self.conv1(x)))
         x = self.pool2(self.relu2(self.conv2(x)))
         logits: Tensor = self.fc2(self.relu3(self.fc1(torch.flatten(x, 1))))

@@ -41,5 +41,7 @@ def mlp(
 ) -> MLP:
     """Fully connected `hidden` layers, `dropout` after each; by default LeNet-300-100 (LeCun et al. 1998)."""
     if dropout is not None and len(dropout) != len(hidden):
-        raise UserError(f"model 'mlp': dropout should have one rate a hidden layer ({len(hidden)}), got {len(dropout)}")
+        raise UserError(
+            f"model 'mlp': dropout should have one rate for each hidden layer ({len(hidden)}), got {len(dropout)}"
+        )
     return MLP(num_classes, hidden, dropout, inputs)

@@ -34,7 +34,7 @@ class PreactBasicBlock(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
+        """Return (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
         active = self.pre_relu(self.pre_bn(x))
         y = self.conv2(self.drop(self.relu(self.bn(self.conv1(active)))))
         out: Tensor = y + self.downsample(active if self.shared else x)
@@ -65,7 +65,7 @@ class PreactResNetCifar(nn.Module):
         he_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of (N, 3, 32, 32) images."""
+        """Return logits of (N, 3, 32, 32) images."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         x = self.avgpool(self.final_relu(self.final_bn(x)))
         logits: Tensor = self.fc(torch.flatten(x, 1))

@@ -1,4 +1,4 @@
-"""Where the files of this package enter their builders."""
+"""The registry of the builders of this package."""
 
 import importlib
 import pkgutil
@@ -17,7 +17,7 @@ _BUILDERS: dict[str, Builder] = {}
 
 
 def model(builder: Callable[P, M]) -> Callable[P, M]:
-    """Enters a builder under its own name; its annotated parameters are the model's arguments in YAML."""
+    """Register a builder under its own name; its annotated parameters are the model's arguments in YAML."""
     known = _BUILDERS.setdefault(builder.__name__, builder)
     if known.__module__ != builder.__module__:
         raise TypeError(f"two models are called {builder.__name__!r}: {known.__module__}, {builder.__module__}")
@@ -31,6 +31,6 @@ def _discover() -> None:
 
 
 def builders() -> dict[str, Builder]:
-    """Our own builders by name; the first call imports every file of the package."""
+    """Return our own builders by name; the first call imports every file of the package."""
     _discover()
     return _BUILDERS

@@ -28,7 +28,7 @@ class PlainBlock(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
+        """Return (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
         x = self.relu1(self.bn1(self.conv1(x)))
         out: Tensor = self.relu2(self.bn2(self.conv2(x)))
         return out
@@ -44,7 +44,7 @@ class BasicBlock(PlainBlock):
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
+        """Return (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
         y = self.relu1(self.bn1(self.conv1(x)))
         out: Tensor = self.relu2(self.bn2(self.conv2(y)) + self.downsample(x))
         return out
@@ -66,7 +66,7 @@ class ResNetCifar(nn.Module):
         he_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of (N, 3, 32, 32) images."""
+        """Return logits of (N, 3, 32, 32) images."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))

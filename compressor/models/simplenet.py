@@ -30,7 +30,7 @@ class SimplenetCifar(nn.Module):
         self.fc3 = nn.Linear(84, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of (N, 3, 32, 32) images."""
+        """Return logits of (N, 3, 32, 32) images."""
         x = self.pool1(self.relu_conv1(self.conv1(x)))
         x = self.pool2(self.relu_conv2(self.conv2(x)))
         x = self.relu_fc1(self.fc1(torch.flatten(x, 1)))

@@ -1,4 +1,4 @@
-"""torchvision's classifiers by their names there; torchvision is imported when the first one is asked for."""
+"""torchvision's classifiers by their names there; torchvision is imported when the first one is needed."""
 
 import inspect
 import types
@@ -27,13 +27,13 @@ MORE_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 @cache
 def names() -> tuple[str, ...]:
-    """Every classifier of the installed torchvision."""
+    """Return every classifier of the installed torchvision."""
     torchvision = late("torchvision")
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
 def build(name: str, given: dict[str, Any], *, pretrained: bool) -> nn.Module:
-    """The classifier; `pretrained` with another number of classes keeps all but the last layer."""
+    """Return the classifier; `pretrained` with another number of classes keeps all but the last layer."""
     torchvision = late("torchvision")
     valid = checked(name, arguments(name), given)
     defaults = WITH_AUXILIARY_HEADS.get(name, {})
@@ -47,7 +47,7 @@ def build(name: str, given: dict[str, Any], *, pretrained: bool) -> nn.Module:
 
 @cache
 def arguments(name: str) -> dict[str, inspect.Parameter]:
-    """The plain arguments of the class behind a builder: numbers, strings, and flat lists of them."""
+    """Return the plain arguments of the class that a builder makes: numbers, strings, and flat lists of them."""
     torchvision = late("torchvision")
     # Which class that is only an instance tells; a builder's own signature is `**kwargs`.
     defaults = WITH_AUXILIARY_HEADS.get(name, {})
@@ -68,7 +68,7 @@ def arguments(name: str) -> dict[str, inspect.Parameter]:
 
 
 def _fixed(name: str, attempt: dict[str, Any]) -> bool:
-    """Whether the builder gives one of these itself (resnet18 its `layers`): only calling it tells."""
+    """Return whether the builder sets one of these itself (resnet18 its `layers`): only a call shows that."""
     torchvision = late("torchvision")
     try:
         shapes(lambda: torchvision.models.get_model(name, weights=None, **attempt))
@@ -78,7 +78,9 @@ def _fixed(name: str, attempt: dict[str, Any]) -> bool:
 
 
 def _plain(key: str, hint: Any) -> Any:
-    """The annotation, with a range, where YAML can spell it (tuples as lists); None for modules, nested lists."""
+    """Return the annotation, with a range, where YAML can express it (tuples as lists); None for modules, nested
+    lists.
+    """
     chance = "drop" in key or "prob" in key
     scalars: dict[Any, Any] = {bool: bool, int: Size, float: Rate if chance else Factor, str: str}
     if hint in scalars:
@@ -93,7 +95,7 @@ def _plain(key: str, hint: Any) -> Any:
 
 
 def _fetch(name: str, valid: dict[str, Any]) -> nn.Module:
-    """The classifier with torchvision's default weights; a fresh head where the classes are not theirs."""
+    """Return the classifier with torchvision's default weights; a new head where the classes differ."""
     torchvision = late("torchvision")
     weights = torchvision.models.get_model_weights(name).DEFAULT
     classes = valid.get("num_classes", len(weights.meta["categories"]))
@@ -113,7 +115,7 @@ def _fetch(name: str, valid: dict[str, Any]) -> nn.Module:
 
 
 def _replace_head(network: nn.Module, classes: int) -> None:
-    """A fresh last layer (Linear, or SqueezeNet's 1x1 convolution) of `classes` outputs."""
+    """Return a new last layer (Linear, or SqueezeNet's 1x1 convolution) of `classes` outputs."""
     path, head = [(p, m) for p, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     fresh: nn.Module
     if isinstance(head, nn.Linear):

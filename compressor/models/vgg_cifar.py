@@ -37,7 +37,7 @@ class VGGCifar(nn.Module):
         he_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of (N, 3, 32, 32) images."""
+        """Return logits of (N, 3, 32, 32) images."""
         logits: Tensor = self.classifier(torch.flatten(self.features(x), 1))
         return logits
 

@@ -9,6 +9,6 @@ from compressor.models.registry import model
 def wrn_28_10_cifar(num_classes: Size = 10, dropout: Rate = 0.0) -> PreactResNetCifar:
     """WRN-28-10 (Zagoruyko & Komodakis 2016): 4 blocks a stage, ten times as wide, 36.5 M parameters.
 
-    `dropout` stands between the two convolutions of a block (0.3 in the paper).
+    `dropout` is between the two convolutions of a block (0.3 in the paper).
     """
     return PreactResNetCifar(4, num_classes, widths=(160, 320, 640), dropout=dropout)

@@ -1,1 +1,1 @@
-"""How a component meets the loop: one policy a file."""
+"""WHEN and HOW components act on a run: one policy in each file."""

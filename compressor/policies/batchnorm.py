@@ -1,4 +1,4 @@
-"""Batch-norm statistics that fit the network that pruning left: taken anew on training images."""
+"""Batch-norm statistics of the pruned network, estimated again on training images."""
 
 from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
@@ -15,11 +15,11 @@ NONE = "the network has no batch norm with running statistics"
 
 
 class BatchNormPolicy(Policy, name="batchnorm"):
-    """Takes the running means and variances of all batch norms anew, on training images, after what stands above it.
+    """Estimate the running statistics of all batch norms again, on training images, after the policies above it.
 
-    Pruning shifts what batch norms see, and their running statistics follow slowly (Li et al., EagleEye, ECCV 2020).
-    `at: begin` acts at the beginning of the epochs of its window, after the pruners; `at: end` before their validation.
-    Where gates are at work the statistics are those of the folded network.
+    Pruning shifts the inputs of batch norms, and their running statistics follow slowly (Li et al., EagleEye, ECCV
+    2020). `at: begin` acts at the beginning of the epochs of its window, after the pruners; `at: end` before their
+    validation. Where gates are active the statistics are those of the folded network.
     """
 
     example: ClassVar[str] = """
@@ -29,8 +29,8 @@ class BatchNormPolicy(Policy, name="batchnorm"):
       - batchnorm: {batches: 4}
     """
 
-    batches: int = Field(default=32, ge=1, description="of training images; all count the same")
-    at: Literal["begin", "end"] = Field(default="begin", description="of the epoch")
+    batches: int = Field(default=32, ge=1, description="number of calibration batches, with equal weights")
+    at: Literal["begin", "end"] = Field(default="begin", description="at the beginning or the end of the epoch")
 
     @model_validator(mode="after")
     def _by_epochs(self) -> Self:
@@ -67,7 +67,7 @@ class BatchNormPolicy(Policy, name="batchnorm"):
 
 
 def norms(model: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
-    """The batch norms that have running statistics, by path."""
+    """Return the batch norms that have running statistics, by path."""
     for path, module in model.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is not None:
             yield path, module
@@ -75,7 +75,7 @@ def norms(model: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
 
 @torch.no_grad()
 def reestimate(model: nn.Module, batches: list[Tensor]) -> None:
-    """Set the running statistics of a network in eval mode to the plain mean over the batches of their statistics."""
+    """Set the running statistics of a network in eval mode to the mean over the batches of their statistics."""
     found = [module for _, module in norms(model)]
     momenta = [module.momentum for module in found]
     for module in found:

@@ -1,4 +1,4 @@
-"""He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017: when, and on what."""
+"""He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017: the policy."""
 
 from dataclasses import replace
 from typing import ClassVar, Self
@@ -8,20 +8,19 @@ from pydantic import Field, model_validator
 from compressor.component import Weights as Selection
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.rates import Sparsity
-from compressor.reconstruction.event import Event, misfits, pruned_inputs
-from compressor.reconstruction.input_channels import InputChannels
-from compressor.reconstruction.least_squares import Selection as Choice
-from compressor.sparsity.topk import structures_to_prune
-from compressor.timing.clock import Clock
+from compressor.reconstruction import Event, InputChannels, pruned_inputs, reconstruction_misfits
+from compressor.reconstruction import Selection as Choice
+from compressor.sparsity import structures_to_prune
+from compressor.timing import Clock
 
 
 class ChannelPruningPolicy(Policy, name="channel_pruning"):
-    """Prunes input channels by LASSO and fits the weights anew by least squares, layer after layer (He et al. 2017).
+    """Prune input channels by LASSO and reconstruct the outputs by least squares, layer after layer (He et al. 2017).
 
-    At the beginning of its epochs, in the network's order: what a layer gave before is fitted from what the layers
-    pruned before it give now, at random positions of training images. The filters that make a channel go with it where
-    nobody else reads it. A convolution that a shortcut is added to makes up for the shortcut's error, too (`residual`).
-    Shares are of the dense network: a layer that has lost its share stays as it is.
+    At the beginning of its epochs, in the network's order: the old outputs of a layer are reconstructed from the
+    present outputs of the layers before it, at random positions of training images. The filters that make a channel are
+    pruned, too, where no other layer reads it. A convolution to which a shortcut is added also corrects the shortcut's
+    error (`residual`). Sparsities refer to the dense network: a layer that has reached its sparsity stays as it is.
     """
 
     example: ClassVar[str] = """
@@ -31,15 +30,15 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
     """
 
     weights: Selection = Field(description="convolutions and linear layers whose input channels are pruned")
-    sparsity: Sparsity = Field(description="share of the input channels that go")
-    batches: int = Field(default=40, ge=1, description="training batches that are looked at (the paper: 5,000 images)")
+    sparsity: Sparsity = Field(description="fraction of the input channels that is pruned")
+    batches: int = Field(default=40, ge=1, description="number of calibration batches (the paper: 5,000 images)")
     points: int = Field(default=10, ge=1, description="random positions of each image's map")
     selection: Choice = Field(
         default="lasso",
-        description="which channels stay: one LASSO (the authors' code); repeated: LASSO again and again (their text);"
-        " backward: the one least missed by least squares goes first; first, l1, max_response: for comparison",
+        description="which channels stay; lasso: one LASSO (the authors' code); repeated: many (their text);"
+        " backward: the channel of smallest error first; first, l1, max_response: for comparison",
     )
-    residual: bool = Field(default=True, description="make up for the error of a shortcut that is added behind")
+    residual: bool = Field(default=True, description="correct the error of a shortcut that is added to the outputs")
 
     @model_validator(mode="after")
     def _by_epochs(self) -> Self:
@@ -52,7 +51,7 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
         return True
 
     def check(self, view: View) -> list[Finding]:
-        return [Finding("error", line) for line in misfits(view.targets["weights"], view.modules)]
+        return [Finding("error", line) for line in reconstruction_misfits(view.targets["weights"], view.modules)]
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if time < self.window.first:
@@ -61,7 +60,7 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
         return replace(found, asked=self.sparsity)
 
     def init(self, ctx: Context) -> Memory:
-        refuse(ctx, misfits(ctx.targets["weights"], dict(ctx.network.model.named_modules())))
+        refuse(ctx, reconstruction_misfits(ctx.targets["weights"], dict(ctx.network.model.named_modules())))
         return Memory()
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
@@ -87,6 +86,6 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
             if left > due:
                 lines.append(
                     f"target missed by {ctx.key}: {channels.name} should have {due} input channels, has {left}"
-                    f" (the policy fires last in epoch {self.window.last}, the run has {ctx.clock.epochs})"
+                    f" (the policy acts last in epoch {self.window.last}, the run has {ctx.clock.epochs})"
                 )
         return lines

@@ -1,4 +1,4 @@
-"""Dropout that follows the connections that are left: Han et al., NIPS 2015, section 3.2."""
+"""Dropout ratios that depend on the connections that are left: Han et al., NIPS 2015, section 3.2."""
 
 import math
 from collections.abc import Mapping
@@ -10,16 +10,15 @@ from pydantic import Field
 from compressor.component import Selects
 from compressor.errors import UserError
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.sparsity.counting import count_nonzero
-from compressor.tracing.dropout import before_dropout
-from compressor.tracing.trace import trace
+from compressor.sparsity import count_nonzero
+from compressor.tracing import before_dropout, trace
 
 DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout")
 
 
 @dataclass
 class Ratios(Memory):
-    """The weight that each dropout module follows, its ratio as given, its ratio now, and of which masks that is."""
+    """The weight that each dropout module follows, its ratio as given and now, and the number of mask changes then."""
 
     follows: dict[str, str] = field(default_factory=dict)
     given: dict[str, float] = field(default_factory=dict)
@@ -28,10 +27,10 @@ class Ratios(Memory):
 
 
 class DropoutPolicy(Policy, name="dropout"):
-    """Dropout ratios D_r = D_o sqrt(C_ir / C_io) while the window fires: C_ir of C_io connections are left (Han 2015).
+    """Set dropout ratios D_r = D_o sqrt(C_ir / C_io) in the window: C_ir of C_io connections are left (Han 2015).
 
-    The layer whose connections count is the nearest weight upstream, unless `follow` names it. The ratio is given back
-    at the window's end.
+    The connections are those of the nearest weight before the module, or of the one that `follow` names. The ratio is
+    restored at the window's end.
     """
 
     example: ClassVar[str] = """
@@ -56,7 +55,7 @@ class DropoutPolicy(Policy, name="dropout"):
         for path in ctx.targets["modules"]:
             weight = follow.get(path, upstream.get(path))
             if weight is None:
-                raise UserError(f"{ctx.key}: no weight lies before {path}: `follow: {{{path}: ...}}` names one")
+                raise UserError(f"{ctx.key}: no weight comes before {path}: name one with `follow: {{{path}: ...}}`")
             memory.follows[path] = weight
         memory.given = {path: _dropout(ctx, path).p for path in memory.follows}
         return memory

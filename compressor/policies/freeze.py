@@ -1,13 +1,14 @@
-"""Holds layers still, for rounds in which others are retrained."""
+"""Layers that are not trained, for rounds in which others are retrained."""
 
 from typing import ClassVar
 
 from compressor.component import Weights as Selection
 from compressor.policies.policy import Context, Memory, Policy
+from compressor.sparsity import bias_of
 
 
 class FreezePolicy(Policy, name="freeze"):
-    """The selected weights and the biases of their layers are not updated while the window fires (Han et al. 2015)."""
+    """Do not update the selected weights and the biases of their layers in the window (Han et al. 2015)."""
 
     example: ClassVar[str] = """
     version: 2
@@ -22,7 +23,7 @@ class FreezePolicy(Policy, name="freeze"):
 
     def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
         for name in ctx.targets["weights"]:
-            bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
+            bias = bias_of(name)
             for key in (name, bias):
                 if key in ctx.parameters:
                     # Without a gradient an optimizer leaves a parameter alone: no momentum, no weight decay.

@@ -1,4 +1,4 @@
-"""Puts a gate into the network while its window fires."""
+"""A gate in the network, in a window."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,18 +8,19 @@ import torch
 from pydantic import model_validator
 
 from compressor.errors import UserError
-from compressor.gates.gate import Gate, Installed, Place, Site
+from compressor.gates import Gate, Installed, Place, Site
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
+from compressor.sparsity import bias_of
 from compressor.sparsity.structures import FILTERS
-from compressor.thinning.coupling import couplings
-from compressor.timing.clock import Clock
+from compressor.thinning import couplings
+from compressor.timing import Clock
 
-HELD = "weights behind a gate keep their widths; `compress thin` removes what it closed"
+HELD = "channels of gated weights cannot be removed in training; use `compress thin` after the run"
 
 
 @dataclass
 class Gated(Memory):
-    """Whether the gate is at work, its state, and the gate itself."""
+    """Whether the gate is active, its state, and the gate itself."""
 
     active: bool = False
     gate: dict[str, Any] = field(default_factory=dict)
@@ -27,13 +28,13 @@ class Gated(Memory):
 
     @property
     def gates(self) -> Installed:
-        """The gate as it is installed in the network."""
+        """Return the gate as it is installed in the network."""
         assert self.installed is not None
         return self.installed
 
 
 class GatePolicy(Policy, name="gate"):
-    """Weights are gated, random or shared while the window fires; at its end they become what they are folded to."""
+    """Gate weights (random or shared) in the window; at its end they become their folded values."""
 
     component: ClassVar[str | None] = "gates"
     enters: ClassVar[Literal["before_epoch", "on_epoch_begin", "on_minibatch_begin"]] = "on_minibatch_begin"
@@ -44,7 +45,7 @@ class GatePolicy(Policy, name="gate"):
     def _without_gaps(self) -> Self:
         if self.window.step != 1 or self.window.epochs is not None:
             raise ValueError(
-                "a gate is at work without a break: give its window a beginning and an end, no list, no step"
+                "a gate is active without a break: give its window a beginning and an end, no list, no step"
             )
         return self
 
@@ -87,7 +88,7 @@ class GatePolicy(Policy, name="gate"):
         return Gated(gate=installed.state(), installed=installed)
 
     def _decay(self, ctx: Context, memory: Gated, *, on: bool) -> None:
-        """Switch the optimizer's weight decay of the gated weights."""
+        """Set the optimizer's weight decay of the gated weights on or off."""
         mine = {id(parameter) for parameter in memory.gates.undecayed}
         for group in ctx.optimizer.groups:
             group.setdefault("own_decay", group["weight_decay"])
@@ -98,7 +99,7 @@ class GatePolicy(Policy, name="gate"):
                     group["weight_decay"] = group["own_decay"] if on else 0.0
 
     def _without_shared(self, ctx: Context) -> list[str]:
-        """The selected weights but for those whose filters cannot be gated, which is said."""
+        """Return the selected weights without those whose filters cannot be gated, with a message."""
         graph = ctx.network.graph()
         names = list(ctx.targets["weights"])
         if graph is None:
@@ -110,12 +111,12 @@ class GatePolicy(Policy, name="gate"):
                 why = found.broken[0][1] if found.broken else "they are the network's output"
             else:
                 early = graph.read_before_norm(name)
-                why = f"{early} reads them before the batch norm behind which a gate would stand" if early else ""
+                why = f"{early} reads them before the batch norm after which a gate would act" if early else ""
             if why:
                 ctx.say(f"{ctx.key}: the filters of {name} are not gated: {why}")
                 names.remove(name)
         if not names:
-            raise UserError(f"{ctx.key}: all of its filters are shared with other layers: nothing is left to gate")
+            raise UserError(f"{ctx.key}: all of its filters are shared with other layers: there is nothing to gate")
         return names
 
     def resume(self, ctx: Context, memory: Gated) -> None:
@@ -139,7 +140,7 @@ class GatePolicy(Policy, name="gate"):
 
     @torch.no_grad()
     def on_exit(self, ctx: Context, memory: Gated, run_ends: bool) -> None:
-        """The weights become what they are folded to, and its zeros stay."""
+        """Fold the gate; zeros stay."""
         if run_ends:
             return  # what is shipped is folded anyway
         folded = memory.gates.fold()
@@ -164,12 +165,14 @@ class GatePolicy(Policy, name="gate"):
 
 
 def _behind(ctx: Context, name: str) -> list[Place]:
-    """Where gates on the filters of a weight act: gamma and beta of the last batch norms behind, else its own rows."""
+    """Return where gates on the filters of a weight act: gamma and beta of the last batch norms after it, else its
+    own rows.
+    """
     graph = ctx.network.graph()
     filters = torch.arange(len(ctx.parameters[name]))
-    found = [] if graph is None else [Place(*place) for place in graph.last_norms(name)]
+    found = [] if graph is None else [Place(*place) for place in graph.following_norms(name)]
     if found:
         return found
-    bias = f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
+    bias = bias_of(name)
     own = [name, *([bias] if bias in ctx.parameters else [])]
     return [Place(one, filters, filters) for one in own]

@@ -1,4 +1,4 @@
-"""What pruning costs at once: Bartoldson, Morcos, Barbu and Erlebacher, NeurIPS 2020 (arXiv 1906.03728)."""
+"""The immediate cost of pruning: Bartoldson, Morcos, Barbu and Erlebacher, NeurIPS 2020 (arXiv 1906.03728)."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
@@ -13,7 +13,7 @@ from compressor.policies.policy import DERIVED, Context, Memory, Policy
 
 @dataclass
 class Measured(Memory):
-    """All events so far; before the current one, the accuracies and the masks in force."""
+    """All events so far; the accuracies and the keep masks before the current one."""
 
     events: list[dict[str, float]] = field(default_factory=list)
     before: dict[str, float] = field(default_factory=dict)
@@ -21,9 +21,9 @@ class Measured(Memory):
 
 
 class InstabilityPolicy(Policy, name="instability"):
-    """Instability (t_pre - t_post) / t_pre of each pruning event: accuracy right before and after it (Bartoldson 2020).
+    """Measure the instability (t_pre - t_post) / t_pre of each pruning event, from accuracies (Bartoldson 2020).
 
-    An event is all that prunes at the beginning of one epoch; nothing is trained in between. Stability is
+    An event is all pruning at the beginning of one epoch, without training between the two measurements. Stability is
     100 (1 - instability) %, its mean is over the events that pruned something. Masks made inside an epoch are not
     measured.
     """
@@ -37,7 +37,7 @@ class InstabilityPolicy(Policy, name="instability"):
     runs_last: ClassVar[bool] = True
 
     part: Literal["validation", "test"] = Field(
-        default="validation", description="the images that accuracy is measured on (the paper: test)"
+        default="validation", description="the images on which accuracy is measured (the paper: test)"
     )
 
     @model_validator(mode="after")
@@ -53,8 +53,7 @@ class InstabilityPolicy(Policy, name="instability"):
     def init(self, ctx: Context) -> Measured:
         if self.part == "validation" and not ctx.data.held_out:
             raise UserError(
-                f"{ctx.key}: there are no held-out images to measure on: data.validation is 0"
-                f" (`part: test` measures on the test images)"
+                f"{ctx.key}: there are no validation images: data.validation is 0 (`part: test` uses the test images)"
             )
         return Measured()
 
@@ -92,6 +91,6 @@ def _in_force(ctx: Context) -> dict[str, Tensor]:
 
 
 def _newly_masked(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
-    """Whether an entry is masked that was not."""
+    """Return whether an entry is masked that was not."""
     every = {name: before.get(name, torch.ones_like(mask)) for name, mask in after.items()}
     return any(bool((every[name] & ~mask).any()) for name, mask in after.items())

@@ -1,4 +1,4 @@
-"""Sets the learning rate at the end of each of its epochs (or steps), for the next one."""
+"""The learning rate, set at the end of each epoch (or step) of a window for the next one."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,25 +6,26 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from compressor.context.optimizer import Groups
+from compressor.context import Groups
 from compressor.errors import UserError
-from compressor.learning_rates.schedulers import LRScheduler, PureScheduler, ReduceLROnPlateau, rates_at
+from compressor.learning_rates import LRScheduler, PureScheduler, ReduceLROnPlateau, rates_at
 from compressor.policies.policy import Context, Memory, Moment, Policy, Rates
-from compressor.timing.clock import Clock
+from compressor.timing import Clock
 
 
 @dataclass
 class Plateau(Memory):
-    """The state of torch's ReduceLROnPlateau; empty where the schedule is another."""
+    """The state of torch's ReduceLROnPlateau; empty for other schedules."""
 
     plateau: dict[str, Any] = field(default_factory=dict)
+    origin: int = 0
 
 
 class LRPolicy(Policy, name="lr_scheduler"):
-    """A learning-rate schedule while the window fires; the rate it left stays in force afterwards.
+    """Follow a learning-rate schedule in the window; its last rate stays afterwards.
 
-    As in Distiller the schedule is stepped at the end of an epoch: after epoch e the rate is the schedule's value at
-    e + 1. With `origin: absolute` (version 1) time is the run's epoch, wherever the window begins; with `origin: start`
+    As in Distiller the schedule advances at the end of an epoch: after epoch e the rate is the schedule's value at e +
+    1. With `origin: absolute` (version 1) time is the run's epoch, wherever the window begins; with `origin: start`
     (version 2) it counts from the window's first epoch. With `interval: step` the schedule's time is optimizer steps.
     """
 
@@ -42,7 +43,7 @@ class LRPolicy(Policy, name="lr_scheduler"):
         if self.window.unit == "step" and self.interval == "epoch":
             raise ValueError("a window in steps needs `interval: step`")
         if isinstance(self.lr_scheduler, ReduceLROnPlateau) and self.interval == "step":
-            raise ValueError("ReduceLROnPlateau watches validation, once an epoch: it takes no `interval: step`")
+            raise ValueError("ReduceLROnPlateau uses validation, once an epoch: remove `interval: step`")
         return self
 
     @property
@@ -54,14 +55,14 @@ class LRPolicy(Policy, name="lr_scheduler"):
         return isinstance(self.lr_scheduler, ReduceLROnPlateau)
 
     def _time(self, clock: Clock, ahead: int = 0) -> int:
-        """The schedule's own time now, or `ahead` steps (epochs) later."""
+        """Return the schedule's own time now, or `ahead` steps (epochs) later."""
         own = clock.from_origin()
         if self.interval == "step":
             return own.full_step(ahead) - self._since(own)
         return own.epoch + ahead - self._since(own)
 
     def _since(self, clock: Clock) -> int:
-        """The time at which the schedule counts 0."""
+        """Return the time at which the schedule counts 0."""
         if self.origin == "absolute":
             return 0
         if self.interval == "epoch":
@@ -86,7 +87,7 @@ class LRPolicy(Policy, name="lr_scheduler"):
             return None
         when = f"starts in {self.window.unit} {self.window.first}"
         if self.origin == "absolute":
-            when += " and counts from the run's beginning (`args: {origin: start}` counts from its own)"
+            when += " and counts from the run's beginning (`args: {origin: start}`: from its own beginning)"
         return f"{when}: the learning rate jumps from {before:g} to {after:g}"
 
     def init(self, ctx: Context) -> Plateau:
@@ -98,6 +99,14 @@ class LRPolicy(Policy, name="lr_scheduler"):
     def on_enter(self, ctx: Context, memory: Plateau) -> None:
         self._set(ctx, "enter")
 
+    def on_minibatch_begin(self, ctx: Context, memory: Plateau) -> None:
+        if memory.origin == ctx.clock.origin:
+            return
+        # The run was rewound: the rate in force was set for another time.
+        memory.origin, now = ctx.clock.origin, self._time(ctx.clock)
+        if isinstance(self.lr_scheduler, PureScheduler):
+            self._put(ctx, rates_at(self.lr_scheduler, ctx.optimizer.groups, now))
+
     def on_minibatch_end(self, ctx: Context, memory: Plateau) -> None:
         self._set(ctx, "step")
 
@@ -108,12 +117,16 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     def _set(self, ctx: Context, moment: Moment) -> None:
         rates = self.learning_rates(ctx.clock, moment, ctx.optimizer.groups)
-        for group, decided in zip(ctx.optimizer.groups, rates, strict=True) if rates is not None else ():
+        if rates is not None:
+            self._put(ctx, rates)
+
+    def _put(self, ctx: Context, rates: Rates) -> None:
+        for group, decided in zip(ctx.optimizer.groups, rates, strict=True):
             group.update(decided)
 
     def _plateau(self, plateau: ReduceLROnPlateau, ctx: Context, memory: Plateau) -> None:
         if plateau.metric not in ctx.data.validation:
-            raise UserError(f"{ctx.key}: ReduceLROnPlateau needs a validation split (data.validation is 0)")
+            raise UserError(f"{ctx.key}: ReduceLROnPlateau needs validation images (data.validation is 0)")
         scheduler = plateau.build(ctx.optimizer.optimizer)
         scheduler.load_state_dict(memory.plateau)
         scheduler.step(ctx.data.validation[plateau.metric])

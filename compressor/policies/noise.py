@@ -1,4 +1,4 @@
-"""Noise in the place of pruning: Bartoldson et al., NeurIPS 2020, figure 5 and appendix D.2."""
+"""Noise in place of pruning: Bartoldson et al., NeurIPS 2020, figure 5 and appendix D.2."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,17 +9,18 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from compressor.component import CountsSteps, Targets
+from compressor.masking import check_pruner, complete_targets, masks_of, require_batch_norms
 from compressor.policies.policy import Context, Finding, Memory, Policy, View
-from compressor.pruners.asking import completed, masks_of, need_norms
-from compressor.pruners.checking import check_pruner
-from compressor.pruners.pruner import PrunerBase
-from compressor.sparsity.substitution import Substitution
-from compressor.thinning.graph import ChannelGraph
+from compressor.pruners import PrunerBase
+from compressor.sparsity import Substitution
+from compressor.thinning import ChannelGraph
 
 
 @dataclass
 class Noise(Memory):
-    """What was chosen so far (true = not chosen), what is disturbed, for how many mini-batches, and what was there."""
+    """The structures chosen so far (true = not chosen), those disturbed, for how many mini-batches, and their old
+    values.
+    """
 
     chosen: dict[str, Tensor] = field(default_factory=dict)
     disturbed: dict[str, Tensor] = field(default_factory=dict)
@@ -30,12 +31,14 @@ class Noise(Memory):
 
 
 class NoisePolicy(Policy, name="noise"):
-    """Disturbs for some mini-batches what a pruner would prune, and prunes nothing (Bartoldson et al. 2020).
+    """Disturb for some mini-batches the structures that a pruner would prune, and prune nothing (Bartoldson et al.
+    2020).
 
-    At each event the pruner chooses as if what it chose before were pruned. `zeroing`: the weights of the newly chosen
-    are set to 0 before each of the next `batches` steps; `gaussian`: N(0, std^2) is added to them, std that of one
-    filter that was not chosen. Afterwards they train freely. With `restore` all that were chosen so far are disturbed,
-    zeroed with their biases and batch norms, and get back the values, and the norms' statistics, that they had before.
+    At each event the pruner chooses as if its earlier choices were pruned. `zeroing`: the weights of the newly chosen
+    structures are set to 0 before each of the next `batches` steps; `gaussian`: N(0, std^2) is added to them, std that
+    of one filter that was not chosen. Afterwards they are trained freely. With `restore` all structures chosen so far
+    are disturbed, zeroed with their biases and batch norms, and get back the values, and the norms' statistics, that
+    they had before.
     """
 
     component: ClassVar[str | None] = "pruners"
@@ -43,14 +46,14 @@ class NoisePolicy(Policy, name="noise"):
     noise: PrunerBase
     kind: Literal["zeroing", "gaussian"] = "zeroing"
     batches: Annotated[int, CountsSteps()] = Field(
-        ge=0, description="mini-batches after an event in which the chosen are disturbed"
+        ge=0, description="number of mini-batches after an event in which the chosen structures are disturbed"
     )
-    restore: bool = Field(default=False, description="afterwards all is as it was before the event")
+    restore: bool = Field(default=False, description="restore the values before the event afterwards")
 
     @model_validator(mode="after")
     def _by_what_the_weights_are(self) -> Self:
         if self.noise.needs_double_copies or "running_statistics" in self.noise.needs:
-            raise ValueError("noise goes by a pruner that looks at the weights as they are")
+            raise ValueError("noise needs a pruner that uses the present weights")
         return self
 
     @property
@@ -65,10 +68,10 @@ class NoisePolicy(Policy, name="noise"):
         return self.noise.extends
 
     def complete(self, targets: Targets, graph: ChannelGraph | None) -> Targets:
-        return completed(self.noise, targets, graph)
+        return complete_targets(self.noise, targets, graph)
 
     def init(self, ctx: Context) -> Noise:
-        need_norms(ctx, self.noise)
+        require_batch_norms(ctx, self.noise)
         memory = Noise()
         ctx.substitutions.put(ctx.key, _Disturbance(ctx, memory, self))
         return memory
@@ -88,7 +91,7 @@ class NoisePolicy(Policy, name="noise"):
     def _choose(self, ctx: Context, memory: Noise) -> None:
         shapes = {name: parameter.shape for name, parameter in ctx.parameters.items()}
         if misfits := self.noise.misfits(ctx.targets, shapes):
-            ctx.say(f"warning: {ctx.key} chooses no more, now that channels were removed: {'; '.join(misfits)}")
+            ctx.say(f"warning: {ctx.key} stops choosing, because channels were removed: {'; '.join(misfits)}")
             return
         _put_back(ctx, memory)  # where an event comes before the mini-batches of the one before are over
         chosen = memory.chosen
@@ -128,10 +131,10 @@ class _Disturbance(Substitution):
                 parameter.add_(torch.where(places if keep is None else places & keep, draws, 0.0))
 
     def _deviation(self, name: str) -> float:
-        """The standard deviation of one structure that is not chosen: the first."""
+        """Return the standard deviation of one structure that is not chosen: the first."""
         weight, keep = self._ctx.parameters[name].detach(), self.memory.chosen[name]
         spared = weight[keep]
-        if self._policy.noise.ranks.dim == 0:
+        if self._policy.noise.unit.dim == 0:
             whole = keep.flatten(1).all(1).nonzero().flatten()
             spared = weight[whole[:1]].flatten()
         return float(spared.std()) if len(spared) > 1 else 0.0
@@ -146,14 +149,14 @@ class _Disturbance(Substitution):
 
 @torch.no_grad()
 def _put_back(ctx: Context, memory: Noise) -> None:
-    """What was set aside, in its places."""
+    """Restore the saved values."""
     for name, places in memory.places.items():
         _tensor(ctx, name)[places] = memory.values[name][places]
     memory.places, memory.values = {}, {}
 
 
 def _with_statistics(ctx: Context, disturbed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What is disturbed, and the statistics of the batch norms among it."""
+    """Return what is disturbed, with the statistics of its batch norms."""
     places = dict(disturbed)
     buffers = {name for name, _ in ctx.network.model.named_buffers()}
     for name, where in disturbed.items():

@@ -1,4 +1,4 @@
-"""Training in phases, dense and sparse in turns: DSD and iterative hard thresholding."""
+"""Training in dense and sparse phases: DSD and iterative hard thresholding."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
@@ -7,17 +7,18 @@ from pydantic import Field, model_validator
 
 from compressor.component import Settings
 from compressor.component import Weights as Selection
+from compressor.masking import zeros_of_goals
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View
-from compressor.pruners.checking import of_goals
-from compressor.pruners.pruner import Asked, Goal, Scope
-from compressor.pruners.ranking import keep_largest
+from compressor.pruners import Goal, Request, Scope, keep_largest
 from compressor.rates import Sparsity
-from compressor.timing.clock import Clock
+from compressor.timing import Clock
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Epochs `start` up to `end` (exclusive), counted from the window's first; a factor on the learning rates."""
+    """Epochs `start` up to `end` (exclusive), counted from the window's first; `scale`: a factor on the learning
+    rates.
+    """
 
     kind: Literal["dense", "sparse"]
     start: int
@@ -26,13 +27,13 @@ class Phase:
 
 
 class PhasePolicy(Policy):
-    """In a sparse phase the smallest |w| are masked, chosen when it begins; in a dense one they go on from 0.
+    """Mask the smallest |w| in sparse phases, chosen at their beginning; in dense phases they are trained again from 0.
 
     The optimizer's momentum and moments are cleared at every switch.
     """
 
     weights: Selection
-    sparsity: Sparsity = Field(description="share of zeros in a sparse phase")
+    sparsity: Sparsity = Field(description="fraction of zeros in a sparse phase")
     scope: Scope = "layer"
 
     @model_validator(mode="after")
@@ -44,7 +45,7 @@ class PhasePolicy(Policy):
         return self
 
     def phases(self) -> list[Phase]:
-        """All phases, one after the other from 0 on."""
+        """Return all phases, one after the other, from 0 on."""
         raise TypeError(f"{type(self).__name__} has no phases")
 
     def _now(self, clock: Clock) -> Phase | None:
@@ -55,7 +56,7 @@ class PhasePolicy(Policy):
         begun = [phase for phase in self.phases() if phase.start <= time - self.window.first]
         if not begun or begun[-1].kind == "dense":
             return Prediction()
-        return of_goals(view, self.goals(view.targets["weights"]))
+        return zeros_of_goals(view, self.goals(view.targets["weights"]))
 
     def on_epoch_begin(self, ctx: Context, memory: Memory) -> None:
         phase = self._now(ctx.clock)
@@ -66,14 +67,14 @@ class PhasePolicy(Policy):
         if phase.kind == "dense":
             ctx.masks.release(ctx.key)
             return
-        asked = Asked(ctx.parameters, ctx.targets, self.window, ctx.clock.epoch, dense=ctx.network.dense)
+        request = Request(ctx.parameters, ctx.targets, self.window, ctx.clock.epoch, dense=ctx.network.dense)
         for goal in self.goals(ctx.targets["weights"]):
-            for name, keep in keep_largest(asked, goal).items():
+            for name, keep in keep_largest(request, goal).items():
                 ctx.masks.set(ctx.key, name, keep)
         ctx.masks.apply()
 
     def goals(self, names: list[str]) -> list[Goal]:
-        """The sparsities of a sparse phase."""
+        """Return the sparsities of a sparse phase."""
         together = [tuple(names)] if self.scope == "global" else [(name,) for name in names]
         return [Goal(some, self.sparsity) for some in together]
 
@@ -94,7 +95,7 @@ class PhasePolicy(Policy):
         if last > end:
             said = f"its phases end with epoch {last - 1}, its window with epoch {end - 1}"
         elif last < view.epochs and self.phases()[-1].scale != 1:
-            said = f"its phases end with epoch {last - 1}; from then on the learning rate is the full one again"
+            said = f"its phases end with epoch {last - 1}; after that the learning rate is not scaled"
         return [Finding("warning", f"{view.key}: {said}", of_policy=True)] if said else []
 
 
@@ -106,7 +107,7 @@ class SparseRate(Settings):
 
 
 class DSDPolicy(PhasePolicy, name="dsd"):
-    """Dense-sparse-dense training (Han et al., ICLR 2017): train, prune and retrain, release, train on."""
+    """Train dense, sparse (pruned), and dense again without masks (Han et al., ICLR 2017)."""
 
     example: ClassVar[str] = """
     version: 2
@@ -123,7 +124,7 @@ class DSDPolicy(PhasePolicy, name="dsd"):
     dense_epochs: int = Field(ge=0)
     sparse_epochs: int = Field(ge=1)
     redense_epochs: int = Field(ge=1)
-    repeats: int = Field(default=1, ge=1, description="how often sparse and dense follow each other")
+    repeats: int = Field(default=1, ge=1, description="number of times that sparse and dense phases follow each other")
     lr_scales: SparseRate = SparseRate()
 
     def phases(self) -> list[Phase]:
@@ -145,7 +146,9 @@ class CycleRate(Settings):
 
 
 class IHTPolicy(PhasePolicy, name="iht"):
-    """Iterative hard thresholding (Jin et al. 2016): keep the k largest and fine-tune them; re-activate all; repeat."""
+    """Repeat: keep the k largest weights and train them, then train all (iterative hard thresholding, Jin et al.
+    2016).
+    """
 
     example: ClassVar[str] = """
     version: 2
@@ -163,7 +166,7 @@ class IHTPolicy(PhasePolicy, name="iht"):
     sparse_epochs: int = Field(ge=1, description="s2: only the support is trained")
     dense_epochs: int = Field(ge=1, description="s1: all weights are trained")
     cycles: int = Field(default=1, ge=1)
-    end: Literal["sparse", "dense"] = Field(default="sparse", description="what the last phase is, and is shipped")
+    end: Literal["sparse", "dense"] = Field(default="sparse", description="the last phase, whose network is shipped")
     lr_scales: CycleRate = CycleRate()
 
     def phases(self) -> list[Phase]:

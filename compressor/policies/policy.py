@@ -1,36 +1,37 @@
-"""The events of a run, and what a policy may do at each of them.
+"""The base class of all policies: the events of a run, and what a policy may do at each of them.
 
-The loop, once and for all; `session/session.py` and `training/trainer.py` are this text in Python:
+The loop of `session/session.py` and `training/trainer.py`:
 
     bind the schedule to the model; build the optimizer; policy.init, or load the saved state
     for epoch in epochs:
-        policy.before_epoch                           # looks at the network before anything happens to it
+        policy.before_epoch                           # reads the network before it changes
         policy.on_epoch_begin                         # masks, phases
         for batch in training data:                   # one batch = one optimizer step; accumulation is inside it
             policy.on_minibatch_begin                 # masks recomputed inside an epoch; thinning at the first one
-            masks.before_forward()                    # weights that live on behind their mask are masked
-            substitutions.before_forward()            # gates, shared and random weights are put in their places
+            masks.before_forward()                    # weights of the other mask modes are masked
+            substitutions.before_forward()            # gates: values in place of parameters
             loss = criterion(model(images), labels)
-            policy.before_backward_pass(loss)         # may add to the loss; most need not
+            policy.before_backward_pass(loss)         # may add to the loss; few need it
             loss.backward()
-            substitutions.after_backward()            # the weights are back, and their gradients
+            substitutions.after_backward()            # the weights are restored, with their gradients
             policy.penalty_gradients                  # closed-form gradients of penalties, added to .grad
-            policy.before_parameter_optimization      # may leave the optimizer's step out
-            masks.zero_gradients()                    # where masks act on gradients, too
-            masks.before_step()                       # dense copies come back
+            policy.before_parameter_optimization      # may skip the optimizer's step
+            masks.zero_gradients()                    # for masks that act on gradients, too
+            masks.before_step()                       # dense copies are restored
             clip the gradients
             optimizer.step()                          # at the rates times ctx.optimizer.scale
-            masks.apply()                             # the one place where masked weights become +0.0
+            masks.apply()                             # the only place where masked weights become +0.0
             substitutions.after_step()
             policy.on_minibatch_end                   # proximal steps, learning rates by the step
             averages of the weights are updated
-        validate on held-out training images          # with the masked, folded (and averaged) weights
+        validate on the validation images              # with the masked, folded (and averaged) weights
         best.pt, if it is the best so far
         policy.on_epoch_end                           # learning rates
-        observers are told; checkpoint
+        observers are called; checkpoint
 
 Policies run in file order at every event, learning-rate policies after all others, and only in the epochs in which
-their window fires (only at the steps, where it counts steps: then the two epoch events are not theirs).
+their window is active (for a window in steps: only at its steps, without the two epoch events). Windows count
+the run's epochs; those of learning-rate policies count from the clock's origin.
 
 A window has three more events, each in the policy's own turn:
 
@@ -38,11 +39,11 @@ A window has three more events, each in the policy's own turn:
                            step in the turn of on_minibatch_begin. Before that event.
     on_last_step           in the last step, after on_minibatch_end
     on_exit(run_ends)      after the last epoch, after on_epoch_end; of a window in steps after on_last_step.
-                           `run_ends`: nothing of the run is left.
+                           `run_ends`: the run ends then.
 
-A policy is frozen: what it must remember is its memory, a dataclass of tensors, numbers, strings and containers of
-them, which is saved with the run. Before there is a run it answers what is wrong with it (`check`), what it will do
-(`predict`, `learning_rates`), and what it needs (`needs_validation`, `needs_images`).
+A policy is frozen. Its state is its memory, a dataclass of tensors, numbers, strings and containers of them, which is
+saved with the run. Before a run it answers what is wrong with it (`check`), what it will do (`predict`,
+`learning_rates`), and what it needs (`needs_validation`, `needs_images`).
 """
 
 from collections.abc import Sequence
@@ -52,41 +53,38 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from compressor.component import Component, Targets
-from compressor.context.context import Context
-from compressor.context.optimizer import Groups
-from compressor.context.view import Finding, Prediction, View
+from compressor.context import Context, Finding, Groups, Prediction, View
 from compressor.errors import UserError
-from compressor.thinning.graph import ChannelGraph
-from compressor.timing.clock import Clock
-from compressor.timing.window import Window
+from compressor.thinning import ChannelGraph
+from compressor.timing import Clock, Window
 
 __all__ = ["Context", "Finding", "Memory", "Policy", "Prediction", "View"]
 
 
 @dataclass
 class Memory:
-    """What a policy remembers; a policy that remembers something has a dataclass of its own that derives from it."""
+    """The state of a policy; a policy with state has a dataclass of its own that derives from this one."""
 
 
 DERIVED = {"derived": True}
-"""Metadata of a memory's field that is not saved: it can be found again."""
+"""Metadata of a memory's field that is not saved, because it can be computed again."""
 
 Moment = Literal["enter", "step", "epoch"]
 """When learning rates are set: when a window is entered, after a step, after an epoch."""
 
 Rates = list[dict[str, Any]]
-"""For each parameter group what is set: lr, and momentum or betas where a schedule cycles them."""
+"""The values that are set for each parameter group: lr, and momentum or betas where a schedule cycles them."""
 
 
 class Policy(Component):
-    """WHEN and HOW a component acts on the run. Every event does nothing unless a subclass says otherwise."""
+    """WHEN and HOW a component acts on the run. Every event does nothing unless a subclass defines it."""
 
     section: ClassVar[str] = "policies"
     component: ClassVar[str | None] = None
-    """The section of the component this policy applies (its field is named like the policy), or None: it is its own."""
+    """The section of the component that it applies, in the field of the policy's name; None: it has no component."""
     runs_last: ClassVar[bool] = False
     enters: ClassVar[Literal["before_epoch", "on_epoch_begin", "on_minibatch_begin"]] = "on_epoch_begin"
-    """In the turn of which event a window in epochs is entered."""
+    """The event in whose turn a window in epochs is entered."""
     prunes: ClassVar[bool] = False
     """Whether its masks prune weights."""
     sets_rates: ClassVar[bool] = False
@@ -98,48 +96,48 @@ class Policy(Component):
 
     @property
     def applied(self) -> Component:
-        """The component that it applies; the policy itself where there is none."""
+        """Return the component that it applies; the policy itself where there is none."""
         found: Component = self if self.component is None else getattr(self, self.name)
         return found
 
     @property
     def counts_steps(self) -> bool:
-        """Whether its times are optimizer steps."""
+        """Return whether its times are optimizer steps."""
         return self.window.unit == "step"
 
     @property
     def needs_validation(self) -> bool:
-        """Whether it acts by the figures of validation."""
+        """Return whether it uses the validation figures."""
         return False
 
     @property
     def needs_images(self) -> bool:
-        """Whether it looks at training images."""
+        """Return whether it uses training images."""
         return False
 
     def check(self, view: View) -> list[Finding]:
-        """Return what is wrong with it on this model, and what a user should know before the run."""
+        """Return the findings on this model: faults, and what a user should know before the run."""
         return []
 
     @property
     def shares_channels(self) -> bool:
-        """Whether it acts on more than the selected weights: on all that share channels with them."""
+        """Return whether it acts on more than the selected weights: on all that share channels with them."""
         return False
 
     def complete(self, targets: Targets, graph: ChannelGraph | None) -> Targets:
-        """Return the targets with all weights that it acts on because they share channels with the selected ones."""
+        """Return the targets with all weights on which it acts because they share channels with the selected ones."""
         return targets
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
-        """Return the zeros that it holds at the end of the epoch (or step, as the window counts) `time`."""
+        """Return the zeros that it holds at the end of epoch `time` (or step, for a window in steps)."""
         return Prediction()
 
     def thresholds(self, view: View, time: int) -> str | None:
-        """Return in words the threshold that it applies at `time`; None where it applies none."""
+        """Return in words the threshold that it applies at `time`; None without a threshold."""
         return None
 
     def learning_rates(self, clock: Clock, moment: Moment, groups: Groups) -> Rates | None:
-        """Return the rates that it sets at a moment; None where it leaves them as they are."""
+        """Return the rates that it sets at a moment; None where it does not change them."""
         return None
 
     def jump(self, clock: Clock, groups: Groups) -> str | None:
@@ -149,17 +147,17 @@ class Policy(Component):
     # In a run
 
     def init(self, ctx: Context) -> Memory:
-        """Return its memory as it is before the first epoch."""
+        """Return its memory before the first epoch."""
         return Memory()
 
     def resume(self, ctx: Context, memory: Any) -> None:
-        """Go on with a saved memory, after `init`."""
+        """Continue with a saved memory, after `init`."""
 
     def on_enter(self, ctx: Context, memory: Any) -> None:
         """Act when the window is entered."""
 
     def before_epoch(self, ctx: Context, memory: Any) -> None:
-        """Look, before any policy's `on_epoch_begin`."""
+        """Read the network, before any policy's `on_epoch_begin`."""
 
     def on_epoch_begin(self, ctx: Context, memory: Any) -> None:
         """Act before the first mini-batch of an epoch."""
@@ -184,17 +182,17 @@ class Policy(Component):
         """Act after the window's last step, before validation."""
 
     def on_epoch_end(self, ctx: Context, memory: Any) -> None:
-        """Act after validation; `ctx.data.validation` has its figures."""
+        """Act after validation; `ctx.data.validation` has the figures."""
 
     def on_exit(self, ctx: Context, memory: Any, run_ends: bool) -> None:
-        """Act when the window is over, after validation and best.pt; `run_ends`: nothing of the run is left."""
+        """Act when the window is over, after validation and best.pt; `run_ends`: the run ends then."""
 
     def losses(self, ctx: Context, memory: Any) -> dict[str, float]:
-        """Return the penalty's value now, for the log; called once an epoch."""
+        """Return the penalty's present value, for the log; called once an epoch."""
         return {}
 
     def figures(self, ctx: Context, memory: Any) -> dict[str, float]:
-        """Return what else the log says; called once an epoch in which it acts, and at the end."""
+        """Return other figures for the log; called once in each active epoch, and at the end."""
         return {}
 
     def settled(self, clock: Clock) -> int:
@@ -208,27 +206,27 @@ class Policy(Component):
 
 @dataclass(frozen=True)
 class BoundPolicy:
-    """A policy with its window closed and its selectors resolved to weight names."""
+    """A policy with the end of its window set and its selectors resolved to weight names."""
 
     key: str
     policy: Policy
     targets: Targets
     instance: str = ""
-    """The component's name where several policies can name it; else nothing is shared."""
+    """The component's name where several policies may name it; empty: nothing is shared."""
     open: bool = False
-    """Whether its targets are to be completed when the session starts: the images' shape was not known before."""
+    """Whether its targets must be completed when the session starts: the images' shape was not known before."""
 
     def view(self, view: View) -> View:
-        """Return what is known of a model, with this policy's targets and window."""
+        """Return the view of a model with this policy's targets and window."""
         return replace(view, key=self.key, targets=self.targets, window=self.policy.window)
 
     @property
     def names(self) -> Sequence[str]:
-        """All names that its selectors were bound to, once each."""
+        """Return all names that its selectors matched, each once."""
         return list(dict.fromkeys(name for selected in self.targets.values() for name in selected))
 
 
 def refuse(ctx: Context, misfits: Sequence[str]) -> None:
-    """Raise `UserError` with what does not fit; nothing where all does."""
+    """Raise `UserError` with the misfits, if there are any."""
     if misfits:
         raise UserError(f"{ctx.key}: {'; '.join(misfits)}")

@@ -1,4 +1,4 @@
-"""Asks a pruner for masks at its epochs (or steps), and decides how they act between two steps."""
+"""Masks from a pruner, at epochs (or steps), and how they act between two steps."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,23 +9,32 @@ from torch import Tensor
 
 from compressor.component import CountsSteps, Targets
 from compressor.errors import UserError
+from compressor.masking import (
+    RunningMeans,
+    Scaling,
+    check_pruner,
+    complete_targets,
+    masks_of,
+    merge_batch_norms,
+    predict_zeros,
+    pruned_weights,
+    require_batch_norms,
+    running_criterion,
+    survivor_factors,
+)
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
-from compressor.pruners.asking import asked_for, completed, masks_of, need_norms, running_criterion
-from compressor.pruners.checking import check_pruner, predicted
-from compressor.pruners.folding import fold_norms
-from compressor.pruners.pruner import PrunerBase
-from compressor.pruners.scaling import Scaling, factors
-from compressor.pruners.statistics import Running
-from compressor.reconstruction.event import Event, misfits
-from compressor.sparsity.counting import count_nonzero
-from compressor.sparsity.masks import Mode
-from compressor.thinning.graph import ChannelGraph
-from compressor.timing.clock import Clock
+from compressor.pruners import PrunerBase
+from compressor.reconstruction import Event, reconstruction_misfits
+from compressor.sparsity import Mode, count_nonzero
+from compressor.thinning import ChannelGraph
+from compressor.timing import Clock
 
 
 @dataclass
 class Pruning(Memory):
-    """Why it prunes no more; the masks of the last step, where they live for one step; running statistics."""
+    """The reason why it stopped pruning; the masks of the last step, where they are used for one step; running
+    statistics.
+    """
 
     refused: str = ""
     last: dict[str, Tensor] = field(default_factory=dict)
@@ -34,9 +43,9 @@ class Pruning(Memory):
 
 
 class PruningPolicy(Policy, name="pruner"):
-    """Masks by a pruner; they stay in force between its epochs and after the window.
+    """Mask weights as a pruner says; masks stay between the epochs of the window and after it.
 
-    Distiller's modes `mask_on_forward_only`, `use_double_copies` and `discard_masks_at_minibatch_end` say otherwise.
+    Distiller's modes `mask_on_forward_only`, `use_double_copies` and `discard_masks_at_minibatch_end` change this.
     """
 
     component: ClassVar[str | None] = "pruners"
@@ -44,22 +53,22 @@ class PruningPolicy(Policy, name="pruner"):
 
     pruner: PrunerBase
     mini_batch_pruning_frequency: Annotated[int, CountsSteps()] = Field(
-        default=0, ge=0, description="also recompute the masks every so many optimizer steps; 0: at epoch begin only"
+        default=0,
+        ge=0,
+        description="also recompute the masks after this many optimizer steps; 0: only at the beginning of an epoch",
     )
     mask_on_forward_only: bool = Field(
-        default=False, description="masked weights are not zeroed after the step, but before the next forward pass"
+        default=False, description="set masked weights to 0 before the next forward pass, not after the step"
     )
     use_double_copies: bool = Field(
-        default=False, description="forward and backward on masked weights; the step updates a dense copy"
+        default=False, description="compute on masked weights; the optimizer's step updates a dense copy"
     )
-    mask_gradients: bool = Field(default=False, description="masked weights get no gradient either")
-    discard_masks_at_minibatch_end: bool = Field(default=False, description="a mask lives for one step")
-    skip_first_minibatch: bool = Field(default=False, description="the first masks are made at the second mini-batch")
-    keep_mask: bool = Field(
-        default=False, description="in those three modes: the last mask becomes permanent instead of being forgotten"
-    )
+    mask_gradients: bool = Field(default=False, description="set the gradients of masked weights to 0")
+    discard_masks_at_minibatch_end: bool = Field(default=False, description="use each mask for one step only")
+    skip_first_minibatch: bool = Field(default=False, description="make the first masks at the second mini-batch")
+    keep_mask: bool = Field(default=False, description="in these three modes: the last mask stays after the window")
     fold_batchnorm: bool = Field(
-        default=False, description="rank by what the weights are with the batch norm right behind folded in"
+        default=False, description="rank the weights with the batch norm that follows directly merged"
     )
 
     @model_validator(mode="after")
@@ -68,12 +77,12 @@ class PruningPolicy(Policy, name="pruner"):
             raise ValueError(f"{self.pruner.name} needs `use_double_copies: true`: without it no weight can come back")
         if self.window.unit == "step" and (self.mini_batch_pruning_frequency or self.skip_first_minibatch):
             raise ValueError(
-                "a window in steps says itself at which steps masks are made:"
-                " mini_batch_pruning_frequency and skip_first_minibatch have no place in it"
+                "masks are made at the steps of the window:"
+                " remove mini_batch_pruning_frequency and skip_first_minibatch"
             )
         inside = self.mini_batch_pruning_frequency or self.window.unit == "step" or self.skip_first_minibatch
-        if self.pruner.fit is not None and (inside or self._forgets):
-            raise ValueError(f"{self.pruner.name} fits weights anew: at the beginning of epochs, and for good")
+        if self.pruner.reconstruction is not None and (inside or self._forgets):
+            raise ValueError(f"{self.pruner.name} reconstructs outputs: use a window in epochs, and masks that stay")
         return self
 
     @property
@@ -84,40 +93,40 @@ class PruningPolicy(Policy, name="pruner"):
 
     @property
     def _forgets(self) -> bool:
-        """Whether the masks end with the window, if they are not kept on purpose."""
+        """Return whether the masks end with the window, unless `keep_mask` is set."""
         return self._mode != "weights" or self.discard_masks_at_minibatch_end
 
     @property
     def _scales(self) -> bool:
-        """Whether the weights that stay are scaled: in forward passes on a draw that lives for one step."""
+        """Return whether the survivors are scaled: in forward passes with a draw that is used for one step."""
         return self.discard_masks_at_minibatch_end and self.pruner.scale(self.window, self.window.first) is not None
 
     @property
     def permanent(self) -> bool:
-        """Whether the last masks stay in force after the window."""
+        """Return whether the last masks stay after the window."""
         return self.keep_mask or not self._forgets
 
     @property
     def needs_images(self) -> bool:
-        return self.pruner.measured is not None or self.pruner.fit is not None
+        return self.pruner.measured is not None or self.pruner.reconstruction is not None
 
     def check(self, view: View) -> list[Finding]:
         found = check_pruner(view, self.pruner, "fold_batchnorm" if self.fold_batchnorm else None, masks=True)
         if self._draws_from_zero:
             said = (
-                f"{view.key}: what one draw drops starts again from 0, and behind a batch norm and a relu stays 0:"
-                f" with `use_double_copies: true` it comes back as it was"
+                f"{view.key}: weights pruned in one draw start again from 0, and stay 0 before a batch norm and a relu:"
+                f" set `use_double_copies: true` to restore them"
             )
             found.append(Finding("note", said))
         last, unit = self.window.last, self.window.unit
         if not self.permanent and (unit == "step" or last + 1 < view.epochs):
-            said = f"{view.key}: its masks are forgotten after {unit} {last} and leave no zeros (keep_mask is false)"
+            said = f"{view.key}: its masks end after {unit} {last} and leave no zeros (keep_mask is false)"
             found.append(Finding("note", said, of_policy=True))
         return found
 
     @property
     def _draws_from_zero(self) -> bool:
-        """Whether what one random mask drops may stay in the next, but has lost its value."""
+        """Return whether weights pruned in one random mask may stay in the next, but without their value."""
         if self.use_double_copies or self.pruner.scale(self.window, self.window.first) is None:
             return False
         inside = self.mini_batch_pruning_frequency > 0 or self.discard_masks_at_minibatch_end
@@ -128,33 +137,35 @@ class PruningPolicy(Policy, name="pruner"):
         return self.pruner.extends
 
     def complete(self, targets: Targets, graph: ChannelGraph | None) -> Targets:
-        return completed(self.pruner, targets, graph)
+        return complete_targets(self.pruner, targets, graph)
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         fired = self.window.last_firing(time)
         over = time > self.window.last
         if fired is None or (not self.permanent and (over or self.discard_masks_at_minibatch_end)):
             return Prediction()
-        return predicted(view, self.pruner, self.window, fired)
+        return predict_zeros(view, self.pruner, self.window, fired)
 
     def thresholds(self, view: View, time: int) -> str | None:
         return self.pruner.threshold(view.targets, self.window, time)
 
     def init(self, ctx: Context) -> Pruning:
         memory = Pruning()
-        need_norms(ctx, self.pruner)
+        require_batch_norms(ctx, self.pruner)
         if self.fold_batchnorm and ctx.network.graph() is None:
-            said = "where batch norms stand is not known: see the warning above"
+            said = "the places of batch norms are not known: see the warning above"
             raise UserError(f"{ctx.key}: fold_batchnorm: {said}")
-        if self.fold_batchnorm and not fold_norms(ctx, asked_for(ctx, self.pruner)):
-            raise UserError(f"{ctx.key}: fold_batchnorm: no batch norm stands right behind any of its weights")
+        if self.fold_batchnorm and not merge_batch_norms(ctx, pruned_weights(ctx, self.pruner)):
+            raise UserError(f"{ctx.key}: fold_batchnorm: no batch norm follows any of its weights directly")
         if (running := running_criterion(self.pruner)) is not None:
-            ctx.substitutions.put(ctx.key, Running(ctx, memory, running))
+            ctx.substitutions.put(ctx.key, RunningMeans(ctx, memory, running))
         if self._scales:
             memory.scaling = Scaling(ctx.parameters)
             ctx.substitutions.put(ctx.key, memory.scaling)
-        if self.pruner.fit is not None:
-            refuse(ctx, misfits(asked_for(ctx, self.pruner), dict(ctx.network.model.named_modules())))
+        if self.pruner.reconstruction is not None:
+            refuse(
+                ctx, reconstruction_misfits(pruned_weights(ctx, self.pruner), dict(ctx.network.model.named_modules()))
+            )
         return memory
 
     def figures(self, ctx: Context, memory: Pruning) -> dict[str, float]:
@@ -185,22 +196,22 @@ class PruningPolicy(Policy, name="pruner"):
         if lines := self.pruner.misfits(ctx.targets, shapes):
             # Channels were removed meanwhile; the masks stay as they are, and the run says so at its end.
             if not memory.refused:
-                ctx.say(f"warning: {ctx.key} prunes no more, now that channels were removed: {'; '.join(lines)}")
-            memory.refused = f"{ctx.key} could not go on pruning after a thinning: {'; '.join(lines)}"
+                ctx.say(f"warning: {ctx.key} stops pruning, because channels were removed: {'; '.join(lines)}")
+            memory.refused = f"{ctx.key} stopped pruning after a thinning: {'; '.join(lines)}"
             return
         before, owned = ctx.masks.before(ctx.key), ctx.masks.owned(ctx.key)
         # w dL/dw is the same before and behind a batch norm, and other statistics do not look at weights.
         folds = self.fold_batchnorm and self.pruner.measured is None
-        folded = fold_norms(ctx, asked_for(ctx, self.pruner)) if folds else {}
+        folded = merge_batch_norms(ctx, pruned_weights(ctx, self.pruner)) if folds else {}
         names, masks = masks_of(ctx, self.pruner, self.window, before, owned, folded, memory.running)
-        if self.pruner.fit is not None:
-            Event(ctx, self.pruner.fit.batches, self.pruner.fit.points, stay=masks).run(names)
+        if self.pruner.reconstruction is not None:
+            Event(ctx, self.pruner.reconstruction.batches, self.pruner.reconstruction.points, stay=masks).run(names)
         for name, keep in masks.items():
             ctx.masks.set(ctx.key, name, keep, self._mode, mask_gradients=self.mask_gradients)
         if memory.scaling is not None:
             scale = self.pruner.scale(self.window, ctx.clock.time(self.window)) or 1.0
             outputs = self.pruner.whole_outputs(ctx.targets, names)
-            memory.scaling.put(factors(ctx, names, outputs, scale))
+            memory.scaling.put(survivor_factors(ctx, names, outputs, scale))
         if self.discard_masks_at_minibatch_end and self.keep_mask:
             memory.last = masks
         ctx.masks.apply()
@@ -208,7 +219,7 @@ class PruningPolicy(Policy, name="pruner"):
             self._say_what_is_out_of_reach(ctx)
 
     def _say_what_is_out_of_reach(self, ctx: Context) -> None:
-        """Shares that whole channels, or equal groups of a grouped convolution, cannot give exactly."""
+        """Warn of sparsities that whole channels, or equal groups of a grouped convolution, cannot reach exactly."""
         for goal in self.pruner.goals(ctx.targets, self.window, self.window.last):
             shapes = {name: ctx.network.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
             total, due = sum(math.prod(shape) for shape in shapes.values()), goal.zeros(shapes)
@@ -217,7 +228,7 @@ class PruningPolicy(Policy, name="pruner"):
                 names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights"
                 ctx.say(
                     f"warning: {ctx.key}: {names} has sparsity {promised / total:.4f}, not {goal.sparsity:.4f}:"
-                    f" shared channels and groups of a convolution go only as wholes, equally many of each group"
+                    f" shared channels are pruned only as a whole, and the same number in each group of a convolution"
                 )
 
     def on_minibatch_end(self, ctx: Context, memory: Pruning) -> None:
@@ -256,7 +267,7 @@ class PruningPolicy(Policy, name="pruner"):
                 names = goal.names[0] if len(goal.names) == 1 else f"{len(goal.names)} weights together"
                 lines.append(
                     f"target missed by {ctx.key}: {names} should have sparsity {goal.sparsity:.4f},"
-                    f" has {zeros / total:.4f} (the policy fires last in {self.window.unit} {self.window.last},"
+                    f" has {zeros / total:.4f} (the policy acts last in {self.window.unit} {self.window.last},"
                     f" the run has {ctx.clock.epochs} epochs of {ctx.clock.steps_per_epoch} steps)"
                 )
         return lines

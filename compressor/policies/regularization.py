@@ -1,23 +1,23 @@
-"""Adds a penalty's gradient at every step of its epochs."""
+"""The gradient of a penalty, added at every step of a window."""
 
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from compressor.context.view import TRANSPOSED
+from compressor.context import TRANSPOSED
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
-from compressor.regularizers.regularizer import Regularizer
-from compressor.timing.clock import Clock
+from compressor.regularizers import Regularizer
+from compressor.timing import Clock
 
 
 class RegularizationPolicy(Policy, name="regularizer"):
-    """A penalty on weights while the window fires."""
+    """Add a penalty on weights in the window."""
 
     component: ClassVar[str | None] = "regularizers"
 
     regularizer: Regularizer
     keep_mask: bool = Field(
-        default=False, description="the zeros that a threshold or proximal step has made at the end stay masked"
+        default=False, description="mask the zeros that a threshold or proximal step has made at the end"
     )
 
     @model_validator(mode="after")
@@ -37,7 +37,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
         if not self.regularizer.makes_zeros or time < self.window.first:
             return Prediction()
         names = [name for selected in view.targets.values() for name in selected]
-        return Prediction(unknown=dict.fromkeys(names, "a threshold or proximal step decides by the values"))
+        return Prediction(unknown=dict.fromkeys(names, "a threshold or proximal step depends on the values"))
 
     def init(self, ctx: Context) -> Memory:
         shapes = {name: ctx.network.dense.get(name, parameter.shape) for name, parameter in ctx.parameters.items()}
@@ -66,7 +66,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
 
 
 def _without(selected: Any, names: set[str]) -> Any:
-    """A list of names, or a mapping by name, without some."""
+    """Return a list of names, or a mapping by name, without some of them."""
     if isinstance(selected, dict):
         return {name: value for name, value in selected.items() if name not in names}
     return [name for name in selected if name not in names]

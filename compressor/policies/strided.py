@@ -1,8 +1,8 @@
 """Intra-kernel strided pruning by a particle search.
 
-S. Anwar, K. Hwang and W. Sung, "Structured Pruning of Deep Convolutional Neural Networks", ACM JETC 13(3), 2017
-(arXiv 1512.08571). Of the kernels that read one input map the taps offset, offset + stride, ... stay, in raster order:
-then the same rows of the unrolled image (im2col) go for all of them, and both matrices of the product are smaller.
+S. Anwar, K. Hwang and W. Sung, "Structured Pruning of Deep Convolutional Neural Networks", ACM JETC 13(3), 2017 (arXiv
+1512.08571). In the kernels that read one input map the taps offset, offset + stride, ... stay, in raster order: then
+the same rows of the unrolled image (im2col) are not needed, and both matrices of the product are smaller.
 """
 
 import hashlib
@@ -20,26 +20,26 @@ from compressor.component import Weights as Selection
 from compressor.evaluating import evaluating
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.sparsity.structures import Taps
-from compressor.thinning.layers import CONVOLUTIONS
-from compressor.timing.clock import Clock
+from compressor.thinning import CONVOLUTIONS
+from compressor.timing import Clock
 
 Stride = Annotated[int, Field(ge=2)]
 
 
 @dataclass
 class Searched(Memory):
-    """What the search found, for the log."""
+    """The results of the search, for the log."""
 
     figures: dict[str, float] = field(default_factory=dict)
 
 
 class StridedPolicy(Policy, name="strided"):
-    """Strided pruning by a particle search (Anwar 2017): of each input map's kernels every stride-th tap stays.
+    """Prune all but every stride-th tap of each input map's kernels, chosen by a particle search (Anwar 2017).
 
     A particle is an offset for each input map. Its weight is 1 - the misclassification rate on some training batches,
-    by the network as it is, in evaluation mode. Particles are drawn with replacement in proportion to their weights,
-    and some of their offsets anew; the best that was ever seen is kept, and is the mask from then on. It is sought
-    once, when the window opens; what follows is the retraining.
+    of the present network in eval mode. Particles are drawn with replacement in proportion to their weights, and some
+    of their offsets are drawn again; the best of all particles is kept, and is the mask from then on. The search runs
+    once, when the window opens; the later epochs are the retraining.
     """
 
     example: ClassVar[str] = """
@@ -50,15 +50,15 @@ class StridedPolicy(Policy, name="strided"):
 
     weights: Selection
     stride: Annotated[Stride | dict[str, Stride], Selects()] = Field(
-        description="one of so many taps stays, of all weights or by weight"
+        description="one of this many taps stays; one number, or one for each weight"
     )
     particles: int = Field(default=20, ge=1)
-    rounds: int = Field(default=5, ge=0, description="generations after the first, which is random")
-    redraw: float = Field(default=0.1, ge=0, le=1, description="probability that an offset is drawn anew in a round")
-    batches: int = Field(default=4, ge=1, description="of training images, by which particles are weighted")
+    rounds: int = Field(default=5, ge=0, description="number of generations after the first, which is random")
+    redraw: float = Field(default=0.1, ge=0, le=1, description="probability that an offset is drawn again in a round")
+    batches: int = Field(default=4, ge=1, description="number of calibration batches for the weights of particles")
 
     def misfits(self, targets: Targets, model: nn.Module) -> list[str]:
-        """One line for each weight that has no strided taps."""
+        """Return one line for each weight that has no strided taps."""
         names = targets["weights"]
         strays = [name for name in targets.get("stride", {}) if name not in names]
         lines = [f"`stride` names {name}, which is not among `weights`" for name in strays]
@@ -71,7 +71,7 @@ class StridedPolicy(Policy, name="strided"):
         if isinstance(layer, CONVOLUTIONS) and (layer.transposed or layer.groups > 1):
             return "the kernels in one column of a transposed or grouped convolution's weight read different maps"
         if isinstance(self.stride, dict) and name not in targets["stride"]:
-            return "`stride` says nothing of it"
+            return "`stride` has no value for it"
         return Taps(stride=self._stride(targets, name)).misfit(shape)
 
     def _stride(self, targets: Targets, name: str) -> int:
@@ -136,8 +136,8 @@ class StridedPolicy(Policy, name="strided"):
         shares = (found.best, found.first_best, whole)
         best, first, unpruned = (f"{100 * share:.2f} %" for share in shares)
         ctx.say(
-            f"{owner}: of {images:,} training images the best of {found.evaluated} masks gets {best} right,"
-            f" the best of the first {self.particles} {first}, the unpruned network {unpruned}"
+            f"{owner}: on {images:,} training images the accuracy of the best of {found.evaluated} masks is {best},"
+            f" of the best of the first {self.particles} {first}, of the unpruned network {unpruned}"
         )
 
     def figures(self, ctx: Context, memory: Searched) -> dict[str, float]:
@@ -149,7 +149,7 @@ class StridedPolicy(Policy, name="strided"):
 
 @dataclass(frozen=True)
 class Found:
-    """The best particle, its weight, those of the first generation, and how many different ones were weighted."""
+    """The best particle, its weight, those of the first generation, and how many different particles were evaluated."""
 
     offsets: Tensor
     best: float
@@ -166,9 +166,9 @@ def search(
     redraw: float,
     draws: torch.Generator,
 ) -> Found:
-    """The evolutionary particle filter over offsets 0 <= offset < stride, one for each entry of `strides`.
+    """Return the result of the evolutionary particle filter over offsets 0 <= offset < stride, for each of `strides`.
 
-    From the second generation on the best so far is one of the particles. What was weighted is not weighted again.
+    From the second generation on the best so far is one of the particles. No particle is evaluated twice.
     """
 
     def drawn() -> Tensor:
@@ -198,7 +198,7 @@ def search(
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """1 - the misclassification rate, in evaluation mode."""
+    """Return 1 - the misclassification rate, in eval mode."""
     with evaluating(model):
         right = [(model(images).argmax(1) == labels).sum() for images, labels in batches]
     return int(torch.stack(right).sum()) / sum(len(labels) for _, labels in batches)
@@ -206,7 +206,7 @@ def accuracy(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> floa
 
 @contextmanager
 def _trial(ctx: Context, names: Sequence[str]) -> Iterator[Callable[[Mapping[str, Tensor]], None]]:
-    """Inside, the network is as it is shipped, and masks can be tried; then all is as it was."""
+    """Try masks on the network as it is shipped inside the block; then everything is restored."""
     with ctx.as_shipped():
         whole = {name: ctx.parameters[name].detach().clone() for name in names}
 
@@ -222,6 +222,6 @@ def _trial(ctx: Context, names: Sequence[str]) -> Iterator[Callable[[Mapping[str
 
 
 def _draws(ctx: Context, owner: str) -> torch.Generator:
-    """Return random numbers of this search alone: the run's other draws, and a resumed run, are not affected."""
+    """Return random numbers of this search alone: other draws of the run, and a resumed run, are not affected."""
     key = hashlib.sha256(f"{ctx.seed} {owner} {ctx.clock.global_step}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(key[:8], "little"))

@@ -1,10 +1,11 @@
-"""WHICH weights are pruned: a pruner says its parts, from which the masks are made; one with another mechanism a file.
+"""WHICH weights are pruned: most pruners consist of parts, from which masks are made; others are one in each file.
 
 `distiller` and `distiller_ranked` are tables of Distiller's names.
 """
 
 from compressor.pruners.part import Part
 from compressor.pruners.parts_pruner import PartsPruner
-from compressor.pruners.pruner import Asked, Goal, PrunerBase
+from compressor.pruners.pruner import Goal, PrunerBase, Request, Scope
+from compressor.pruners.ranking import keep_largest
 
-__all__ = ["Asked", "Goal", "Part", "PartsPruner", "PrunerBase"]
+__all__ = ["Goal", "Part", "PartsPruner", "PrunerBase", "Request", "Scope", "keep_largest"]

@@ -1,31 +1,23 @@
-"""Distiller's pruners of single weights, and of structures by threshold: its names and arguments for our parts."""
+"""Distiller's pruners of single weights, and of structures by threshold: its names and arguments, as parts."""
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compressor.allocation.global_ranking import Global
-from compressor.allocation.uniform import Uniform
+from compressor.allocation import Global, Uniform
 from compressor.component import Selects, Targets
 from compressor.component import Weights as Selection
-from compressor.criteria.largest import Largest
-from compressor.criteria.mean_abs import MeanAbs
+from compressor.criteria import Largest, MeanAbs
 from compressor.pruners.part import Part
 from compressor.pruners.parts_pruner import PartsPruner
 from compressor.pruners.pruner import Scope
-from compressor.rates import Sparsity
-from compressor.rates.agp import AgpRate
-from compressor.rates.baidu import BaiduRate
-from compressor.rates.sparsity import ConstantRate
-from compressor.rates.std import StdRate
-from compressor.rates.threshold import ConstantThreshold
-from compressor.rates.thresholds import Positive
-from compressor.sparsity.structures.groups import Group, Pair, groups
-from compressor.timing.window import Window
+from compressor.rates import AgpRate, BaiduRate, ConstantRate, ConstantThreshold, Positive, Sparsity, StdRate
+from compressor.sparsity.structures import Group, Pair, groups
+from compressor.timing import Window
 
 
 class SparsityLevelParameterPruner(PartsPruner, name="SparsityLevelParameterPruner"):
-    """Prunes each weight to a constant sparsity, the smallest magnitudes first (Distiller)."""
+    """Prune each weight to a constant sparsity, the smallest magnitudes first (Distiller)."""
 
     example: ClassVar[str] = """
     pruners:
@@ -46,7 +38,7 @@ class SparsityLevelParameterPruner(PartsPruner, name="SparsityLevelParameterPrun
 
 
 class AutomatedGradualPruner(PartsPruner, name="AutomatedGradualPruner"):
-    """Automated gradual pruning (Zhu and Gupta 2017, arXiv 1710.01878): sparsity rises along a cubic, fast at first."""
+    """Prune to a sparsity that rises along a cubic, fast at first (Zhu and Gupta 2017, arXiv 1710.01878)."""
 
     example: ClassVar[str] = """
     pruners:
@@ -66,7 +58,7 @@ class AutomatedGradualPruner(PartsPruner, name="AutomatedGradualPruner"):
 
 
 class MagnitudeParameterPruner(PartsPruner, name="MagnitudeParameterPruner"):
-    """Keeps the weights with |w| > threshold (Distiller)."""
+    """Prune the weights with |w| <= threshold (Distiller)."""
 
     example: ClassVar[str] = """
     pruners:
@@ -82,7 +74,7 @@ class MagnitudeParameterPruner(PartsPruner, name="MagnitudeParameterPruner"):
 
 
 class SensitivityPruner(PartsPruner, name="SensitivityPruner"):
-    """Keeps |w| > s * std(w), the deviation taken once, when the pruner is first asked (Han et al. 2015; Distiller).
+    """Prune |w| <= s * std(w), the deviation taken once, at the first event (Han et al. 2015; Distiller).
 
     With `scope: global` the deviation is that of all the weights together.
     """
@@ -104,7 +96,7 @@ class SensitivityPruner(PartsPruner, name="SensitivityPruner"):
 
 
 class BaiduRNNPruner(PartsPruner, name="BaiduRNNPruner"):
-    """Prunes |w| <= eps(t), which rises gently and, from the ramp on, `ramp_slope_mult` times as fast (Narang 2017)."""
+    """Prune |w| <= eps(t), which rises slowly and, from the ramp on, `ramp_slope_mult` times as fast (Narang 2017)."""
 
     example: ClassVar[str] = """
     pruners:
@@ -113,7 +105,7 @@ class BaiduRNNPruner(PartsPruner, name="BaiduRNNPruner"):
       - {pruner: {instance_name: ramp}, starting_epoch: 0, ending_epoch: 20}
     """
 
-    q: float = Field(ge=0, description="the magnitude that decides where the slopes end")
+    q: float = Field(ge=0, description="the magnitude that sets the end of the slopes")
     ramp_epoch_offset: int = Field(ge=0)
     ramp_slope_mult: float = Field(ge=0)
     weights: Selection
@@ -127,9 +119,10 @@ ThresholdAndGroup = Annotated[tuple[Positive, Group], Field(strict=False), Pair(
 
 
 class StructureParameterPruner(PartsPruner, name="StructureParameterPruner"):
-    """Prunes the structures whose largest (Max) or mean (Mean_Abs) |w| is at most a threshold (Distiller).
+    """Prune the structures whose largest (Max) or mean (Mean_Abs) |w| is at most a threshold (Distiller).
 
-    Whole outputs go with their biases and batch norms. `Rows` are stored dim 0 in both versions, as in Distiller.
+    Whole outputs are pruned with their biases and batch norms. `Rows` are stored dim 0 in both versions, as in
+    Distiller.
     """
 
     example: ClassVar[str] = """

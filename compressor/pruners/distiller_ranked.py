@@ -1,4 +1,4 @@
-"""Distiller's pruners that rank structures, by norms, by data or by chance: its names and arguments for our parts.
+"""Distiller's pruners that rank structures, by norms, by data or at random: its names and arguments, as parts.
 
 Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (L1 over filters). At once, or with AGP's sparsity.
 """
@@ -9,23 +9,13 @@ from pydantic import Field, model_validator
 
 from compressor.component import Settings, Targets
 from compressor.component import Weights as Selection
-from compressor.criteria import Criterion
-from compressor.criteria.apoz import APoZ
-from compressor.criteria.gradient import GradientCriterion
-from compressor.criteria.l1 import L1Norm
-from compressor.criteria.l2 import L2Norm
-from compressor.criteria.mean_activation import MeanActivation
-from compressor.criteria.random import Chance
+from compressor.criteria import APoZ, Chance, Criterion, GradientCriterion, L1Norm, L2Norm, MeanActivation
 from compressor.pruners.part import Part
 from compressor.pruners.parts_pruner import PartsPruner
-from compressor.rates import Rate, Sparsity
-from compressor.rates.agp import AgpRate
-from compressor.rates.bernoulli import BernoulliRate
-from compressor.rates.random import RandomRate
-from compressor.rates.sparsity import ConstantRate
+from compressor.rates import AgpRate, BernoulliRate, ConstantRate, RandomRate, Rate, Sparsity
+from compressor.sparsity import Rounding
 from compressor.sparsity.structures import Blocks, Structure, plain_structures
-from compressor.sparsity.topk import Rounding
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 _EXAMPLE = """
     pruners:
@@ -50,7 +40,7 @@ class BlockShape(Settings):
     """The shape of blocks."""
 
     block_shape: list[int] = Field(
-        min_length=4, max_length=4, description="[filters, channels, 1, 1]: blocks at one place of the kernel"
+        min_length=4, max_length=4, description="[filters, channels, 1, 1]: blocks at one position of the kernel"
     )
 
     @model_validator(mode="after")
@@ -61,24 +51,24 @@ class BlockShape(Settings):
 
 
 class RankedStructurePruner(PartsPruner):
-    """The structures of smallest score go; one of each weight is always spared.
+    """Prune the structures of smallest score; at least one of each weight stays.
 
-    Weights that share their channels, as residual additions make them, are ranked as one by the sum of their scores.
+    Weights that share their channels, as in residual additions, are ranked as one by the sum of their scores.
     """
 
     by: ClassVar[Criterion] = L1Norm()
 
     group_type: Literal["Filters", "3D", "Channels", "Rows", "Cols", "Blocks"] = Field(
-        description="what is ranked; `Rows` of a schedule of version 1 are stored columns, as in Distiller"
+        description="the unit that is pruned; `Rows` in a version 1 schedule are stored columns, as in Distiller"
     )
     weights: Selection
     group_dependency: Literal["Leader"] | None = Field(
-        default=None, description="Leader: weights that share channels are pruned as the first of them ranks"
+        default=None, description="Leader: weights that share channels are ranked by the first of them"
     )
     kwargs: BlockShape | None = Field(default=None, description="for Blocks: `{block_shape: [r, d, 1, 1]}`")
     noise: float = Field(default=0.0, ge=0, description="each score is multiplied by 1 + noise * N(0, 1)")
-    group_size: int = Field(default=1, ge=1, description="structures go in multiples of this")
-    rounding_fn: Rounding = Field(default="floor", description="how sparsity x structures becomes a whole number")
+    group_size: int = Field(default=1, ge=1, description="structures are pruned in multiples of this")
+    rounding_fn: Rounding = Field(default="floor", description="how sparsity x structures is rounded")
 
     @model_validator(mode="after")
     def _blocks(self) -> Self:
@@ -94,14 +84,14 @@ class RankedStructurePruner(PartsPruner):
         return {**arguments, "group_type": "Cols"}, said
 
     @property
-    def ranks(self) -> Structure:
+    def unit(self) -> Structure:
         if self.kwargs is not None:
             return Blocks(filters=self.kwargs.block_shape[0], depth=self.kwargs.block_shape[1])
         return plain_structures()[self.group_type]
 
     @property
     def rate(self) -> Rate:
-        """How much goes."""
+        """Return the rate: how much is pruned."""
         raise TypeError(f"{type(self).__name__} has no rate")
 
     def parts(self, targets: Targets) -> list[Part]:
@@ -110,7 +100,7 @@ class RankedStructurePruner(PartsPruner):
                 targets["weights"],
                 self.rate,
                 self.by,
-                self.ranks,
+                self.unit,
                 rounding=self.rounding_fn,
                 group_size=self.group_size,
                 noise=self.noise,
@@ -126,7 +116,7 @@ class RankedStructurePruner(PartsPruner):
 
 
 class OneShot(RankedStructurePruner):
-    """A share at once."""
+    """A sparsity at once."""
 
     desired_sparsity: Sparsity
 
@@ -136,7 +126,7 @@ class OneShot(RankedStructurePruner):
 
 
 class Gradual(RankedStructurePruner):
-    """A share that rises along AGP's cubic."""
+    """A sparsity that rises along AGP's cubic."""
 
     initial_sparsity: Sparsity = 0.0
     final_sparsity: Sparsity
@@ -147,13 +137,13 @@ class Gradual(RankedStructurePruner):
 
 
 class L1RankedStructureParameterPruner(OneShot, name="L1RankedStructureParameterPruner"):
-    """Prunes a share of the filters (or channels, rows, columns, blocks) of smallest L1 norm (Li et al. 2017)."""
+    """Prune a fraction of the filters (or channels, rows, columns, blocks), of smallest L1 norm (Li et al. 2017)."""
 
     example: ClassVar[str] = _example("L1RankedStructureParameterPruner")
 
 
 class L2RankedStructureParameterPruner(OneShot, name="L2RankedStructureParameterPruner"):
-    """Prunes a share of the filters (or channels, rows, columns, blocks) of smallest L2 norm."""
+    """Prune a fraction of the filters (or channels, rows, columns, blocks), of smallest L2 norm."""
 
     by: ClassVar[Criterion] = L2Norm()
     example: ClassVar[str] = """
@@ -169,7 +159,7 @@ class L2RankedStructureParameterPruner(OneShot, name="L2RankedStructureParameter
 
 
 class L1RankedStructureParameterPrunerAgp(Gradual, name="L1RankedStructureParameterPruner_AGP"):
-    """L1 ranking of structures with the share of automated gradual pruning (Zhu and Gupta 2017)."""
+    """Prune structures of smallest L1 norm, with the sparsity of automated gradual pruning (Zhu and Gupta 2017)."""
 
     example: ClassVar[str] = """
     pruners:
@@ -185,7 +175,7 @@ class L1RankedStructureParameterPrunerAgp(Gradual, name="L1RankedStructureParame
 
 
 class L2RankedStructureParameterPrunerAgp(Gradual, name="L2RankedStructureParameterPruner_AGP"):
-    """L2 ranking of structures with the share of automated gradual pruning (Zhu and Gupta 2017)."""
+    """Prune structures of smallest L2 norm, with the sparsity of automated gradual pruning (Zhu and Gupta 2017)."""
 
     by: ClassVar[Criterion] = L2Norm()
     example: ClassVar[str] = """
@@ -201,9 +191,11 @@ class L2RankedStructureParameterPrunerAgp(Gradual, name="L2RankedStructureParame
 
 
 class _OfFilters(RankedStructurePruner):
-    group_type: Literal["Filters", "3D"] = Field(description="what is ranked: filters, by their outputs")
+    group_type: Literal["Filters", "3D"] = Field(
+        description="the unit that is pruned: filters, ranked by their outputs"
+    )
     kwargs: None = None
-    batches: int = Field(default=8, ge=1, description="of training images, which the network is looked at with")
+    batches: int = Field(default=8, ge=1, description="number of calibration batches")
 
     @classmethod
     def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -219,42 +211,42 @@ class _OfFilters(RankedStructurePruner):
 
 
 class ActivationAPoZRankedFilterPruner(_OfFilters, OneShot, name="ActivationAPoZRankedFilterPruner"):
-    """Prunes a share of the filters whose activations are most often zero (APoZ, Hu et al. 2016)."""
+    """Prune a fraction of the filters, those whose activations are most often zero (APoZ, Hu et al. 2016)."""
 
     by: ClassVar[Criterion] = APoZ()
     example: ClassVar[str] = _example("ActivationAPoZRankedFilterPruner")
 
 
 class ActivationAPoZRankedFilterPrunerAgp(_OfFilters, Gradual, name="ActivationAPoZRankedFilterPruner_AGP"):
-    """The filters whose activations are most often zero (Hu et al. 2016), with AGP's share."""
+    """Prune the filters whose activations are most often zero (Hu et al. 2016), with AGP's sparsity."""
 
     by: ClassVar[Criterion] = APoZ()
     example: ClassVar[str] = _example("ActivationAPoZRankedFilterPruner_AGP")
 
 
 class ActivationMeanRankedFilterPruner(_OfFilters, OneShot, name="ActivationMeanRankedFilterPruner"):
-    """Prunes a share of the filters of lowest mean activation (Molchanov et al. 2017)."""
+    """Prune a fraction of the filters, those of lowest mean activation (Molchanov et al. 2017)."""
 
     by: ClassVar[Criterion] = MeanActivation()
     example: ClassVar[str] = _example("ActivationMeanRankedFilterPruner")
 
 
 class ActivationMeanRankedFilterPrunerAgp(_OfFilters, Gradual, name="ActivationMeanRankedFilterPruner_AGP"):
-    """The filters of lowest mean activation (Molchanov et al. 2017), with AGP's share."""
+    """Prune the filters of lowest mean activation (Molchanov et al. 2017), with AGP's sparsity."""
 
     by: ClassVar[Criterion] = MeanActivation()
     example: ClassVar[str] = _example("ActivationMeanRankedFilterPruner_AGP")
 
 
 class GradientRankedFilterPruner(_OfFilters, OneShot, name="GradientRankedFilterPruner"):
-    """Prunes a share of the filters of smallest |sum of w dL/dw|: what the loss would change, to first order."""
+    """Prune a fraction of the filters, of smallest |sum of w dL/dw|: the change of the loss, to first order."""
 
     by: ClassVar[Criterion] = GradientCriterion()
     example: ClassVar[str] = _example("GradientRankedFilterPruner")
 
 
 class GradientRankedFilterPrunerAgp(_OfFilters, Gradual, name="GradientRankedFilterPruner_AGP"):
-    """The filters of smallest |sum of w dL/dw|, with AGP's share."""
+    """Prune the filters of smallest |sum of w dL/dw|, with AGP's sparsity."""
 
     by: ClassVar[Criterion] = GradientCriterion()
     example: ClassVar[str] = _example("GradientRankedFilterPruner_AGP")
@@ -268,24 +260,24 @@ class _ByChance(RankedStructurePruner):
     def _takes_them_all(self) -> Self:
         for key in self.ignores:
             if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{self.name} goes by chance: {key!r} has no place beside it")
+                raise ValueError(f"{self.name} draws at random and does not use {key!r}: remove it")
         return self
 
 
 class RandomRankedFilterPruner(_ByChance, OneShot, name="RandomRankedFilterPruner"):
-    """Prunes a share of the filters (or channels, rows, columns, blocks), drawn anew each time: a baseline."""
+    """Prune a fraction of the filters (or channels, rows, columns, blocks), drawn again each time: a baseline."""
 
     example: ClassVar[str] = _example("RandomRankedFilterPruner")
 
 
 class RandomRankedFilterPrunerAgp(_ByChance, Gradual, name="RandomRankedFilterPruner_AGP"):
-    """A share of the structures drawn anew each time, with AGP's share."""
+    """Prune structures drawn again each time, with AGP's sparsity."""
 
     example: ClassVar[str] = _example("RandomRankedFilterPruner_AGP")
 
 
 class RandomLevelStructureParameterPruner(_ByChance, name="RandomLevelStructureParameterPruner"):
-    """Prunes randomly drawn structures, a share of them that is drawn, too: evenly from a range (Distiller)."""
+    """Prune randomly drawn structures, to a sparsity that is drawn evenly from a range (Distiller)."""
 
     example: ClassVar[str] = """
     pruners:
@@ -317,10 +309,11 @@ class _Bernoulli(_ByChance):
 
 
 class BernoulliFilterPruner(_Bernoulli, OneShot, name="BernoulliFilterPruner"):
-    """Drops each filter with a probability, anew at each draw: DropFilter (Chen et al. 2018), as Distiller has it.
+    """Prune each filter with a probability, drawn again each time: DropFilter (Chen et al. 2018), as in Distiller.
 
-    Chen, Niu and Tian, arXiv 1810.09849. Where a draw lives for one step (`discard_masks_at_minibatch_end`) what stays
-    is scaled by 1 / (1 - p) in it, and comes back as it was with `use_double_copies`, without from 0.
+    Chen, Niu and Tian, arXiv 1810.09849. Where a draw is used for one step (`discard_masks_at_minibatch_end`) the
+    weights that stay are scaled by 1 / (1 - p) in it. Pruned weights return with their values with `use_double_copies`,
+    else from 0.
     """
 
     example: ClassVar[str] = _example("BernoulliFilterPruner")
@@ -331,7 +324,7 @@ class BernoulliFilterPruner(_Bernoulli, OneShot, name="BernoulliFilterPruner"):
 
 
 class BernoulliFilterPrunerAgp(_Bernoulli, Gradual, name="BernoulliFilterPruner_AGP"):
-    """Drops each filter with a probability that rises as AGP's share does."""
+    """Prune each filter with a probability that rises as AGP's sparsity does."""
 
     example: ClassVar[str] = _example("BernoulliFilterPruner_AGP", "use_double_copies: true, keep_mask: true")
 

@@ -1,7 +1,7 @@
-"""Distiller's pruner of input channels that reconstructs the feature maps behind them.
+"""Distiller's pruner of input channels that reconstructs the feature maps of the layers.
 
 He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017: step (ii) of it, least
-squares; which channels go is not asked of a LASSO but of the L1 norms (Li et al. 2017). `channel_pruning` has both.
+squares. The channels are not chosen by a LASSO but by L1 norms (Li et al. 2017). `channel_pruning` has both.
 """
 
 from typing import ClassVar, Literal
@@ -9,15 +9,15 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from compressor.pruners.distiller_ranked import OneShot
-from compressor.pruners.pruner import Fit
+from compressor.pruners.pruner import ReconstructionData
 
 
 class FMReconstructionChannelPruner(OneShot, name="FMReconstructionChannelPruner"):
-    """Prunes a share of the input channels of smallest L1 norm; what stays is fitted to the old outputs (Distiller).
+    """Prune the input channels of smallest L1 norm and reconstruct the layer's outputs by least squares (Distiller).
 
-    Once, at the beginning of its epochs: W' = argmin ||Y - X W^T - b||_F^2 over training images, X what the layer is
-    given at the channels that stay, Y what it gave; a bias is fitted where there is one. Layers are fitted one after
-    the other, in the network's order. Filters that nobody reads any more go, too.
+    Once, at the beginning of its epochs: W' = argmin ||Y - X W^T - b||_F^2 over training images, X the layer's inputs
+    at the channels that stay, Y its old outputs; a bias is reconstructed where there is one. Layers are treated one
+    after the other, in the network's order. Filters that no layer reads any more are pruned, too.
     """
 
     example: ClassVar[str] = """
@@ -34,9 +34,9 @@ class FMReconstructionChannelPruner(OneShot, name="FMReconstructionChannelPruner
 
     group_type: Literal["Channels"] = Field(description="input channels")
     kwargs: None = None
-    batches: int = Field(default=40, ge=1, description="training batches that are looked at")
+    batches: int = Field(default=40, ge=1, description="number of calibration batches")
     points: int = Field(default=10, ge=1, description="random positions of each image's map")
 
     @property
-    def fit(self) -> Fit:
-        return Fit(self.batches, self.points)
+    def reconstruction(self) -> ReconstructionData:
+        return ReconstructionData(self.batches, self.points)

@@ -4,20 +4,17 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from compressor.allocation import Allocation, AnyAllocation
-from compressor.allocation.global_ranking import Global
-from compressor.allocation.uniform import Uniform
+from compressor.allocation import Allocation, AnyAllocation, Global, Uniform
 from compressor.component import Targets
 from compressor.component import Weights as Selection
-from compressor.criteria import AnyCriterion, Criterion
-from compressor.criteria.l1 import L1Norm
+from compressor.criteria import AnyCriterion, Criterion, L1Norm
 from compressor.importing import import_all
 from compressor.pruners.part import Order, Part
 from compressor.pruners.parts_pruner import PartsPruner
 from compressor.pruners.pruner import Shapes
 from compressor.rates import AnyRate
 from compressor.sparsity.structures import CHANNELS, ELEMENTS, FILTERS, AnyStructure, Blocks, Structure
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 for _room in ("criteria", "allocation", "rates"):
     import_all(f"compressor.{_room}")  # so that each may be named
@@ -26,7 +23,7 @@ BlockSides = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, ma
 
 
 class Pruner(PartsPruner, name="Pruner"):
-    """Any criterion x any structure x any rate: the single weights, filters, blocks ... of smallest score go.
+    """Prune by any criterion x any structure x any rate: the single weights, filters, blocks ... of smallest score.
 
     With `order: largest` or `random` and `rate: {events: s}` it is Prune_L and Prune_R, else Prune_S, of Bartoldson et
     al. 2020, "The Generalization-Stability Tradeoff In Neural Network Pruning".
@@ -45,24 +42,23 @@ class Pruner(PartsPruner, name="Pruner"):
         ending_epoch: 10
     """
 
-    criterion: AnyCriterion = Field(default=L1Norm(), description="what has the smallest score goes first")
+    criterion: AnyCriterion = Field(default=L1Norm(), description="structures of smallest score are pruned first")
     order: Order = Field(
-        default="smallest", description="what goes first; other than by the smallest, what is pruned stays pruned"
+        default="smallest",
+        description="which structures are pruned first; with largest and random, pruned structures stay pruned",
     )
-    batches: int = Field(
-        default=8, ge=1, description="of training images, for the criteria that look at what the network makes of them"
-    )
+    batches: int = Field(default=8, ge=1, description="number of calibration batches, for criteria that need them")
     structure: AnyStructure = Field(default=ELEMENTS, description="the unit that is pruned")
     block_shape: BlockSides | None = Field(default=None, description="of `structure: Blocks`: [filters, channels]")
     scope: Literal["layer", "global", "coupled"] = Field(
         default="layer",
-        description="layer: each weight by itself (with those that it shares channels with, if they are selected);"
+        description="layer: each weight by itself (coupled weights together, if they are selected);"
         " global: all together, by mean norms, not in equal groups;"
-        " coupled: with all that shares channels with the selected",
+        " coupled: with all weights that share channels with the selected ones",
     )
     allocation: AnyAllocation | None = Field(
         default=None,
-        description="how the sparsity is shared over layers, in the place of `scope: layer` (uniform) and `global`",
+        description="how the sparsity is shared over layers, in place of `scope: layer` (uniform) and `global`",
     )
     weights: Selection
     rate: AnyRate = Field(description="how much: a sparsity or a threshold")
@@ -91,8 +87,8 @@ class Pruner(PartsPruner, name="Pruner"):
         name, structure, allocation = self.rate.name, self.structure, self._allocation
         if not isinstance(allocation, Uniform) and not (self.rate.by_all and isinstance(allocation, Global)):
             raise ValueError(
-                f"`rate: {name}` is the same threshold whatever the other weights are: `{self._written_allocation}` has"
-                f" no place beside it"
+                f"`rate: {name}` is a threshold that does not depend on the other weights: remove"
+                f" `{self._written_allocation}`"
             )
         if self.order != "smallest" or not self.criterion.is_magnitude(structure):
             raise ValueError(
@@ -108,7 +104,7 @@ class Pruner(PartsPruner, name="Pruner"):
         if self.order == "random" and "criterion" in given:
             raise ValueError("`order: random` does not use a score: remove `criterion`")
         if "batches" in given and (self.order == "random" or not self.criterion.needs_images):
-            raise ValueError("`batches` is for criteria that look at images: remove it")
+            raise ValueError("`batches` is for criteria that need images: remove it")
         if self.criterion.of_outputs and self._structure.dim != 0:
             raise ValueError(
                 f"`criterion: {self.criterion.name}` scores the outputs of a layer: structure should be Filters or"
@@ -123,7 +119,7 @@ class Pruner(PartsPruner, name="Pruner"):
                 f"`scope: coupled` is for whole filters, channels, rows or columns, not {self.structure.name}"
             )
         if self.structure.whole and not self._allocation.needs_scores:
-            raise ValueError("a weight is one structure: `scope: global` ranks layers")
+            raise ValueError("each weight is one structure: use `scope: global`, which ranks layers")
         return self
 
     @property
@@ -145,7 +141,7 @@ class Pruner(PartsPruner, name="Pruner"):
         return self.structure
 
     @property
-    def ranks(self) -> Structure:
+    def unit(self) -> Structure:
         if self.extends:  # rows may share their channels with a convolution's filters
             return {0: FILTERS, 1: CHANNELS}[self.structure.dim or 0]
         return self._structure
@@ -169,7 +165,7 @@ class Pruner(PartsPruner, name="Pruner"):
                 names,
                 self.rate,
                 criterion=None if self.order == "random" else self.criterion,
-                structure=self.ranks,
+                structure=self.unit,
                 allocation=self._allocation,
                 order=self.order,
                 extends=self.extends,

@@ -1,4 +1,4 @@
-"""One way to prune some weights: everything that decides which of their structures stay."""
+"""One way to prune some weights: all that decides which of their structures stay."""
 
 import math
 from collections.abc import Sequence
@@ -8,29 +8,27 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from compressor.allocation import Allocation, Layer
-from compressor.allocation.uniform import Uniform
-from compressor.criteria import Criterion
-from compressor.criteria.l1 import L1Norm
-from compressor.pruners.pruner import Asked, Goal, Shapes
+from compressor.allocation import Allocation, Layer, Uniform
+from compressor.criteria import Criterion, L1Norm
+from compressor.pruners.pruner import Goal, Request, Shapes
 from compressor.rates import Rate, SparsityGoal
+from compressor.sparsity import Rounding, pruned_count, structures_to_prune
 from compressor.sparsity.structures import ELEMENTS, Structure
-from compressor.sparsity.topk import Rounding, pruned_count, structures_to_prune
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 Order = Literal["smallest", "largest", "random"]
-"""Which structures go first."""
+"""Which structures are pruned first."""
 
 L1, UNIFORM = L1Norm(), Uniform()
 
 
 @dataclass(frozen=True)
 class Part:
-    """Weights that are pruned in one way: `rate` says how much, the structures of smallest score go.
+    """Weights that are pruned in one way. `rate`: how much; the structures of smallest score are pruned.
 
     Weights that share channels are ranked as one, by the sum of their scores; with `leader` by those of the first.
-    `extends`: all that share channels with `names` are pruned with them. `noise`: each score is multiplied by
-    1 + noise * N(0, 1). `together`: the weights whose deviation is taken as one, by a threshold that goes by it.
+    `extends`: all weights that share channels with `names` are pruned with them. `noise`: each score is multiplied by 1
+    + noise * N(0, 1). `together`: the weights of which a threshold takes one deviation.
     """
 
     names: Sequence[str]
@@ -49,12 +47,12 @@ class Part:
 
     @property
     def final(self) -> bool:
-        """Whether what is pruned stays pruned."""
+        """Return whether pruned structures stay pruned."""
         return self.rate.final or self.order != "smallest"
 
     @property
     def spare(self) -> int:
-        """How many structures of each weight stay in any case."""
+        """Return how many structures of each weight stay in any case."""
         return 0 if self.structure.single or self.structure.whole else 1
 
     def count(self, goal: SparsityGoal, total: int) -> int:
@@ -65,12 +63,12 @@ class Part:
             return pruned_count(goal.sparsity, total)
         return structures_to_prune(goal.sparsity, total, self.rounding, self.group_size)
 
-    def score(self, asked: Asked, name: str) -> Tensor:
-        """Return a number for each structure of a weight, in `index_shape`; the smallest go."""
-        weight = asked.weights[name]
+    def score(self, request: Request, name: str) -> Tensor:
+        """Return a score for each structure of a weight, in `index_shape`; the smallest are pruned."""
+        weight = request.weights[name]
         if self.criterion is None:
             return torch.zeros(self.structure.index_shape(weight.shape))
-        found = self.criterion.score(asked.look(self.criterion), name, self.structure)
+        found = self.criterion.score(request.look(self.criterion), name, self.structure)
         if self.noise:
             noisy = found * (1 + self.noise * torch.randn_like(found))
             found = torch.where(found == 0, -math.inf, noisy)  # what is gone goes first, whatever the noise
@@ -79,11 +77,11 @@ class Part:
         return found
 
     def goals(self, window: Window, time: int, shapes: Shapes | None) -> list[Goal]:
-        """Return the sparsities that there will be at least at `time`."""
+        """Return the sparsities that are reached at least at `time`."""
         goal = self.rate.foresee(window, time)
         if goal is None:
             return []
-        names, due = tuple(self.names), Due(self, goal)
+        names, due = tuple(self.names), PartGoal(self, goal)
         if isinstance(self.allocation, Uniform):
             return [Goal((name,), goal.sparsity, self.structure, due.of) for name in names]
         if self.allocation.needs_scores or shapes is None:
@@ -94,21 +92,21 @@ class Part:
         ]
         counts = self.allocation.counts(layers, due)
         return [
-            Goal((layer.name,), count / max(layer.count, 1), self.structure, Fixed(count).of)
+            Goal((layer.name,), count / max(layer.count, 1), self.structure, FixedCount(count).of)
             for layer, count in zip(layers, counts, strict=True)
         ]
 
 
 @dataclass(frozen=True)
-class Due:
-    """What a part is to reach over all its weights."""
+class PartGoal:
+    """The goal of a part over all its weights."""
 
     part: Part
     goal: SparsityGoal
 
     @property
     def sparsity(self) -> float:
-        """The share of the structures that is pruned."""
+        """Return the fraction of the structures that is pruned."""
         return self.goal.sparsity
 
     def count(self, total: int) -> int:
@@ -116,16 +114,16 @@ class Due:
         return self.part.count(self.goal, total)
 
     def of(self, sparsity: float, total: int) -> int:
-        """Return the same, as a `Goal` asks for it."""
+        """Return the same, in the form that a `Goal` needs."""
         return self.count(total)
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """A number of structures that is known."""
+class FixedCount:
+    """A known number of structures."""
 
     number: int
 
     def of(self, sparsity: float, total: int) -> int:
-        """Return it."""
+        """Return the number."""
         return self.number

@@ -1,4 +1,4 @@
-"""Pruners that are made of parts: a criterion, a structure, an allocation and a rate for some weights."""
+"""Pruners that consist of parts: a criterion, a structure, an allocation and a rate for some weights."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ from torch import Tensor
 
 from compressor.component import Targets
 from compressor.pruners.part import Part
-from compressor.pruners.pruner import Asked, Goal, PrunerBase, Shapes
+from compressor.pruners.pruner import Goal, PrunerBase, Request, Shapes
 from compressor.pruners.ranking import masks_of_parts
 from compressor.sparsity.structures import Structure
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class PartsPruner(PrunerBase):
-    """A pruner that says its parts; all else follows from them."""
+    """A pruner that defines its parts; everything else is derived from them."""
 
     def parts(self, targets: Targets) -> Sequence[Part]:
         """Return the ways in which the selected weights are pruned."""
@@ -33,5 +33,5 @@ class PartsPruner(PrunerBase):
         said = {part.rate.threshold(window, time) for part in self.parts(targets)} - {None}
         return ", ".join(sorted(filter(None, said))) or None
 
-    def keep(self, asked: Asked) -> dict[str, Tensor]:
-        return masks_of_parts(asked, self.parts(asked.targets))
+    def keep(self, request: Request) -> dict[str, Tensor]:
+        return masks_of_parts(request, self.parts(request.targets))

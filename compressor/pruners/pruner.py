@@ -1,4 +1,4 @@
-"""What every pruner answers: which entries of which weights stay."""
+"""The base class of all pruners: which entries of which weights stay."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,13 @@ from torch import Tensor
 
 from compressor.component import Component, Targets
 from compressor.criteria import Criterion, Given
-from compressor.sparsity.channels import Channels
+from compressor.sparsity import Channels, pruned_count
 from compressor.sparsity.structures import ELEMENTS, Structure
-from compressor.sparsity.topk import pruned_count
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 Shapes = Mapping[str, Sequence[int]]
 Scope = Literal["layer", "global"]
-"""Whether weights are ranked (or measured) tensor by tensor, or all together."""
+"""Whether weights are ranked (or measured) one by one, or all together."""
 
 
 def _nothing(name: str) -> Tensor | None:
@@ -24,12 +23,12 @@ def _nothing(name: str) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a pruner is asked at one time (in its window's own unit), and what it may look at.
+class Request:
+    """The data for a pruner at one time, in its window's own unit.
 
     `memory` holds the instance's constants: it starts empty, is shared by the policies that name one instance, and is
-    saved with the run. `before` gives the policy's mask of a weight as it is now. `dense` has the weights' shapes
-    before anything was removed: sparsities refer to them.
+    saved with the run. `before` returns the policy's present mask of a weight. `dense` has the weights' shapes before
+    channels were removed: sparsities refer to them.
     """
 
     weights: Mapping[str, Tensor]
@@ -41,29 +40,29 @@ class Asked:
     dense: Shapes = field(default_factory=dict)
     channels: Callable[[], Channels] = Channels
     given: Callable[[Criterion], Given] | None = None
-    """What a criterion may look at; None: the weights alone."""
+    """Returns the data that a criterion may use; None: the weights only."""
     types: Mapping[str, str] = field(default_factory=dict)
     """The classes of the weights' modules, by weight, where they are known."""
     stream: torch.Generator | None = None
-    """What random numbers are drawn from; None: torch's own generator."""
+    """The generator of random numbers; None: torch's own."""
 
     def look(self, criterion: Criterion) -> Given:
-        """Return what a criterion may look at."""
+        """Return the data that a criterion may use."""
         return Given(self.weights, criterion.name, self.stream) if self.given is None else self.given(criterion)
 
-    def promise(self, names: Sequence[str], zeros: int) -> None:
-        """Remember how many zeros there will be where whole channels, or equal groups, cannot give the exact share."""
+    def record_zeros(self, names: Sequence[str], zeros: int) -> None:
+        """Record the number of zeros where whole channels, or equal groups, cannot give the exact sparsity."""
         self.memory.setdefault("promised", {})["+".join(names)] = zeros
 
     def removed(self, name: str) -> int:
-        """How many entries of a weight are there no more."""
+        """Return how many entries of a weight were removed."""
         now = self.weights[name].shape
         return ELEMENTS.count(self.dense.get(name, now)) - ELEMENTS.count(now)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A share of zeros over some weights taken together; `count` is how many of so many structures go."""
+    """A sparsity of some weights together; `count` returns how many of a number of structures are pruned."""
 
     names: tuple[str, ...]
     sparsity: float
@@ -72,102 +71,97 @@ class Goal:
 
     @property
     def key(self) -> str:
-        """What `Asked.promise` calls it."""
+        """Return the name of the goal in `Request.record_zeros`."""
         return "+".join(self.names)
 
     def zeros(self, shapes: Shapes) -> int:
-        """The zeros that this makes in weights of these shapes, at least."""
+        """Return the zeros that the goal makes at least, in weights of these shapes."""
         counts = [self.structure.count(shapes[name]) for name in self.names]
         smallest = min(self.structure.size(shapes[name]) for name in self.names)
         return self.count(self.sparsity, sum(counts)) * smallest
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How many training batches are looked at, and how many positions of each image's map."""
+class ReconstructionData:
+    """The number of calibration batches of a reconstruction, and of positions of each image's map."""
 
     batches: int
     points: int
 
 
 class PrunerBase(Component):
-    """WHICH weights go. A pruner is asked by a policy, which knows when."""
+    """WHICH weights are pruned. A policy says when."""
 
     section: ClassVar[str] = "pruners"
     needs_double_copies: ClassVar[bool] = False
-    """Whether it brings weights back by what they became behind the mask."""
+    """Whether it restores weights by their values in the dense copy."""
 
     @property
-    def ranks(self) -> Structure:
-        """What is pruned as one. Whole outputs of a layer go with all that speaks for them."""
+    def unit(self) -> Structure:
+        """Return the structure: the unit that is pruned. Whole outputs of a layer are pruned with their companions."""
         return ELEMENTS
 
     @property
     def measured(self) -> Criterion | None:
-        """The criterion that needs more than the weights themselves; None where they do."""
+        """Return the criterion that needs more than the weights themselves; None where they are enough."""
         return None
 
     @property
-    def statistic(self) -> str | None:
-        """Its name."""
-        return None if self.measured is None else self.measured.name
-
-    @property
     def needs(self) -> frozenset[str]:
-        """What that criterion needs, as it calls it."""
+        """Return what that criterion needs, by the names of `Criterion.needs`."""
         return frozenset() if self.measured is None else self.measured.needs
 
     @property
     def images(self) -> int:
-        """How many training batches a statistic is taken from."""
+        """Return the number of calibration batches."""
         return 8
 
     @property
-    def fit(self) -> Fit | None:
-        """On what the weights that stay are fitted to what their layers gave; None where they stay as they are."""
+    def reconstruction(self) -> ReconstructionData | None:
+        """Return the data for reconstructing the outputs of the pruned layers; None without reconstruction."""
         return None
 
     def scale(self, window: Window, time: int) -> float | None:
-        """What survivors are multiplied by in the forward pass, where a mask is a draw for one step; None: never."""
+        """Return the factor on survivors in the forward pass, where a mask is drawn for one step; None: no factor."""
         return None
 
     def cuts(self, targets: Targets) -> dict[str, Structure]:
-        """What is pruned as one of each selected weight."""
-        return {name: self.ranks for selected in targets.values() for name in selected}
+        """Return the structure of each selected weight."""
+        return {name: self.unit for selected in targets.values() for name in selected}
 
     def whole_outputs(self, targets: Targets, names: Sequence[str]) -> list[str]:
-        """Of the weights that get a mask those that lose whole outputs, with all that speaks for them."""
+        """Return the masked weights that lose whole outputs, with their companions."""
         cuts = self.cuts(targets)
-        return [name for name in names if cuts.get(name, self.ranks).of_outputs]
+        return [name for name in names if cuts.get(name, self.unit).of_outputs]
 
     @property
     def extends(self) -> bool:
-        """Whether weights that share channels with the selected ones are pruned with them."""
+        """Return whether weights that share channels with the selected ones are pruned with them."""
         return False
 
     def goals(self, targets: Targets, window: Window, time: int, shapes: Shapes | None = None) -> list[Goal]:
-        """Return the sparsities that there will be at least at `time`; empty for pruners that go by threshold.
+        """Return the sparsities that are reached at least at `time`; empty for pruners with a threshold.
 
-        With the weights' `shapes` there is one for each weight where it is known; else for some weights together.
+        With the weights' `shapes` there is one for each weight where it is known, else one for some weights together.
         """
         return []
 
     def unknown(self, targets: Targets) -> dict[str, str]:
-        """Return why `goals` does not say exactly what will be pruned, of each weight for which that is so."""
+        """Return why `goals` is not exact, for each weight for which it is not."""
         if type(self).goals is not PrunerBase.goals:
             return {}
-        said = f"{self.name} does not say how much it prunes"
+        said = f"{self.name} has no `goals`: how much it prunes is not known"
         return {name: said for selected in targets.values() for name in selected}
 
     def threshold(self, targets: Targets, window: Window, time: int) -> str | None:
-        """In words, the threshold that the pruner goes by at `time`; None for pruners that go by sparsity."""
+        """Return in words the pruner's threshold at `time`; None for pruners with a sparsity."""
         return None
 
     def misfits(self, targets: Targets, shapes: Shapes) -> list[str]:
-        """One line for each weight that this pruner cannot prune."""
+        """Return one line for each weight that this pruner cannot prune."""
         found = [(name, structure.misfit(shapes[name])) for name, structure in self.cuts(targets).items()]
         return [f"{name}: {why}" for name, why in found if why is not None]
 
-    def keep(self, asked: Asked) -> dict[str, Tensor]:
-        """Boolean masks by weight name, true = stays."""
-        raise TypeError(f"{type(self).__name__} does not say what it keeps")
+    def keep(self, request: Request) -> dict[str, Tensor]:
+        """Return boolean keep masks by weight name, true = stays."""
+        raise TypeError(f"{type(self).__name__} has no `keep`")

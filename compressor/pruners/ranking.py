@@ -7,81 +7,79 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from compressor.allocation import Layer
-from compressor.allocation.global_ranking import Global
-from compressor.allocation.uniform import Uniform
-from compressor.pruners.part import Due, Order, Part
-from compressor.pruners.pruner import Asked, Goal
-from compressor.rates import SparsityGoal, State, ThresholdGoal
-from compressor.rates.sparsity import ConstantRate
-from compressor.sparsity.channels import Channels, Slices
+from compressor.allocation import Global, Layer, Uniform
+from compressor.pruners.part import Order, Part, PartGoal
+from compressor.pruners.pruner import Goal, Request
+from compressor.rates import ConstantRate, SparsityGoal, State, ThresholdGoal
+from compressor.sparsity import Channels, Slices, smallest
 from compressor.sparsity.structures import Structure
-from compressor.sparsity.topk import smallest
 
 
-def masks_of_parts(asked: Asked, parts: Iterable[Part]) -> dict[str, Tensor]:
+def masks_of_parts(request: Request, parts: Iterable[Part]) -> dict[str, Tensor]:
     """Return boolean masks by weight name, true = stays."""
     masks: dict[str, Tensor] = {}
     for part in parts:
-        names = asked.channels().closure(part.names, part.structure.dim or 0) if part.extends else part.names
-        state = State(names, asked.weights, asked.before, asked.memory, part.together, asked.stream)
-        goal = part.rate.goal(asked.window, asked.time, state)
+        names = request.channels().with_coupled(part.names, part.structure.dim or 0) if part.extends else part.names
+        state = State(names, request.weights, request.before, request.memory, part.together, request.stream)
+        goal = part.rate.goal(request.window, request.time, state)
         masks.update(
-            _above(asked, part, names, goal) if isinstance(goal, ThresholdGoal) else _ranked(asked, part, names, goal)
+            _above(request, part, names, goal)
+            if isinstance(goal, ThresholdGoal)
+            else _ranked(request, part, names, goal)
         )
     return masks
 
 
-def keep_largest(asked: Asked, goal: Goal) -> dict[str, Tensor]:
-    """Return the masks that reach a goal over single weights: those of smallest |w| are pruned, of all together."""
+def keep_largest(request: Request, goal: Goal) -> dict[str, Tensor]:
+    """Return the masks that reach a goal over single weights: the smallest |w| of all weights together are pruned."""
     allocation = Uniform() if len(goal.names) == 1 else Global()
-    return masks_of_parts(asked, [Part(goal.names, ConstantRate(sparsity=goal.sparsity), allocation=allocation)])
+    return masks_of_parts(request, [Part(goal.names, ConstantRate(sparsity=goal.sparsity), allocation=allocation)])
 
 
-def _above(asked: Asked, part: Part, names: Sequence[str], goal: ThresholdGoal) -> dict[str, Tensor]:
-    """Return masks that keep what is above a threshold."""
+def _above(request: Request, part: Part, names: Sequence[str], goal: ThresholdGoal) -> dict[str, Tensor]:
+    """Return masks that keep the values above a threshold."""
     structure = part.structure
     return {
-        name: structure.expand(part.score(asked, name) > goal.of[name], asked.weights[name].shape) for name in names
+        name: structure.expand(part.score(request, name) > goal.of[name], request.weights[name].shape) for name in names
     }
 
 
-def _ranked(asked: Asked, part: Part, names: Sequence[str], goal: SparsityGoal) -> dict[str, Tensor]:
-    """Return masks in which the structures of smallest score are pruned: of each layer as many as `allocation` says.
+def _ranked(request: Request, part: Part, names: Sequence[str], goal: SparsityGoal) -> dict[str, Tensor]:
+    """Return masks that prune the structures of smallest score: in each layer as many as `allocation` says.
 
     Weights that share channels are ranked as one. Channels of a grouped convolution are ranked within its groups, so
-    that the groups stay of equal size; not where one ranking is made of all layers.
+    that the groups stay of equal size, except where all layers are ranked together.
     """
     structure, allocation = part.structure, part.allocation
-    channels = Channels() if structure.dim is None else asked.channels()
+    channels = Channels() if structure.dim is None else request.channels()
     if part.rate.by_itself:  # what was removed counts for nothing, and the groups of a convolution need not be equal
-        asked, channels = replace(asked, dense={}), replace(channels, part=None)
+        request, channels = replace(request, dense={}), replace(channels, part=None)
     sets: list[list[Slices]] = [[(name, -1)] for name in names]
     if structure.dim is not None:
         sets = channels.joined([(name, structure.dim) for name in names])
     masks: dict[str, Tensor] = {}
     joint = False
-    for one, chosen in _chosen(asked, part, sets, channels, Due(part, goal)):
+    for one, chosen in _chosen(request, part, sets, channels, PartGoal(part, goal)):
         pruned = one.spared(chosen, channels, structure.dim or 0)
-        mine = one.masks(pruned, asked, structure, channels)
+        mine = one.masks(pruned, request, structure, channels)
         masks.update(mine)
         if one.cells is not None:
             joint = True
             for name, keep in mine.items():
-                asked.promise([name], int((~keep).sum()) + asked.removed(name))
+                request.record_zeros([name], int((~keep).sum()) + request.removed(name))
     if joint and not isinstance(allocation, Uniform):
-        asked.promise(names, sum(int((~keep).sum()) + asked.removed(name) for name, keep in masks.items()))
+        request.record_zeros(names, sum(int((~keep).sum()) + request.removed(name) for name, keep in masks.items()))
     return masks
 
 
 def _chosen(
-    asked: Asked, part: Part, sets: Sequence[Sequence[Slices]], channels: Channels, due: Due
+    request: Request, part: Part, sets: Sequence[Sequence[Slices]], channels: Channels, due: PartGoal
 ) -> Iterator[tuple["_Ranked", Tensor]]:
-    """Yield the weights that are ranked as one, with true at what the allocation prunes of them."""
-    ranked, allocation = (_rank(asked, part, together, channels) for together in sets), part.allocation
+    """Yield the weights that are ranked as one, with true at the structures that the allocation prunes."""
+    ranked, allocation = (_rank(request, part, together, channels) for together in sets), part.allocation
     if part.structure.single and not allocation.needs_scores:
         names = [name for ((name, _),) in sets]
-        layers = [_layer(asked, part, (name,), _removed(asked, part, name)) for name in names]
+        layers = [_layer(request, part, (name,), _removed(request, part, name)) for name in names]
         # The scores of one weight after the other: together they would take as much memory as the weights.
         for one, count in zip(ranked, allocation.counts(layers, due), strict=True):
             yield one, one.pruned(count, part.spare)
@@ -97,10 +95,10 @@ def _chosen(
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Weights whose structures are ranked as one: of one weight its structures, of several the channels they share.
+    """Weights whose structures are ranked as one: the structures of one weight, or the channels that several share.
 
-    `score` has a number for each, the smallest are pruned first; `group` is the group of a grouped convolution that it
-    lies in, where there is one; `layer.removed` is how many more there were before some were thinned away.
+    `score` has a number for each, the smallest are pruned first; `group` is its group of a grouped convolution, if any;
+    `layer.removed` is the number of structures that were thinned away.
     """
 
     names: tuple[str, ...]
@@ -110,7 +108,9 @@ class _Ranked:
     group: Tensor | None = None
 
     def pruned(self, count: int, spare: int) -> Tensor:
-        """Return true at the `count` (with those removed already) smallest scores, as many in each group."""
+        """Return true at the `count` (including those removed already) smallest scores, the same number in each
+        group.
+        """
         count -= self.layer.removed
         if self.group is None:
             return smallest(self.score, min(count, len(self.score) - spare))
@@ -122,7 +122,7 @@ class _Ranked:
         return pruned
 
     def spared(self, pruned: Tensor, channels: Channels, dim: int) -> Tensor:
-        """Return `pruned`, but for the best structure of each weight that would lose all of them."""
+        """Return `pruned` without the best structure of each weight that would lose all of them."""
         if self.cells is None:
             return pruned
         pruned = pruned.clone()
@@ -132,11 +132,11 @@ class _Ranked:
                 pruned[int(torch.where(mine, self.score, -math.inf).argmax())] = False
         return pruned
 
-    def masks(self, pruned: Tensor, asked: Asked, structure: Structure, channels: Channels) -> dict[str, Tensor]:
-        """Return masks of the weights, where `pruned` says which structures (or shared channels) go."""
+    def masks(self, pruned: Tensor, request: Request, structure: Structure, channels: Channels) -> dict[str, Tensor]:
+        """Return masks of the weights, where `pruned` has true at structures (or shared channels) that are pruned."""
         found = {}
         for name in self.names:
-            weight = asked.weights[name]
+            weight = request.weights[name]
             index = pruned
             if self.cells is not None:
                 index = torch.isin(channels.cells[name, structure.dim or 0], self.cells[pruned])
@@ -145,10 +145,10 @@ class _Ranked:
         return found
 
 
-def _rank(asked: Asked, part: Part, together: Sequence[Slices], channels: Channels) -> _Ranked:
+def _rank(request: Request, part: Part, together: Sequence[Slices], channels: Channels) -> _Ranked:
     """Return the scores of weights that are ranked as one."""
     structure, names = part.structure, tuple(name for name, _ in together)
-    removed = _removed(asked, part, names[0])
+    removed = _removed(request, part, names[0])
     found = [channels.cells[slices] for slices in together if slices in channels.cells]
     ranking = found[:1] if part.leader else found
     every = torch.tensor(sorted({number for cell in ranking for number in cell.tolist()} - {-1}), dtype=torch.long)
@@ -157,43 +157,49 @@ def _rank(asked: Asked, part: Part, together: Sequence[Slices], channels: Channe
     # Columns of one flattened channel are structures of their own; outputs that share a channel are one.
     apart = structure.dim != 0 or not found or len(set(found[0].tolist())) == len(found[0])
     if len(names) == 1 and group is None and apart:
-        score = part.score(asked, names[0]).flatten()
+        score = part.score(request, names[0]).flatten()
         score = score if structure.single else score.cpu().double()
-        score = _ordered(score, part.order, _gone(asked, part, names, None, channels) if part.final else None)
-        return _Ranked(names, score, _layer(asked, part, names, removed))
+        score = _ordered(
+            score, part.order, _masked_already(request, part, names, None, channels) if part.final else None
+        )
+        return _Ranked(names, score, _layer(request, part, names, removed))
     total = torch.zeros(int(every.max()) + 1, dtype=torch.float64)
     count = torch.zeros_like(total)
     for name, cell in zip(names, ranking, strict=False):
         mine = cell >= 0
-        total.index_add_(0, cell[mine], part.score(asked, name).flatten().cpu().double()[mine])
+        total.index_add_(0, cell[mine], part.score(request, name).flatten().cpu().double()[mine])
         count[sorted(set(cell[mine].tolist()))] += 1
     # A flattened channel is many columns: what was removed is counted in channels, as what is ranked.
     columns = len(found[0]) // max(len(set(found[0].tolist()) - {-1}), 1)
     score = total[every] / count[every] if part.allocation.needs_scores else total[every]
-    score = _ordered(score, part.order, _gone(asked, part, names, every, channels) if part.final else None)
-    layer = _layer(asked, part, names, removed // max(columns, 1), len(every))
+    score = _ordered(score, part.order, _masked_already(request, part, names, every, channels) if part.final else None)
+    layer = _layer(request, part, names, removed // max(columns, 1), len(every))
     return _Ranked(names, score, layer, every, group)
 
 
-def _removed(asked: Asked, part: Part, name: str) -> int:
+def _removed(request: Request, part: Part, name: str) -> int:
     """Return how many structures of a weight were thinned away."""
-    shape = asked.weights[name].shape
-    return part.structure.count(asked.dense.get(name, shape)) - part.structure.count(shape)
+    shape = request.weights[name].shape
+    return part.structure.count(request.dense.get(name, shape)) - part.structure.count(shape)
 
 
-def _layer(asked: Asked, part: Part, names: Sequence[str], removed: int, left: int | None = None) -> Layer:
-    """Return what an allocation is told of weights that are ranked as one; `left` are the structures they have now."""
-    shapes = [tuple(asked.dense.get(name, asked.weights[name].shape)) for name in names]
-    left = part.structure.count(asked.weights[names[0]].shape) if left is None else left
+def _layer(request: Request, part: Part, names: Sequence[str], removed: int, left: int | None = None) -> Layer:
+    """Return the layer of weights that are ranked as one, for an allocation; `left`: the structures that they have
+    now.
+    """
+    shapes = [tuple(request.dense.get(name, request.weights[name].shape)) for name in names]
+    left = part.structure.count(request.weights[names[0]].shape) if left is None else left
     size = sum(part.structure.size(shape) for shape in shapes)
-    return Layer(names[0], shapes[0], left + removed, size, removed, part.spare, asked.types.get(names[0], ""))
+    return Layer(names[0], shapes[0], left + removed, size, removed, part.spare, request.types.get(names[0], ""))
 
 
-def _gone(asked: Asked, part: Part, names: Sequence[str], cells: Tensor | None, channels: Channels) -> Tensor | None:
-    """Return true where a structure (of a shared channel: all that is in it) is masked by this policy already."""
+def _masked_already(
+    request: Request, part: Part, names: Sequence[str], cells: Tensor | None, channels: Channels
+) -> Tensor | None:
+    """Return true where a structure (of a shared channel: all of it) is masked by this policy already."""
     gone: Tensor | None = None
     for name in names:
-        keep = asked.before(name)
+        keep = request.before(name)
         if keep is None:
             return None
         if part.structure.single:
@@ -207,7 +213,7 @@ def _gone(asked: Asked, part: Part, names: Sequence[str], cells: Tensor | None, 
 
 
 def _ordered(score: Tensor, order: Order, gone: Tensor | None) -> Tensor:
-    """Return scores whose smallest go first under an order; before them those that are `gone` already."""
+    """Return scores whose smallest are pruned first under an order; before them those that are `gone` already."""
     if order == "largest":
         score = -score
     elif order == "random":

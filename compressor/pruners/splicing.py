@@ -1,4 +1,4 @@
-"""Distiller's reading of dynamic network surgery (Guo, Yao and Chen, NIPS 2016): prune, and splice back."""
+"""Distiller's version of dynamic network surgery (Guo, Yao and Chen, NIPS 2016): prune, and restore (splice)."""
 
 from typing import Annotated, ClassVar
 
@@ -7,15 +7,15 @@ from pydantic import Field
 from torch import Tensor
 
 from compressor.component import Selects, Targets
-from compressor.pruners.pruner import Asked, PrunerBase
-from compressor.timing.window import Window
+from compressor.pruners.pruner import PrunerBase, Request
+from compressor.timing import Window
 
 
 class SplicingPruner(PrunerBase, name="SplicingPruner"):
-    """With base = mean(|w|) + s std(|w|), taken once: |w| < low base goes, |w| >= hi base comes back, between stays.
+    """Prune |w| < low base and restore |w| >= hi base; base = mean(|w|) + s std(|w|), taken once (Distiller).
 
-    Distiller's class; mean and deviation are the instance's, the mask is the policy's. It needs `use_double_copies`, so
-    that pruned weights go on being trained.
+    Between the two a weight stays as it is. Mean and deviation belong to the instance, the mask to the policy. It needs
+    `use_double_copies`, so that pruned weights are still trained.
     """
 
     example: ClassVar[str] = """
@@ -51,15 +51,15 @@ class SplicingPruner(PrunerBase, name="SplicingPruner"):
     def _at(self, sensitivity: float, window: Window, time: int) -> float:
         return sensitivity * (1 + self.sensitivity_multiplier * (time - window.first))
 
-    def keep(self, asked: Asked) -> dict[str, Tensor]:
+    def keep(self, request: Request) -> dict[str, Tensor]:
         masks: dict[str, Tensor] = {}
-        memory = asked.memory
-        for name, sensitivity in asked.targets["sensitivities"].items():
-            magnitude = asked.weights[name].detach().abs()
+        memory = request.memory
+        for name, sensitivity in request.targets["sensitivities"].items():
+            magnitude = request.weights[name].detach().abs()
             if name not in memory:
                 memory[name] = {"mean": float(magnitude.mean()), "std": float(magnitude.std())}
-            base = memory[name]["mean"] + self._at(sensitivity, asked.window, asked.time) * memory[name]["std"]
-            kept = asked.before(name)
+            base = memory[name]["mean"] + self._at(sensitivity, request.window, request.time) * memory[name]["std"]
+            kept = request.before(name)
             spliced = magnitude >= self.hi_thresh_mult * base
             if kept is None:
                 kept = torch.ones_like(spliced)

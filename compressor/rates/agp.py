@@ -3,13 +3,13 @@
 from typing import ClassVar
 
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 def agp(initial: float, final: float, window: Window, epoch: int) -> float:
-    """Sparsity at `epoch`: s(e) = sf + (si - sf) (1 - (e - e0) / span)^3, with span = floor((e1 - e0 - 1) / f) * f.
+    """Return the sparsity at `epoch`: sf + (si - sf) (1 - (e - e0) / span)^3, with span = floor((e1 - e0 - 1) / f) * f.
 
-    The span ends at the window's last firing, where the sparsity is `final` exactly; a span of 0 gives `final`.
+    The span ends at the window's last event, where the sparsity is `final` exactly; a span of 0 gives `final`.
     """
     span = window.last - window.first
     if span == 0 or epoch >= window.last:
@@ -21,7 +21,7 @@ def agp(initial: float, final: float, window: Window, epoch: int) -> float:
 
 
 class AgpRate(Rate, name="agp"):
-    """A sparsity that rises along Zhu and Gupta's cubic, fast at first."""
+    """Raise the sparsity along the cubic of Zhu and Gupta, fast at first."""
 
     example: ClassVar[str] = "{agp: {initial_sparsity: 0.1, final_sparsity: 0.6}}"
 

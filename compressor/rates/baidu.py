@@ -6,14 +6,14 @@ from pydantic import Field
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 def baidu(q: float, ramp_offset: int, ramp_slope_mult: float, window: Window, time: int) -> float:
-    """The threshold eps at `time`, with e0 and e1 the window's ends, f its frequency and ramp = e0 + ramp_offset:
+    """Return the threshold eps at `time`, e0 and e1 the window's ends, f its frequency, ramp = e0 + ramp_offset.
 
     start_slope = 2 q f / (2 (ramp - e0) + 3 (e1 - ramp)); eps = start_slope (t - e0 + 1) / f before the ramp, then
-    (start_slope (ramp - e0 + 1) + mult start_slope (t - ramp + 1)) / f. A ramp behind the window never begins.
+    (start_slope (ramp - e0 + 1) + mult start_slope (t - ramp + 1)) / f. A ramp after the window never begins.
     """
     start, end, frequency = window.first, window.end, window.step
     ramp = min(start + ramp_offset, end)
@@ -25,11 +25,11 @@ def baidu(q: float, ramp_offset: int, ramp_slope_mult: float, window: Window, ti
 
 
 class BaiduRate(ThresholdRate, name="baidu"):
-    """A threshold that rises gently and, from the ramp on, `ramp_slope_mult` times as fast (Narang 2017)."""
+    """Raise a threshold slowly and, from the ramp on, `ramp_slope_mult` times as fast (Narang 2017)."""
 
     example: ClassVar[str] = "{baidu: {q: 0.1, ramp_epoch_offset: 1, ramp_slope_mult: 2}}"
 
-    q: Positive = Field(description="the magnitude that decides where the slopes end")
+    q: Positive = Field(description="the magnitude that sets the end of the slopes")
     ramp_epoch_offset: int = Field(ge=0)
     ramp_slope_mult: Positive
 

@@ -1,4 +1,4 @@
-"""Each by itself: Chen, Niu and Tian, "DropFilter", 2018 (arXiv 1810.09849), as Distiller has it."""
+"""Random pruning of each structure: Chen, Niu and Tian, "DropFilter", 2018 (arXiv 1810.09849), as in Distiller."""
 
 from typing import ClassVar
 
@@ -6,11 +6,11 @@ import torch
 
 from compressor.rates.agp import agp
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal, State
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class BernoulliRate(Rate, name="bernoulli"):
-    """Each structure is pruned with a probability, constant or rising along AGP's cubic; how many that is, is drawn."""
+    """Prune each structure with a probability, constant or rising along AGP's cubic; the number is random."""
 
     example: ClassVar[str] = "{bernoulli: 0.4}"
     main: ClassVar[str] = "probability"

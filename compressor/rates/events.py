@@ -3,12 +3,13 @@
 from typing import ClassVar
 
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal
-from compressor.sparsity.topk import pruned_count
-from compressor.timing.window import Window
+from compressor.sparsity import pruned_count
+from compressor.timing import Window
 
 
 def left_after(sparsity: float, total: int, event: int, events: int) -> int:
-    """How many of N0 = `total` are left after event i = 1 ... n: ceil(F + (N0 - F)(n - i) / n), F = ceil((1 - s) N0).
+    """Return how many of N0 = `total` are left after event i = 1 ... n: ceil(F + (N0 - F)(n - i) / n), F = ceil((1 -
+    s) N0).
 
     F itself is exact after the last one; 512 filters and 90 % in 7 events: 447, 381, 315, 250, 184, 118, 52.
     """
@@ -17,7 +18,7 @@ def left_after(sparsity: float, total: int, event: int, events: int) -> int:
 
 
 class EventsRate(Rate, name="events"):
-    """A sparsity reached in equal parts, one at each event of the window; what is pruned stays pruned."""
+    """Reach a sparsity in equal parts, one at each event of the window; pruned weights stay pruned."""
 
     example: ClassVar[str] = "{events: 0.6}"
     main: ClassVar[str] = "sparsity"

@@ -1,4 +1,4 @@
-"""A share that is drawn, as by Distiller's RandomLevelStructureParameterPruner."""
+"""A sparsity that is drawn, as in Distiller's RandomLevelStructureParameterPruner."""
 
 from typing import Annotated, ClassVar, Self
 
@@ -6,11 +6,11 @@ import torch
 from pydantic import Field, model_validator
 
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal, State
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class RandomRate(Rate, name="random"):
-    """A sparsity drawn evenly from [least, most], anew at each event, one for all weights (Distiller)."""
+    """Draw a sparsity evenly from [least, most] at each event, one for all weights (Distiller)."""
 
     example: ClassVar[str] = "{random: [0.2, 0.6]}"
     main: ClassVar[str] = "between"
@@ -34,4 +34,4 @@ class RandomRate(Rate, name="random"):
         return f"its sparsity is drawn between {self.between[0]:g} and {self.between[1]:g}"
 
     def threshold(self, window: Window, time: int) -> str:
-        return f"a share drawn between {self.between[0]:g} and {self.between[1]:g}"
+        return f"a sparsity drawn between {self.between[0]:g} and {self.between[1]:g}"

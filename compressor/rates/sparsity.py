@@ -1,13 +1,13 @@
-"""A constant share."""
+"""A constant sparsity."""
 
 from typing import ClassVar
 
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class ConstantRate(Rate, name="sparsity"):
-    """A constant sparsity."""
+    """Prune a constant sparsity."""
 
     example: ClassVar[str] = "{sparsity: 0.4}"
     main: ClassVar[str] = "sparsity"

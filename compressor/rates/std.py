@@ -6,11 +6,13 @@ import torch
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class StdRate(ThresholdRate, name="std"):
-    """A multiple of the standard deviation of a weight, as it is when first asked; or of all weights together."""
+    """Prune below a multiple of the standard deviation of a weight, taken at the first event; or of all weights
+    together.
+    """
 
     example: ClassVar[str] = "{std: 0.5}"
     main: ClassVar[str] = "factor"

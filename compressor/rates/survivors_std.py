@@ -1,4 +1,4 @@
-"""S. Han et al., "Learning both Weights and Connections", NIPS 2015: of what is not zero."""
+"""S. Han et al., "Learning both Weights and Connections", NIPS 2015: multiples of the deviation of non-zero weights."""
 
 from typing import ClassVar
 
@@ -6,11 +6,11 @@ from torch import Tensor
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class SurvivorsStdRate(ThresholdRate, name="survivors_std"):
-    """A multiple of the standard deviation of the weights that are not zero, anew at each event (Han et al. 2015)."""
+    """Prune below a multiple of the standard deviation of the non-zero weights, new at each event (Han et al. 2015)."""
 
     example: ClassVar[str] = "{survivors_std: 0.4}"
     main: ClassVar[str] = "factor"
@@ -21,7 +21,7 @@ class SurvivorsStdRate(ThresholdRate, name="survivors_std"):
         return {name: self.factor * _deviation(state.weights[name].detach()) for name in state.names}
 
     def threshold(self, window: Window, time: int) -> str:
-        return f"{self.factor:g} std of the survivors"
+        return f"{self.factor:g} std of the non-zero weights"
 
 
 def _deviation(weight: Tensor) -> float:

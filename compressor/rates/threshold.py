@@ -4,11 +4,11 @@ from typing import ClassVar
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 
 class ConstantThreshold(ThresholdRate, name="threshold"):
-    """A constant threshold: magnitudes up to it are pruned."""
+    """Prune magnitudes up to a constant threshold."""
 
     example: ClassVar[str] = "{threshold: 0.1}"
     main: ClassVar[str] = "value"

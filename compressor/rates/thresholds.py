@@ -1,18 +1,18 @@
-"""Rates that are a threshold: what is not above it is pruned."""
+"""The base class of rates that are a threshold: values that are not above it are pruned."""
 
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from compressor.rates.rate import Rate, State, ThresholdGoal
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 Positive = Annotated[float, Field(ge=0)]
 """A magnitude, or a factor on one."""
 
 
 class ThresholdRate(Rate):
-    """A threshold of magnitudes; `limits` is all there is to it, and `threshold`, which says it in words."""
+    """A threshold of magnitudes. Subclasses define `limits`, and `threshold`, its description."""
 
     by_threshold: ClassVar[bool] = True
 

@@ -1,1 +1,7 @@
-"""Weights that stay are fitted to what their layers gave: least squares on layer outputs, channels chosen by LASSO."""
+"""Reconstruction: least squares on layer outputs for the weights that stay, channels chosen by LASSO."""
+
+from compressor.reconstruction.event import Event, pruned_inputs, reconstruction_misfits
+from compressor.reconstruction.input_channels import InputChannels
+from compressor.reconstruction.least_squares import Selection
+
+__all__ = ["Event", "InputChannels", "Selection", "pruned_inputs", "reconstruction_misfits"]

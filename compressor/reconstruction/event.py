@@ -1,4 +1,4 @@
-"""One event of channel pruning (He et al. 2017): channels chosen and weights fitted anew, layer after layer."""
+"""One event of channel pruning (He et al. 2017): channels chosen and outputs reconstructed, layer after layer."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,28 +9,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compressor.context.context import Context
-from compressor.context.view import Prediction, View
+from compressor.context import Context, Prediction, View
 from compressor.errors import UserError
 from compressor.reconstruction.input_channels import Array, InputChannels
 from compressor.reconstruction.least_squares import Reconstruction, Selection, reconstruct, relative_error
-from compressor.thinning.graph import ChannelGraph
-from compressor.thinning.unread import makers, readers, readers_of
-from compressor.tracing.layer_calls import Layer, layer_calls
-from compressor.tracing.samples import Batches, Samples, inputs, responses
-from compressor.tracing.trace import trace
+from compressor.sparsity import bias_of
+from compressor.thinning import ChannelGraph, channels_read, channels_with_inputs, producers_of
+from compressor.tracing import Batches, Layer, Samples, layer_calls, sample_inputs, sample_outputs, trace
 
 SEED = 1707
-"""Of the draws of positions and samples, with the epoch: no other random number depends on them."""
+"""The seed, with the epoch, of the draws of positions and samples: no other random number depends on them."""
 
 
-def misfits(names: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
-    """Weights that cannot be fitted to what their layers gave, in words."""
+def reconstruction_misfits(names: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]:
+    """Return why weights cannot be reconstructed, in words."""
     lines = []
     for name in names:
         module = modules.get(name.rpartition(".")[0])
         if not name.endswith("weight") or not isinstance(module, (nn.Conv2d, nn.Linear)):
-            lines.append(f"{name} is no weight of a 2-d convolution or linear layer: nothing can be fitted to it")
+            lines.append(f"{name} is not the weight of a 2-d convolution or linear layer: it cannot be reconstructed")
         elif getattr(module, "groups", 1) > 1:
             lines.append(f"{name} is of a grouped convolution: its channels cannot be chosen one by one")
     return lines
@@ -38,10 +35,14 @@ def misfits(names: Sequence[str], modules: Mapping[str, nn.Module]) -> list[str]
 
 def pruned_inputs(view: View, names: Sequence[str], count: Callable[[int], int]) -> Prediction:
     """Return the zeros of weights that lose `count(channels)` of their input channels, and of the filters that make
-    them: those are pruned where no other layer reads them."""
+    them.
+
+    Filters are pruned where no other layer reads them.
+    """
     graph = view.graph
     known = graph if isinstance(graph, ChannelGraph) else None
-    zeros: dict[tuple[str, ...], int] = {}
+    inputs: dict[str, tuple[int, int]] = {}
+    filters: dict[str, tuple[int, int]] = {}
     unknown: dict[str, str] = {}
     for name in names:
         shape = view.shapes[name]
@@ -49,29 +50,34 @@ def pruned_inputs(view: View, names: Sequence[str], count: Callable[[int], int])
         real = [] if cells is None else [cell for cell in cells.tolist() if cell >= 0]
         channels = len(set(real)) + shape[1] - len(real)
         pruned = count(channels)
-        zeros[name,] = pruned * (math.prod(shape) // channels)
+        inputs[name] = pruned, channels
         if known is None or not real:
             continue
-        for maker in makers(
+        for maker in producers_of(
             known, torch.zeros(max(known.cells, 1), dtype=torch.bool).index_fill_(0, torch.tensor(real), True)
         ):
             if maker not in known.weights.values():
                 continue
             mine = set(known.channels.cells[maker, 0].tolist())
-            others = [reader for reader, read in readers_of(known).items() if reader != name and mine & read]
+            others = [reader for reader, read in channels_with_inputs(known).items() if reader != name and mine & read]
             if others or not mine <= set(real):
                 unknown[maker] = f"its filters are pruned where {name} alone reads them"
             else:
-                zeros[maker,] = pruned * (math.prod(view.shapes[maker]) // len(mine))
+                filters[maker] = pruned, len(mine)
+    zeros: dict[tuple[str, ...], int] = {}
+    for name in {**inputs, **filters}:
+        (gone, of), (out, of_out) = inputs.get(name, (0, 1)), filters.get(name, (0, 1))
+        weights = math.prod(view.shapes[name])
+        zeros[name,] = weights - weights // (of * of_out) * (of - gone) * (of_out - out)  # both share some weights
     return Prediction(zeros, unknown)
 
 
 @dataclass
 class Event:
-    """What a policy that prunes and fits is given, at the beginning of one epoch.
+    """The data of one event of a policy that prunes and reconstructs, at the beginning of an epoch.
 
-    A share of the channels goes as `selection` says, or those that the masks `stay` (by weight, true = it does)
-    leave out.
+    A fraction of the channels is pruned as `selection` says, or those that the masks `stay` (by weight, true = stays)
+    prune.
     """
 
     ctx: Context
@@ -87,14 +93,14 @@ class Event:
         self.draws = np.random.default_rng([SEED, self.ctx.clock.epoch])
 
     def run(self, names: Sequence[str]) -> None:
-        """Prune all of these weights that have not lost their share yet."""
+        """Prune all of these weights that have not reached their sparsity yet."""
         due = self._due(names)
         if not due:
             return
         batches = self.ctx.data.batches(self.batches)
         layers = self._layers(due, batches)
         with self.ctx.as_shipped():
-            before = responses(self.ctx.network.model, batches, layers, self.points, self.draws)
+            before = sample_outputs(self.ctx.network.model, batches, layers, self.points, self.draws)
         errors = {layer.name: self._prune(layer, before[layer.name], batches) for layer in layers}
         kinds = ("error_masked", "error")
         if errors:
@@ -109,19 +115,19 @@ class Event:
             if int(channels.alive().sum()) <= self._count(channels):
                 continue
             if channels.name in gated:
-                self._warn(f"{channels.name} is behind a gate: its channels are not pruned")
+                self._warn(f"{channels.name} has a gate: its channels are not pruned")
                 continue
             due.append(channels.name)
         return due
 
     def _count(self, channels: InputChannels) -> int:
-        """How many channels are to be left."""
+        """Return how many channels stay."""
         if self.stay is None:
             return channels.due(self.sparsity)
         return int((channels.alive() & channels.kept_by(self.stay[channels.name])).sum())
 
     def _layers(self, names: Sequence[str], batches: Batches) -> list[Layer]:
-        """In the order of the forward pass."""
+        """Return the layers in the order of the forward pass."""
         with self.ctx.as_shipped():
             found = layer_calls(trace(self.ctx.network.model, batches[0][0][:2]), names)
         for name in [name for name in names if name not in {layer.name for layer in found}]:
@@ -129,53 +135,53 @@ class Event:
         for layer in found:
             if len(layer.calls) > 1:
                 raise UserError(
-                    f"{self.ctx.key}: {layer.name} is applied {len(layer.calls)} times: it cannot be fitted"
+                    f"{self.ctx.key}: {layer.name} is applied {len(layer.calls)} times: it cannot be reconstructed"
                 )
             if not self.residual:
                 layer.addition = None
-            if layer.scale is not None and not bool(layer.scale.any()):  # nothing of it is heard: as if there was none
+            if layer.scale is not None and not bool(layer.scale.any()):  # its outputs are all 0: as if it was no norm
                 layer.scale = layer.addition = None
         return found
 
     def _prune(self, layer: Layer, before: Samples, batches: Batches) -> tuple[float, float]:
-        """Prune and fit one layer; the relative errors with the old weights and with the new ones.
+        """Prune and reconstruct one layer; return the relative errors with the old weights and with the new ones.
 
-        As if the batch norm behind were merged into it, as in the paper: its factors weigh the outputs.
+        As in the paper, as if the batch norm that follows were merged: its factors weight the outputs.
         """
         ctx, channels = self.ctx, InputChannels(self.ctx, layer.name)
-        weight, bias = ctx.parameters[layer.name], ctx.parameters.get(_bias_of(layer.name))
+        weight, bias = ctx.parameters[layer.name], ctx.parameters.get(bias_of(layer.name))
         alive = channels.alive().nonzero().flatten()
         factors = np.ones(len(weight)) if layer.scale is None else _array(layer.scale)
-        heard = factors != 0  # what the norm multiplies by 0 cannot be fitted to anything
+        fitted = factors != 0  # outputs that the norm multiplies by 0 cannot be reconstructed
         with ctx.as_shipped():
-            given, others = inputs(ctx.network.model, batches, layer, before.positions)
+            given, others = sample_inputs(ctx.network.model, batches, layer, before.positions)
         y = _array(torch.cat(before.outputs)) * factors
         if others:  # Y1 + Y2 - Y1': the shortcut then, this layer then, the shortcut now
             y += _array(torch.cat(before.others)) - _array(torch.cat(others))
-        x, y, scale, due = channels.gather(given, alive), y[:, heard], factors[heard], self._count(channels)
+        x, y, scale, due = channels.gather(given, alive), y[:, fitted], factors[fitted], self._count(channels)
         if len(x) <= due * x.shape[2]:
             self._warn(f"{layer.name}: {len(x)} samples are too few for {due * x.shape[2]} weights of an output")
         found = reconstruct(
             x,
-            channels.gather(weight, alive)[heard] * scale[:, None, None],
+            channels.gather(weight, alive)[fitted] * scale[:, None, None],
             y,
             due,
-            bias=None if bias is None else _array(bias)[heard] * scale,
+            bias=None if bias is None else _array(bias)[fitted] * scale,
             intercept=bias is not None,
             selection=self.selection,
             kept=None if self.stay is None else channels.kept_by(self.stay[layer.name])[alive].nonzero()[:, 0].numpy(),
             draws=self.draws,
         )
-        self._write(channels, bias, alive[torch.from_numpy(found.kept)], heard, scale, found)
-        now = channels.gather(weight, alive)[heard] * scale[:, None, None]  # others may mask it, too
-        constant = np.zeros(len(scale)) if bias is None else _array(bias)[heard] * scale
+        self._write(channels, bias, alive[torch.from_numpy(found.kept)], fitted, scale, found)
+        now = channels.gather(weight, alive)[fitted] * scale[:, None, None]  # others may mask it, too
+        constant = np.zeros(len(scale)) if bias is None else _array(bias)[fitted] * scale
         after = relative_error(x, now, constant, y)
-        gone, how = self._without_makers(channels), self.selection if self.stay is None else "by their ranks"
+        gone, how = self._prune_filters(channels), self.selection if self.stay is None else "by their scores"
         self.ctx.say(
             f"{self.ctx.key}: {layer.name}: {len(found.kept)} of {len(channels.places)} input channels stay"
             f" ({how}); relative error {found.before:.4g} with the old weights, {after:.4g} with new ones"
-            + (", a shortcut's error made up for" if others else "")
-            + (f"; with them go the filters of {', '.join(gone)}" if gone else "")
+            + (", with the error of a shortcut corrected" if others else "")
+            + (f"; pruned with them: filters of {', '.join(gone)}" if gone else "")
         )
         return found.before, after
 
@@ -184,33 +190,33 @@ class Event:
         channels: InputChannels,
         bias: nn.Parameter | None,
         kept: Tensor,
-        heard: NDArray[np.bool_],
+        fitted: NDArray[np.bool_],
         scale: Array,
         found: Reconstruction,
     ) -> None:
         ctx, weight = self.ctx, self.ctx.parameters[channels.name]
         new = channels.gather(weight, kept)
-        new[heard] = found.weight / scale[:, None, None]
+        new[fitted] = found.weight / scale[:, None, None]
         channels.put(new, kept)
         changed = {channels.name: weight}
         if bias is not None and found.bias is not None:
             constant = _array(bias)
-            constant[heard] = found.bias / scale
+            constant[fitted] = found.bias / scale
             bias.data.copy_(torch.from_numpy(constant))
-            changed[_bias_of(channels.name)] = bias
+            changed[bias_of(channels.name)] = bias
         self._mask(channels.name, channels.keep(kept))
         ctx.masks.apply()
         ctx.optimizer.forget(list(changed.values()))  # its momentum was that of other weights
         ctx.averages.restart(list(changed))
 
-    def _without_makers(self, channels: InputChannels) -> list[str]:
-        """Mask the filters that make what nobody reads any more, and all that speaks for them; whose they are."""
+    def _prune_filters(self, channels: InputChannels) -> list[str]:
+        """Mask the filters that make channels no layer reads any more, and their companions; return their names."""
         ctx, graph = self.ctx, self.ctx.network.graph()
         pruned = channels.cells[~channels.alive()]
         pruned = pruned[pruned >= 0]
         if graph is None or len(pruned) == 0:
             return []
-        by_weight = readers(graph, ctx.parameters)
+        by_weight = channels_read(graph, ctx.parameters)
         read = torch.stack(list(by_weight.values())).any(0)
         shared = pruned[read[pruned]]
         if len(shared):
@@ -218,11 +224,11 @@ class Event:
             others = ", ".join(who[:2]) + (f" and {len(who) - 2} more" if len(who) > 2 else "")
             self._warn(
                 f"{channels.name}: {len(shared)} channels that it no longer reads are read by {others}:"
-                f" they are left out for this layer alone, and what makes them stays"
+                f" they are pruned for this layer only, and the filters that make them stay"
             )
         gone = torch.zeros_like(read)
         gone[pruned] = True
-        going = makers(graph, gone & ~read)
+        going = producers_of(graph, gone & ~read)
         for name, entries in going.items():
             shape = ctx.parameters[name].shape
             self._mask(name, (~entries).reshape(-1, *[1] * (len(shape) - 1)).expand(shape))
@@ -230,16 +236,12 @@ class Event:
         return [name for name in going if name in graph.weights.values()]
 
     def _mask(self, name: str, keep: Tensor) -> None:
-        """Beside what this policy masks already."""
+        """Add to the masks of this policy."""
         before = self.ctx.masks.before(self.ctx.key)(name)
         self.ctx.masks.set(self.ctx.key, name, keep if before is None else before & keep.to(before.device))
 
     def _warn(self, text: str) -> None:
         self.ctx.say(f"warning: {self.ctx.key}: {text}")
-
-
-def _bias_of(name: str) -> str:
-    return f"{name.rpartition('.')[0]}.bias" if "." in name else "bias"
 
 
 def _array(values: Tensor) -> Array:

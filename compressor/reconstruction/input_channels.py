@@ -1,20 +1,23 @@
-"""The input channels of a layer: which inputs each has, as a flattened map has many; and which are pruned."""
+"""The input columns of each channel of a layer (a flattened map has several), and which channels are pruned."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compressor.context.context import Context
+from compressor.context import Context
 from compressor.errors import UserError
-from compressor.sparsity.topk import structures_to_prune
+from compressor.sparsity import structures_to_prune
 
 Array = NDArray[np.float64]
 
 
 class InputChannels:
-    """`places` [channels, inputs]: the inputs of a weight's dim 1 that each channel has, `cells` what the graph calls
-    it (-1: of no layer). Raises `UserError` where some channels have more inputs than others."""
+    """The input channels of a weight. Raises `UserError` where some channels have more inputs than others.
+
+    `places` [channels, inputs]: the inputs in the weight's dim 1 of each channel, `cells` their cells in the graph (-1:
+    of no layer).
+    """
 
     def __init__(self, ctx: Context, name: str) -> None:
         self.name, self._weight, graph = name, ctx.parameters[name], ctx.network.graph()
@@ -32,33 +35,33 @@ class InputChannels:
         self.dense = int(ctx.network.dense.get(name, self._weight.shape)[1]) // self.places.shape[1]
 
     def alive(self) -> Tensor:
-        """[channels]: those for which the weight has more than zeros."""
+        """Return [channels]: those for which the weight is not all zero."""
         inputs: Tensor = (self._weight.detach() != 0).transpose(0, 1).flatten(1).any(1).cpu()
         return inputs[self.places].any(1)
 
     def kept_by(self, mask: Tensor) -> Tensor:
-        """[channels]: those that a mask of the weight leaves something of."""
+        """Return [channels]: those of which a mask of the weight keeps something."""
         return mask.transpose(0, 1).flatten(1).any(1).cpu()[self.places].any(1)
 
     def due(self, sparsity: float) -> int:
-        """How many are to be left of the dense network's."""
+        """Return how many channels of the dense network stay."""
         return self.dense - structures_to_prune(sparsity, self.dense)
 
     def gather(self, values: Tensor, channels: Tensor) -> Array:
-        """[first dim, channels, positions] of some channels, from [first dim, inputs, ...]."""
+        """Return [first dim, channels, positions] of some channels, from [first dim, inputs, ...]."""
         found = values.detach().cpu().flatten(2) if values.dim() > 2 else values.detach().cpu().unsqueeze(2)
         return found[:, self.places[channels]].flatten(2).double().numpy()
 
     @torch.no_grad()
     def put(self, values: Array, channels: Tensor) -> None:
-        """Let the weight be `values` [outputs, channels, positions] at some channels, and 0 at the others."""
+        """Set the weight to `values` [outputs, channels, positions] at some channels, and to 0 at the others."""
         full = torch.zeros(len(self._weight), self._weight.shape[1], self._weight[0, 0].numel(), dtype=torch.float64)
         inputs = self.places[channels].flatten()
         full[:, inputs] = torch.from_numpy(values).reshape(len(full), len(inputs), -1)
         self._weight.copy_(full.view_as(self._weight))
 
     def keep(self, channels: Tensor) -> Tensor:
-        """A mask of the weight that keeps some channels."""
+        """Return a mask of the weight that keeps some channels."""
         inputs = torch.zeros(self._weight.shape[1], dtype=torch.bool)
         inputs[self.places[channels].flatten()] = True
         return inputs.reshape(1, -1, *[1] * (self._weight.dim() - 2)).expand(self._weight.shape)

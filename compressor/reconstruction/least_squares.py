@@ -1,12 +1,13 @@
-"""Channels chosen by LASSO, weights by least squares: He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep
-Neural Networks", ICCV 2017 (arXiv 1707.06168).
+"""Channels chosen by LASSO, weights by least squares (He, Zhang and Sun, ICCV 2017).
+
+"Channel Pruning for Accelerating Very Deep Neural Networks" (arXiv 1707.06168).
 
     min over beta, W of  1/(2N) ||Y - sum_i beta_i X_i W_i^T||_F^2 + lambda ||beta||_1,  ||beta||_0 <= c'      (eq. 2)
 
-N samples of what a layer is given (X, c channels of k positions) and should give (Y, n outputs). First beta with W as
-it is: a LASSO over c scalars with the regressors Z_i = X_i W_i^T (eq. 3), its lambda searched until c' of them are
-left (the authors' code), or raised step by step with beta taken into W each time (their text). Then W, once: least
-squares over the channels that are left (eq. 4). Here are arrays, no network.
+N samples of a layer's inputs (X, c channels of k positions) and of the outputs that it should have (Y, n outputs).
+First beta with the old W: a LASSO over c scalars with the regressors Z_i = X_i W_i^T (eq. 3), its lambda searched until
+c' of them are left (the authors' code), or raised step by step with beta multiplied into W each time (their text). Then
+W, once: least squares over the channels that are left (eq. 4). This file has arrays, no network.
 """
 
 import warnings
@@ -24,10 +25,10 @@ Array = NDArray[np.float64]
 Selection = Literal["lasso", "repeated", "backward", "first", "l1", "max_response"]
 """How channels are chosen: by one LASSO, or by LASSO again and again; by backward elimination, the one first without
 which least squares leaves the smallest error; the first; by sum |W_i|; by mean |X_i|. Figure 4 of the paper compares
-LASSO with `first k` and `max response`; the latter goes there by sums of absolute weights, as Li et al. 2017 do."""
+LASSO with `first k` and `max response`; the latter ranks there by sums of absolute weights, as in Li et al. 2017."""
 
 TOO_MANY, MOST, SHARE = 1.1, 400, 20
-"""The authors' code: the search ends between c' and 1.1 c' scalars, and looks at min(400, N / 20) samples."""
+"""The authors' code: the search ends between c' and 1.1 c' scalars, and uses min(400, N / 20) samples."""
 
 _HALVINGS, _PARALLEL = 60, 1e-12
 _RIDGE = 1e-9
@@ -37,7 +38,7 @@ _SINGLE = float(np.finfo(np.float32).eps)
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """`kept` channels in ascending order, their weight [outputs, kept, positions], and the bias where one was fitted.
+    """The `kept` channels in ascending order, their weight [outputs, kept, positions], and the new bias, if any.
 
     ||Y - sum_i X_i W_i^T - b||_F^2 / ||Y||_F^2 over the kept channels: `before` with the old W, `after` with the new.
     """
@@ -61,16 +62,15 @@ def reconstruct(
     kept: NDArray[np.intp] | None = None,
     draws: np.random.Generator | None = None,
 ) -> Reconstruction:
-    """Choose `count` channels of `x` [samples, channels, positions], and the weight that makes `y` of them.
+    """Choose `count` channels of `x` [samples, channels, positions], and the weight that best gives `y` from them.
 
-    `kept` are those that somebody else has chosen.
-
-    `weight` [outputs, channels, positions] is the layer's own, `y` [samples, outputs] what it should give, its `bias`
-    included. With `intercept` a new bias is fitted, too; else the old one stays. `draws` takes the LASSO's samples.
-    Raises `CompressError` where a number is not finite.
+    `kept` are channels that were chosen already. `weight` [outputs, channels, positions] is the layer's own, `y`
+    [samples, outputs] the outputs that it should have, its `bias` included. With `intercept` a new bias is computed,
+    too; else the old one stays. `draws` selects the LASSO's samples. Raises `CompressError` where a number is not
+    finite.
     """
     if not all(np.isfinite(values).all() for values in (x, weight, y)):
-        raise CompressError("what a layer is given or gives is not finite: nothing can be fitted to that")
+        raise CompressError("inputs or outputs of a layer are not finite: it cannot be reconstructed")
     old = np.zeros(len(weight)) if bias is None else bias
     if kept is not None:
         pass
@@ -92,7 +92,7 @@ def reconstruct(
 def choose(
     x: Array, weight: Array, y: Array, count: int, selection: Selection, draws: np.random.Generator
 ) -> NDArray[np.intp]:
-    """The `count` channels that stay, in ascending order; `y` is what the weight alone should give.
+    """Return the `count` channels that stay, in ascending order; `y`: the outputs without a bias.
 
     Of equal ones the first stay.
     """
@@ -111,7 +111,7 @@ def choose(
 
 
 def _some(samples: int, outputs: int, channels: int, draws: np.random.Generator) -> NDArray[np.intp]:
-    """The samples that the LASSO looks at, as in the authors' code; all where they are too few to tell c scalars."""
+    """Return the samples that the LASSO uses, as in the authors' code; all where they are too few for c scalars."""
     few = min(MOST, samples // SHARE)
     if few * outputs < 10 * channels:
         return np.arange(samples)
@@ -119,13 +119,13 @@ def _some(samples: int, outputs: int, channels: int, draws: np.random.Generator)
 
 
 def regressors(x: Array, weight: Array) -> Array:
-    """Z_i = X_i W_i^T: [samples * outputs, channels], a column for each channel."""
+    """Return Z_i = X_i W_i^T: [samples * outputs, channels], a column for each channel."""
     z = np.einsum("sck,nck->snc", x, weight, optimize=True)
     return np.asfortranarray(z.reshape(-1, x.shape[1]))
 
 
 def lasso(z: Array, y: Array, alpha: float, gram: Array | None = None) -> Array:
-    """argmin over beta of 1/(2 rows) ||y - z beta||^2 + alpha ||beta||_1: scikit-learn's convention, no intercept.
+    """Return argmin over beta of 1/(2 rows) ||y - z beta||^2 + alpha ||beta||_1, as in scikit-learn, no intercept.
 
     `gram` is z^T z, where it is known.
     """
@@ -143,10 +143,10 @@ def lasso(z: Array, y: Array, alpha: float, gram: Array | None = None) -> Array:
 
 
 def search(z: Array, y: Array, count: int) -> Array:
-    """The scalars of a LASSO that leaves between c' = `count` and 1.1 c' of them, its alpha found by bisection.
+    """Return the scalars of a LASSO that leaves between c' = `count` and 1.1 c' of them, its alpha found by bisection.
 
-    Where no alpha does, the fewest above that; and where fewer than c' ever speak, those of the smallest alpha. A
-    channel that says what another one says, and not louder, has 0: any share of the two would be as good.
+    Where no alpha does, the fewest above that; and where there are never c' of them, those of the smallest alpha. A
+    channel that is a multiple, by at most 1, of another one has 0: any division between the two would be as good.
     """
     low, high = 0.0, float(np.abs(z.T @ y).max()) / len(y)  # from which on all are 0: their code doubles up to it
     gram = z.T @ z
@@ -168,10 +168,12 @@ def search(z: Array, y: Array, count: int) -> Array:
 
 
 def repeat(z: Array, y: Array, count: int) -> Array:
-    """The scalars when lambda rises until one more is 0, beta is taken into W, and so on until `count` are left.
+    """Return the scalars: lambda rises until one more is 0, beta is multiplied into W, and so on until `count` are
+    left.
 
-    "In practice, [...] we apply (i) multiple times, until ||beta||_0 <= c' satisfies" (section 3.1). What is small once
-    costs more the next time: LASSO's shrinking of the large ones does not add up to the loss of the wrong ones.
+    "In practice, [...] we apply (i) multiple times, until ||beta||_0 <= c' satisfies" (section 3.1). A scalar that is
+    small once costs more the next time: LASSO's shrinking of the large ones does not add up to the loss of the wrong
+    ones.
     """
     ignored = late("sklearn.exceptions").ConvergenceWarning
     lars_path_gram = late("sklearn.linear_model").lars_path_gram
@@ -195,10 +197,10 @@ def repeat(z: Array, y: Array, count: int) -> Array:
 
 
 def backward(x: Array, y: Array, count: int, *, intercept: bool) -> NDArray[np.intp]:
-    """The `count` channels that are left when, one after the other, that one goes which is missed the least.
+    """Return the `count` channels that are left when, one after the other, the channel of smallest loss is removed.
 
-    What the error of the least-squares fit rises by without channel i is tr(W_i D_i^-1 W_i^T), D_i the block of
-    (X^T X)^-1 that belongs to it (Hassibi and Stork 1993, of a block of weights). Of equal ones the last goes.
+    Without channel i the error of the least-squares solution rises by tr(W_i D_i^-1 W_i^T), D_i its block of (X^T X)^-1
+    (Hassibi and Stork 1993, for a block of weights). Of equal ones the last is removed.
     """
     samples, channels, positions = x.shape
     flat, y = x.reshape(samples, -1), y - y.mean(0) if intercept else y
@@ -221,7 +223,9 @@ def backward(x: Array, y: Array, count: int, *, intercept: bool) -> NDArray[np.i
 
 
 def _own(gram: Array) -> NDArray[np.bool_]:
-    """Of regressors by their products: those that are no multiple, by at most 1, of another one, or of one before."""
+    """Return, from the products of regressors, those that are no multiple, by at most 1, of another or an earlier
+    one.
+    """
     size = np.diag(gram)
     parallel = gram**2 >= (1 - _PARALLEL) * np.outer(size, size)
     louder = size[None, :] > size[:, None] * (1 + _SINGLE)
@@ -231,9 +235,10 @@ def _own(gram: Array) -> NDArray[np.bool_]:
 
 
 def least_squares(x: Array, y: Array, *, intercept: bool) -> tuple[Array, Array | None]:
-    """The weight [outputs, channels, positions] of least ||y - sum_i x_i W_i^T - b||_F^2, and b with `intercept`.
+    """Return the weight [outputs, channels, positions] of least ||y - sum_i x_i W_i^T - b||_F^2, and b with
+    `intercept`.
 
-    Where many do, the one of least norm. What float32 cannot tell from 0 in `x` counts as 0.
+    Where there are many, the one of least norm. What float32 cannot distinguish from 0 in `x` counts as 0.
     """
     samples, channels, positions = x.shape
     flat = x.reshape(samples, channels * positions)
@@ -244,7 +249,7 @@ def least_squares(x: Array, y: Array, *, intercept: bool) -> tuple[Array, Array 
 
 
 def relative_error(x: Array, weight: Array, bias: Array, y: Array) -> float:
-    """||y - sum_i x_i W_i^T - b||_F^2 / ||y||_F^2; what should give nothing and does has no error."""
+    """Return ||y - sum_i x_i W_i^T - b||_F^2 / ||y||_F^2; 0 where y is 0 and the outputs are not."""
     given = x.reshape(len(x), -1) @ weight.reshape(len(weight), -1).T + bias
     error, size = float(((y - given) ** 2).sum()), float((y**2).sum())
     return error / size if size > 0 else error

@@ -1,7 +1,9 @@
-"""Group lasso: lambda * sum ||w_g||_2 (Yuan and Lin 2006), of networks: structured sparsity learning (Wen et al. 2016).
+"""Group lasso: lambda * sum ||w_g||_2 (Yuan and Lin 2006); structured sparsity learning of networks (Wen et al. 2016).
 
 Yuan and Lin, "Model selection and estimation in regression with grouped variables", JRSS-B 68, 2006.
+
 Wen et al., "Learning Structured Sparsity in Deep Neural Networks", NIPS 2016, arXiv 1608.03665.
+
 Jenatton et al., "Proximal Methods for Hierarchical Sparse Coding", JMLR 12, 2011: the proximal step of nested groups.
 """
 
@@ -21,15 +23,15 @@ from compressor.sparsity.structures import Shape, Structure
 
 
 class GroupLassoRegularizer(GroupRegularizer, name="GroupLassoRegularizer"):
-    """Penalty lambda * sum ||w_g||_2 over groups (Yuan and Lin 2006; Wen 2016); gradient lambda w / ||w_g||, 0 at 0.
+    """Penalize lambda * sum ||w_g||_2 over groups (Yuan and Lin 2006; Wen 2016); gradient lambda w / ||w_g||, 0 at 0.
 
-    Penalties of groups that overlap add up: `Rows+Cols`, or `[[l, Filters], [m, Channels], [s, Shapes], [d, 4D]]`, all
-    four of Wen's. Gradient steps alone stall near lr * lambda and reach no exact zeros. These do:
+    Penalties of groups that overlap are added: `Rows+Cols`, or `[[l, Filters], [m, Channels], [s, Shapes], [d, 4D]]`,
+    all four of Wen's. Gradient steps alone end near lr * lambda and reach no exact zeros. These do:
 
-    - `threshold_criteria`: after each step the groups become 0 whose largest (Max) or mean |w| (Mean_Abs) is at most
-      `threshold`, by default their lambda (Distiller). Groups that overlap are all judged before any is cut. Wen's own
+    - `threshold_criteria`: after each step groups become 0 whose largest (Max) or mean |w| (Mean_Abs) is at most
+      `threshold`, by default their lambda (Distiller). Groups that overlap are all judged before any is set to 0. Wen's
       clamp of single weights is an L1Regularizer of lambda 0 and threshold 1e-4 on the same weights.
-    - `proximal` replaces the gradient by a step after the optimizer's: w_g <- w_g max(0, 1 - lr lambda / ||w_g||). Of
+    - `proximal` replaces the gradient by a step after the optimizer's: w_g <- w_g max(0, 1 - lr lambda / ||w_g||). For
       nested groups, the smaller ones first, that is the step of the sum (Jenatton et al. 2011). Groups that overlap
       otherwise (rows and columns) have no closed form and are refused.
     """
@@ -46,9 +48,7 @@ class GroupLassoRegularizer(GroupRegularizer, name="GroupLassoRegularizer"):
     )
     threshold: float | None = Field(default=None, ge=0, description="default: lambda")
     proximal: bool = False
-    size_normalized: bool = Field(
-        default=False, description="lambda * sqrt(weights in a group), as Yuan and Lin have it"
-    )
+    size_normalized: bool = Field(default=False, description="lambda * sqrt(weights in a group), as in Yuan and Lin")
 
     @model_validator(mode="after")
     def _well_posed(self) -> Self:
@@ -58,8 +58,8 @@ class GroupLassoRegularizer(GroupRegularizer, name="GroupLassoRegularizer"):
             for (_, one), (_, other) in combinations(terms(regim), 2):
                 if not (set(one.members) <= set(other.members) or set(one.members) >= set(other.members)):
                     raise ValueError(
-                        f"no proximal step: {one.name} and {other.name} overlap, and neither lies in the other. Leave"
-                        " `proximal` out, or give each a regularizer of its own: the steps are then taken one by one"
+                        f"no proximal step: {one.name} and {other.name} overlap, and neither lies in the other. Remove"
+                        " `proximal`, or use one regularizer for each: the steps are then taken one after the other"
                     )
         return self
 
@@ -97,7 +97,7 @@ class GroupLassoRegularizer(GroupRegularizer, name="GroupLassoRegularizer"):
                     _scale(weight, structure, keep)
 
     def _kept(self, magnitudes: Tensor, structure: Structure, strength: float) -> Tensor:
-        """0 for the groups whose criterion is at most the threshold, 1 for the others."""
+        """Return 0 for the groups whose criterion is at most the threshold, 1 for the others."""
         if self.threshold_criteria == "Max":
             criterion = largest(structure, magnitudes)
         else:

@@ -1,4 +1,4 @@
-"""Distiller's group variance: lambda / Var(norms of the groups), which drives the groups of a layer apart."""
+"""Distiller's group variance: lambda / Var(norms of the groups), which makes the norms of a layer's groups differ."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -12,15 +12,15 @@ from compressor.regularizers.regularizer import Weights
 from compressor.sparsity.structures import Structure
 
 _EQUAL = 8
-"""So many units of rounding: norms that differ by no more are equal."""
+"""In units of rounding: norms that differ by no more are equal."""
 
 
 class GroupVarianceRegularizer(GroupRegularizer, name="GroupVarianceRegularizer"):
-    """Penalty lambda / Var(n_1 ... n_G), n_g = ||w_g||_2: the norms of a layer's groups are driven apart (Distiller).
+    """Penalize lambda / Var(n_1 ... n_G), n_g = ||w_g||_2, so that the norms of a layer's groups differ (Distiller).
 
     Var is the unbiased variance, as torch's. The gradient is -2 lambda (n_g - mean) / ((G - 1) Var^2) * w / n_g. Where
     all norms are equal the penalty is infinite and has no direction: there, and in groups that are 0, it is 0. Its size
-    goes as lambda Var^-1.5 / G: where the norms of a fresh layer hardly differ, lambda has to be small.
+    is proportional to lambda Var^-1.5 / G: where the norms of a new layer hardly differ, lambda has to be small.
     """
 
     example: ClassVar[str] = """
@@ -63,9 +63,10 @@ class GroupVarianceRegularizer(GroupRegularizer, name="GroupVarianceRegularizer"
 
 
 def _variance(weight: Tensor, structure: Structure) -> tuple[Tensor, Tensor, Tensor]:
-    """The groups' norms, their distances from the mean, their variance; 0 where they differ by rounding alone.
+    """Return the groups' norms, their distances from the mean, and their variance; 0 where they differ by rounding
+    only.
 
-    In double precision: squares of a variance leave the range of single precision early.
+    In double precision: the square of a variance soon leaves the range of single precision.
     """
     lengths = norms(structure, weight).double()
     mean = lengths.mean()

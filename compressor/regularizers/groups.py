@@ -1,4 +1,4 @@
-"""Penalties on the norms of groups of weights: how a schedule names the groups, and what a group's norm is."""
+"""Penalties on the norms of groups of weights: how a schedule names the groups, and the norm of a group."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -10,8 +10,7 @@ from torch import Tensor
 from compressor.component import Selects, Targets
 from compressor.regularizers.l1 import Strength
 from compressor.regularizers.regularizer import Regularizer
-from compressor.sparsity.structures import Shape, Structure
-from compressor.sparsity.structures.groups import Groups, Pair, groups
+from compressor.sparsity.structures import Groups, Pair, Shape, Structure, groups
 
 
 def _form(value: Any) -> str:
@@ -22,7 +21,7 @@ def _form(value: Any) -> str:
 StrengthAndGroups = Annotated[
     tuple[Strength, Groups], Field(strict=False), Pair("[lambda, group], or a list of such pairs")
 ]
-"""A strength and a group, or several groups joined by + that have it each."""
+"""A strength and a group, or several groups joined by +, each with that strength."""
 
 Regim = Annotated[
     Annotated[StrengthAndGroups, Tag("one")] | Annotated[list[StrengthAndGroups], Field(strict=False), Tag("several")],
@@ -31,7 +30,7 @@ Regim = Annotated[
 
 
 def terms(regim: Any) -> list[tuple[float, Structure]]:
-    """The strengths and groups that a `Regim` means; they may overlap."""
+    """Return the strengths and groups of a `Regim`; the groups may overlap."""
     pairs, known = regim if _form(regim) == "several" else [regim], groups()
     return [(strength, known[part]) for strength, joined in pairs for part in joined.split("+")]
 
@@ -48,37 +47,39 @@ class GroupRegularizer(Regularizer):
 
 
 def norms(structure: Structure, weight: Tensor) -> Tensor:
-    """The L2 norm of each group, in `index_shape`."""
+    """Return the L2 norm of each group, in `index_shape`."""
     if _across_filters(structure):
         return sums(structure, weight.square()).sqrt_()
     return structure.norms(weight)
 
 
 def sums(structure: Structure, values: Tensor) -> Tensor:
-    """The sum over each group."""
+    """Return the sum over each group."""
     return structure.sums(values.sum(0, keepdim=True) if _across_filters(structure) else values)
 
 
 def largest(structure: Structure, values: Tensor) -> Tensor:
-    """The largest value of each group."""
+    """Return the largest value of each group."""
     return structure.largest(values.amax(0, keepdim=True) if _across_filters(structure) else values)
 
 
 def spread(structure: Structure, index: Tensor, shape: Shape) -> Tensor:
-    """One value a group (in `index_shape`) as a tensor that can be broadcast over the weight."""
+    """Return one value for each group (in `index_shape`) as a tensor that can be broadcast over the weight."""
     if _across_filters(structure):
         return structure.expand(index, (1, *shape[1:])).contiguous()
     return structure.expand(index, shape)
 
 
 def _across_filters(structure: Structure) -> bool:
-    """Whether a group has some of each filter: then, filters first, a CPU's loops are long (a fifth of the time)."""
+    """Return whether a group has entries of each filter: then, filters first, a CPU's loops are long (a fifth of the
+    time).
+    """
     plain = type(structure).view_shape is Structure.view_shape
     return plain and 0 in structure.members and 1 not in structure.members
 
 
 TINY = 1e-15
-"""Norms below it count as it: w / norm is 0 at 0, and not above 1 where squares vanish in single precision."""
+"""The smallest norm: w / norm is 0 at 0, and not above 1 where squares vanish in single precision."""
 
 
 @torch.no_grad()

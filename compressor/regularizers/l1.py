@@ -14,7 +14,7 @@ Strength = Annotated[float, Field(ge=0)]
 
 
 class L1Regularizer(Regularizer, name="L1Regularizer"):
-    """Penalty lambda * sum |w|; its subgradient is lambda * sign(w), and 0 at w = 0.
+    """Penalize lambda * sum |w|; the subgradient is lambda * sign(w), and 0 at w = 0.
 
     `proximal` replaces the subgradient by a step after the optimizer's: w <- sign(w) max(|w| - lr lambda, 0), which
     reaches exact zeros (Daubechies et al. 2004). With `threshold_criteria` (Distiller's name for "also threshold") or

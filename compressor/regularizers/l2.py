@@ -11,7 +11,7 @@ from compressor.regularizers.regularizer import Regularizer, Weights
 
 
 class L2Regularizer(Regularizer, name="L2Regularizer"):
-    """Penalty lambda * sum w^2, gradient 2 lambda w; together with L1 on the same weights: the elastic net."""
+    """Penalize lambda * sum w^2, gradient 2 lambda w; together with L1 on the same weights: the elastic net."""
 
     example: ClassVar[str] = """
     regularizers:

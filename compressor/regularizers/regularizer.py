@@ -1,4 +1,4 @@
-"""What every penalty answers: its gradient, and its value when somebody asks."""
+"""The base class of all penalties: the gradient, and the value for the log."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
@@ -12,16 +12,16 @@ Weights = Mapping[str, Tensor]
 
 
 class Regularizer(Component):
-    """A penalty on weights, added to the data loss. It is applied as a gradient; autograd never sees it."""
+    """A penalty on weights, added to the data loss. Its gradient is added directly, without autograd."""
 
     section: ClassVar[str] = "regularizers"
 
     def structures(self, targets: Targets) -> Mapping[str, Sequence[Structure]]:
-        """What each weight is cut into; nothing where single weights are penalized."""
+        """Return the structures into which each weight is divided; empty where single weights are penalized."""
         return {}
 
     def misfits(self, targets: Targets, shapes: Mapping[str, Sequence[int]]) -> list[str]:
-        """One line for each weight that cannot be cut so."""
+        """Return one line for each weight that cannot be divided like this."""
         cuts = self.structures(targets).items()
         found = [(name, structure.misfit(shapes[name])) for name, structures in cuts for structure in structures]
         return [f"{name}: {why}" for name, why in found if why is not None]
@@ -32,12 +32,14 @@ class Regularizer(Component):
 
     @property
     def makes_zeros(self) -> bool:
-        """Whether `after_step` makes exact zeros, which a policy may keep."""
+        """Return whether `after_step` makes exact zeros, which a policy may keep."""
         return False
 
     def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> None:
-        """Proximal step or threshold after the optimizer's step, in place; `rate` gives a weight's learning rate."""
+        """Apply a proximal step or threshold after the optimizer's step, in place; `rate` returns a weight's
+        learning rate.
+        """
 
     def value(self, weights: Weights, targets: Targets) -> float:
-        """The penalty itself."""
+        """Return the penalty."""
         raise TypeError(f"{type(self).__name__} has no value")

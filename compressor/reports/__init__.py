@@ -1,1 +1,5 @@
-"""One `Report`; table, CSV and JSON only format it."""
+"""The report of a network, and its forms: table, CSV and JSON."""
+
+from compressor.reports.report import Report, Thinning, compare, measure, overall_sparsity
+
+__all__ = ["Report", "Thinning", "compare", "measure", "overall_sparsity"]

@@ -1,23 +1,24 @@
-"""A report as a table for people, as CSV and as JSON."""
+"""A report as a table, as CSV and as JSON."""
 
 import csv
 import io
 
-from compressor.reports.report import IMAGES, Comparison, Report, TensorRow, Thinning, Totals
+from compressor.reports.report import IMAGES, Comparison, Report, Thinning, Totals
+from compressor.sparsity import WeightSummary
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
 _MOMENTS = ("mean", "std", "mean_abs")
 
 
 def as_json(report: Report) -> str:
-    """The whole report, indented."""
+    """Return the whole report as JSON, indented."""
     return report.model_dump_json(indent=2) + "\n"
 
 
 def as_csv(report: Report) -> str:
-    """A line a tensor, and a last line `total`; empty cells where a tensor has no such structure."""
+    """Return a line for each tensor, and a last line `total`; empty cells where a tensor has no such structure."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(TensorRow.model_fields), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(WeightSummary.model_fields), lineterminator="\n")
     writer.writeheader()
     for row in report.tensors:
         writer.writerow({**row.model_dump(), "shape": "x".join(map(str, row.shape))})
@@ -29,7 +30,7 @@ def as_csv(report: Report) -> str:
 
 
 def as_table(report: Report) -> str:
-    """Aligned columns, shares in percent; then the totals."""
+    """Return aligned columns, fractions in percent; then the totals."""
     head = ["name", "shape", "weights", "nonzero", *(f"{share} %" for share in _SHARES), *_MOMENTS]
     lines = [head]
     for row in report.tensors:
@@ -73,7 +74,7 @@ def as_table(report: Report) -> str:
     for thinning in report.thinnings:
         table.append(f"thinned ({thinning.when}): {thinned(thinning)}")
         if thinning.skipped:
-            table.append(f"  skipped, for nothing of them is heard: {', '.join(thinning.skipped)}")
+            table.append(f"  skipped: no later layer reads them: {', '.join(thinning.skipped)}")
         table += [f"  {stay}" for stay in thinning.stays]
     if report.comparison is not None:
         table += ["", *_stages(report.comparison)]
@@ -81,7 +82,7 @@ def as_table(report: Report) -> str:
 
 
 def _stored(totals: Totals) -> list[str]:
-    """Two lines: bits by format, and the three compression rates."""
+    """Return two lines: bits by format, and the three compression rates."""
     bits, rates = totals.stored_bits, totals.rates
     if bits is None or rates is None:
         return []
@@ -99,7 +100,7 @@ def _stored(totals: Totals) -> list[str]:
 
 
 def thinned(thinning: Thinning) -> str:
-    """A removal in a line."""
+    """Return one line for a removal."""
     if thinning.parameters_before == thinning.parameters_after:
         return "nothing that is zero could be removed"
     return (
@@ -129,7 +130,7 @@ def _stages(comparison: Comparison) -> list[str]:
 
 
 def _aligned(lines: list[list[str]], left: int) -> list[str]:
-    """Columns padded to one width, the first `left` of them to the left."""
+    """Return columns of equal width, the first `left` of them aligned to the left."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""How long one image takes, measured: networks in turns, so that a busy machine slows them alike."""
+"""The time for one image, measured: networks in turns, so that a busy machine slows all of them."""
 
 import statistics
 import time
@@ -14,7 +14,9 @@ _SECONDS, _ROUNDS_AT_LEAST, _ROUNDS_AT_MOST = 0.6, 7, 200
 
 @torch.no_grad()
 def latencies(networks: Mapping[str, nn.Module], shape: tuple[int, int, int]) -> tuple[dict[str, float], int]:
-    """Milliseconds of one image of `shape` (C, H, W), the median over interleaved rounds; and the number of rounds."""
+    """Return milliseconds for one image of `shape` (C, H, W), the median over interleaved rounds; and the number of
+    rounds.
+    """
     taken: dict[str, list[float]] = {name: [] for name in networks}
     device = next(next(iter(networks.values())).parameters()).device
     image = torch.rand(1, *shape, device=device)

@@ -2,48 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from compressor.reports.latency import latencies
-from compressor.sparsity.counting import count_nonzero
-from compressor.sparsity.summary import summarize
-from compressor.sparsity.weights import prunable, weight_count
-from compressor.storage.bits import StoredBits, dense_bits, stored_bits
-from compressor.thinning.compaction import behind_thinning, compact_layers
-from compressor.tracing.macs import macs
+from compressor.sparsity import WeightSummary, count_nonzero, prunable, summarize, weight_count
+from compressor.storage import StoredBits, dense_bits, stored_bits
+from compressor.thinning import compact_layers, thin_and_compact
+from compressor.tracing import macs
 
 IMAGES = 16
-"""On so many random images the logits of the compacted network are compared."""
-
-
-class TensorRow(BaseModel):
-    """One prunable weight; shares are fractions of structures that are all zero, None where there is no such one."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    shape: list[int]
-    weights: int
-    nonzero: int
-    sparsity: float
-    filters: float | None
-    channels: float | None
-    kernels: float | None
-    rows: float | None
-    cols: float | None
-    mean: float
-    std: float
-    mean_abs: float
+"""The number of random images on which the logits of the compacted network are compared."""
 
 
 class Rates(BaseModel):
-    """How many times as large the dense network is, counted in three ways; None where nothing is left.
+    """The size of the dense network divided by that of the compressed one, in three ways; None where nothing is left.
 
-    `parameters`: the prunable weights that are not zero, and all other parameters. `bits`: as stored, buffers included.
+    `parameters`: the prunable weights that are not zero, and all other parameters. `bits`: as stored, with buffers.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -54,7 +31,7 @@ class Rates(BaseModel):
 
 
 class Totals(BaseModel):
-    """The whole model. Weights are the prunable ones, parameters all; accuracies in percent, of the test set."""
+    """The whole model. Weights are the prunable ones, parameters all; accuracies in percent, on the test set."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -71,11 +48,13 @@ class Totals(BaseModel):
     top1: float | None = None
     top5: float | None = None
     train_top1: float | None = None
-    """Of the last epoch as it was trained: augmented images, weights that moved on, dropout."""
+    """In the last training epoch: augmented images, weights that still changed, dropout."""
 
 
 class Thinning(BaseModel):
-    """One physical removal: when, how it changed the parameters, and by how much a logit on real images at most."""
+    """One removal of channels: when, the parameters before and after, and the largest change of a logit on real
+    images.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -85,14 +64,14 @@ class Thinning(BaseModel):
     images: int
     largest_difference: float
     exact_difference: float | None = None
-    """In float64, where rounding in float32 makes more of it than is allowed."""
+    """The difference in float64, where that in float32 is too large because of rounding."""
     stays: list[str]
     skipped: list[str] = []
-    """Layers that nothing is left of but their biases: a residual block without them is its shortcut."""
+    """Layers of which only the bias is left: a residual block without them is its shortcut."""
 
 
 class Stage(BaseModel):
-    """The network dense, masked, thin or compacted. Nothing is claimed of how fast a masked one is."""
+    """The network dense, masked, thin or compacted. For a masked one no speed is claimed."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -104,7 +83,7 @@ class Stage(BaseModel):
 
 
 class Comparison(BaseModel):
-    """Measured latency of one image: the stages in turns, medians over so many rounds."""
+    """The measured latency for one image: the stages in turns, medians over `rounds` rounds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -113,33 +92,33 @@ class Comparison(BaseModel):
     threads: int
     rounds: int
     compacted: list[str] = []
-    """Layers whose zero rows and columns the stage `compacted` leaves out of its products."""
+    """Layers whose zero rows and columns are removed in the stage `compacted`."""
     largest_difference: float | None = None
-    """Of a logit of that stage from one of the stage before, on `IMAGES` random images."""
+    """The largest difference of a logit to the stage before, on `IMAGES` random images."""
 
 
 class Report(BaseModel):
-    """Sparsity by tensor, and totals; what was removed, and what it gains."""
+    """Sparsity of each tensor, and totals; removals, and their gain."""
 
     model_config = ConfigDict(frozen=True)
 
-    tensors: list[TensorRow]
+    tensors: list[WeightSummary]
     totals: Totals
     figures: dict[str, dict[str, float]] = {}
-    """What policies had to say at their ends, by their keys: gates that are open, expected L0 ..."""
+    """The last figures of policies, by key: gates that are open, expected L0 ..."""
     thinnings: list[Thinning] = []
     comparison: Comparison | None = None
 
 
 def compare(networks: Mapping[str, nn.Module], shape: tuple[int, int, int]) -> Comparison:
-    """Sizes and measured latency of the stages of one network (`dense`, `masked`, `thin`).
+    """Return sizes and measured latency of the stages of one network (`dense`, `masked`, `thin`).
 
-    Where the last one has zero rows or columns of weights that thinning leaves, there is one more: without them.
+    Where the last one has zero rows or columns of weights that thinning leaves, there is one more stage, without them.
     """
     networks = dict(networks)
     last = list(networks.values())[-1]
     images = torch.rand(IMAGES, *shape, generator=torch.Generator().manual_seed(0))
-    compaction = behind_thinning(last, images.to(next(last.parameters()).device))
+    compaction = thin_and_compact(last, images.to(next(last.parameters()).device))
     if compaction is not None:
         networks["thin, compacted" if compaction.thinned else "compacted"] = compaction.network
     times, rounds = latencies(networks, shape)
@@ -173,20 +152,15 @@ def measure(
     figures: Mapping[str, dict[str, float]] | None = None,
     train: Mapping[str, float] | None = None,
 ) -> Report:
-    """The report of `model` on images of `shape` (C, H, W); `test` has its measured top1 and top5, in percent.
+    """Return the report of `model` on images of `shape` (C, H, W).
 
-    `train` has the same of its last training epoch.
-    `dense` is what a thinned model was before (its shapes are looked at, it may be on the meta device).
+    `test` has its measured top1 and top5 in percent, `train` those of its last training epoch. `dense` is the network
+    before channels were removed (only its shapes are used, it may be on the meta device).
     """
     weights = prunable(model)
-    rows = []
     largest = max(weights.values(), key=lambda weight: weight.numel(), default=None)
     scratch = None if largest is None else largest.detach().new_empty(largest.numel())
-    for name, weight in weights.items():
-        summary = summarize(weight, scratch)
-        rows.append(
-            TensorRow(name=name, sparsity=summary.sparsity, **{**asdict(summary), "shape": list(summary.shape)})
-        )
+    rows = [summarize(name, weight, scratch) for name, weight in weights.items()]
     total_macs, by_weight = macs(model, shape)
     saved = sum(by_weight[row.name] * (row.weights - row.nonzero) // max(row.weights, 1) for row in rows)
     count, nonzero = sum(row.weights for row in rows), sum(row.nonzero for row in rows)
@@ -225,7 +199,7 @@ def _rate(before: int, after: int) -> float | None:
 
 
 def overall_sparsity(model: nn.Module, dense: Mapping[str, Sequence[int]] | None = None) -> float:
-    """Share of zeros over all prunable weights; `dense` has their shapes before channels were removed."""
+    """Return the fraction of zeros of all prunable weights; `dense` has their shapes before channels were removed."""
     weights = prunable(model)
     total = sum(math.prod((dense or {}).get(name, weight.shape)) for name, weight in weights.items())
     return 1 - sum(count_nonzero(weight) for weight in weights.values()) / total if total else 0.0

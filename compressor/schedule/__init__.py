@@ -1,1 +1,27 @@
-"""From a YAML file to policies bound to a model, with a line and a column for everything that is wrong."""
+"""From a YAML file to policies that are bound to a model, with line and column of every fault."""
+
+from compressor.schedule.document import Document, difference, parse
+from compressor.schedule.faults import Faults
+from compressor.schedule.opening import open_config, open_schedule
+from compressor.schedule.plan import Plan, make_plan
+from compressor.schedule.plan_table import as_table
+from compressor.schedule.registry import AXES, SECTIONS, components
+from compressor.schedule.schedule import BoundSchedule, Schedule, view_of
+
+__all__ = [
+    "AXES",
+    "SECTIONS",
+    "BoundSchedule",
+    "Document",
+    "Faults",
+    "Plan",
+    "Schedule",
+    "as_table",
+    "components",
+    "difference",
+    "make_plan",
+    "open_config",
+    "open_schedule",
+    "parse",
+    "view_of",
+]

@@ -1,4 +1,4 @@
-"""Safe YAML that remembers where every key and value stands."""
+"""Safe YAML that stores the place of every key and value."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ KeyPath = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that also reads 1e-4 as a number, which YAML 1.1 takes for text."""
+    """Load YAML safely, and also read 1e-4 as a number, which is text in YAML 1.1."""
 
 
 _Loader.add_implicit_resolver(
@@ -39,12 +39,14 @@ class Document:
         self.data: Any = None
         self.overridden = False
         self.broken: set[KeyPath] = set()
-        """Where a scalar could not be read: what stands there is a fault already."""
+        """The places of scalars that could not be read: each is a fault already."""
         self._keys: dict[KeyPath, Place] = {}
         self._values: dict[KeyPath, Place] = {}
 
     def place(self, path: KeyPath, *, key: bool = False) -> Place:
-        """Where the value (or the key) at `path` stands; the nearest enclosing one where the path does not exist."""
+        """Return the place of the value (or the key) at `path`; the nearest enclosing one where the path does not
+        exist.
+        """
         if key and path in self._keys:
             return self._keys[path]
         while path not in self._values and path:
@@ -52,11 +54,11 @@ class Document:
         return self._values.get(path, Place(self.source, 1, 1))
 
     def has(self, path: KeyPath) -> bool:
-        """Whether something stands at `path`."""
+        """Return whether there is something at `path`."""
         return path in self._values
 
     def set(self, dotted: str, value: Any, source: str) -> None:
-        """Override one value, as `--set` does; missing blocks are made. Raises `UserError` where the path cannot be."""
+        """Override one value, as `--set` does; missing blocks are added. Raises `UserError` for an impossible path."""
         here: Any = self.data
         path: KeyPath = ()
         rest = dotted
@@ -66,7 +68,9 @@ class Document:
             elif isinstance(here, list):
                 key = _index(rest.partition(".")[0], here, source)
             else:
-                raise UserError(f"{source}: {'.'.join(map(str, path))!r} is {here!r}, it has nothing below it to set")
+                raise UserError(
+                    f"{source}: {'.'.join(map(str, path))!r} is {here!r}: a value inside of it cannot be set"
+                )
             path = (*path, key)
             rest = rest[len(str(key)) + 1 :]
             if not rest:
@@ -93,7 +97,7 @@ class Document:
 
 
 def _longest_key(mapping: dict[str, Any], rest: str) -> str:
-    """The key that `rest` begins with; weight names have dots, so the longest existing one wins."""
+    """Return the key with which `rest` begins; weight names contain dots, so the longest existing one is taken."""
     known = [key for key in mapping if rest == key or rest.startswith(f"{key}.")]
     return max(known, key=len) if known else rest.partition(".")[0]
 
@@ -105,13 +109,13 @@ def _index(text: str, items: list[Any], source: str) -> int:
 
 
 def read(path: Path) -> str:
-    """A YAML file's text; raises `UserError` where it cannot be read or is no text."""
+    """Return the text of a YAML file. Raises `UserError` where it cannot be read or is not text."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
-        raise UserError(f"{path}: {len(raw)} bytes; a file of at most {MAX_BYTES} was expected")
+        raise UserError(f"{path}: the file has {len(raw)} bytes, at most {MAX_BYTES} are allowed")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -121,7 +125,7 @@ def read(path: Path) -> str:
 
 
 def parse(source: str, text: str, faults: Faults) -> Document:
-    """Parse `text`; syntax errors, tags, duplicate keys and documents that explode become faults."""
+    """Parse `text`; syntax errors, tags, duplicate keys and documents that grow without limit become faults."""
     document = Document(source, text)
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -146,18 +150,18 @@ def parse(source: str, text: str, faults: Faults) -> Document:
 
 
 def parse_value(text: str, source: str) -> Any:
-    """The value of a `--set key=value` flag, read as YAML."""
+    """Return the value of a `--set key=value` flag, read as YAML."""
     faults = Faults()
     if not text.strip():
         return None
     document = parse(source, text, faults)
     if faults:
-        raise UserError(f"{source}: the value is not YAML; quote it if it is text")
+        raise UserError(f"{source}: the value is not YAML: put it in quotes if it is text")
     return document.data
 
 
 class _Builder:
-    """Turns the node graph into plain data; counts what it builds, so that aliases cannot multiply without end."""
+    """Convert the node graph to plain data, and count the values, so that aliases cannot multiply without limit."""
 
     def __init__(self, document: Document, faults: Faults) -> None:
         self._document = document
@@ -167,7 +171,7 @@ class _Builder:
         self._scalars = yaml.constructor.SafeConstructor()
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
-        """The plain value of a node, which stands at `path`; faults become None."""
+        """Return the plain value of the node at `path`; faults become None."""
         self._depth += 1
         try:
             return self._build(node, path)
@@ -180,7 +184,7 @@ class _Builder:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             if self._nodes == MAX_NODES + 1:
-                self._faults.add(place, f"more than {MAX_NODES} values: aliases that multiply?")
+                self._faults.add(place, f"more than {MAX_NODES} values: do aliases repeat each other?")
             return None
         if self._depth > MAX_DEPTH:
             self._faults.add(place, f"nested deeper than {MAX_DEPTH} levels, or an alias that contains itself")
@@ -205,11 +209,13 @@ class _Builder:
             if key_node.tag == _MERGE:
                 continue
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                self._faults.add(place, f"a key should be text, got {_text(key_node)}; put it in quotes if it is meant")
+                self._faults.add(place, f"a key should be text, got {_text(key_node)}: put it in quotes")
                 continue
             key = str(key_node.value)
             if key in own:
-                self._faults.add(place, f"the key {key!r} stands twice; the first is at line {own[key].line}")
+                self._faults.add(
+                    place, f"the key {key!r} is given twice: remove one; the first is at line {own[key].line}"
+                )
                 continue
             own[key] = place
             data[key] = self.build(value_node, (*path, key))
@@ -218,7 +224,10 @@ class _Builder:
         return {**merged, **data}
 
     def _merged(self, pairs: list[tuple[yaml.Node, yaml.Node]], path: KeyPath) -> dict[str, Any]:
-        """What `<<` brings in; of several mappings the earlier ones win, and a mapping's own keys over all of them."""
+        """Return what `<<` adds.
+
+        Of several mappings the earlier ones win, and a mapping's own keys win over all of them.
+        """
         merged: dict[str, Any] = {}
         for key_node, value_node in pairs:
             parts = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
@@ -244,7 +253,7 @@ class _Builder:
             self._document.broken.add(path)
             return None
         if isinstance(value, int) and abs(value) >= 2**63:
-            self._faults.add(place, f"{text[:40]!r} is more than 64 bits can count")
+            self._faults.add(place, f"{text[:40]!r} does not fit into 64 bits")
             self._document.broken.add(path)
             return None
         return value
@@ -262,7 +271,7 @@ def _text(node: yaml.Node) -> str:
 
 
 def check_keys(document: Document, path: KeyPath, data: Any, known: set[str], faults: Faults, what: str) -> bool:
-    """Whether `data` is a mapping; every key outside `known` becomes a fault with the nearest known one."""
+    """Return whether `data` is a mapping; every key outside `known` becomes a fault with the nearest known one."""
     if not isinstance(data, dict):
         faults.add(document.place(path), f"{what} should be a mapping, got {describe(data)}")
         return False
@@ -276,7 +285,7 @@ def check_keys(document: Document, path: KeyPath, data: Any, known: set[str], fa
 
 
 def describe(value: Any) -> str:
-    """A value as an error message shows it."""
+    """Return a value in the form for an error message."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):

@@ -1,16 +1,16 @@
-"""Everything that is wrong with a file, one line each."""
+"""All faults of a file, one line each."""
 
 from compressor.errors import UserError
 
 
 class Faults:
-    """Collects faults; `raise_any` reports them all at once."""
+    """A collection of faults; `raise_any` reports them all at once."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[str, int, int]] = {}
 
     def add(self, place: "Place", message: str) -> None:
-        """Note one fault; the same one is noted once."""
+        """Add one fault; the same one is added once."""
         self._found.setdefault(f"{place}: {message}", (place.source, place.line, place.column))
 
     def __bool__(self) -> bool:
@@ -18,7 +18,7 @@ class Faults:
 
     @property
     def lines(self) -> list[str]:
-        """`source:line:column: message`, in file order."""
+        """Return `source:line:column: message` lines, in file order."""
         return sorted(self._found, key=lambda line: self._found[line])
 
     def raise_any(self) -> None:
@@ -28,7 +28,7 @@ class Faults:
 
 
 class Place:
-    """Where something stands: a file with line and column, both counted from 1, or a flag of the command line."""
+    """A place: a file with line and column, both counted from 1, or a flag of the command line."""
 
     __slots__ = ("column", "line", "source")
 

@@ -1,4 +1,4 @@
-"""Reads a schedule out of a document: which components there are, and which policies apply them when."""
+"""From a document to a schedule: its components, and its policies, which say when they act."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from compressor.policies.policy import Policy
 from compressor.schedule import parsing
 from compressor.schedule.document import Document, KeyPath, check_keys, describe
 from compressor.schedule.faults import Faults
-from compressor.schedule.registry import DISTILLER, SECTIONS, components, plug_in
+from compressor.schedule.registry import NOT_BUILT, SECTIONS, components, plug_in
 from compressor.schedule.schedule import Entry, Schedule
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 _VERSION_2 = {"config", "gates"}
 _WINDOW = set(Window.model_fields)
@@ -18,9 +18,9 @@ _STEPS = {key for key in _WINDOW if "step" in key}
 
 
 def read(document: Document, faults: Faults, *, allow_plugins: bool = False) -> Schedule:
-    """The schedule in a document; whatever it does not understand becomes a fault.
+    """Return the schedule in a document; what it does not understand becomes a fault.
 
-    Modules named under `plugins:` are imported, that is run, where `allow_plugins` says so.
+    Modules named under `plugins:` are imported, that is run, where `allow_plugins` is true.
     """
     schedule = Schedule(document)
     if document.data is None and faults:
@@ -48,7 +48,7 @@ def read(document: Document, faults: Faults, *, allow_plugins: bool = False) -> 
 
 
 def _near_class(block: dict[str, Any]) -> list[str]:
-    """The keys that are `class` misspelt."""
+    """Return the keys that are a misspelt `class`."""
     return [key for key in block if "'class'" in did_you_mean(key, ["class"]) and key != "class"]
 
 
@@ -59,7 +59,7 @@ def _plugins(document: Document, modules: Any, faults: Faults, allowed: bool) ->
     for index, module in enumerate(modules):
         place = document.place(("plugins", index))
         if not allowed:
-            faults.add(place, f"this schedule wants to run the module {module!r}: --allow-plugins lets it")
+            faults.add(place, f"this schedule needs to run the module {module!r}: allow it with --allow-plugins")
             continue
         try:
             plug_in(module)
@@ -87,13 +87,13 @@ class _Reader:
             return {}
         if section == "regularizers" and "data" in block:
             place = self._document.place((section, "data"), key=True)
-            self._faults.add(place, "'data' is the name of the data loss in metrics.jsonl: choose another")
+            self._faults.add(place, "'data' is the name of the data loss in metrics.jsonl: choose another name")
         return {name: self._component(section, name, value, (section, name)) for name, value in block.items()}
 
     def _component(
         self, section: str, name: str, block: Any, path: KeyPath, also: tuple[str, ...] = ()
     ) -> Component | None:
-        """The component that a block with `class:` describes; `also` are keys that belong to the policy around it."""
+        """Return the component of a block with `class:`; `also` are keys that belong to the policy around it."""
         if not isinstance(block, dict):
             self._faults.add(
                 self._document.place(path),
@@ -132,8 +132,8 @@ class _Reader:
         elsewhere = [other for other in (*SECTIONS, "gates") if wanted in components(other)]
         if elsewhere:
             self._faults.add(place, f"{wanted} does not belong under {section!r}, but under {elsewhere[0]!r}")
-        elif any(wanted in names for names in DISTILLER.values()):
-            self._faults.add(place, f"{wanted} is known from Distiller, not available yet")
+        elif any(wanted in names for names in NOT_BUILT.values()):
+            self._faults.add(place, f"{wanted} is known from Distiller, and not available yet")
         else:
             self._faults.add(place, f"no class {wanted!r} in {section!r}: {did_you_mean(wanted, known)}")
         return None
@@ -170,7 +170,7 @@ class _Reader:
             if named in self._data.get(f"{later}s", {}):
                 return  # the class is a fault already
             place = self._document.place((*path, later), key=True)
-            self._faults.add(place, f"policies of kind {later!r} are known from Distiller, not available yet")
+            self._faults.add(place, f"policies of kind {later!r} are known from Distiller, and not available yet")
             return
         check_keys(self._document, path, block, {*kinds, *_WINDOW}, self._faults, "a policy")
         if len(given) != 1:
@@ -196,7 +196,7 @@ class _Reader:
             self._applied(index, cls, block[kind], (*path, kind), window)
 
     def _applied(self, index: int, cls: type[Policy], block: Any, path: KeyPath, window: Window | None) -> None:
-        """A policy that applies a component: by reference (`instance_name`), or inline (`class`)."""
+        """Add a policy that applies a component: by reference (`instance_name`), or inline (`class`)."""
         section = cls.component
         assert section is not None
         if not isinstance(block, dict):
@@ -233,7 +233,7 @@ class _Reader:
         self._build(index, cls, {} if arguments is None else arguments, at, component_path, str(name), window, **given)
 
     def _with_levels(self, component: Component, levels: Any, path: KeyPath) -> Component | None:
-        """Distiller's `args: {levels: ...}` replaces the pruner's own levels for this policy."""
+        """Return the pruner with the levels of Distiller's `args: {levels: ...}`, for this policy."""
         if "levels" not in type(component).model_fields:
             self._faults.add(
                 self._document.place((*path, "levels"), key=True), f"{component.name} takes no 'levels' to replace"

@@ -1,4 +1,4 @@
-"""Schedules and configs by path or bare name: here, in schedules/ or configs/, in the installed package."""
+"""Schedules and configurations by path or name: in the working directory, in schedules/ or configs/, in the package."""
 
 from pathlib import Path
 
@@ -9,13 +9,16 @@ _PACKAGE = Path(compressor.__file__).parent
 
 
 def shipped(kind: str) -> Path:
-    """Where the files that come with the package lie; `kind` is `schedules` or `configs`."""
+    """Return the folder of the files that come with the package; `kind` is `schedules` or `configs`."""
     installed = _PACKAGE / "shipped" / kind
     return installed if installed.is_dir() else _PACKAGE.parent / kind
 
 
 def find(name: str, kind: str) -> Path:
-    """The file that `name` means; raises `UserError` saying where it looked and what there is."""
+    """Return the file that `name` means.
+
+    Raises `UserError` with the folders that were searched and the names in them.
+    """
     folders = [Path(), Path(kind), shipped(kind)]
     candidates = [folder / (name + suffix) for folder in folders for suffix in ("", ".yaml", ".yml")]
     try:

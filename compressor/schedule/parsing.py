@@ -1,4 +1,4 @@
-"""From a block of a document to a pydantic object; pydantic's complaints become faults with a place."""
+"""From a block of a document to a pydantic object; pydantic's errors become faults with a place."""
 
 import re
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def build(
     cls: type[Model], data: Any, document: Document, path: KeyPath, faults: Faults, *, what: str, **given: Any
 ) -> Model | None:
-    """`cls` from `data` (which stands at `path`) and the `given` fields; None and faults where it does not fit."""
+    """Return `cls` from `data` (at `path`) and the `given` fields; None, and faults, where it is invalid."""
     if not isinstance(data, dict):
         faults.add(document.place(path), f"{what} should be a mapping, got {describe(data)}")
         return None
@@ -70,7 +70,7 @@ def _report(
 
 
 def _existing(document: Document, base: KeyPath, loc: tuple[int | str, ...]) -> KeyPath:
-    """The place in the document that pydantic's location means; it also names union members, which are no keys."""
+    """Return the place in the document of pydantic's location, which also names union members, which are no keys."""
     path = base
     for part in loc:
         if document.has((*path, part)):
@@ -79,7 +79,7 @@ def _existing(document: Document, base: KeyPath, loc: tuple[int | str, ...]) -> 
 
 
 def _keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The YAML keys that the model at `loc` below `cls` takes."""
+    """Return the YAML keys of the model at `loc` below `cls`."""
     here: Any = cls
     for part in loc:
         if isinstance(here, Named):
@@ -93,7 +93,9 @@ def _keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _inside(field: FieldInfo) -> Any:
-    """What has the keys of a field's mapping: the mark of one that names a component, or a model."""
+    """Return the class that has the keys of a field's mapping: the mark of a field that names a component, or a
+    model.
+    """
     options = (field.annotation, *get_args(field.annotation), *field.metadata)
     marks = [mark for option in options for mark in (option, *getattr(option, "__metadata__", ()))]
     models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
@@ -101,13 +103,14 @@ def _inside(field: FieldInfo) -> Any:
 
 
 def _say_all(errors: list[ErrorDetails]) -> str:
-    """What is wrong with one value, which several forms were tried on."""
+    """Return the message for one value for which several forms were tried."""
     if {error["type"] for error in errors} == {"string_type", "list_type"}:
         return f"should be a selector: a name or a list of names, got {describe(errors[0]['input'])}"
     return " or ".join(dict.fromkeys(map(_say, errors)))
 
 
 def _say(error: ErrorDetails) -> str:
+    """Return the message for one error."""
     message = error["msg"]
     if error["type"] == "value_error":
         return message.removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""What a schedule will do, epoch by epoch, without training: a walk over its policies, which answer for themselves."""
+"""The plan of a schedule, epoch by epoch, without training: the answers of its policies."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,15 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from compressor.policies.policy import BoundPolicy, Moment, View
-from compressor.sparsity.weights import prunable
-from compressor.timing.clock import Clock
-from compressor.timing.window import Window
+from compressor.sparsity import prunable
+from compressor.timing import Clock, Window
 
 MAX_FIRINGS, MAX_VALUES = 100_000, 1_000
-"""Of longer lists an even sample is shown, with both ends."""
+"""The largest length of a list; of longer ones an even sample is shown, with both ends."""
 
 
 class Matched(BaseModel):
-    """A weight that a policy acts on; or a module, without a shape."""
+    """A weight on which a policy acts; or a module, without a shape."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +27,9 @@ class Matched(BaseModel):
 
 
 class PlannedPolicy(BaseModel):
-    """When a policy fires, on what, and the sparsity that it holds (or the threshold) at each of those times."""
+    """When a policy acts, on which weights, and the sparsity that it holds (or the threshold) at each of those
+    times.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +44,7 @@ class PlannedPolicy(BaseModel):
 
 
 class Predicted(BaseModel):
-    """A weight at the end of the run: `nonzero` is an upper bound; None where only the run tells, with the reason."""
+    """A weight at the end of the run. `nonzero` is an upper bound; None, with a reason, where only the run shows it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,7 +71,7 @@ class Plan(BaseModel):
     conflicts: list[str]
 
 
-def make(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan:
+def make_plan(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan:
     """Return the plan of bound policies over the model of `view`, which may be without storage."""
     view = replace(view, epochs=clock.epochs)
     rates, jumps = _rates(policies, view, clock)
@@ -158,7 +159,7 @@ def _rates(policies: Sequence[BoundPolicy], view: View, run: Clock) -> tuple[lis
 
 
 def _predict(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> tuple[list[Predicted], int, int | None]:
-    """Return the zeros that there will be at least, by weight and over all; None where only the run tells."""
+    """Return the zeros that there are at least, by weight and in total; None where only the run shows them."""
     weights: Mapping[str, nn.Parameter] = prunable(view.model)
     rankings: dict[frozenset[str], int] = {}
     reasons: dict[str, str] = {}
@@ -210,7 +211,7 @@ def _shared(policies: Sequence[BoundPolicy], clock: Clock) -> list[str]:
         for name in bound.names if bound.policy.prunes else ():
             pruners[name].append(bound.key)
     lines = [
-        f"{' and '.join(keys)} both prune {name}: the mask in force keeps what all of them keep"
+        f"{' and '.join(keys)} both prune {name}: a weight stays where all of them keep it"
         for name, keys in pruners.items()
         if len(keys) > 1
     ]
@@ -239,7 +240,7 @@ def times(fires: Sequence[int]) -> str:
 def _unreached(policies: Sequence[BoundPolicy], clock: Clock) -> list[str]:
     windows = {bound.key: bound.policy.window for bound in policies}
     return [
-        f"{key} fires last in {window.unit} {window.last}, the run ends before {window.unit} {clock.end(window)}"
+        f"{key} acts last in {window.unit} {window.last}, the run ends before {window.unit} {clock.end(window)}"
         for key, window in windows.items()
         if window.last >= clock.end(window)
     ]

@@ -1,4 +1,4 @@
-"""A plan for people."""
+"""A plan as text."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def as_table(plan: Plan) -> str:
-    """Policies, learning rate by epoch, predicted sparsity, conflicts."""
+    """Return policies, learning rate by epoch, predicted sparsity, and conflicts, as text."""
     lines: list[str] = []
     for policy in plan.policies:
         lines += _policy(policy)
@@ -35,7 +35,7 @@ def as_table(plan: Plan) -> str:
 
 
 def _rate(rate: float | None) -> str:
-    return "as validation goes" if rate is None else f"{rate:.6g}"
+    return "decided by validation" if rate is None else f"{rate:.6g}"
 
 
 def _policy(policy: PlannedPolicy) -> list[str]:
@@ -52,7 +52,7 @@ def _policy(policy: PlannedPolicy) -> list[str]:
 
 
 def _few(values: Mapping[int, T]) -> list[tuple[int, T]]:
-    """Up to 16 of the entries, evenly spread, the last one among them; equal neighbours once."""
+    """Return up to 16 of the entries, evenly spread, with the last one; equal neighbours once."""
     items = [item for i, item in enumerate(values.items()) if i == 0 or item[1] != list(values.values())[i - 1]]
     if len(items) <= 16:
         return items

@@ -1,4 +1,4 @@
-"""Finds every component: the files of the component packages are imported once, and enter themselves."""
+"""The registry of all components: the files of the component packages are imported once and register their classes."""
 
 from functools import cache
 from importlib.metadata import entry_points
@@ -16,29 +16,12 @@ SECTIONS = ("pruners", "regularizers", "quantizers", "lr_schedulers", "extension
 """The sections of a version 1 schedule that hold components."""
 
 AXES = ("criteria", "structures", "allocations", "rates")
-"""The kinds of components that other components name in a field of theirs: no section of a schedule holds them."""
+"""The kinds of components that other components name in a field; a schedule has no section for them."""
 
-DISTILLER = {
-    "pruners": (
-        "MagnitudeParameterPruner SensitivityPruner SparsityLevelParameterPruner AutomatedGradualPruner BaiduRNNPruner"
-        " SplicingPruner StructureParameterPruner L1RankedStructureParameterPruner L2RankedStructureParameterPruner"
-        " L1RankedStructureParameterPruner_AGP L2RankedStructureParameterPruner_AGP RandomLevelStructureParameterPruner"
-        " ActivationAPoZRankedFilterPruner ActivationAPoZRankedFilterPruner_AGP ActivationMeanRankedFilterPruner"
-        " ActivationMeanRankedFilterPruner_AGP GradientRankedFilterPruner GradientRankedFilterPruner_AGP"
-        " RandomRankedFilterPruner RandomRankedFilterPruner_AGP BernoulliFilterPruner BernoulliFilterPruner_AGP"
-        " FMReconstructionChannelPruner"
-    ).split(),
-    "regularizers": ["L1Regularizer", "GroupLassoRegularizer", "GroupVarianceRegularizer"],
-    "extensions": ["FilterRemover", "ChannelRemover", "StructureRemover"],
-    "quantizers": [
-        "DorefaQuantizer",
-        "PACTQuantizer",
-        "WRPNQuantizer",
-        "QuantAwareTrainRangeLinearQuantizer",
-    ],
-    "lr_schedulers": ["PolynomialLR", "MultiStepMultiGammaLR"],
+NOT_BUILT = {
+    "quantizers": ("DorefaQuantizer", "PACTQuantizer", "QuantAwareTrainRangeLinearQuantizer", "WRPNQuantizer"),
 }
-"""The class names that Distiller's schedules use."""
+"""Class names that Distiller's schedules use, and that are not built yet, by section."""
 
 
 @cache
@@ -55,12 +38,12 @@ def _import_all() -> None:
 
 
 def plug_in(module: str) -> None:
-    """Import a third party's components; raises `UserError` where that fails, whatever the reason."""
+    """Import a third party's components. Raises `UserError` where that fails, whatever the reason."""
     _import_shipped()  # first, so that a plugin cannot take one of our names
     import_module(module.partition(":")[0], f"the plugin {module!r}")
 
 
 def components(section: str) -> dict[str, type[Component]]:
-    """The components of a section by the name a schedule gives them."""
+    """Return the components of a section by the name that a schedule gives them."""
     _import_all()
     return REGISTRY.get(section, {})

@@ -1,4 +1,4 @@
-"""A schedule that was read, and what it means for a model."""
+"""A schedule as it was read, and bound to a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from compressor.schedule.selectors import WeightNames, bind
 
 @dataclass(frozen=True)
 class Entry:
-    """One policy of the file: the object, its key in the run's state, where it and its component stand."""
+    """One policy of the file: the object, its key in the run's state, its place and that of its component."""
 
     key: str
     policy: Policy
@@ -33,7 +33,7 @@ class Schedule:
     notes: list[str] = field(default_factory=list)
 
     def bind(self, model: nn.Module, epochs: int, faults: Faults) -> "BoundSchedule":
-        """Close the windows and resolve the selectors; names that mean nothing in `model` become faults."""
+        """Set the ends of the windows and resolve the selectors; names that are not in `model` become faults."""
         names = WeightNames(model)
         bound = []
         for entry in self.entries:
@@ -47,7 +47,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class BoundSchedule:
-    """The policies of a schedule over one model, with what was said of them; empty without a schedule."""
+    """The policies of a schedule over one model, with the notes on them; empty without a schedule."""
 
     policies: tuple[BoundPolicy, ...] = ()
     entries: tuple[Entry, ...] = ()
@@ -56,13 +56,13 @@ class BoundSchedule:
     notes: tuple[str, ...] = ()
 
     def at_pace(self, pace: float) -> "BoundSchedule":
-        """Return the same schedule for a run each of whose steps stands for `pace` steps: times in steps are scaled."""
+        """Return the schedule for a run in which one step stands for `pace` steps: times in steps are scaled."""
         if pace == 1:
             return self
         return replace(self, policies=tuple(replace(one, policy=at_pace(one.policy, pace)) for one in self.policies))
 
     def check(self, view: View, faults: Faults) -> "BoundSchedule":
-        """Ask every policy what is wrong with it: errors become faults, all else a note of the schedule returned.
+        """Return the schedule with the findings of every policy: errors become faults, all others notes.
 
         Where the channels are known, targets are completed with all weights that share them.
         """
@@ -89,19 +89,19 @@ class BoundSchedule:
 
 
 def _of_window(bound: BoundPolicy, view: View) -> list[Finding]:
-    """Return what is to be said of a policy's window, and of images that it needs and that there are not."""
+    """Return the findings on a policy's window, and on images that it needs and that do not exist."""
     found = []
     window = bound.policy.window
     if window.unit == "epoch" and window.last >= view.epochs:
-        said = f"{bound.key} fires last in epoch {window.last}, but the run ends after epoch {view.epochs - 1}"
+        said = f"{bound.key} acts last in epoch {window.last}, but the run ends after epoch {view.epochs - 1}"
         found.append(Finding("warning", said, of_policy=True))
     if bound.policy.needs_validation and not view.validates:
-        said = f"{bound.key} watches validation, and the configuration holds out no images for it"
+        said = f"{bound.key} needs validation images, the configuration has none: set data.validation"
         found.append(Finding("error", said, of_policy=True))
     return found
 
 
 def view_of(model: nn.Module, **known: object) -> View:
-    """Return what is known of a model; `known` are fields of the view."""
+    """Return the view of a model; `known` are fields of the view."""
     shapes: Mapping[str, tuple[int, ...]] = {name: tuple(p.shape) for name, p in model.named_parameters()}
     return View(modules=dict(model.named_modules()), shapes=shapes, **known)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The JSON Schema of the YAML files, made from the components themselves, for editors that complete and check."""
+"""The JSON Schema of the YAML files, made from the components, for editors that complete and check."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from compressor.config import Config
 from compressor.policies.policy import Policy
 from compressor.schedule.registry import SECTIONS, components
-from compressor.timing.window import Window
+from compressor.timing import Window
 
 Schema = dict[str, Any]
 
@@ -15,12 +15,12 @@ _DRAFT = "http://json-schema.org/draft-07/schema#"
 
 
 def config() -> Schema:
-    """The schema of a configuration."""
+    """Return the schema of a configuration."""
     return {"$schema": _DRAFT, **Config.model_json_schema(by_alias=True)}
 
 
 def schedule() -> Schema:
-    """The schema of a schedule: every registered component under its section, every policy with its arguments."""
+    """Return the schema of a schedule: every registered component in its section, every policy with its arguments."""
     definitions: Schema = {}
     sections: Schema = {}
     for section in (*SECTIONS, "gates"):
@@ -51,7 +51,7 @@ def schedule() -> Schema:
 
 
 def _properties(cls: type[BaseModel], definitions: Schema, leave_out: set[str]) -> tuple[Schema, list[str]]:
-    """The fields of `cls` as properties, and the required ones; what they refer to goes into `definitions`."""
+    """Return the fields of `cls` as properties, and the required ones; what they refer to is added to `definitions`."""
     whole = cls.model_json_schema(by_alias=True)
     definitions.update({k: v for k, v in whole.pop("$defs", {}).items() if k not in ("Window", "PrunerBase")})
     properties = {name: value for name, value in whole["properties"].items() if name not in leave_out}

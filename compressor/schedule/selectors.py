@@ -11,23 +11,23 @@ from compressor.component import Component, Selects, Targets
 from compressor.errors import did_you_mean
 from compressor.schedule.document import Document, KeyPath, describe
 from compressor.schedule.faults import Faults
-from compressor.sparsity.weights import prunable
+from compressor.sparsity import prunable
 
 
 def plain(name: str) -> str:
-    """A parameter's name without the `module` components that DataParallel and Distiller's models put in."""
+    """Return a parameter's name without the `module` parts that DataParallel and Distiller's models add."""
     return ".".join(part for part in name.split(".") if part != "module")
 
 
 class NameFault(ValueError):
-    """A selector that means nothing in this model; the text says what exists."""
+    """Raised for a selector that matches nothing in this model; the text says what exists."""
 
 
 class Selectable(Protocol):
-    """Names that selectors range over."""
+    """The names that selectors may match."""
 
     def select(self, item: str) -> list[str]:
-        """What one selector means; raises `NameFault` where it means nothing."""
+        """Return what one selector matches. Raises `NameFault` where it matches nothing."""
 
 
 class Names:
@@ -37,18 +37,20 @@ class Names:
         self._names = dict(names)
 
     def select(self, item: str) -> list[str]:
-        """The modules that one selector means; raises `NameFault` where there is none."""
+        """Return the modules that one selector matches. Raises `NameFault` where there is none."""
         found = [name for key, name in self._names.items() if fnmatch.fnmatchcase(key, plain(item))]
         if not found:
-            raise NameFault(f"{item!r} matches no such module: {did_you_mean(item, self._names)}")
+            raise NameFault(f"{item!r} matches no module: {did_you_mean(item, self._names)}")
         return found
 
 
 class WeightNames:
-    """The names that selectors range over: globs, re: and '*' the prunable weights; exact names any parameter, and
-    type: the weights of modules of that class, whatever it is.
+    """The names of weights.
 
-    Two names of one tied parameter are one weight, known by its first name.
+    Globs, re: and '*' match prunable weights; exact names any parameter; type: weights of a class.
+
+    type: matches the weights of modules of that class, whatever it is. Two names of one tied parameter are one weight,
+    known by its first name.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -64,18 +66,21 @@ class WeightNames:
         self._types = {name: type(modules[name.rpartition(".")[0]]).__name__ for name in first.values()}
 
     def of_modules(self, kinds: tuple[str, ...]) -> "Names":
-        """The names of the modules of these classes, as selectors range over them."""
+        """Return the names of the modules of these classes, for selectors."""
         return Names({plain(path): path for path, kind in self._modules.items() if kind in kinds})
 
     def plain_name(self, item: str) -> str:
-        """The first weight that a selector means; the item itself where it means none."""
+        """Return the first weight that a selector matches; the selector itself where it matches none."""
         try:
             return self.select(item)[0]
         except NameFault:
             return item
 
     def select(self, item: str) -> list[str]:
-        """The weights that one selector means, in the model's order; raises `NameFault` where there is none."""
+        """Return the weights that one selector matches, in the model's order.
+
+        Raises `NameFault` where there is none.
+        """
         if item == "*":
             found = list(self._weights.values())
             where = "the model has no convolution and no linear layer"
@@ -114,7 +119,7 @@ def _exactness(key: str) -> int:
 
 
 def bind(component: Component, document: Document, path: KeyPath, names: WeightNames, faults: Faults) -> Targets:
-    """What each selector field of `component` (which stands at `path`) means in the model."""
+    """Return what each selector field of `component` (at `path`) matches in the model."""
     targets: dict[str, Any] = {}
     for field, info in type(component).model_fields.items():
         mark = next((mark for mark in info.metadata if isinstance(mark, Selects)), None)
@@ -152,7 +157,7 @@ def _list(items: Mapping[KeyPath, str], document: Document, names: Selectable, f
 def _mapping(
     values: Mapping[str, Any], path: KeyPath, document: Document, names: Selectable, faults: Faults
 ) -> dict[str, Any]:
-    """The most exact key wins: name, then glob or re:, then type:, then '*'."""
+    """Return the value of each weight. The most exact key wins: name, then glob or re:, then type:, then '*'."""
     matching: dict[str, list[str]] = {}
     for key in values:
         try:

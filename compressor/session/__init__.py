@@ -1,1 +1,7 @@
-"""The step of a run: the session owns masks, substitutions, averages and memories, and the order of what happens."""
+"""The session: one step of a run. It owns masks, substitutions, averages and memories, and the order of events."""
+
+from compressor.session.events import unheard
+from compressor.session.session import Session, Shipped
+from compressor.session.start import start
+
+__all__ = ["Session", "Shipped", "start", "unheard"]

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.sparsity.masks import Masks
-from compressor.thinning.cutting import Cut
+from compressor.sparsity import Masks
+from compressor.thinning import Cut
 
 
 class Averages:
-    """average <- d * average + (1 - d) * value from 0 on; what is evaluated is average / (1 - d^t).
+    """Running averages: average <- d * average + (1 - d) * value, from 0 on; the value used is average / (1 - d^t).
 
-    Averages the parameters and the floating-point buffers (batch-norm statistics), and what `also` names: tensors of no
-    module. The masks act on it, too.
+    Averaged are the parameters, the floating-point buffers (batch-norm statistics), and the tensors named in `also`,
+    which belong to no module. The masks are applied to the averages, too.
     """
 
     def __init__(self, model: nn.Module, masks: Masks, decay: float) -> None:
@@ -36,7 +36,7 @@ class Averages:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights as they are after a step and its masks."""
+        """Add the weights after a step and its masks to the averages."""
         self._steps += 1
         averages, values = list(self._average.values()), list(self._live.values())
         torch._foreach_lerp_(averages, values, 1 - self._decay)
@@ -44,7 +44,7 @@ class Averages:
 
     @torch.no_grad()
     def restart(self, names: Sequence[str]) -> None:
-        """Let what some weights are now be their average: they have become something else than they were."""
+        """Restart the averages of some weights from their present values, where the weights were replaced."""
         correction = 1 - self._decay**self._steps
         for name in names:
             self._average[name].copy_(self._live[name] * correction)
@@ -56,7 +56,7 @@ class Averages:
 
     @contextmanager
     def averaged(self) -> Iterator[dict[str, Tensor]]:
-        """Inside, the model holds the averages, masked; yields the values that are put back at the end."""
+        """Put the averages, masked, into the model inside the block; yield the values that are restored at its end."""
         aside = {name: tensor.detach().clone() for name, tensor in self._live.items()}
         correction = 1 - self._decay**self._steps
         with torch.no_grad():
@@ -77,7 +77,7 @@ class Averages:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over saved averages."""
+        """Load saved averages."""
         for name, tensor in self._average.items():
             tensor.copy_(state["average"][name])
         self._steps = int(state["steps"])

@@ -1,4 +1,4 @@
-"""Fires the events of a run at the policies whose window is open."""
+"""The events of a run, called on the policies whose window is open."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,12 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from compressor.context.context import Context
+from compressor.context import Context
 from compressor.errors import UserError
 from compressor.policies.policy import BoundPolicy, Memory, Policy
-from compressor.thinning.cutting import Cut
-from compressor.timing.clock import Clock
-from compressor.timing.window import Window
+from compressor.thinning import Cut
+from compressor.timing import Clock
 
 _OF_EPOCHS = ("before_epoch", "on_epoch_begin", "on_epoch_end")
 
@@ -20,7 +19,7 @@ State = dict[str, Any]
 
 
 class Events:
-    """All policies of a run, in firing order, with their contexts and memories."""
+    """All policies of a run, in the order of their calls, with their contexts and memories."""
 
     def __init__(self, policies: Sequence[BoundPolicy], ctx: Context, constants: dict[str, dict[str, Any]]) -> None:
         self._policies = sorted(policies, key=lambda bound: bound.policy.runs_last)
@@ -41,36 +40,40 @@ class Events:
     def _turn(self, bound: BoundPolicy) -> tuple[Policy, Context, Memory]:
         return bound.policy, self._contexts[bound.key], self.memory[bound.key]
 
-    def _hears(self, window: Window, event: str) -> bool:
-        if window.unit == "step" and event in _OF_EPOCHS:
+    def _clock_of(self, policy: Policy) -> Clock:
+        """The clock of its window: learning rates count from the origin, all else counts the run's epochs."""
+        return self._clock.from_origin() if policy.sets_rates else self._clock
+
+    def _hears(self, policy: Policy, event: str) -> bool:
+        if policy.window.unit == "step" and event in _OF_EPOCHS:
             return False
-        return self._clock.active(window)
+        return self._clock_of(policy).active(policy.window)
 
     def fire(self, event: str) -> None:
-        """Call one event of all policies whose window fires, with the entry and the exit of their windows."""
+        """Call one event of all policies whose window is open, with the entry and the exit of their windows."""
         for bound in self._policies:
-            if not self._hears(bound.policy.window, event):
+            if not self._hears(bound.policy, event):
                 continue
             policy, ctx, memory = self._turn(bound)
-            if event == _entry(policy) and self._clock.begins(policy.window):
+            if event == _entry(policy) and self._clock_of(policy).begins(policy.window):
                 policy.on_enter(ctx, memory)
             getattr(policy, event)(ctx, memory)
             self._leave(policy, ctx, memory, event)
 
     def _leave(self, policy: Policy, ctx: Context, memory: Memory, event: str) -> None:
-        window = policy.window
-        if event == "on_minibatch_end" and self._clock.is_last_step(window):
+        window, clock = policy.window, self._clock_of(policy)
+        if event == "on_minibatch_end" and clock.is_last_step(window):
             policy.on_last_step(ctx, memory)
             if window.unit == "step":
-                policy.on_exit(ctx, memory, self._clock.run_ends(window))
-        if event == "on_epoch_end" and self._clock.time(window) == window.last:
-            policy.on_exit(ctx, memory, self._clock.run_ends(window))
+                policy.on_exit(ctx, memory, clock.run_ends(window))
+        if event == "on_epoch_end" and clock.time(window) == window.last:
+            policy.on_exit(ctx, memory, clock.run_ends(window))
 
     def active(self, event: str) -> Iterable[tuple[Policy, Context, Memory]]:
         """Yield the policies that handle an event now."""
         for bound in self._policies:
             overrides = getattr(type(bound.policy), event) is not getattr(Policy, event)
-            if overrides and self._hears(bound.policy.window, event):
+            if overrides and self._hears(bound.policy, event):
                 yield self._turn(bound)
 
     def before_backward_pass(self, loss: Tensor) -> Tensor:
@@ -81,7 +84,8 @@ class Events:
 
     def _of_epoch(self) -> Iterable[tuple[Policy, Context, Memory]]:
         """Yield the policies that act at any time of the current epoch."""
-        return (self._turn(bound) for bound in self._policies if self._clock.touches(bound.policy.window))
+        touched = [bound for bound in self._policies if self._clock_of(bound.policy).touches(bound.policy.window)]
+        return map(self._turn, touched)
 
     def losses(self) -> dict[str, float]:
         """Return the value of every active penalty, by component name."""
@@ -92,7 +96,7 @@ class Events:
         return values
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """Return what else every active policy says, by key."""
+        """Return the other figures of every active policy, by key."""
         found = {ctx.key: policy.figures(ctx, memory) for policy, ctx, memory in self._of_epoch()}
         return {key: figures for key, figures in found.items() if figures}
 
@@ -110,35 +114,37 @@ class Events:
         return {key: _state(memory) for key, memory in self.memory.items()}
 
     def load_state_dict(self, state: Mapping[str, State]) -> None:
-        """Take over saved memories; raises `UserError` where they belong to other policies."""
+        """Load saved memories. Raises `UserError` where they belong to other policies."""
         if set(state) != set(self.memory):
             raise UserError(
-                f"written under other policies: the checkpoint has {sorted(state)}, the schedule {sorted(self.memory)}"
+                f"written with other policies: the checkpoint has {sorted(state)}, the schedule {sorted(self.memory)}"
             )
         for bound in self._policies:
             policy, ctx, memory = self._turn(bound)
             saved, own = state[bound.key], set(_state(memory))
             if set(saved) != own:
-                raise UserError(f"{bound.key}: the checkpoint has {sorted(saved)} of it, expected are {sorted(own)}")
+                raise UserError(
+                    f"{bound.key}: the checkpoint has the fields {sorted(saved)}, expected are {sorted(own)}"
+                )
             for name, value in saved.items():
                 setattr(memory, name, copy.deepcopy(value))
             policy.resume(ctx, memory)
 
 
 def _entry(policy: Policy) -> str:
-    """The event in whose turn a policy's window is entered."""
+    """Return the event at which a policy's window is entered."""
     return "on_minibatch_begin" if policy.window.unit == "step" else policy.enters
 
 
 def _state(memory: Memory) -> State:
-    """What is saved of a memory: the values of its fields, but for what is derived from others."""
+    """Return what is saved of a memory: the values of its fields that are not derived from others."""
     return {field.name: getattr(memory, field.name) for field in fields(memory) if "derived" not in field.metadata}
 
 
 def unheard(clock: Clock, policies: Sequence[BoundPolicy]) -> list[str]:
     """Return a line for each window in steps that ends after the run."""
     return [
-        f"warning: {bound.key} fires last in step {bound.policy.window.last}, but the run has {clock.steps} steps"
+        f"warning: {bound.key} acts last in step {bound.policy.window.last}, but the run has {clock.steps} steps"
         for bound in policies
         if bound.policy.window.unit == "step" and bound.policy.window.last >= clock.steps
     ]

@@ -1,4 +1,4 @@
-"""The global random states that a resumed run must continue: dropout draws from torch's, a user's code from any."""
+"""The global random states that a resumed run must continue: dropout uses torch's, a user's code may use any."""
 
 import random
 from typing import Any, cast
@@ -8,14 +8,14 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Start all global generators from `seed`."""
+    """Seed all global generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def capture() -> dict[str, Any]:
-    """The state of Python's, NumPy's and torch's generators as tensors and plain values."""
+    """Return the states of Python's, NumPy's and torch's generators as tensors and plain values."""
     kind, keys, position, has_gauss, cached = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     return {
         "python": random.getstate(),
@@ -26,7 +26,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Put captured states back; CUDA's only where the number of devices is the same."""
+    """Restore captured states; CUDA's only where the number of devices is the same."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]

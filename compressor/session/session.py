@@ -1,4 +1,4 @@
-"""The session is the step: it owns all that changes in a run but the loop around it, and the order of what happens.
+"""The session: one step of a run. It owns all that changes in a run except the loop, and the order of events.
 
     session = Session(model, optimizer, policies, clock, data, world, settings, say)
     with session.epoch(n) as epoch:
@@ -8,7 +8,8 @@
         epoch.validation = figures
 
 Where another loop owns the optimizer's step, its events are called one by one: `enter`, `before_backward`,
-`after_backward`, `before_optimizer`, `after_optimizer`. What happens at each stands in `policies/policy.py`.
+`after_backward`, `before_optimizer`, `after_optimizer`; after an error in between, `abandon`. `policies/policy.py` says
+what happens at each.
 """
 
 import copy
@@ -21,20 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compressor.context.context import Context, NoAverages, Records
-from compressor.context.data import Data, Part
-from compressor.context.network import Network
-from compressor.context.optimizer import OptimizerView
+from compressor.context import Context, Data, Network, NoAverages, OptimizerView, Part, Records
 from compressor.errors import CompressError
 from compressor.policies.policy import BoundPolicy
 from compressor.session import rng
 from compressor.session.averages import Averages
 from compressor.session.events import Events
-from compressor.sparsity.masks import Masks
-from compressor.sparsity.substitution import Substitutions
-from compressor.thinning.cutting import Cut
-from compressor.thinning.thin import Thinned, thin
-from compressor.timing.clock import Clock
+from compressor.sparsity import Masks, Substitutions
+from compressor.thinning import Cut, Thinned, thin
+from compressor.timing import Clock
 from compressor.world import World
 
 _ORDER = ("enter", "before_backward", "after_backward", "before_optimizer", "after_optimizer")
@@ -43,7 +39,7 @@ _ORDER = ("enter", "before_backward", "after_backward", "before_optimizer", "aft
 
 @dataclass(frozen=True)
 class Settings:
-    """What a configuration says of a step: the largest norm of the gradient, the decay of averages, the run's seed."""
+    """The settings of a step: the largest norm of the gradient, the decay of averages, the run's seed."""
 
     clip_norm: float | None = None
     average_decay: float | None = None
@@ -52,13 +48,13 @@ class Settings:
 
 @dataclass
 class Epoch:
-    """An epoch that is open; its figures of validation are set before it ends."""
+    """An open epoch; its validation figures are set before it ends."""
 
     _data: Data
 
     @property
     def validation(self) -> Mapping[str, float]:
-        """The figures of validation; empty where nothing was validated."""
+        """Return the validation figures; empty without validation."""
         return self._data.validation
 
     @validation.setter
@@ -68,7 +64,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that is open."""
+    """An open step."""
 
     _session: "Session"
 
@@ -81,9 +77,9 @@ class Step:
         labels: Tensor | None = None,
         logits: Tensor | None = None,
     ) -> Tensor:
-        """Differentiate the loss of one part of the batch, with what policies add to it; `share`: the part's weight.
+        """Differentiate the loss of one part of the batch, with the terms of policies; `share`: the part's weight.
 
-        Returns the whole loss of the part, not yet multiplied by its share.
+        Returns the whole loss of the part, not multiplied by its share.
         """
         whole = self._session.before_backward(loss, images=images, labels=labels, logits=logits)
         torch.autograd.backward(whole * share if share < 1 else whole)
@@ -92,7 +88,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Shipped:
-    """What a checkpoint must say beside the weights: the values that training goes on from, removals, figures."""
+    """The data of a checkpoint beside the weights: the values with which training continues, removals, figures."""
 
     live: Mapping[str, Tensor]
     thinnings: Sequence[Mapping[str, Any]] = ()
@@ -100,7 +96,7 @@ class Shipped:
 
 
 class Session:
-    """Masks, substitutions, averages and the policies' memories over one model and its optimizer.
+    """The masks, substitutions, averages and memories of the policies for one model and its optimizer.
 
     Raises `UserError` where a policy does not fit the model.
     """
@@ -117,19 +113,23 @@ class Session:
         say: Callable[[str], None] = print,
         dense: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        """`dense` has the shapes of the parameters at the run's beginning, where channels were removed since."""
+        """`dense` has the shapes of the parameters at the beginning of the run, where channels were removed since."""
         self.model, self.clock, self.say = model, clock, say
         self.data, self.world = data or Data(), world or World()
         self._settings = settings or Settings()
         self.network = Network(model, lambda: self.data.sample(), lambda text: self.say(text), dense)
         self.optimizer = OptimizerView(optimizer, self.network.parameters)
         self.masks = Masks(self.network.parameters)
-        self.substitutions = Substitutions(self.network.parameters)
+        self.substitutions = Substitutions(self.network.parameters, [bound.key for bound in policies])
         self.records = Records()
         decay = self._settings.average_decay
         self._averages = None if decay is None else Averages(model, self.masks, decay)
         self._constants: dict[str, dict[str, Any]] = {}
         self._next = "enter"
+        self._begun = False
+        """Whether the events at the beginning of the current epoch are over."""
+        self._live: Mapping[str, Tensor] | None = None
+        """Inside `as_shipped`: the values with which training continues."""
         for follow in (self.optimizer.cut, self.masks.cut, self._cut_constants):
             self.network.when_cut(follow)
         ctx = Context(
@@ -151,7 +151,9 @@ class Session:
             self.network.when_cut(self._averages.cut)
 
     def _completed(self, policies: Sequence[BoundPolicy]) -> list[BoundPolicy]:
-        """The policies with all weights that share channels with the selected ones, where they prune them, too."""
+        """Return the policies with all weights that share channels with the selected ones, where they prune them,
+        too.
+        """
         done = []
         for bound in policies:
             targets = bound.targets if not bound.open else bound.policy.complete(bound.targets, self.network.graph())
@@ -166,26 +168,27 @@ class Session:
 
     @contextmanager
     def epoch(self, number: int) -> Iterator[Epoch]:
-        """Open an epoch; leaving it ends it. Entered in mid-epoch, after `load_state_dict`, it fires nothing anew."""
+        """Open an epoch; leaving it ends it. Entered in mid-epoch, after `load_state_dict`, no event is repeated."""
         clock = self.clock
         if clock.epoch != number:
-            clock.epoch, clock.step = number, 0
-        if clock.step == 0:
+            clock.epoch, clock.step, self._begun = number, 0, False
+        if not self._begun:
             self.events.fire("before_epoch")
             self.events.fire("on_epoch_begin")
+            self._begun = True
         yield Epoch(self.data)
         if self._next != "enter":
             raise CompressError(f"the epoch ends within a step: {self._next} was not called")
         self.events.fire("on_epoch_end")
-        clock.epoch, clock.step = number + 1, 0
+        clock.epoch, clock.step, self._begun = number + 1, 0, False
 
     # A step
 
     @contextmanager
     def step(self) -> Iterator[Step]:
-        """Open a step: forward passes and `backward` inside; leaving it takes the optimizer's step.
+        """Open a step, with forward passes and `backward` inside; leaving it takes the optimizer's step.
 
-        An error inside leaves the parameters in their places, and all masks applied.
+        An error inside leaves the parameters restored, and all masks applied.
         """
         try:
             self.enter()
@@ -196,14 +199,16 @@ class Session:
             self.optimizer.optimizer.step()
             self.after_optimizer()
         except BaseException:
-            self._withdraw()
+            self.abandon()
             raise
 
-    def _withdraw(self) -> None:
+    def abandon(self) -> None:
+        """End an open step after an error: parameters and learning rates are restored, all masks applied."""
         self.substitutions.withdraw()
         self._restore_rates()
         self.masks.before_step()
         self.masks.apply()
+        self.data.part = Part()
         self._next = "enter"
 
     def _expect(self, event: str) -> None:
@@ -217,12 +222,12 @@ class Session:
                 return
             raise CompressError(
                 f"before_backward was not called in this step, and {', '.join(asking)} needs the loss: call it with the"
-                f" loss, and differentiate what it returns"
+                f" loss, and differentiate the loss that it returns"
             )
         raise CompressError(f"{event} was called where {wanted} comes next: the order is {', '.join(_ORDER)}")
 
     def enter(self) -> None:
-        """Begin a step, before its forward pass: masked and substituted weights are put in place."""
+        """Begin a step, before its forward pass: masks are applied and substitutions put in place."""
         self._expect("enter")
         self.optimizer.frozen.clear()
         self.optimizer.skips = False
@@ -239,7 +244,7 @@ class Session:
         labels: Tensor | None = None,
         logits: Tensor | None = None,
     ) -> Tensor:
-        """Return the loss to differentiate: with what policies add to it."""
+        """Return the loss to differentiate, with the terms of policies."""
         self._expect("before_backward")
         self.data.part = Part(images, labels, logits)
         loss = self.events.before_backward_pass(loss)
@@ -247,7 +252,7 @@ class Session:
         return loss
 
     def after_backward(self) -> None:
-        """Bring the weights back, with their gradients, and add the penalties' gradients."""
+        """Restore the weights, with their gradients, and add the gradients of penalties."""
         self._expect("after_backward")
         self.data.part = Part()
         self.substitutions.after_backward()
@@ -255,7 +260,7 @@ class Session:
         self._next = "before_optimizer"
 
     def before_optimizer(self) -> None:
-        """Prepare the optimizer's step, which comes next: gradients are masked and clipped, rates are scaled."""
+        """Prepare the optimizer's step, which comes next: mask and clip gradients, scale learning rates."""
         self._expect("before_optimizer")
         self.events.fire("before_parameter_optimization")
         self.masks.zero_gradients()
@@ -280,7 +285,7 @@ class Session:
         self._rates = ()
 
     def after_optimizer(self) -> None:
-        """End the step: weights are masked, averages updated, and the clock goes on."""
+        """End the step: mask weights, update averages, and advance the clock."""
         self._expect("after_optimizer")
         self._restore_rates()
         self.masks.apply()
@@ -295,26 +300,39 @@ class Session:
 
     @contextmanager
     def as_shipped(self) -> Iterator[Shipped]:
-        """Inside, the model holds the weights that are shipped: masked, folded, averaged where averages are kept."""
-        averaged = self.masks.folded() if self._averages is None else self._averages.averaged()
+        """Put the weights that are shipped into the model inside the block: masked, folded, averaged where there are
+        averages.
+
+        Inside another such block nothing changes, and the record is the same.
+        """
+        if self._live is not None:
+            yield self._shipped(self._live)
+            return
+        averaged = self.masks.applied() if self._averages is None else self._averages.averaged()
         with averaged as aside, torch.no_grad(), self.substitutions.folded() as more:
-            live = {**more, **aside}
-            yield Shipped(live, tuple(self.records.thinnings), dict(self.records.figures))
+            self._live = {**more, **aside}
+            try:
+                yield self._shipped(self._live)
+            finally:
+                self._live = None
+
+    def _shipped(self, live: Mapping[str, Tensor]) -> Shipped:
+        return Shipped(live, tuple(self.records.thinnings), dict(self.records.figures))
 
     @property
     def has_own_inference(self) -> bool:
-        """Whether some substitution answers in another way than the network that is shipped."""
+        """Return whether a substitution computes in inference something else than the shipped network."""
         return self.substitutions.own_inference
 
     @contextmanager
     def own_inference(self) -> Iterator[None]:
-        """Inside `as_shipped`: substitutions that are evaluated in a way of their own (DropConnect) answer so."""
+        """Evaluate substitutions that have an inference of their own (DropConnect) in that way, inside `as_shipped`."""
         with self.substitutions.inferring():
             yield
 
     def thin(self, images: Tensor, *, round_to: int = 1) -> Thinned:
         """Remove all unused channels now; outputs on `images` stay equal, or `CompressError` is raised."""
-        with self.masks.folded():
+        with self.masks.applied():
             thinned = thin(self.model, images, round_to=round_to, training=True)
         if thinned.cut:
             self.network.cut(thinned.cut)
@@ -324,37 +342,44 @@ class Session:
 
     @contextmanager
     def trial(self) -> Iterator[None]:
-        """Inside, anything may be tried; afterwards the model and what `state_dict` holds are as before, to the bit.
+        """Restore the model and everything in `state_dict`, bit for bit, at the end of the block: inside, all may be
+        tried.
 
-        Removing channels inside raises `CompressError`.
+        Raises `CompressError` where it begins within a step, and where channels are removed inside.
         """
-        model = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        gradients = {name: parameter.grad for name, parameter in self.network.parameters.items()}
+        if self._next != "enter":
+            raise CompressError(f"a trial cannot begin within a step: {self._next} was not called yet")
+        tensors = [*self.network.parameters.values(), *self.model.buffers()]
+        values = [tensor.detach().clone() for tensor in tensors]
+        trained = [parameter for group in self.optimizer.groups for parameter in group["params"]]  # gates', too
+        gradients = [parameter.grad for parameter in trained]
         modes = [(module, module.training) for module in self.model.modules()]
-        state, validation, expected = copy.deepcopy(self.state_dict()), self.data.validation, self._next
-        scales = dict(self.optimizer.scales)
-        self.network.held["a trial"] = "channels cannot be removed inside a trial: nothing would bring them back"
+        state, validation = copy.deepcopy(self.state_dict()), self.data.validation
+        scales, held = dict(self.optimizer.scales), dict(self.network.held)
+        self.network.held["a trial"] = "channels cannot be removed inside a trial: they could not be restored"
+        for parameter in trained:
+            parameter.grad = None
         try:
             yield
         finally:
-            del self.network.held["a trial"]
-            self.substitutions.withdraw()
+            self.abandon()
             with torch.no_grad():
-                for name, tensor in self.model.state_dict().items():
-                    tensor.copy_(model[name])
-            for name, parameter in self.network.parameters.items():
-                parameter.grad = gradients[name]
+                for tensor, value in zip(tensors, values, strict=True):
+                    tensor.copy_(value)
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                parameter.grad = gradient
             for module, training in modes:
                 module.training = training
+            self.network.held = held
+            self.optimizer.scales = scales
             self.load_state_dict(state)
-            self.data.validation, self._next = validation, expected
-            self.optimizer.scales.clear()
-            self.optimizer.scales.update(scales)
+            self.data.validation = validation
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes while a run goes on, but the model itself."""
+        """Return everything that changes in a run, except the model."""
         return {
             "clock": self.clock.state_dict(),
+            "begun": self._begun,
             "optimizer": self.optimizer.optimizer.state_dict(),
             "masks": self.masks.state_dict(),
             "policies": self.events.state_dict(),
@@ -368,8 +393,8 @@ class Session:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state; raises `UserError` where it belongs to another schedule or model."""
-        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        """Continue from a saved state. Raises `UserError` where it belongs to another schedule or model."""
+        self.optimizer.load_state_dict(state["optimizer"])
         self.masks.load_state_dict(state["masks"])
         self.events.load_state_dict(state["policies"])
         for instance, constants in self._constants.items():
@@ -378,6 +403,7 @@ class Session:
         self.records.figures = copy.deepcopy(dict(state["figures"]))
         self.records.thinnings = copy.deepcopy(list(state["thinnings"]))
         self.clock.load_state_dict(state["clock"])
+        self._begun = bool(state["begun"])
         if self._averages is not None:
             self._averages.load_state_dict(state["averages"])
         self.world.load_state_dict(state["streams"])

@@ -1,4 +1,4 @@
-"""The session that a configuration describes."""
+"""A session from a configuration."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compressor.config import Config
-from compressor.context.data import Data
+from compressor.context import Data
 from compressor.policies.policy import BoundPolicy
 from compressor.session.session import Session, Settings
-from compressor.timing.clock import Clock
+from compressor.timing import Clock
 
 
 class Source(Protocol):
-    """Where batches come from, and how many images and steps there are."""
+    """A source of batches, with the numbers of images and steps."""
 
     steps_per_epoch: int
     images: int
@@ -35,9 +35,9 @@ def start(
     say: Callable[[str], None],
     dense: Mapping[str, Sequence[int]] | None = None,
 ) -> Session:
-    """Return a session over `model`; raises `UserError` where a policy does not fit it.
+    """Return a session over `model`. Raises `UserError` where a policy does not fit it.
 
-    `dense` has the shapes of the parameters at the run's beginning, where channels were removed since.
+    `dense` has the shapes of the parameters at the beginning of the run, where channels were removed since.
     """
     return Session(
         model,

@@ -1,1 +1,33 @@
 """Zeros: which weights there are, which are kept, how many are zero."""
+
+from compressor.sparsity.channels import Channels, Slices
+from compressor.sparsity.counting import count_nonzero
+from compressor.sparsity.cutter import Cutter
+from compressor.sparsity.masks import Masks, Mode
+from compressor.sparsity.normal import expected_relu
+from compressor.sparsity.substitution import Substitution, Substitutions
+from compressor.sparsity.summary import WeightSummary, summarize
+from compressor.sparsity.topk import Rounding, pruned_count, smallest, structures_to_prune
+from compressor.sparsity.weights import PRUNABLE, bias_of, prunable, weight_count
+
+__all__ = [
+    "PRUNABLE",
+    "Channels",
+    "Cutter",
+    "Masks",
+    "Mode",
+    "Rounding",
+    "Slices",
+    "Substitution",
+    "Substitutions",
+    "WeightSummary",
+    "bias_of",
+    "count_nonzero",
+    "expected_relu",
+    "prunable",
+    "pruned_count",
+    "smallest",
+    "structures_to_prune",
+    "summarize",
+    "weight_count",
+]

@@ -1,4 +1,4 @@
-"""Which channels of which weights live and die together, as numbers: what a pruner needs of a network's graph."""
+"""Coupled channels of weights, as numbers: what a pruner needs of a network's graph."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ Slices = tuple[str, int]
 
 @dataclass(frozen=True)
 class Channels:
-    """`cells` has, for a weight and one of its dims, the cell of each entry: entries of one cell are one channel.
+    """The channels of a network. `cells` has, for a weight and one of its dims, the cell of each entry.
 
-    -1: of no channel that could be removed. `part` says of each cell which group of a grouped convolution it lies in,
-    so that pruning can take as many of each; -1: of none.
+    Entries with one cell are one channel and are removed together; -1: not a channel that can be removed. `part` has
+    for each cell the group of the grouped convolution in which it lies, so that each group can lose as many; -1: none.
     """
 
     cells: Mapping[Slices, Tensor] = field(default_factory=dict)
     part: Tensor | None = None
 
     def joined(self, slices: Sequence[Slices]) -> list[list[Slices]]:
-        """The given slices, in sets that share channels, in their order."""
+        """Return the given slices in sets that share channels, in the given order."""
         sets: list[tuple[set[int], list[Slices]]] = []
         for one in slices:
             cells = self.cells.get(one)
@@ -34,8 +34,8 @@ class Channels:
         order = {one: number for number, one in enumerate(slices)}
         return sorted((sorted(members, key=order.__getitem__) for _, members in sets), key=lambda m: order[m[0]])
 
-    def closure(self, names: Sequence[str], dim: int) -> list[str]:
-        """The given weights, and after them all others that share channels in that dim with one of them."""
+    def with_coupled(self, names: Sequence[str], dim: int) -> list[str]:
+        """Return the given weights, and after them all others that share channels with them in that dim."""
         others = [one for one in self.cells if one[1] == dim and one[0] not in names]
         given = [(name, dim) for name in names]
         sets = self.joined([*given, *others])

@@ -1,4 +1,4 @@
-"""How many entries of a tensor are not zero."""
+"""The number of entries of a tensor that are not zero."""
 
 import numpy as np
 import torch
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def count_nonzero(tensor: Tensor) -> int:
-    """The number of non-zero entries (NaN is one).
+    """Return the number of non-zero entries (NaN counts as one).
 
-    On a CPU by NumPy's comparison and its count of booleans: torch's own takes a branch an element, eight times slower
-    where zeros are scattered.
+    On a CPU NumPy compares and counts: torch's own function branches for each element and is eight times slower where
+    zeros are scattered.
     """
     tensor = tensor.detach()
     if tensor.device.type != "cpu" or tensor.dtype == torch.bfloat16:

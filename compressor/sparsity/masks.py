@@ -1,34 +1,28 @@
-"""The one owner of every mask."""
+"""The masks of all policies, and where a masked weight is set to zero."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from compressor.errors import UserError
+from compressor.sparsity.cutter import Cutter
 
 _SAME_WIDTH = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 Mode = Literal["weights", "forward", "dense"]
-"""What a masked weight is between two steps: 0 (`weights`); what the step made of it, until the next forward pass
-(`forward`); a dense copy that every step goes on updating (`dense`)."""
-
-
-class Cutter(Protocol):
-    """What removes channels from a tensor."""
-
-    def tensor(self, name: str, value: Tensor) -> Tensor:
-        """What stays of a tensor that has the shape of the parameter `name` as it was."""
+"""The value of a masked weight between two steps. `weights`: 0. `forward`: the result of the optimizer's step, until
+the next forward pass. `dense`: a dense copy that each step updates."""
 
 
 class Masks:
-    """Each owner (a policy) has its own keep-masks; in force is their intersection.
+    """The keep masks of each owner (a policy); a weight stays where all of them keep it.
 
-    A mask is int8, one byte a weight: -1 (all bits set) keeps, 0 prunes. Applying it is a bitwise AND with the weight's
-    own bits: in place, exact, +0.0 even where the weight was negative, infinite or NaN, and nearly as fast as a
-    multiplication.
+    A mask is int8, one byte for each weight: -1 (all bits set) keeps, 0 prunes. It is applied by a bitwise AND with the
+    weight's own bits: in place, exact, +0.0 even where the weight was negative, infinite or NaN, and nearly as fast as
+    a multiplication.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -39,13 +33,16 @@ class Masks:
         self._after_step: dict[str, Tensor] = {}
         self._in_forward: dict[str, Tensor] = {}
         self._behind: dict[str, Tensor] = {}
+        self._in_pass = False
+        """Whether the weights have their masked values: from `before_forward` to `before_step`."""
         self.changes = 0
-        """How often a mask was set or released, so that others notice."""
+        """The number of changes of masks, so that others can see one."""
 
     def set(self, owner: str, name: str, keep: Tensor, mode: Mode = "weights", *, mask_gradients: bool = False) -> None:
-        """Replace `owner`'s contribution to one weight by the boolean tensor `keep` (true = stays).
+        """Replace the mask of one weight that belongs to `owner` by the boolean tensor `keep` (true = stays).
 
-        An owner has one mode for all its masks, the last one it gave; with `mask_gradients` they act on gradients, too.
+        An owner has one mode for all its masks, the last one that was given. With `mask_gradients` they mask gradients,
+        too.
         """
         (self._of_gradients.add if mask_gradients else self._of_gradients.discard)(owner)
         weight = self._parameters[name]
@@ -59,35 +56,38 @@ class Masks:
             self._intersect(name)
 
     def release(self, owner: str) -> None:
-        """Drop `owner`'s masks; what it pruned is free unless another owner prunes it too."""
+        """Drop the masks of `owner`; its weights are no longer pruned where no other owner prunes them."""
         self._modes.pop(owner, None)
         self._of_gradients.discard(owner)
         for name in self._owned.pop(owner, {}):
             self._intersect(name)
 
     def keep(self, name: str) -> Tensor | None:
-        """The mask in force as booleans (true = kept), or None where nothing is masked."""
+        """Return the keep mask of all owners together, as booleans (true = stays); None where nothing is masked."""
         bits = self._in_forward.get(name, self._after_step.get(name))
         return None if bits is None else bits.bool()
 
     def before(self, owner: str) -> Callable[[str], Tensor | None]:
-        """`owner`'s own mask of a weight by its name, as booleans (true = kept); None where it has none."""
+        """Return a function that gives the owner's own mask of a weight, as booleans (true = stays), or None."""
         masks = self._owned.get(owner, {})
         return lambda name: masks[name].bool() if name in masks else None
 
     def owned(self, owner: str) -> dict[str, Tensor]:
-        """`owner`'s own masks, as booleans (true = kept)."""
+        """Return the owner's own masks, as booleans (true = stays)."""
         return {name: bits.bool() for name, bits in self._owned.get(owner, {}).items()}
 
     @torch.no_grad()
     def apply(self) -> None:
-        """After the optimizer's step: zero every masked weight, but those that an owner lets live between two steps."""
+        """Set masked weights to zero after the optimizer's step, except those that may keep their values between two
+        steps.
+        """
         for name, bits in self._after_step.items():
             _zero(self._parameters[name], bits)
 
     @torch.no_grad()
     def before_forward(self) -> None:
-        """Put the masked weights in place of those that live on behind their mask, whose values are set aside."""
+        """Set the masked weights of the other modes to zero for the forward pass, and save their values."""
+        self._in_pass = True
         for name, bits in self._in_forward.items():
             weight = self._parameters[name].detach()
             if name in self._behind:
@@ -96,13 +96,14 @@ class Masks:
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Before the optimizer's step: bring the dense copies back, to be updated."""
-        for name, dense in self._behind.items():
+        """Restore the dense copies before the optimizer's step, which updates them; do nothing outside of a step."""
+        for name, dense in self._behind.items() if self._in_pass else ():
             self._parameters[name].detach().copy_(dense)
+        self._in_pass = False
 
     @torch.no_grad()
     def zero_gradients(self) -> None:
-        """Zero the gradients of what the owners mask whose masks act on gradients, too."""
+        """Set gradients to zero where an owner masks them, too."""
         for owner in self._of_gradients:
             for name, bits in self._owned.get(owner, {}).items():
                 gradient = self._parameters[name].grad
@@ -110,7 +111,7 @@ class Masks:
                     _zero(gradient, bits)
 
     def cut(self, cut: "Cutter") -> None:
-        """After channels were removed from the weights: remove them from every owner's masks, and the dense copies."""
+        """Remove channels from all masks and dense copies, after they were removed from the weights."""
         for table in (self._behind, *self._owned.values()):
             for name in table:
                 table[name] = cut.tensor(name, table[name])
@@ -118,8 +119,8 @@ class Masks:
             self._intersect(name)
 
     @contextmanager
-    def folded(self) -> Iterator[dict[str, Tensor]]:
-        """Inside, every weight is masked as in the forward pass; yields the values that are put back at the end."""
+    def applied(self) -> Iterator[dict[str, Tensor]]:
+        """Apply the masks inside the block, as in the forward pass; yield the values that are restored at its end."""
         aside = {name: self._parameters[name].detach().clone() for name in self._in_forward}
         with torch.no_grad():
             for name, bits in self._in_forward.items():
@@ -133,12 +134,12 @@ class Masks:
 
     @torch.no_grad()
     def zero(self, tensors: Mapping[str, Tensor], *, forward: bool) -> None:
-        """Zero what is masked in other tensors of the weights' names and shapes: averages of them."""
+        """Apply the masks to other tensors of the weights' names and shapes, such as their averages."""
         for name, bits in {**self._after_step, **(self._in_forward if forward else {})}.items():
             _zero(tensors[name], bits)
 
     def state_dict(self) -> dict[str, Any]:
-        """Every owner's contributions (int8, -1 keeps and 0 prunes) and how they act."""
+        """Return the masks of every owner (int8, -1 keeps and 0 prunes) and their modes."""
         return {
             "owned": {owner: dict(masks) for owner, masks in self._owned.items()},
             "modes": dict(self._modes),
@@ -147,14 +148,14 @@ class Masks:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state; raises `UserError` where it does not fit the weights."""
+        """Load saved masks. Raises `UserError` where their shapes are not those of the weights."""
         for owner in list(self._owned):
             self.release(owner)
         for owner, masks in state["owned"].items():
             for name, bits in masks.items():
                 weight = self._parameters.get(name)
                 if weight is None or weight.shape != bits.shape:
-                    raise UserError(f"the checkpoint's mask of {name!r} does not fit this model")
+                    raise UserError(f"the checkpoint's mask of {name!r} has another shape than this model's weight")
                 on_gradients = owner in state["of_gradients"]
                 self.set(owner, name, bits.bool(), state["modes"][owner], mask_gradients=on_gradients)
         self.changes = int(state["changes"])
@@ -186,7 +187,7 @@ def _zero(tensor: Tensor, bits: Tensor) -> None:
 
 
 def _layout(weight: Tensor) -> torch.memory_format:
-    """The memory format of the weight, so that masking walks both tensors in the same order."""
+    """Return the memory format of the weight, so that both tensors are read in the same order."""
     if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
         return torch.channels_last
     return torch.contiguous_format

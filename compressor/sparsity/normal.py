@@ -1,4 +1,4 @@
-"""The normal law."""
+"""The normal distribution."""
 
 import math
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 TINY = 1e-15
-"""A deviation is never taken for less: the closed form divides by it."""
+"""The smallest deviation that is used: the closed form divides by it."""
 
 
 def expected_relu(mean: Tensor, deviation: Tensor) -> Tensor:
-    """E relu(u), u ~ N(mean, deviation^2): mean Phi(mean / sd) + sd phi(mean / sd); relu(mean) where sd is 0."""
+    """Return E relu(u), u ~ N(mean, deviation^2): mean Phi(mean / sd) + sd phi(mean / sd); relu(mean) where sd is 0."""
     deviation = deviation.clamp_min(TINY)
     z = mean / deviation
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)

@@ -1,63 +1,62 @@
-"""Weights that are something else in the forward pass: random, shared, or behind a gate."""
+"""Substitutions: values that are used in the forward pass in place of a parameter (random, shared or gated)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-
-class Cutter(Protocol):
-    """What removes channels from a tensor."""
-
-    def tensor(self, name: str, value: Tensor) -> Tensor:
-        """Return what stays of a tensor that has the shape of the parameter `name` as it was."""
+from compressor.sparsity.cutter import Cutter
 
 
 class Substitution:
-    """Puts other values in the place of parameters for the forward and the backward pass, and takes them away again.
+    """Use other values in place of parameters in the forward and the backward pass; then restore the parameters.
 
-    In between, a parameter's `.grad` is that of the values that were in its place: `after_backward` makes of it the
-    gradients of the parameter and of the substitution's own tensors.
+    Between the two, the `.grad` of a parameter is the gradient of the values in its place: `after_backward` computes
+    from it the gradients of the parameter and of the substitution's own tensors. It is also called after an error, even
+    where `before_forward` failed half-way: it restores what was replaced, and no more.
     """
 
     order: ClassVar[int] = 0
-    """Those of a lower order are put in place first: gates 0, quantizers 1."""
+    """Substitutions of a lower order are put in place first: gates 0, quantizers 1."""
 
     def before_forward(self) -> None:
-        """Put the values of this step in place."""
+        """Put the values of this step in place of the parameters."""
 
     def after_backward(self) -> None:
-        """Bring the parameters back, with their gradients."""
+        """Restore the parameters and set their gradients."""
 
     def after_step(self) -> None:
-        """Do what must hold of the substitution's own tensors after the optimizer's step."""
+        """Update the substitution's own tensors after the optimizer's step, where they must fulfil a condition."""
 
     def fold(self) -> Mapping[str, Tensor]:
-        """Return the values that are shipped, by parameter name, of every parameter that differs from what it holds."""
+        """Return the values that are shipped, by parameter name, for every parameter that has another value now."""
         return {}
 
     @property
     def ships(self) -> bool:
-        """Whether its inference is that of the plain network that is shipped."""
+        """Return whether the network that is shipped computes what this substitution computes in inference."""
         return self.inference() is None
 
     def inference(self) -> AbstractContextManager[None] | None:
-        """Return a way of its own to evaluate the folded network, to be entered; None: the plain network's."""
+        """Return a context in which the folded network is evaluated in another way; None: the plain network."""
         return None
 
     def cut(self, cut: Cutter) -> None:
-        """Remove from its own tensors the channels that were removed from the network."""
+        """Remove from the substitution's own tensors the channels that were removed from the network."""
 
 
 class Substitutions:
-    """All substitutions at work, by who put them there; in file order, those of a lower `order` first."""
+    """All substitutions of a run, by owner; in file order, those of a lower `order` first."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], owners: Sequence[str] = ()) -> None:
+        """`owners`: all possible owners, in file order."""
         self._parameters = parameters
+        self._places = {owner: place for place, owner in enumerate(owners)}
         self._by_owner: dict[str, Substitution] = {}
         self._placed: list[Substitution] = []
+        self._folded = False
 
     def __contains__(self, owner: object) -> bool:
         return owner in self._by_owner
@@ -66,19 +65,21 @@ class Substitutions:
         return iter(sorted(self._by_owner.values(), key=lambda one: one.order))
 
     def get(self, owner: str) -> Substitution | None:
-        """Return the substitution of one owner."""
+        """Return the substitution of an owner."""
         return self._by_owner.get(owner)
 
     def put(self, owner: str, substitution: Substitution) -> None:
-        """Let a substitution be at work from the next step on."""
+        """Use a substitution from the next step on."""
         self._by_owner[owner] = substitution
+        last = len(self._places)
+        self._by_owner = dict(sorted(self._by_owner.items(), key=lambda item: self._places.get(item[0], last)))
 
     def remove(self, owner: str) -> None:
-        """Take a substitution out of work."""
+        """Stop the use of an owner's substitution."""
         self._by_owner.pop(owner, None)
 
     def others(self, owner: str) -> list[Substitution]:
-        """Return those of all other owners."""
+        """Return the substitutions of all other owners."""
         return [one for key, one in self._by_owner.items() if key != owner]
 
     def before_forward(self) -> None:
@@ -88,12 +89,12 @@ class Substitutions:
             substitution.before_forward()
 
     def after_backward(self) -> None:
-        """Bring the parameters back, the last one first."""
+        """Restore the parameters, in reverse order."""
         while self._placed:
             self._placed.pop().after_backward()
 
     def withdraw(self) -> None:
-        """Bring the parameters back after an error in the step, whatever else fails."""
+        """Restore the parameters after an error in the step, also where one of the substitutions fails."""
         while self._placed:
             try:
                 self._placed.pop().after_backward()
@@ -101,43 +102,53 @@ class Substitutions:
                 continue
 
     def after_step(self) -> None:
-        """Do what must hold after the optimizer's step."""
+        """Call `after_step` of all substitutions."""
         for substitution in self:
             substitution.after_step()
 
     def cut(self, cut: Cutter) -> None:
-        """Remove channels from what they hold."""
+        """Remove channels from the tensors of all substitutions."""
         for substitution in self:
             substitution.cut(cut)
 
     def values(self) -> dict[str, Tensor]:
-        """Return the values that are shipped of every parameter that differs from what it holds."""
-        return {name: value for substitution in self for name, value in substitution.fold().items()}
+        """Return the values that are shipped, for every parameter that has another value now."""
+        with self.folded() as aside:
+            return {name: self._parameters[name].detach().clone() for name in aside}
 
     @contextmanager
     def folded(self) -> Iterator[dict[str, Tensor]]:
-        """Inside, parameters have the values that are shipped; yields those that are put back at the end."""
+        """Set parameters to the values that are shipped inside the block; yield the values that are restored at its
+        end.
+
+        Inside another such block nothing changes: values would be folded twice.
+        """
         aside: dict[str, Tensor] = {}
-        with torch.no_grad():
-            for substitution in self:
-                for name, value in substitution.fold().items():
-                    aside.setdefault(name, self._parameters[name].detach().clone())
-                    self._parameters[name].copy_(value)
+        if self._folded:
+            yield aside
+            return
+        self._folded = True
         try:
+            with torch.no_grad():
+                for substitution in self:
+                    for name, value in substitution.fold().items():
+                        aside.setdefault(name, self._parameters[name].detach().clone())
+                        self._parameters[name].copy_(value)
             yield aside
         finally:
+            self._folded = False
             with torch.no_grad():
                 for name, value in aside.items():
                     self._parameters[name].copy_(value)
 
     @property
     def own_inference(self) -> bool:
-        """Whether some of them answer in another way than the folded network."""
+        """Return whether a substitution computes in inference something else than the folded network."""
         return not all(substitution.ships for substitution in self)
 
     @contextmanager
     def inferring(self) -> Iterator[None]:
-        """Inside, those that answer in a way of their own do so."""
+        """Evaluate the network inside the block as the substitutions do it, where they have a way of their own."""
         with ExitStack() as stack:
             for substitution in self:
                 way = substitution.inference()

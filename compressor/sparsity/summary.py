@@ -1,25 +1,28 @@
-"""What of a weight is zero, and how it is distributed."""
+"""The zeros of a weight, and the distribution of its values."""
 
 import math
-from dataclasses import dataclass
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from compressor.sparsity.counting import count_nonzero
 
 
-@dataclass(frozen=True)
-class WeightSummary:
-    """Counts, shares of structures that are all zero (None where there is none), and moments.
+class WeightSummary(BaseModel):
+    """Counts, fractions of structures that are all zero (None where a weight has none), and moments of one weight.
 
     filters: slices of dim 0 of a convolution; channels: of dim 1; kernels: of both. rows, cols: dims 0 and 1 of a
     matrix. std is the unbiased one.
     """
 
-    shape: tuple[int, ...]
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    shape: list[int]
     weights: int
     nonzero: int
+    sparsity: float
     filters: float | None
     channels: float | None
     kernels: float | None
@@ -29,17 +32,13 @@ class WeightSummary:
     std: float
     mean_abs: float
 
-    @property
-    def sparsity(self) -> float:
-        """Share of zeros."""
-        return 1 - self.nonzero / self.weights if self.weights else 0.0
-
 
 @torch.no_grad()
-def summarize(weight: Tensor, scratch: Tensor | None = None) -> WeightSummary:
-    """The summary of one weight tensor of two or more dimensions.
+def summarize(name: str, weight: Tensor, scratch: Tensor | None = None) -> WeightSummary:
+    """Return the summary of one weight tensor of two or more dims.
 
-    `scratch` is a flat buffer of at least its size and of its kind: fresh memory costs more than the arithmetic.
+    `scratch` is a flat buffer of at least its size and of its dtype and device: new memory costs more than the
+    arithmetic.
     """
     weight = weight.detach().contiguous()
     if weight.dtype not in (torch.float32, torch.float64):
@@ -61,9 +60,11 @@ def summarize(weight: Tensor, scratch: Tensor | None = None) -> WeightSummary:
     if count > 1 and variance * count < 0.25 * squares:  # the difference of two near-equal sums says little
         variance = float(weight.double().var())
     return WeightSummary(
-        shape=tuple(weight.shape),
+        name=name,
+        shape=list(weight.shape),
         weights=count,
         nonzero=nonzero,
+        sparsity=1 - nonzero / count if count else 0.0,
         filters=None if matrix else per_dim0,
         channels=None if matrix else per_dim1,
         kernels=None if matrix else per_pair,

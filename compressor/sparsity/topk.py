@@ -1,4 +1,4 @@
-"""Exact counts, and the exact selection of the smallest scores."""
+"""Exact numbers of structures, and the exact selection of the smallest scores."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Rounding = Literal["floor", "ceil", "round"]
 
 
 def pruned_count(sparsity: float, total: int) -> int:
-    """How many of `total` elements a sparsity takes: floor(sparsity * total), Python's floor of the float product."""
+    """Return how many of `total` elements are pruned: floor(sparsity * total), the floor of Python's float product."""
     return math.floor(sparsity * total)
 
 
@@ -23,16 +23,17 @@ _ROUND: dict[str, Callable[[float], int]] = {"floor": math.floor, "ceil": math.c
 
 
 def structures_to_prune(sparsity: float, total: int, rounding: Rounding = "floor", group_size: int = 1) -> int:
-    """Return how many of `total` structures are pruned: the rounded share, in multiples of `group_size`, never all."""
+    """Return how many of `total` structures are pruned: the rounded number, in multiples of `group_size`, never all."""
     share = sparsity * total if group_size == 1 else sparsity * total / group_size
     most = max(total - 1, 0) // group_size * group_size
     return min(_ROUND[rounding](share) * group_size, most)
 
 
 def smallest(score: Tensor, count: int) -> Tensor:
-    """True at exactly the `count` smallest entries of `score` (any shape); of equal scores the lower index goes first.
+    """Return true at exactly the `count` smallest entries of `score` (any shape); of equal scores at the lower index.
 
-    One partition instead of a sort; NaN ranks as the largest. Raises `CompressError` where fewer are numbers.
+    Uses one partition instead of a sort; NaN counts as the largest. Raises `CompressError` where fewer than `count`
+    scores are numbers.
     """
     if count <= 0:
         return torch.zeros_like(score, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Which tensors of a network can be pruned, and what they are called."""
+"""The tensors of a network that can be pruned, and their names."""
 
 from torch import nn
 
@@ -14,13 +14,18 @@ PRUNABLE = (
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of all convolutions and linear layers, by plain name, in the model's order; a tied one once."""
+    """Return the weights of all convolutions and linear layers, by name, in the model's order; a tied one once."""
     layers = {
         f"{path}.weight" if path else "weight" for path, module in model.named_modules() if isinstance(module, PRUNABLE)
     }
     return {name: weight for name, weight in model.named_parameters() if name in layers}
 
 
+def bias_of(weight: str) -> str:
+    """Return the name of the bias beside a weight; the layer may have none."""
+    return f"{weight.rpartition('.')[0]}.bias" if "." in weight else "bias"
+
+
 def weight_count(model: nn.Module) -> int:
-    """How many prunable weights a network has."""
+    """Return the number of prunable weights of a network."""
     return sum(weight.numel() for weight in prunable(model).values())

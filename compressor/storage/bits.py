@@ -1,15 +1,15 @@
-"""How many bits a network takes, stored in each of the usual ways.
+"""The number of bits of a network, stored in each of the usual ways.
 
 Han, Pool, Tran, Dally 2015, Learning both Weights and Connections: 5-bit relative indices for linear layers, 8-bit ones
-for convolutions. Every bit that decoding needs is counted, fillers and headers as well. V: bits of a value.
+for convolutions. Every bit that decoding needs is counted, also fillers and headers. V: bits of a value.
 
-    dense             V a weight
-    relative indices  a stream a tensor (`relative_index`), of the width that takes the fewest bits, or of Han's
-    CSR               V + ceil(log2(columns)) a non-zero, 32 a row and 32 more; a row is a filter or an output
-    bitmask           V a non-zero, 1 a weight
+    dense             V for each weight
+    relative indices  one stream for each tensor (`relative_index`), of the width with the fewest bits, or of Han's
+    CSR               V + ceil(log2(columns)) for each non-zero, 32 for each row and 32 more; row: filter or output
+    bitmask           V for each non-zero, 1 for each weight
 
-What is not a prunable weight (biases, batch norm, its running statistics) is stored densely in all of them. CSR and
-bitmask have the header of a stream, too; the dense form has none, so that no format gains by it.
+Tensors that are not prunable weights (biases, batch norm, its running statistics) are stored densely in all of them.
+CSR and bitmask have the header of a stream, too; the dense form has none, so that no format gains by it.
 """
 
 import math
@@ -21,14 +21,14 @@ from torch import Tensor
 from compressor.storage import relative_index
 
 HAN_LINEAR, HAN_CONVOLUTION = 5, 8
-"""Bits of an index in Han et al. 2015."""
+"""Bits of an index (Han et al. 2015)."""
 
 
 class StoredBits(BaseModel):
     """Bits of a whole network, in each format.
 
-    `widths`: the narrowest and the widest index that `relative` (the best width each) uses; None where every tensor is
-    shorter without one. `relative_han`: 5 bits an index in linear layers, 8 in convolutions.
+    `widths`: the narrowest and the widest index that `relative` (the best width for each tensor) uses; None where every
+    tensor is shorter without an index. `relative_han`: 5 bits for an index in linear layers, 8 in convolutions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,17 +42,19 @@ class StoredBits(BaseModel):
 
     @property
     def rate(self) -> float:
-        """How many times as long the dense form is as `relative`; 1 where there is nothing to store."""
+        """Return the size of the dense form divided by that of `relative`; 1 where there is nothing to store."""
         return self.dense / self.relative if self.relative else 1.0
 
 
 def dense_bits(tensors: Mapping[str, Tensor]) -> int:
-    """What a state dict takes as it is; a tied tensor counts once (on the meta device with `keep_vars=True` only)."""
+    """Return the bits of a state dict as it is; a tied tensor counts once (on the meta device with `keep_vars=True`
+    only).
+    """
     return sum(8 * tensor.element_size() * tensor.numel() for tensor in _untied(tensors).values())
 
 
 def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> StoredBits:
-    """What a state dict takes; `weights` are the names of the prunable ones. A tied tensor counts once."""
+    """Return the bits of a state dict; `weights` are the names of the prunable ones. A tied tensor counts once."""
     dense = relative = han = csr = bitmask = 0
     widths = set()
     for name, tensor in _untied(tensors).items():
@@ -87,7 +89,7 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
 
 
 def _untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without those that are an earlier one under another name."""
+    """Return the tensors without those that are an earlier one under another name."""
     seen, kept = set(), {}
     for name, tensor in tensors.items():
         begin = tensor.untyped_storage().data_ptr() or id(tensor)  # 0 where there is no memory: empty, or meta

@@ -1,15 +1,15 @@
-"""Sparse tensors as relative indices: of each entry how many zeros lie before it, in a fixed number b of bits.
+"""Sparse tensors as relative indices: for each entry the number of zeros before it, in a fixed number b of bits.
 
 Han, Pool, Tran, Dally 2015, Learning both Weights and Connections; Han, Mao, Dally 2016, Deep Compression, figure 2.
 
     entries = nnz + sum over the non-zeros of floor(gap / 2^b),    bits = header + entries * (b + bits of a value)
 
 A tensor is one flat stream in row-major order, without row pointers. An entry (index, value) means: skip `index` zeros,
-then comes `value`; it consumes index + 1 positions. A gap of more than 2^b - 1 zeros begins with fillers: a filler is
-the entry (2^b - 1, 0), it consumes 2^b of the zeros. Zeros behind the last non-zero are not stored. With b = 0 every
-zero before it is a filler: that is the dense tensor, the right choice where little is pruned.
+then `value` follows; it covers index + 1 positions. A gap of more than 2^b - 1 zeros begins with fillers: a filler is
+the entry (2^b - 1, 0), it covers 2^b of the zeros. Zeros after the last non-zero are not stored. With b = 0 every zero
+before it is a filler: that is the dense tensor, the best width where little is pruned.
 
-What is decoded has the same bits as what was encoded (NaN's too), but that -0.0 is a zero like any other: +0.0.
+A decoded tensor has the same bits as the encoded one (also of NaN), except that -0.0 becomes +0.0 like any other zero.
 """
 
 import math
@@ -29,16 +29,18 @@ Integers = NDArray[np.int64]
 LARGEST_WIDTH = 16
 _WIDTHS = np.arange(LARGEST_WIDTH + 1)[:, None]
 _CHUNK = 1 << 20
-"""Weights that are counted at once: what that needs of memory stays in the cache, however large a tensor is."""
+"""Weights that are counted at once: the memory for them stays in the cache, whatever the size of the tensor."""
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _HEADER = struct.Struct("<BBBQ")
-"""Of every stream: its dtype, its width, its rank, how many entries it has; a uint32 a dim follows."""
+"""The header of a stream: dtype, width, number of dims, number of entries; a uint32 for each dim follows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A tensor as entries: `values` has one number an entry, `indices` their indices, packed (uint8, lowest bit first).
+    """A tensor as entries:
+
+    `values` has one number for each entry, `indices` their packed indices (uint8, lowest bit first).
 
     `width`: bits of an index.
     """
@@ -50,28 +52,28 @@ class Encoded:
 
     @property
     def entries(self) -> int:
-        """How many values are stored: the non-zeros and the fillers."""
+        """Return the number of stored values: the non-zeros and the fillers."""
         return self.values.numel()
 
     @property
     def fillers(self) -> int:
-        """How many entries only bridge a gap."""
+        """Return the number of entries that only fill a gap."""
         return self.entries - int(np.count_nonzero(_integers(self.values)))
 
     @property
     def bits(self) -> int:
-        """All that `decode` needs, header included; in whole bytes it may be up to 7 bits more."""
+        """Return the number of bits that `decode` needs, header included; whole bytes may be up to 7 bits more."""
         return stream_bits(len(self.shape), self.entries, self.width, 8 * self.values.element_size())
 
     def to_bytes(self) -> bytes:
-        """Header, values, indices; little-endian."""
+        """Return header, values, indices; little-endian."""
         head = _HEADER.pack(_DTYPES.index(self.values.dtype), self.width, len(self.shape), self.entries)
         dims = struct.pack(f"<{len(self.shape)}I", *self.shape)
         return head + dims + _integers(self.values).tobytes() + self.indices.numpy().tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Encoded":
-        """What `to_bytes` wrote; raises `CompressError` where `data` is something else."""
+        """Return the tensor that `to_bytes` wrote. Raises `CompressError` where `data` is something else."""
         try:
             code, width, rank, entries = _HEADER.unpack_from(data)
             shape = struct.unpack_from(f"<{rank}I", data, _HEADER.size)
@@ -91,9 +93,9 @@ class Encoded:
 
 
 def encode(tensor: Tensor, width: int | Literal["auto"] = "auto") -> Encoded:
-    """The stream of a tensor of floating-point numbers, with indices of `width` bits (0 to 16).
+    """Return the stream of a floating-point tensor, with indices of `width` bits (0 to 16).
 
-    `auto`: the width that takes the fewest bits, of equal ones the smallest.
+    `auto`: the width with the fewest bits, of equal ones the smallest.
     """
     if width == "auto":
         width = best_width(*count(tensor), bits_of_values=8 * tensor.element_size())
@@ -114,23 +116,23 @@ def encode(tensor: Tensor, width: int | Literal["auto"] = "auto") -> Encoded:
 
 
 def decode(encoded: Encoded) -> Tensor:
-    """The tensor, on the CPU; raises `CompressError` where the entries reach beyond its shape."""
+    """Return the tensor, on the CPU. Raises `CompressError` where there are more entries than its shape has."""
     positions = np.cumsum(_unpack(encoded.indices.numpy(), encoded.entries, encoded.width) + 1) - 1
     size = math.prod(encoded.shape)
     if positions.size and positions[-1] >= size:
-        raise CompressError(f"entries up to position {positions[-1]:,} in a tensor of {size:,} weights")
+        raise CompressError(f"the entries reach position {positions[-1]:,}, the tensor has {size:,} weights")
     flat = torch.zeros(size, dtype=encoded.values.dtype)
     _integers(flat)[positions] = _integers(encoded.values)
     return flat.view(encoded.shape)
 
 
 def stream_bits(rank: int, entries: int, width: int, bits_of_values: int) -> int:
-    """Bits of a stream: its header (of which a tensor of `rank` dims needs more) and its entries."""
+    """Return the bits of a stream: its header (longer for a tensor of more dims) and its entries."""
     return 8 * _HEADER.size + 32 * rank + entries * (width + bits_of_values)
 
 
 def count(tensor: Tensor) -> tuple[int, Integers]:
-    """How many non-zeros a tensor has, and how many fillers its stream would have at widths of 0 to 16 bits.
+    """Return the number of non-zeros of a tensor, and of fillers in its stream at widths of 0 to 16 bits.
 
     Counted from how often each gap occurs, without encoding.
     """
@@ -151,25 +153,25 @@ def count(tensor: Tensor) -> tuple[int, Integers]:
 
 
 def best_width(nonzero: int, fillers: Integers, bits_of_values: int) -> int:
-    """The width that takes the fewest bits, of equal ones the smallest."""
+    """Return the width with the fewest bits, of equal ones the smallest."""
     return int(np.argmin((nonzero + fillers) * (_WIDTHS[:, 0] + bits_of_values)))
 
 
 def _patterns(tensor: Tensor) -> NDArray[np.signedinteger]:
-    """The numbers in row-major order, as integers of the same bits."""
+    """Return the numbers in row-major order, as integers of the same bits."""
     if tensor.dtype not in _DTYPES:
-        raise ValueError(f"relative indices are of floating-point numbers of 16 to 64 bits, got {tensor.dtype}")
+        raise ValueError(f"the tensor should have floating-point numbers of 16 to 64 bits, got {tensor.dtype}")
     return _integers(tensor.detach().cpu().contiguous().view(-1))
 
 
 def _integers(flat: Tensor) -> NDArray[np.signedinteger]:
-    """The same memory, read as integers."""
+    """Return the same memory, read as integers."""
     integers: NDArray[np.signedinteger] = flat.view(_SAME_SIZE[flat.element_size()]).numpy()
     return integers
 
 
 def _is_nonzero(patterns: NDArray[np.signedinteger]) -> NDArray[np.bool_]:
-    """Not by comparing floats: to a processor that flushes denormal numbers they are zero."""
+    """Return true at non-zeros, without float comparison: a processor may treat denormal numbers as zero."""
     nonzero: NDArray[np.bool_] = (patterns << 1) != 0
     return nonzero
 

@@ -1,1 +1,34 @@
-"""Physical removal of channels: which may go, and everything that goes with them."""
+"""Physical removal of channels: which can be removed, and all tensors that change with them."""
+
+from compressor.thinning.architecture import describe, resize
+from compressor.thinning.channel_use import channels_read, channels_with_inputs, producers_of
+from compressor.thinning.compaction import compact_layers, thin_and_compact
+from compressor.thinning.coupling import couplings
+from compressor.thinning.cutting import Cut
+from compressor.thinning.equivalence import Thinned, thin
+from compressor.thinning.graph import ChannelGraph, Untraceable
+from compressor.thinning.layers import CONVOLUTIONS, dims
+from compressor.thinning.reading import channel_graph
+from compressor.thinning.removers import Remover
+from compressor.thinning.verification import verify
+
+__all__ = [
+    "CONVOLUTIONS",
+    "ChannelGraph",
+    "Cut",
+    "Remover",
+    "Thinned",
+    "Untraceable",
+    "channel_graph",
+    "channels_read",
+    "channels_with_inputs",
+    "compact_layers",
+    "couplings",
+    "describe",
+    "dims",
+    "producers_of",
+    "resize",
+    "thin",
+    "thin_and_compact",
+    "verify",
+]

@@ -1,10 +1,10 @@
-"""Compaction: matrix products without the rows and columns of a weight that are all zero; for inference alone.
+"""Compaction: matrix products without the zero rows and columns of a weight, for inference only.
 
 A convolution is a product of two matrices (im2col): the weight with a row for each filter and a column for each tap,
 which is one (channel, row, column) of the kernels, times the image with a row for each tap. Intra-kernel strided
-pruning (Anwar, Hwang and Sung 2017) leaves whole columns zero, SSL's filter-wise and shape-wise sparsity (Wen et al.,
-NIPS 2016) rows and columns: without them both matrices are smaller, and the function is the same. Where whole channels
-can go, thinning does that better; what it has to leave is compacted here.
+pruning (Anwar, Hwang and Sung 2017) makes whole columns zero, SSL's filter-wise and shape-wise sparsity (Wen et al.,
+NIPS 2016) rows and columns: without them both matrices are smaller, and the outputs are equal. Where whole channels can
+be removed, thinning is better; what it has to leave is compacted here.
 """
 
 import copy
@@ -16,18 +16,18 @@ from torch.nn import functional
 
 from compressor.errors import CompressError
 from compressor.evaluating import evaluating
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 
 FEW_COLUMNS, LESS_WORK = 0.6, 0.75
-"""Where it pays on a CPU (benchmarks/compaction.py): columns are gathered where at most this share of those of the live
-channels is left; a layer is replaced where at most this share of its multiplications is left."""
+"""Limits of what is faster on a CPU (benchmarks/compaction.py): columns are gathered where at most this fraction of
+those of the live channels is left; a layer is replaced where at most this fraction of its products is left."""
 
 _IN_CACHE = 2**19
-"""Bytes of gathered columns that are multiplied at once: of more the first ones have left the cache by then."""
+"""Bytes of gathered columns that are multiplied at once: more do not fit into the cache."""
 
 
 class Compact(nn.Module):
-    """A layer's `matrix` of the rows and columns that are left, and the `bias` of all its outputs."""
+    """A layer with the `matrix` of its non-zero rows and columns, and the `bias` of all its outputs."""
 
     rows: Tensor
     live: Tensor
@@ -35,7 +35,7 @@ class Compact(nn.Module):
     _live_bias: Tensor | None
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, rows: Tensor, columns: Tensor) -> None:
-        """`rows` [outputs] and `columns` [the rest of the weight's shape] are true where they stay."""
+        """Keep the rows and columns that are true in `rows` [outputs] and `columns` [the other dims of the weight]."""
         super().__init__()
         weight, bias = layer.weight.detach(), layer.bias
         self.register_buffer("rows", rows.nonzero().flatten())
@@ -46,11 +46,11 @@ class Compact(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The whole weight, for those who read it past the layer's forward pass."""
+        """Return the whole weight, for code that reads it without the layer's forward pass."""
         return self.matrix.new_zeros(self.live.shape).masked_scatter_(self.live, self.matrix)
 
     def _all_outputs(self, live: Tensor, dim: int) -> Tensor:
-        """The outputs of the rows that are left, and of the others what is left of them: the bias."""
+        """Return all outputs: those of the kept rows, and the bias for the others."""
         if len(self.rows) == len(self.live):
             return live
         shape = list(live.shape)
@@ -61,7 +61,7 @@ class Compact(nn.Module):
 
 
 class CompactLinear(Compact):
-    """A linear layer without the outputs and inputs of which every weight is zero."""
+    """A linear layer without the outputs and inputs whose weights are all zero."""
 
     columns: Tensor
 
@@ -70,17 +70,17 @@ class CompactLinear(Compact):
         self.register_buffer("columns", columns.nonzero().flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The outputs (..., out_features) of inputs (..., in_features)."""
+        """Return outputs (..., out_features) of inputs (..., in_features)."""
         if len(self.columns) < self.live.shape[1]:
             x = x.index_select(-1, self.columns)
         return self._all_outputs(functional.linear(x, self.matrix, self._live_bias), -1)
 
 
 class CompactConv2d(Compact):
-    """A convolution without the filters and taps of which every weight is zero: gathered taps, one product, biases.
+    """A convolution without the filters and taps whose weights are all zero: gathered taps, one product, biases.
 
-    Where whole channels are left it is the library's convolution of these, which multiplies the same matrices without
-    writing the second one down.
+    Where whole channels are kept it is the library's convolution of them, which multiplies the same matrices without
+    storing the second one.
     """
 
     _inputs: Tensor
@@ -100,7 +100,7 @@ class CompactConv2d(Compact):
             self.register_buffer(name, places)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The maps (N, out_inputs, H', W') of images (N, in_inputs, H, W); also of one without the N."""
+        """Return maps (N, out_inputs, H', W') of images (N, in_inputs, H, W); also of one image without N."""
         if x.dim() == 3:
             return self(x.unsqueeze(0)).squeeze(0)  # type: ignore[no-any-return]
         if not self.gathers and len(self._inputs) < self.live.shape[1]:
@@ -134,10 +134,10 @@ class CompactConv2d(Compact):
 
 
 def compact(network: nn.Module, *, if_it_pays: bool = False) -> nn.Module:
-    """A copy whose convolutions (2-d, one group) and linear layers leave out their zero rows and columns.
+    """Return a copy whose convolutions (2-d, one group) and linear layers have no zero rows and columns.
 
-    With `if_it_pays` only those that gain by it: where many taps are left the library's convolution of the live filters
-    and channels is faster than a gathered product.
+    With `if_it_pays` only the layers that become faster: where many taps are left, the library's convolution of the
+    live filters and channels is faster than a gathered product.
     """
     own = copy.deepcopy(network).eval()
     made: dict[int, Compact | None] = {}
@@ -154,12 +154,12 @@ def compact(network: nn.Module, *, if_it_pays: bool = False) -> nn.Module:
 
 
 def compact_layers(network: nn.Module) -> dict[str, Compact]:
-    """The layers of a network that are compact, by path."""
+    """Return the layers of a network that are compact, by path."""
     return {path: module for path, module in network.named_modules() if isinstance(module, Compact)}
 
 
 def _compacted(module: nn.Module, if_it_pays: bool) -> Compact | None:
-    """The compact form of a layer; None where it has none. Subclasses may compute something else."""
+    """Return the compact form of a layer; None where it has none. Subclasses may compute something else."""
     if type(module) not in (nn.Conv2d, nn.Linear) or getattr(module, "groups", 1) > 1:
         return None
     assert isinstance(module, (nn.Conv2d, nn.Linear))
@@ -179,7 +179,7 @@ def _compacted(module: nn.Module, if_it_pays: bool) -> Compact | None:
 
 @dataclass(frozen=True)
 class Compaction:
-    """The fastest form of a network, whether channels were removed, too, and the largest difference of a logit."""
+    """The fastest form of a network, whether channels were removed first, and the largest difference of a logit."""
 
     network: nn.Module
     thinned: bool
@@ -187,8 +187,8 @@ class Compaction:
 
 
 @torch.no_grad()
-def behind_thinning(network: nn.Module, images: Tensor) -> Compaction | None:
-    """The network thinned, and of what that leaves the zero rows and columns left out; None where it leaves none."""
+def thin_and_compact(network: nn.Module, images: Tensor) -> Compaction | None:
+    """Return the network thinned; then zero rows and columns are removed. None where there are none left."""
     if not compact_layers(compact(network, if_it_pays=True)):
         return None
     own = copy.deepcopy(network)

@@ -1,4 +1,4 @@
-"""What a selection of weights means for the channels that they share with others."""
+"""The channels that selected weights share with other weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,11 @@ from compressor.thinning.graph import ChannelGraph, Node
 
 @dataclass(frozen=True)
 class Couplings:
-    """`joint`: selected weights that share channels, which are ranked as one. `broken`: (weight, who keeps it alive)
-    where what is selected goes only in part. `logits`: weights whose outputs are the network's."""
+    """The couplings of selected weights. `joint`: those that share channels and are ranked as one.
+
+    `broken`: (weight, reason) where the channels of a selected weight cannot be removed. `logits`: weights whose
+    outputs are the network's.
+    """
 
     joint: tuple[tuple[str, ...], ...]
     broken: tuple[tuple[str, str], ...]
@@ -21,7 +24,7 @@ class Couplings:
 
 
 def couplings(graph: ChannelGraph, names: Sequence[str], structure: Structure) -> Couplings:
-    """How pruning whole outputs (or inputs) of the named weights goes together with the rest of the network."""
+    """Return how the named weights, of which whole outputs (or inputs) are pruned, are coupled with the network."""
     dim = structure.dim
     if dim is None:
         return Couplings((), (), ())
@@ -43,7 +46,7 @@ def couplings(graph: ChannelGraph, names: Sequence[str], structure: Structure) -
 
 
 def _alive_without(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
-    """[cells]: those of the named weights' outputs that some layer still reads as not 0 when all of them are."""
+    """Return [cells]: outputs of the named weights that a layer still reads as not 0 when all of them are 0."""
     outputs = {name: graph.channels.cells[name, 0] for name in names}
     dead = graph.zeroed({name: torch.ones(len(cells), dtype=torch.bool) for name, cells in outputs.items()})
     alive = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
@@ -56,7 +59,7 @@ def _alive_without(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
 
 
 def _read_by_others(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
-    """[cells]: those that a layer reads whose weight is not among the named."""
+    """Return [cells]: those that a layer reads whose weight is not among the named ones."""
     alive = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
     for node in graph.nodes:
         if node.kind == "producer" and node.into is not None and graph.weights[node.label] not in names:
@@ -65,8 +68,8 @@ def _read_by_others(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
 
 
 def _keeper(graph: ChannelGraph, cell: int, names: Sequence[str], dim: int) -> str:
-    """Who keeps a channel alive, in words."""
-    through = graph.who_carries(cell)
+    """Return the reason why a channel cannot be removed, in words."""
+    through = graph.nodes_with(cell)
     if dim == 1:
         readers = [n for n in graph.nodes if n.into is not None and bool((n.into == cell).any())]
         others = [graph.weights[n.label] for n in readers if graph.weights[n.label] not in names]
@@ -77,7 +80,7 @@ def _keeper(graph: ChannelGraph, cell: int, names: Sequence[str], dim: int) -> s
         how = f"joined by {joins[0]}" if joins else "joined"
         return f"{_few(others)} {'makes' if len(others) == 1 else 'make'} the same channels ({how})"
     mixing: list[Node] = [n for n in through if n.kind == "mixing"]
-    return f"{mixing[0].label} mixes channels" if mixing else "an operation on the way is not 0 where its input is 0"
+    return f"{mixing[0].label} mixes channels" if mixing else "an operation after it is not 0 where its input is 0"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The removal itself: of parameters, gradients, buffers, and of every tensor that goes along with them."""
+"""The removal of channels from parameters, gradients, buffers, and all tensors that have their shapes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from compressor.thinning.graph import ChannelGraph
-from compressor.thinning.layers import attributes, dims, set_attributes, tensors
+from compressor.thinning.layers import dims, new_widths, set_widths, tensors
 from compressor.thinning.removal import Removal
 from compressor.thinning.skipping import skip
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What stays of each tensor that changes: its entries' positions in the flattened old one, in the new shape."""
+    """For each tensor that changes: the positions of the kept entries in the old flattened tensor, in the new shape."""
 
     stays: Mapping[str, Tensor]
     shapes: Mapping[str, torch.Size]
@@ -28,7 +28,7 @@ class Cut:
         return bool(self.stays)
 
     def tensor(self, name: str, value: Tensor) -> Tensor:
-        """What stays of a tensor that belongs to the parameter or buffer `name` and has its shape; else the same."""
+        """Return the kept entries of a tensor that belongs to the parameter or buffer `name`; others as they are."""
         index = self.stays.get(name)
         if index is None or value.shape != self.shapes[name]:
             return value
@@ -38,7 +38,7 @@ class Cut:
         return kept
 
     def memory(self, value: Any) -> Any:
-        """Containers with every tensor cut that stands under a parameter's name and has its shape."""
+        """Return a nested container in which every tensor that has a parameter's name and its shape is cut."""
         if isinstance(value, dict):
             return {
                 key: self.tensor(key, item) if isinstance(item, Tensor) and isinstance(key, str) else self.memory(item)
@@ -64,13 +64,13 @@ class Cut:
                 module = network.get_submodule(path)
                 module._buffers[own] = self.tensor(name, module._buffers[own])  # type: ignore[arg-type]
         for path, sizes in self.sizes.items():
-            set_attributes(network.get_submodule(path), dict(sizes))
+            set_widths(network.get_submodule(path), dict(sizes))
             if not all(sizes.values()):
                 skip(network, path, dict(sizes))
 
     @torch.no_grad()
     def optimizer(self, optimizer: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
-        """Cut the buffers that an optimizer keeps in the shape of a parameter: momentum, moments."""
+        """Cut the tensors that an optimizer keeps in the shape of a parameter: momentum, moments."""
         for name, parameter in parameters:
             state = optimizer.state.get(parameter, {})
             for key, value in state.items():
@@ -79,7 +79,7 @@ class Cut:
 
 
 def cut_of(graph: ChannelGraph, network: nn.Module, removal: Removal) -> Cut:
-    """The cut that a removal makes of every layer's tensors."""
+    """Return the cut of every layer's tensors that a removal makes."""
     stays: dict[str, Tensor] = {}
     shapes: dict[str, torch.Size] = {}
     sizes: dict[str, dict[str, int]] = {}
@@ -87,23 +87,21 @@ def cut_of(graph: ChannelGraph, network: nn.Module, removal: Removal) -> Cut:
         if node.kind not in ("producer", "depthwise", "norm", "prelu"):
             continue
         module = network.get_submodule(path)
-        before = attributes(module)
         own = tensors(module)
         places = {name: torch.arange(tensor.numel()).view(tensor.shape) for name, tensor in own.items()}
         out = removal.kept(node.out)
         into = out if node.into is None else removal.kept(node.into)
         if path in removal.skipped:
-            after = dict(zip(before, (0, len(out), 1)[: len(before)], strict=True))
+            after = new_widths(module, 0, len(out), 1)
             places["weight"] = places["weight"].index_select(0, out)[:, :0]
         elif len(out) == len(node.out) and (node.into is None or len(into) == len(node.into)):
             continue
         elif node.kind == "producer":
             groups, kept = _weight(module, places["weight"], node.out, node.into, out, into)
-            after = dict(zip(before, (len(into), len(out), groups)[: len(before)], strict=True))
+            after = new_widths(module, len(into), len(out), groups)
             places["weight"] = kept
         else:
-            groups = len(out)
-            after = dict(zip(before, (len(out), len(out), groups)[: len(before)], strict=True))
+            after = new_widths(module, len(out), len(out), len(out))
             places["weight"] = places["weight"].index_select(0, out) if "weight" in places else torch.empty(0)
         for name, tensor in own.items():
             kept = places[name] if name == "weight" else places[name].index_select(0, out)
@@ -117,7 +115,7 @@ def cut_of(graph: ChannelGraph, network: nn.Module, removal: Removal) -> Cut:
 def _weight(
     module: nn.Module, places: Tensor, cells_out: Tensor, cells_in: Tensor | None, out: Tensor, into: Tensor
 ) -> tuple[int, Tensor]:
-    """The groups that stay of a convolution or linear layer (1 of the latter), and what stays of its weight."""
+    """Return the kept groups of a convolution (1 for a linear layer), and the kept entries of its weight."""
     assert cells_in is not None
     out_dim, in_dim = dims(module)
     groups = int(getattr(module, "groups", 1))

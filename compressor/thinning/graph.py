@@ -1,7 +1,7 @@
 """The channels of a network as plain data.
 
-Every channel is a *cell*: all places (outputs of a layer, inputs of another, entries of a batch norm) that can only be
-removed together.
+Every channel is a *cell*: all positions (outputs of a layer, inputs of another, entries of a batch norm) that can only
+be removed together.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressError
-from compressor.sparsity.channels import Channels, Slices
+from compressor.sparsity import Channels, Slices
 from compressor.thinning.layers import dims
 
 Kind = Literal["producer", "depthwise", "norm", "prelu", "mixing", "operation"]
@@ -26,15 +26,15 @@ _NOT_ZERO_AT_ZERO = (
 
 
 class Untraceable(CompressError):
-    """The network's channels cannot be followed."""
+    """Raised where the network's channels cannot be traced."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A layer or an operation, by its module's path or by its name in autograd.
+    """A layer or an operation, with its module's path or its name in autograd.
 
     `out` has the cell of each output channel (of an operation: the cells that pass through it, once each); `into` that
-    of each input channel, of producers alone; -1: none, as the image's own channels.
+    of each input channel, for producers only. -1: none, as for the image's own channels.
     """
 
     label: str
@@ -43,18 +43,20 @@ class Node:
     out: Tensor
     into: Tensor | None = None
     is_output: bool = False
-    """Whether nothing reads it: its channels are the network's logits."""
+    """Whether no layer reads it: its channels are the network's logits."""
 
 
-def _speaks_at_zero(node: Node) -> bool:
-    """Whether an operation may give something else than 0 where its inputs are 0, as a sum with what is no channel."""
+def _nonzero_at_zero(node: Node) -> bool:
+    """Return whether an operation may be non-zero where its inputs are 0, as a sum with something that is not a
+    channel.
+    """
     name = node.label.lower()
     return name in _NOT_ZERO_AT_ZERO or (name in ("add", "sub", "rsub") and len(node.inputs) < 2)
 
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """All nodes, inputs before what reads them, and the number of cells. Raises `Untraceable` while it is made."""
+    """All nodes, each after its inputs, and the number of cells."""
 
     nodes: tuple[Node, ...]
     cells: int
@@ -65,12 +67,12 @@ class ChannelGraph:
 
     @cached_property
     def by_path(self) -> dict[str, Node]:
-        """The layers among the nodes."""
+        """Return the nodes that are layers, by path."""
         return {node.label: node for node in self.nodes if node.label in self.modules}
 
     @cached_property
-    def carries(self) -> Tensor:
-        """[nodes, cells]: whether a node's output has a cell."""
+    def has_cell(self) -> Tensor:
+        """Return [nodes, cells]: whether a node's output has a cell."""
         table = torch.zeros(len(self.nodes), max(self.cells, 1), dtype=torch.bool)
         for number, node in enumerate(self.nodes):
             table[number, node.out[node.out >= 0]] = True
@@ -78,7 +80,7 @@ class ChannelGraph:
 
     @cached_property
     def channels(self) -> Channels:
-        """The cells by weight and dim, and the parts of grouped convolutions."""
+        """Return the cells by weight and dim, and the groups of grouped convolutions."""
         cells: dict[Slices, Tensor] = {}
         part = torch.full((max(self.cells, 1),), -1, dtype=torch.long)
         for path, name in self.weights.items():
@@ -105,37 +107,41 @@ class ChannelGraph:
         return Channels(cells, part)
 
     def zeroed(self, pruned: Mapping[str, Tensor]) -> Tensor:
-        """[nodes, cells]: where a node's output is 0 if the entries `pruned` (by weight and its outputs, true = 0) are,
-        with all that speaks for them (biases, batch norms)."""
+        """Return [nodes, cells]: where a node's output is 0 when the entries `pruned` are, with their companions
+        (biases, batch norms).
+
+        `pruned`: by weight [outputs], true = 0.
+        """
         paths = {name: path for path, name in self.weights.items()}
         gone = {paths[name]: mask for name, mask in pruned.items() if name in paths}
         gone = {path: mask for path, mask in gone.items() if dims(self.modules[path])[0] == 0}
-        dead = torch.zeros_like(self.carries)
+        dead = torch.zeros_like(self.has_cell)
         for number, node in enumerate(self.nodes):
             row = dead[number]
             if node.kind in ("producer", "depthwise") and node.label in gone:
                 row[node.out[gone[node.label].cpu() & (node.out >= 0)]] = True
-            if node.kind in ("producer", "mixing") or (node.kind == "operation" and _speaks_at_zero(node)):
+            if node.kind in ("producer", "mixing") or (node.kind == "operation" and _nonzero_at_zero(node)):
                 continue
-            row |= self.dead_input(number, dead)
+            row |= self.zero_input(number, dead)
         return dead
 
-    def dead_input(self, number: int, dead: Tensor) -> Tensor:
-        """[cells]: of the cells a node has, those that every input (of a product: any input) brings as 0."""
+    def zero_input(self, number: int, dead: Tensor) -> Tensor:
+        """Return [cells]: the cells of a node that are 0 in every input (of a product: in any input)."""
         node = self.nodes[number]
-        carried = self.carries[number].clone()
-        sources = [source for source in node.inputs if bool((self.carries[source] & carried).any())]
+        own = self.has_cell[number].clone()
+        sources = [source for source in node.inputs if bool((self.has_cell[source] & own).any())]
         if not sources:
-            return torch.zeros_like(carried)
-        brought, zero = self.carries[sources], dead[sources]
+            return torch.zeros_like(own)
+        brought, zero = self.has_cell[sources], dead[sources]
         if node.kind == "operation" and node.label.startswith("Mul"):
-            return carried & (zero & brought).any(0)
-        return carried & brought.any(0) & (zero | ~brought).all(0)
+            return own & (zero & brought).any(0)
+        return own & brought.any(0) & (zero | ~brought).all(0)
 
-    def speakers(self, pruned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What else must be 0 for pruned outputs to be 0 behind the batch norms, too: by parameter, true = prune.
+    def companions(self, pruned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the companion parameters that must be 0 for pruned outputs to be 0 after batch norms, too; true =
+        prune.
 
-        Their biases, gamma and beta of every batch norm that sees nothing else, and depthwise filters on the way.
+        Biases, gamma and beta of every batch norm that reads nothing else, and depthwise filters that follow.
         """
         dead = self.zeroed(pruned)
         found: dict[str, Tensor] = {}
@@ -153,8 +159,9 @@ class ChannelGraph:
                     found[f"{node.label}.{name}" if node.label else name] = zero
         return found
 
-    def last_norms(self, name: str) -> list[tuple[str, Tensor, Tensor]]:
-        """The batch norms behind a weight's outputs that no other batch norm follows before a layer mixes channels.
+    def following_norms(self, name: str) -> list[tuple[str, Tensor, Tensor]]:
+        """Return the batch norms that follow a weight's outputs and are followed by no other one before a layer mixes
+        channels.
 
         (parameter, its entries, the output that each belongs to), for gamma and beta of each.
         """
@@ -167,7 +174,7 @@ class ChannelGraph:
         norms: list[int] = []
         for number, node in enumerate(self.nodes):
             mine = node.label == path or any(
-                behind.get(source, False) and bool((self.carries[source][own]).any()) for source in node.inputs
+                behind.get(source, False) and bool((self.has_cell[source][own]).any()) for source in node.inputs
             )
             behind[number] = mine and (node.label == path or node.kind not in ("producer", "mixing"))
             if behind[number] and node.kind == "norm":
@@ -185,8 +192,10 @@ class ChannelGraph:
         return found
 
     def read_before_norm(self, name: str) -> str | None:
-        """Who reads a weight's outputs before a batch norm, where others read them behind one; None: nobody."""
-        if not self.last_norms(name):
+        """Return which layer reads a weight's outputs before a batch norm where others read them after one; None: no
+        layer.
+        """
+        if not self.following_norms(name):
             return None
         path = next(path for path, weight in self.weights.items() if weight == name)
         raw = {number for number, node in enumerate(self.nodes) if node.label == path}
@@ -199,7 +208,7 @@ class ChannelGraph:
         return None
 
     def _follows(self, later: int, earlier: int, among: Mapping[int, bool]) -> bool:
-        """Whether a node comes after another on a path through marked nodes."""
+        """Return whether a node comes after another one on a path through marked nodes."""
         stack, seen = [later], set[int]()
         while stack:
             number = stack.pop()
@@ -212,19 +221,21 @@ class ChannelGraph:
         return False
 
     def readers(self, dead: Tensor) -> Iterator[tuple[Node, Tensor, Tensor]]:
-        """Every producer that has inputs, with [inputs] booleans: whether it reads a cell there, and reads it as 0."""
+        """Yield every producer that has inputs, with [inputs]: whether it reads a cell there, and whether it reads it
+        as 0.
+        """
         for node in self.nodes:
             if node.kind != "producer" or node.into is None:
                 continue
             places = node.into.clamp(min=0)
             read = node.into >= 0
-            sources = [source for source in node.inputs if bool(self.carries[source].any())]
+            sources = [source for source in node.inputs if bool(self.has_cell[source].any())]
             zero = torch.zeros_like(read)
             if sources:
-                brought = self.carries[sources]
+                brought = self.has_cell[sources]
                 zero = (brought.any(0) & (dead[sources] | ~brought).all(0))[places] & read
             yield node, read, zero
 
-    def who_carries(self, cell: int) -> list[Node]:
-        """The nodes a channel passes through."""
-        return [self.nodes[number] for number in self.carries[:, cell].nonzero().flatten().tolist()]
+    def nodes_with(self, cell: int) -> list[Node]:
+        """Return the nodes that a channel passes through."""
+        return [self.nodes[number] for number in self.has_cell[:, cell].nonzero().flatten().tolist()]

@@ -1,4 +1,4 @@
-"""The layers whose tensors can be cut, and the dims in which they have channels."""
+"""The layers whose tensors can be cut, and the dims of their channels."""
 
 import math
 from typing import Any
@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 CONVOLUTIONS = _ConvNd
 BATCHNORMS = _BatchNorm
 
+# Inputs, outputs and groups, as far as the layer has them; a norm's inputs are its outputs.
 _ATTRIBUTES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (_ConvNd, ("in_channels", "out_channels", "groups")),
     (nn.Linear, ("in_features", "out_features")),
@@ -18,20 +19,32 @@ _ATTRIBUTES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
 )
 
 
-def attributes(module: nn.Module) -> dict[str, int]:
-    """The numbers of channels a layer says of itself; empty where it has none that could change."""
-    names: tuple[str, ...] = next((names for kind, names in _ATTRIBUTES if isinstance(module, kind)), ())
-    return {name: int(getattr(module, name)) for name in names}
+INPUTS = ("in_channels", "in_features")
+"""The attributes that count a layer's inputs."""
+
+
+def widths(module: nn.Module) -> dict[str, int]:
+    """Return the numbers of channels of a layer, by attribute; empty where it has none that could change."""
+    return {name: int(getattr(module, name)) for name in _names(module)}
+
+
+def new_widths(module: nn.Module, inputs: int, outputs: int, groups: int) -> dict[str, int]:
+    """Return the numbers of channels that a layer has after a removal, by attribute."""
+    return dict(zip(_names(module), (inputs, outputs, groups), strict=False))
+
+
+def _names(module: nn.Module) -> tuple[str, ...]:
+    return next((names for kind, names in _ATTRIBUTES if isinstance(module, kind)), ())
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of the layer itself, by their names in it; no counters."""
+    """Return the parameters and buffers of the layer itself, by their names in it, without counters."""
     every = {**module._parameters, **module._buffers}
     return {name: tensor for name, tensor in every.items() if tensor is not None and tensor.dim() > 0}
 
 
 def is_depthwise(module: nn.Module) -> bool:
-    """A convolution whose every filter sees one channel, and every channel has one filter."""
+    """Return whether a layer is a convolution with one filter for each channel, which reads that channel alone."""
     return (
         isinstance(module, _ConvNd)
         and module.groups == module.out_channels == module.in_channels
@@ -40,12 +53,12 @@ def is_depthwise(module: nn.Module) -> bool:
 
 
 def dims(module: nn.Module) -> tuple[int, int]:
-    """The dim of the outputs and the dim of the inputs in a layer's weight."""
+    """Return the dim of the outputs and the dim of the inputs in a layer's weight."""
     return (1, 0) if getattr(module, "transposed", False) else (0, 1)
 
 
-def sized(module: nn.Module, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a layer's tensors if its numbers of channels were `sizes`."""
+def shapes_of(module: nn.Module, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a layer's tensors if its numbers of channels were `sizes`."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, tensor in tensors(module).items():
         shape = list(tensor.shape)
@@ -65,7 +78,7 @@ def sized(module: nn.Module, sizes: dict[str, int]) -> dict[str, tuple[int, ...]
     return shapes
 
 
-def set_attributes(module: Any, sizes: dict[str, int]) -> None:
-    """Let a layer say its new numbers of channels."""
+def set_widths(module: Any, sizes: dict[str, int]) -> None:
+    """Set the numbers of channels of a layer."""
     for name, value in sizes.items():
         setattr(module, name, value)

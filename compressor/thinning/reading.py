@@ -1,6 +1,6 @@
 """From a network to its channels, by torch-pruning's dependency graph (Fang et al. 2023, arXiv 2301.12900).
 
-torch-pruning follows autograd from the logits back to the weights, and knows how indices of channels map through
+torch-pruning follows autograd from the logits back to the weights, and knows how indices of channels change in
 concatenation, splitting and flattening.
 """
 
@@ -18,20 +18,22 @@ from compressor.thinning.graph import ChannelGraph, Kind, Node, Untraceable
 from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS, is_depthwise
 
 _PLACES = 5_000_000
-"""Of one walk; the widest network that thins, RegNetY-128GF, needs less than a tenth."""
+"""The largest number of positions of one walk; the widest network tested, RegNetY-128GF, needs less than a tenth."""
 
 
 class _Index(NamedTuple):
-    """What torch-pruning's index mappings take: a place, and the place of the walk's start that it came from."""
+    """The argument of torch-pruning's index mappings: a position, and the position at the start of the walk."""
 
     idx: int
     root_idx: int
 
 
 def channel_graph(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
-    """The graph of a network on images of `shape` (C, H, W). Only shapes are computed: a copy without storage runs.
+    """Return the channel graph of a network on images of `shape` (C, H, W).
 
-    Raises `Untraceable` where the network cannot be run so, or torch-pruning cannot follow it.
+    Only shapes are computed: a copy without storage runs.
+
+    Raises `Untraceable` where the copy cannot be run, or torch-pruning cannot trace it.
     """
     torch_pruning = late("torch_pruning")  # half a second, which most commands need not wait for
 
@@ -46,12 +48,12 @@ def channel_graph(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
         raise
     except Exception as error:  # whatever a network's forward or torch-pruning raises
         reason = (str(error).splitlines() or [""])[0]
-        said = f"torch-pruning cannot follow its channels: a reshape, split or join ({type(error).__name__}: {reason})"
+        said = f"torch-pruning cannot trace its channels: a reshape, split or join ({type(error).__name__}: {reason})"
         raise Untraceable(said) from error
 
 
 def _without_storage(model: nn.Module) -> nn.Module:
-    """A copy of the network on the meta device, every parameter of it trainable, in eval mode."""
+    """Return a copy of the network on the meta device, all parameters trainable, in eval mode."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta", dtype=torch.float32))
@@ -61,7 +63,7 @@ def _without_storage(model: nn.Module) -> nn.Module:
 
 
 class _Reader:
-    """From torch-pruning's nodes to ours."""
+    """Translate the nodes of torch-pruning to ours."""
 
     def __init__(self, graph: Any, skeleton: nn.Module) -> None:
         self._graph = graph
@@ -79,7 +81,9 @@ class _Reader:
     def read(self) -> ChannelGraph:
         for node in self._nodes:
             if type(node.module).__name__ == "_ConcatOp" and len(node.inputs) < len(node.grad_fn.next_functions):
-                raise Untraceable("it concatenates channels with what depends on no weight (the image itself?)")
+                raise Untraceable(
+                    "it concatenates channels with a tensor that depends on no weight (the image itself?)"
+                )
         for number, node in enumerate(self._nodes):
             if self._kind(node) == "producer":
                 self._walk(number)
@@ -134,7 +138,7 @@ class _Reader:
         return name.partition("Backward")[0].strip("_").removesuffix("Op") or name
 
     def _order(self) -> list[int]:
-        """The nodes' numbers, inputs first."""
+        """Return the numbers of the nodes, inputs first."""
         order: list[int] = []
         state: dict[int, int] = {}
         for first in range(len(self._nodes)):
@@ -153,7 +157,7 @@ class _Reader:
         return order
 
     def _inputs(self, number: int) -> list[int]:
-        """The numbers of a node's inputs, without the transposed weights that autograd shows as such."""
+        """Return the numbers of a node's inputs, without the transposed weights that autograd has as inputs."""
         sources = [
             source for source in self._nodes[number].inputs if source.inputs or self._kind(source) != "operation"
         ]
@@ -169,12 +173,12 @@ class _Reader:
         if kind in ("producer", "depthwise", "norm", "prelu"):
             outputs, inputs = _sizes(module)
             if any(not 0 <= index < outputs for index in places):
-                raise Untraceable(f"more channels than {self._path(node)} has reach it")
+                raise Untraceable(f"{self._path(node)} is reached by more channels than it has")
             out = torch.tensor([places.get(index, -1) for index in range(outputs)], dtype=torch.long)
             if kind == "producer":
                 read = by_port.get((number, "in"), {})
                 if any(not 0 <= index < inputs for index in read):
-                    raise Untraceable(f"more channels than {self._path(node)} has reach it")
+                    raise Untraceable(f"{self._path(node)} is reached by more channels than it has")
                 into = torch.tensor([read.get(index, -1) for index in range(inputs)], dtype=torch.long)
         else:
             out = torch.tensor(sorted(set(places.values())), dtype=torch.long)
@@ -182,7 +186,7 @@ class _Reader:
         return Node(self._label(node), kind, inputs_, out, into, is_output=not node.outputs)
 
     def _walk(self, start: int) -> None:
-        """Join every place that one producer's output channels reach, up and down the graph."""
+        """Join all positions that the output channels of one producer reach, in both directions of the graph."""
         node = self._nodes[start]
         pruner = self._graph.get_pruner_of_module(node.module)
         outputs, _ = _sizes(node.module)
@@ -210,7 +214,7 @@ class _Reader:
     def _new(
         self, number: int, port: str, indices: Any, start: int, seen: set[tuple[int, str, int, int]]
     ) -> list[_Index]:
-        """Those of the places that this walk sees for the first time; they are joined to where they came from."""
+        """Return the positions that this walk reaches for the first time, joined to those that they came from."""
         fresh = []
         for index in indices:
             key = (number, port, index.idx, index.root_idx)
@@ -218,7 +222,7 @@ class _Reader:
                 continue
             seen.add(key)
             if len(seen) > _PLACES:
-                raise Untraceable("torch-pruning maps one layer's channels to places without end")
+                raise Untraceable("torch-pruning maps one layer's channels to positions without end")
             if not 0 <= index.idx < self._most:
                 raise Untraceable("torch-pruning maps its channels to more than any layer has")
             fresh.append(_Index(index.idx, index.root_idx))
@@ -241,7 +245,7 @@ class _Reader:
 
 
 def _sizes(module: Any) -> tuple[int, int]:
-    """The numbers of output and input channels of a layer."""
+    """Return the numbers of output and input channels of a layer."""
     if isinstance(module, CONVOLUTIONS):
         return int(module.out_channels), int(module.in_channels)
     if isinstance(module, nn.Linear):

@@ -1,7 +1,7 @@
-"""Decides which channels go: those that bring nothing, or that nobody reads, anywhere in the network, to the fix point.
+"""The decision which channels are removed: those that are unused, anywhere in the network, until nothing changes.
 
-A channel can go if every layer that reads it is given 0 there (or a constant that its bias can take over), or has
-nothing but zeros for it. Removing the neurons of Han et al. 2015 without inputs or without outputs is a case of this.
+A channel can be removed if every layer that reads it is given 0 there (or a constant that its bias can absorb), or has
+only zeros for it. Removing the neurons of Han et al. 2015 without inputs or without outputs is a case of this.
 """
 
 from collections.abc import Mapping
@@ -12,40 +12,41 @@ import torch
 from torch import Tensor, nn
 
 from compressor.thinning.graph import ChannelGraph, Node
-from compressor.thinning.staying import Reasons, Stay, Way
-from compressor.tracing.liveness import Seen
+from compressor.thinning.stays import Reasons, Stay, Way
+from compressor.tracing import LayerInputs
 
 EVERY_WAY: frozenset[Way] = frozenset({"zero", "unread", "constant"})
 
 
 @dataclass(frozen=True)
 class Removal:
-    """`gone` [cells]: what goes. `folds`: what each layer's output changes by when its constant inputs go.
+    """The channels to remove. `gone` [cells]: what is removed.
 
-    `skipped`: layers that read nothing any more, though somebody adds what they give (as a shortcut) or they had to be
-    spared a channel: all they give is their bias.
+    `absorbed`: the change of each layer's output when its constant inputs are removed. `skipped`: layers that have no
+    inputs left, though their outputs are added elsewhere (as a shortcut) or a channel of theirs had to stay: their
+    output is their bias.
     """
 
     gone: Tensor
-    folds: Mapping[str, Tensor] = field(default_factory=dict)
+    absorbed: Mapping[str, Tensor] = field(default_factory=dict)
     stays: tuple[Stay, ...] = ()
     skipped: tuple[str, ...] = ()
 
     def kept(self, cells: Tensor) -> Tensor:
-        """The positions that stay of a layer's channels, given their cells."""
+        """Return the positions of a layer's channels that are kept, given their cells."""
         return ((cells < 0) | ~self.gone[cells.clamp(min=0)]).nonzero().flatten()
 
 
 def decide(
     graph: ChannelGraph,
     model: nn.Module,
-    seen: Mapping[str, Seen],
+    seen: Mapping[str, LayerInputs],
     ways: frozenset[Way] = EVERY_WAY,
     round_to: int = 1,
     *,
     skip: bool = False,
 ) -> Removal:
-    """What can be removed of `model`; `seen` is what its layers are given, by `liveness.inputs_of`.
+    """Return what can be removed of `model`; `seen` has the inputs of its layers, from `image_dependence.inputs_of`.
 
     `skip`: layers may be left without inputs (Wen et al. 2016, depth: a dead layer is skipped through its shortcut).
     """
@@ -54,7 +55,12 @@ def decide(
 
 class _Decision:
     def __init__(
-        self, graph: ChannelGraph, model: nn.Module, seen: Mapping[str, Seen], ways: frozenset[Way], round_to: int
+        self,
+        graph: ChannelGraph,
+        model: nn.Module,
+        seen: Mapping[str, LayerInputs],
+        ways: frozenset[Way],
+        round_to: int,
     ) -> None:
         self._graph, self._model, self._seen, self._ways = graph, model, seen, ways
         self._round_to = round_to
@@ -70,14 +76,15 @@ class _Decision:
             gone &= ~back
         kept = self._spare(gone)
         skipped = self._skipped(gone, kept) if skip else frozenset[str]()
-        folds = self._folds({node.label: gone if node.label in skipped else kept for node in self._graph.nodes})
+        absorbed = self._absorbed({node.label: gone if node.label in skipped else kept for node in self._graph.nodes})
         order = tuple(node.label for node in self._graph.nodes if node.label in skipped)
         why = Reasons(self._graph, self._modules, self._seen, self._ways, self._reasons)
-        return Removal(kept, folds, tuple(why.stays(kept, skipped)), order)
+        return Removal(kept, absorbed, tuple(why.stays(kept, skipped)), order)
 
     def _skipped(self, gone: Tensor, kept: Tensor) -> frozenset[str]:
-        """Layers that nothing reaches though others keep their outputs alive, as a shortcut does; and those that only
-        such layers read. `kept` is `gone`, less what had to be spared."""
+        """Return layers that have no inputs left though other layers keep their outputs alive, as a shortcut does; and
+        those that read only such layers. `kept` is `gone`, without the cells that had to stay.
+        """
         layers = [node for node in self._graph.nodes if node.kind in ("producer", "depthwise")]
         logits = {int(cell) for node in self._graph.nodes if node.is_output for cell in node.out}
         skipped, unread = set[str](), {}
@@ -104,12 +111,12 @@ class _Decision:
         )
 
     def _reading(self, node: Node, gone: Tensor) -> tuple[Tensor, Tensor]:
-        """The cells of a layer's inputs, and [outputs that stay, inputs]: whether it connects the two."""
+        """Return the cells of a layer's inputs, and [kept outputs, inputs]: whether it connects the two."""
         alive = (node.out < 0) | ~gone[node.out.clamp(min=0)]
         return node.out if node.into is None else node.into, self._nonzero[node.label][alive]
 
     def _fixed(self) -> Tensor:
-        """Channels that must stay whatever they carry."""
+        """Return the channels that must stay, whatever their values."""
         fixed = torch.zeros(max(self._graph.cells, 1), dtype=torch.bool)
         for node in self._graph.nodes:
             if node.is_output or node.kind == "mixing":
@@ -124,7 +131,7 @@ class _Decision:
         return fixed
 
     def _pairs(self, path: str) -> Tensor:
-        """[outputs, inputs]: whether a layer connects the two at all."""
+        """Return [outputs, inputs]: whether a layer connects the two."""
         module = self._modules[path]
         weight = module.weight.detach() != 0
         pairs = weight.flatten(2).any(2) if weight.dim() > 2 else weight
@@ -142,7 +149,7 @@ class _Decision:
         return connected
 
     def _harmless(self, node: Node) -> Tensor:
-        """[inputs]: where what a layer is given may be left out."""
+        """Return [inputs]: where the input of a layer may be left out."""
         assert node.into is not None
         seen = self._seen.get(node.label)
         out = torch.zeros_like(node.into, dtype=torch.bool)
@@ -150,12 +157,12 @@ class _Decision:
             return out
         if "zero" in self._ways:
             out |= seen.zero
-        if "constant" in self._ways and self._sink(node) is not None:
+        if "constant" in self._ways and self._absorber(node) is not None:
             out |= torch.isfinite(seen.constant)
         return out
 
     def _removable(self, gone: Tensor) -> Tensor:
-        """[cells]: what every reader can do without, the channels `gone` being gone."""
+        """Return [cells]: those that every reader can do without, when the channels `gone` are removed."""
         needed = torch.zeros_like(gone)
         for node in self._graph.nodes:
             if node.kind != "producer" or node.into is None:
@@ -167,8 +174,10 @@ class _Decision:
             needed[node.into[mine & read & ~self._harmless(node)]] = True
         return ~needed
 
-    def _sink(self, node: Node) -> str | None:
-        """The layer that can take over a constant: the reader itself by its bias, or the batch norm right behind it."""
+    def _absorber(self, node: Node) -> str | None:
+        """Return the layer that can absorb a constant: the reader itself in its bias, or the batch norm that follows it
+        directly.
+        """
         module = self._modules[node.label]
         if getattr(module, "groups", 1) > 1 or getattr(module, "transposed", False):
             return None
@@ -184,26 +193,30 @@ class _Decision:
             return readers[0].label if norm.running_mean is not None else None
         return None
 
-    def _folds(self, gone_for: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What constants that go are worth, by the layer that takes them over; what is gone may differ by reader."""
-        folds: dict[str, Tensor] = {}
+    def _absorbed(self, gone_for: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the effect of constants that are removed, by the layer that absorbs them; the cells may differ by
+        reader.
+        """
+        absorbed: dict[str, Tensor] = {}
         for node in self._graph.nodes:
             if node.kind != "producer" or node.into is None or node.label not in self._seen:
                 continue
             constant, gone = self._seen[node.label].constant, gone_for[node.label]
             mine = (node.into >= 0) & gone[node.into.clamp(min=0)] & torch.isfinite(constant) & (constant != 0)
-            sink = self._sink(node)
+            sink = self._absorber(node)
             if sink is None or not bool(mine.any()):
                 continue
             weight = self._modules[node.label].weight.detach().cpu().double()
             taps = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
             change = taps[:, mine] @ constant[mine]
             change = change if sink == node.label else -change
-            folds[sink] = folds[sink] + change if sink in folds else change
-        return folds
+            absorbed[sink] = absorbed[sink] + change if sink in absorbed else change
+        return absorbed
 
     def _spare(self, gone: Tensor) -> Tensor:
-        """Bring channels back until no layer is empty, groups stay of equal size, and widths are round."""
+        """Return `gone` without the channels that must stay: no layer is empty, groups are of equal size, and widths
+        are rounded.
+        """
         gone = gone.clone()
         while True:
             before = gone.clone()
@@ -222,19 +235,23 @@ class _Decision:
                 return gone
 
     def _keep_enough(self, cells: Tensor, gone: Tensor) -> None:
-        """At least one channel of a layer, and a multiple of `round_to`."""
+        """Keep at least one channel of a layer, and a multiple of `round_to`."""
         mine = list(dict.fromkeys(cells[cells >= 0].tolist()))  # a flattened channel has many places
         going = [cell for cell in mine if bool(gone[cell])]
         width = len(mine) + int((cells < 0).sum())
         left = width - len(going)
         wanted = min(max(-(-left // self._round_to) * self._round_to, 1), width)
-        why = "one channel is always spared" if left == 0 else f"widths are rounded up to multiples of {self._round_to}"
+        why = (
+            "at least one channel must stay" if left == 0 else f"widths are rounded up to multiples of {self._round_to}"
+        )
         for cell in going[: wanted - left]:
             gone[cell] = False
             self._reasons[cell] = why
 
     def _balance(self, node: Node, groups: int, gone: Tensor) -> None:
-        """A grouped convolution loses whole groups, and of the others as many channels each."""
+        """Keep channels so that a grouped convolution loses whole groups, and the same number of channels in each of
+        the others.
+        """
         assert node.into is not None
         parts = [side.reshape(groups, -1) for side in (node.out, node.into)]
         leaving = [(part >= 0) & gone[part.clamp(min=0)] for part in parts]
@@ -253,4 +270,4 @@ class _Decision:
                 for place in places[part.shape[1] - left :].tolist():
                     cell = int(part[row, place])
                     gone[cell] = False
-                    self._reasons[cell] = f"the {groups} groups of {node.label} must lose equally many"
+                    self._reasons[cell] = f"the {groups} groups of {node.label} must lose the same number of channels"

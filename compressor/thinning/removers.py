@@ -1,30 +1,30 @@
-"""Distiller's extensions that remove what pruners have emptied."""
+"""Distiller's extensions, which remove channels that pruners have set to zero."""
 
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from compressor.component import Component
-from compressor.thinning.staying import Way
+from compressor.thinning.stays import Way
 
 
 class Remover(Component):
-    """WHAT is removed physically; a policy says at the beginning of which epochs."""
+    """WHAT is removed physically. A policy says at the beginning of which epochs."""
 
     section: ClassVar[str] = "extensions"
-    arch: str | None = Field(default=None, description="Distiller's; read, and not needed")
-    dataset: str | None = Field(default=None, description="Distiller's; read, and not needed")
-    round_to: int = Field(default=1, ge=1, description="widths stay multiples of this")
+    arch: str | None = Field(default=None, description="Distiller's; accepted and not used")
+    dataset: str | None = Field(default=None, description="Distiller's; accepted and not used")
+    round_to: int = Field(default=1, ge=1, description="numbers of channels stay multiples of this")
     thinning_func_str: Literal["remove_filters", "remove_channels", "contract_model"] = "contract_model"
 
     @property
     def ways(self) -> frozenset[Way]:
-        """Why a channel may go."""
+        """Return the reasons for which a channel may be removed."""
         return _WAYS[self.thinning_func_str]
 
 
 class FilterRemover(Remover, name="FilterRemover"):
-    """Removes filters that are all zero, with what belongs to them, from the network and the optimizer (Distiller)."""
+    """Remove filters that are all zero, with their companions, from the network and the optimizer (Distiller)."""
 
     example: ClassVar[str] = """
     extensions:
@@ -37,7 +37,7 @@ class FilterRemover(Remover, name="FilterRemover"):
 
 
 class ChannelRemover(Remover, name="ChannelRemover"):
-    """Removes channels that no layer reads, and the filters that make them (Distiller)."""
+    """Remove channels that no layer reads, and the filters that make them (Distiller)."""
 
     example: ClassVar[str] = """
     extensions:
@@ -50,7 +50,7 @@ class ChannelRemover(Remover, name="ChannelRemover"):
 
 
 class StructureRemover(Remover, name="StructureRemover"):
-    """Removes channels that are zero or that nobody reads, to the fix point (Distiller)."""
+    """Remove channels that are zero or that no layer reads, until nothing changes (Distiller)."""
 
     example: ClassVar[str] = """
     extensions:

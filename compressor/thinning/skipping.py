@@ -1,17 +1,14 @@
-"""Layers that are skipped (depth of Wen et al., NIPS 2016): nothing reaches them, and all they give is a constant."""
+"""Layers that are skipped (depth of Wen et al., NIPS 2016): they have no inputs left, their output is a constant."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from compressor.thinning.layers import CONVOLUTIONS, attributes
-
-INPUTS = ("in_channels", "in_features")
-"""What a layer has none of when it is skipped."""
+from compressor.thinning.layers import CONVOLUTIONS, widths
 
 
 class Skipped(nn.Module):
-    """In the place of a convolution or linear layer without inputs: its bias, or zeros, in the shape of its outputs.
+    """Replaces a convolution or linear layer without inputs: returns its bias, or zeros, in the shape of its outputs.
 
     A residual block whose convolutions are skipped is its shortcut.
     """
@@ -19,13 +16,13 @@ class Skipped(nn.Module):
     bias: nn.Parameter | None
 
     def __init__(self, layer: Any, sizes: dict[str, int]) -> None:
-        """`sizes` are the layer's attributes that count channels, with no inputs among them."""
+        """Replace `layer`; `sizes` are its attributes that count channels, with 0 inputs."""
         super().__init__()
         self.sizes = sizes
         self.bias = layer.bias
         self._outputs = sizes.get("out_channels", sizes.get("out_features", 0))
         self._geometry: list[tuple[int, int, int]] = []
-        """Of each spatial dim: the padding on both sides, how far the kernel reaches, the stride."""
+        """For each spatial dim: the padding on both sides, the extent of the kernel less 1, the stride."""
         for dim in range(len(layer.kernel_size)) if isinstance(layer, CONVOLUTIONS) else ():
             reach = layer.dilation[dim] * (layer.kernel_size[dim] - 1)
             named = {"same": reach, "valid": 0}
@@ -33,7 +30,9 @@ class Skipped(nn.Module):
             self._geometry.append((padding, reach, layer.stride[dim]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, sides ...) -> (N, outputs, the layer's sides ...), whatever `x` is; linear: (..., outputs)."""
+        """Return (N, outputs, the layer's sides ...) for (N, inputs, sides ...), whatever the values; linear: (...,
+        outputs).
+        """
         dims = len(self._geometry)
         sides = zip(x.shape[x.dim() - dims :], self._geometry, strict=True)
         size = [(side + padding - reach - 1) // stride + 1 for side, (padding, reach, stride) in sides]
@@ -41,13 +40,13 @@ class Skipped(nn.Module):
         return out if self.bias is None else out + self.bias.reshape(-1, *[1] * dims)
 
 
-def sizes_of(module: nn.Module) -> dict[str, int]:
-    """The numbers of channels of a layer, skipped or not."""
-    return dict(module.sizes) if isinstance(module, Skipped) else attributes(module)
+def widths_or_skipped(module: nn.Module) -> dict[str, int]:
+    """Return the numbers of channels of a layer, skipped or not."""
+    return dict(module.sizes) if isinstance(module, Skipped) else widths(module)
 
 
 def skip(network: nn.Module, path: str, sizes: dict[str, int]) -> None:
-    """Put a `Skipped` in the place of a layer; its bias stays the same object."""
+    """Replace a layer by a `Skipped`; its bias stays the same object."""
     layer = network.get_submodule(path)
     if isinstance(layer, Skipped):
         return

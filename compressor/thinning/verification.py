@@ -1,4 +1,4 @@
-"""Checks a network's graph against the network: what the one calls zero must be zero in the other."""
+"""A check of the channel graph against the network: what is zero in the graph must be zero in the network."""
 
 import copy
 from collections.abc import Mapping
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from compressor.thinning.graph import ChannelGraph, Node, Untraceable
 from compressor.thinning.layers import dims
-from compressor.tracing.liveness import Seen, probe
+from compressor.tracing import LayerInputs, probe
 
 _SHARES = (0.3, 0.5, 0.7)
-"""Of the channels that are zeroed, one trial after the other: in a narrow network one might agree by chance."""
+"""The fractions of channels set to zero, one trial after the other: in a narrow network one might agree by chance."""
 
 
 @torch.no_grad()
 def verify(graph: ChannelGraph, model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Zero some channels of a copy, with all that speaks for them; `Untraceable` where others fall silent.
+    """Set some channels of a copy and their companions to zero. Raise `Untraceable` where other channels become zero.
 
     torch-pruning follows indices, not values: it takes an operation that moves channels (a shuffle, a flip) for one
     that leaves them where they are.
@@ -31,7 +31,7 @@ def verify(graph: ChannelGraph, model: nn.Module, shape: tuple[int, ...]) -> Non
             node = graph.by_path.get(path)
             if node is not None and node.kind == "producer" and dims(graph.modules[path])[0] == 0:
                 pruned[name] = gone[node.out.clamp(min=0)] & (node.out >= 0)
-        for name, entries in {**pruned, **graph.speakers(pruned)}.items():
+        for name, entries in {**pruned, **graph.companions(pruned)}.items():
             parameters[name][entries.to(parameters[name].device)] = 0
         seen, lost = probe(trial, shape)
         if lost:
@@ -41,9 +41,9 @@ def verify(graph: ChannelGraph, model: nn.Module, shape: tuple[int, ...]) -> Non
             _agree(node, zero, seen)
         for number, node in enumerate(graph.nodes):
             if node.kind in ("depthwise", "norm"):
-                _agree(node, graph.dead_input(number, dead)[node.out.clamp(min=0)] & (node.out >= 0), seen)
+                _agree(node, graph.zero_input(number, dead)[node.out.clamp(min=0)] & (node.out >= 0), seen)
 
 
-def _agree(node: Node, zero: Tensor, seen: Mapping[str, Seen]) -> None:
+def _agree(node: Node, zero: Tensor, seen: Mapping[str, LayerInputs]) -> None:
     if node.label in seen and bool((zero & ~seen[node.label].zero).any()):
-        raise Untraceable(f"the channels that {node.label} reads are not where torch-pruning follows them to")
+        raise Untraceable(f"{node.label} reads other channels than torch-pruning says")

@@ -10,11 +10,11 @@ from compressor.timing.window import Window
 
 @dataclass
 class Clock:
-    """Where a run stands: in step `step` of epoch `epoch`, of `epochs` epochs of `steps_per_epoch` optimizer steps.
+    """The current time of a run: step `step` of epoch `epoch`, of `epochs` epochs of `steps_per_epoch` optimizer steps.
 
     `origin` is the epoch from which the order of the data, the draws and the learning rates count; all else counts the
-    run's epochs. Setting it back (to replay earlier epochs) leaves the windows of other policies alone. `pace` is how
-    many steps of the full run one step stands for: more than 1 in a smoke run.
+    run's epochs. Setting it back (to repeat earlier epochs) does not change the windows of other policies. `pace` is
+    the number of steps of the full run that one step stands for: more than 1 in a smoke run.
     """
 
     epochs: int
@@ -26,25 +26,26 @@ class Clock:
 
     @property
     def global_step(self) -> int:
-        """Optimizer steps taken before the current one."""
+        """Return the number of optimizer steps before the current one."""
         return self.epoch * self.steps_per_epoch + self.step
 
     @property
     def steps(self) -> int:
-        """All optimizer steps of the run."""
+        """Return the number of optimizer steps of the run."""
         return self.epochs * self.steps_per_epoch
 
     @property
     def data_epoch(self) -> int:
-        """The epoch since the origin, of which the order of the data and the draws are a function."""
+        """Return the number of epochs since the origin: the order of the data and the draws depend on it."""
         return self.epoch - self.origin
 
     def from_origin(self) -> "Clock":
-        """Return the clock of what counts from the origin: learning rates."""
-        return Clock(self.epochs, self.steps_per_epoch, self.epoch - self.origin, self.step, pace=self.pace)
+        """Return the clock that counts from the origin, as learning rates do."""
+        epochs, epoch = self.epochs - self.origin, self.epoch - self.origin
+        return Clock(epochs, self.steps_per_epoch, epoch, self.step, pace=self.pace)
 
     def full_step(self, ahead: int = 0) -> int:
-        """Return the steps of the full run that are over before the current step, or `ahead` steps later."""
+        """Return the number of steps of the full run before the current step, or before `ahead` steps later."""
         return math.floor((self.global_step + ahead) * self.pace)
 
     def time(self, window: Window) -> int:
@@ -60,33 +61,33 @@ class Clock:
         return time if window.unit == "epoch" else time // max(self.steps_per_epoch, 1)
 
     def active(self, window: Window) -> bool:
-        """Tell whether the window fires now."""
+        """Return whether the policy of the window acts now."""
         return window.fires(self.time(window))
 
     def touches(self, window: Window) -> bool:
-        """Tell whether the window fires in the current epoch: for a window in steps, in any step of it."""
+        """Return whether the window is active in the current epoch; a window in steps: in any step of it."""
         if window.unit == "epoch":
             return window.fires(self.epoch)
         first = self.epoch * self.steps_per_epoch
         return window.first < first + self.steps_per_epoch and window.last >= first
 
     def begins(self, window: Window) -> bool:
-        """Tell whether this is the first step (before it: the beginning of the first epoch) of the window."""
+        """Return whether this is the first step of the window; before it, the beginning of the first epoch."""
         return self.time(window) == window.first and (window.unit == "step" or self.step == 0)
 
     def is_last_step(self, window: Window) -> bool:
-        """Tell whether this step is the window's last."""
+        """Return whether this step is the last one of the window."""
         last_of_epoch = window.unit == "step" or self.step == self.steps_per_epoch - 1
         return self.time(window) == window.last and last_of_epoch
 
     def run_ends(self, window: Window) -> bool:
-        """Tell whether nothing of the run is left after the current epoch (or step, for a window in steps)."""
+        """Return whether the run ends with the current epoch; for a window in steps, with the current step."""
         return self.time(window) + 1 >= self.end(window)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the run stands."""
+        """Return the current time, to be saved."""
         return {"epoch": self.epoch, "step": self.step, "origin": self.origin}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to a saved place."""
+        """Set the clock to a saved time."""
         self.epoch, self.step, self.origin = int(state["epoch"]), int(state["step"]), int(state["origin"])

@@ -1,4 +1,4 @@
-"""WHEN a policy is active: whole numbers of epochs, or of optimizer steps."""
+"""WHEN a policy is active, in whole numbers of epochs or of optimizer steps."""
 
 from typing import Any, Literal, Self
 
@@ -10,10 +10,10 @@ Unit = Literal["epoch", "step"]
 
 
 class Window(Settings):
-    """Times at which a policy fires: every `frequency` from `starting_epoch` to before `ending_epoch`; or a list.
+    """The times at which a policy acts: every `frequency` from `starting_epoch` to before `ending_epoch`, or a list.
 
-    With the three step keys time is counted in optimizer steps of the whole run. Raises pydantic's error where two
-    forms are given or the window is empty.
+    With one of the three step keys, time is counted in optimizer steps of the whole run. Raises pydantic's error where
+    two forms are given or the window is empty.
     """
 
     starting_epoch: int = Field(default=0, ge=0)
@@ -28,7 +28,7 @@ class Window(Settings):
     @classmethod
     def _some(cls, epochs: Any) -> Any:
         if epochs == []:
-            raise ValueError("should name at least one epoch")
+            raise ValueError("the list is empty: give at least one epoch")
         return epochs
 
     @model_validator(mode="after")
@@ -36,28 +36,28 @@ class Window(Settings):
         given = self.model_fields_set
         by_step = sorted(given & {"starting_step", "ending_step", "step_frequency"})
         if "epochs" in given and len(given) > 1:
-            raise ValueError("'epochs' stands instead of starting_epoch, ending_epoch and frequency: give one form")
+            raise ValueError("'epochs' replaces starting_epoch, ending_epoch and frequency: give one form")
         if by_step and len(by_step) < len(given):
-            raise ValueError(f"{by_step[0]!r} counts steps, the other keys epochs: give one form")
+            raise ValueError(f"{by_step[0]!r} counts steps, the other keys count epochs: give one form")
         if by_step and self.ending_step is None:
             raise ValueError(f"{by_step[0]!r} needs 'ending_step'")
         if any(epoch < 0 for epoch in self.epochs or []):
-            raise ValueError("'epochs' should be 0 or more")
+            raise ValueError("'epochs' has a number below 0: give numbers of 0 or more")
         start, end = self.first, self.ending_step if by_step else self.ending_epoch
         if self.epochs is None and end is not None and end <= start:
             raise ValueError(
-                f"the window is empty: its end is exclusive and should be more than its start {start}, got {end}"
+                f"the window is empty: its end {end} is exclusive and should be more than its start {start}"
             )
         return self
 
     def bind(self, epochs: int) -> "Window":
-        """The same window with an open end closed at the run's number of epochs."""
+        """Return the window with its end set: an open end is the run's number of epochs."""
         if self.epochs is not None or self.ending_epoch is not None or self.ending_step is not None:
             return self
         return self.model_copy(update={"ending_epoch": max(epochs, self.starting_epoch + 1)})
 
     def at_pace(self, pace: float) -> "Window":
-        """The same window for a run each of whose steps stands for `pace` steps; one in epochs stays as it is."""
+        """Return the window for a run in which one step stands for `pace` steps; a window in epochs stays as it is."""
         if self.ending_step is None:
             return self
         first = round(self.starting_step / pace)
@@ -70,53 +70,53 @@ class Window(Settings):
 
     @property
     def unit(self) -> Unit:
-        """What its numbers count."""
+        """Return what the window counts: epochs or steps."""
         return "step" if self.ending_step is not None else "epoch"
 
     @property
     def first(self) -> int:
-        """The first time at which it fires."""
+        """Return the first time at which the policy acts."""
         if self.epochs is not None:
             return min(self.epochs)
         return self.starting_step if self.ending_step is not None else self.starting_epoch
 
     @property
     def end(self) -> int:
-        """The first time behind the window (bound windows only)."""
+        """Return the first time after the window (bound windows only)."""
         if self.epochs is not None:
             return max(self.epochs) + 1
         end = self.ending_epoch if self.ending_step is None else self.ending_step
         if end is None:
-            raise ValueError("this window is not bound to a run's epochs")
+            raise ValueError("the window is not bound: its end is not known")
         return end
 
     @property
     def step(self) -> int:
-        """Time between two firings; 1 for a list."""
+        """Return the time between two actions; 1 for a list."""
         if self.epochs is not None:
             return 1
         return self.frequency if self.ending_step is None else self.step_frequency
 
     @property
     def last(self) -> int:
-        """The last time at which it fires (bound windows only)."""
+        """Return the last time at which the policy acts (bound windows only)."""
         if self.epochs is not None:
             return max(self.epochs)
         return self.first + (self.end - self.first - 1) // self.step * self.step
 
     @property
     def firings(self) -> int:
-        """How often it fires (bound windows only)."""
+        """Return how many times the policy acts (bound windows only)."""
         return self.number(self.last)
 
     def number(self, time: int) -> int:
-        """How often it has fired up to `time`, which counts (bound windows only)."""
+        """Return how many times the policy has acted, including one at `time` (bound windows only)."""
         if self.epochs is not None:
             return len({epoch for epoch in self.epochs if epoch <= time})
         return (min(time, self.last) - self.first) // self.step + 1 if time >= self.first else 0
 
     def last_firing(self, time: int) -> int | None:
-        """The last time up to `time`, which counts, at which it fires; None before the first (bound windows only)."""
+        """Return the last time of action, including one at `time`; None before the first (bound windows only)."""
         if time < self.first:
             return None
         if self.epochs is not None:
@@ -124,7 +124,7 @@ class Window(Settings):
         return self.first + (min(time, self.last) - self.first) // self.step * self.step
 
     def fires(self, time: int) -> bool:
-        """Whether the policy is active at this epoch (or step)."""
+        """Return whether the policy acts at this epoch (or step)."""
         if self.epochs is not None:
             return time in self.epochs
         return self.first <= time < self.end and (time - self.first) % self.step == 0

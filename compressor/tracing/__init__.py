@@ -1,14 +1,48 @@
-"""Everything that follows a forward pass: which operations it has, on what, and with which values.
+"""What happens in a forward pass: which operations it has, on which tensors, and with which values.
 
-A module for each question; other rooms import from these:
+A module for each question:
 
 - `trace`: `trace(model, images)` records the operations and module calls of one pass as a `Trace`. Functions of a
-  `Trace` are `activations.places` (the activation behind each weight), `layer_calls.layer_calls` (the calls of each
-  layer, the batch norm behind it, the shortcut added to it), `dropout.before_dropout` (the weight before each dropout
-  module) and `positions.positions` (the number of positions at which each layer works).
-- `rehearsal`: a trace on the meta device, before there are any data.
-- `watching`: a `Watching` shows the arguments and results of chosen calls while the network computes;
-  `activations.at_places` makes one that shows what goes into activations and comes out.
-- `samples`: what layers read and give at some positions of each image.
-- `liveness`: which channels depend on the image. `macs`: multiply-accumulates by layer.
+  `Trace` are `activations.places` (the activation that follows each weight), `layer_calls.layer_calls` (the calls of
+  each layer, the batch norm that follows it, the shortcut added to it), `dropout.before_dropout` (the weight before
+  each dropout module) and `positions.positions` (the number of positions at which each layer works).
+- `meta_trace`: a trace on the meta device, before there are any data.
+- `watching`: a `Watching` passes the arguments and results of chosen calls to functions while the network computes;
+  `activations.at_places` makes one for the inputs and outputs of activations.
+- `samples`: inputs and outputs of layers at some positions of each image.
+- `image_dependence`: which channels depend on the image. `macs`: multiply-accumulates of each layer.
 """
+
+from compressor.tracing.activations import MAKE_ZEROS, Place, at_places, places
+from compressor.tracing.dropout import before_dropout
+from compressor.tracing.image_dependence import LayerInputs, probe
+from compressor.tracing.layer_calls import Layer, layer_calls
+from compressor.tracing.macs import macs
+from compressor.tracing.meta_trace import expected_channels, trace_on_meta
+from compressor.tracing.positions import positions
+from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
+from compressor.tracing.trace import trace
+from compressor.tracing.watching import Watching, watch
+
+__all__ = [
+    "MAKE_ZEROS",
+    "Batches",
+    "Layer",
+    "LayerInputs",
+    "Place",
+    "Samples",
+    "Watching",
+    "at_places",
+    "before_dropout",
+    "expected_channels",
+    "layer_calls",
+    "macs",
+    "places",
+    "positions",
+    "probe",
+    "sample_inputs",
+    "sample_outputs",
+    "trace",
+    "trace_on_meta",
+    "watch",
+]

@@ -1,4 +1,4 @@
-"""The activation behind each weight, and its values in later forward passes."""
+"""The activation that follows each weight, and its values in later forward passes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from compressor.tracing.calls import Call, tensors
 from compressor.tracing.trace import Operation, Trace
 from compressor.tracing.watching import Look, Watching
 
-__all__ = ["ACTIVATIONS", "MAKE_ZEROS", "Looks", "Place", "at_places", "places"]
+__all__ = ["ACTIVATIONS", "MAKE_ZEROS", "Place", "Receiver", "at_places", "places"]
 
 _CUTTING = "relu relu6 hardtanh hardswish hardsigmoid hardshrink softshrink threshold _threshold clamp clamp_min"
 _SMOOTH = "leaky_relu elu selu celu rrelu prelu gelu silu mish sigmoid tanh softplus log_sigmoid softsign"
 MAKE_ZEROS = frozenset(f"{name}{end}" for name in _CUTTING.split() for end in ("", "_"))
-"""Activations whose output is exactly 0 over a whole range of inputs (or can be, by their bounds)."""
+"""Activations whose output is exactly 0 for a range of inputs (or can be, depending on their bounds)."""
 ACTIVATIONS = MAKE_ZEROS | {f"{name}{end}" for name in _SMOOTH.split() for end in ("", "_")}
-"""By the names that torch calls them by inside: `_threshold` is `nn.Threshold`'s, `log_sigmoid` `F.logsigmoid`'s."""
+"""By the names of torch's internal functions: `_threshold` is `nn.Threshold`'s, `log_sigmoid` `F.logsigmoid`'s."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """The call at which the outputs of a weight are looked at.
+    """The call at which the outputs of a weight are read.
 
-    What goes in and what comes out have the channels of the weight's outputs. Where no activation follows a weight,
-    it is the batch norm behind it, or the layer itself, and what comes out stands for both. `channels`: whether the
-    weight's outputs are the channels there (dim 1); those of a linear layer over (images, tokens, features) are not.
+    Its input and its output have the channels of the weight's outputs. Where no activation follows a weight, it is the
+    batch norm that follows it, or the layer itself, and its output is used for both. `channels`: whether the weight's
+    outputs are channels there (dim 1); those of a linear layer over (images, tokens, features) are not.
     """
 
     call: Call
@@ -34,21 +34,21 @@ class Place:
     channels: bool = True
 
 
-class Looks(Protocol):
-    """What is done with the tensors at a place, by the weight they belong to."""
+class Receiver(Protocol):
+    """Receives the tensors at a place, with the name of the weight that they belong to."""
 
     def before(self, name: str, value: Tensor) -> None:
-        """Take the activation's input."""
+        """Receive the input of the activation."""
 
     def after(self, name: str, value: Tensor) -> None:
-        """Take the activation's output."""
+        """Receive the output of the activation."""
 
 
 def places(trace: Trace) -> dict[str, Place]:
-    """Return for each weight the first activation that its outputs reach with their channels as they are.
+    """Return for each weight the first activation that its outputs reach with the same channels.
 
-    Sums are passed through. A weight that is applied twice counts at its first use; weights that the forward pass
-    does not use are left out.
+    Sums are passed through. A weight that is applied twice counts at its first use; weights that the forward pass does
+    not use are left out.
     """
     found: dict[str, Place] = {}
     for start, operation in enumerate(trace.operations):
@@ -57,12 +57,12 @@ def places(trace: Trace) -> dict[str, Place]:
             continue
         # A layer's result has as many dims as its weight where dim 1 are the weight's outputs.
         first = len(operation.shapes) == 1 and len(operation.shapes[0]) == len(applied.shape)
-        call, activation = _behind(trace.operations, start)
+        call, activation = _following(trace.operations, start)
         found[applied.weight] = Place(call, activation, first)
     return found
 
 
-def _behind(operations: Sequence[Operation], start: int) -> tuple[Call, bool]:
+def _following(operations: Sequence[Operation], start: int) -> tuple[Call, bool]:
     own = operations[start]
     reached, last = {start}, own.call
     for number in range(start + 1, len(operations)):
@@ -84,23 +84,23 @@ def _channels(operation: Operation) -> int | None:
     return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) > 1 else None
 
 
-def at_places(places: Mapping[str, Place], looks: Looks) -> Watching:
-    """Return what shows the tensors at some places to `looks`, during one forward pass."""
-    before = [(place.call, _input(name, looks)) for name, place in places.items() if place.activation]
-    return Watching(before, [(place.call, _output(name, place, looks)) for name, place in places.items()])
+def at_places(places: Mapping[str, Place], receiver: Receiver) -> Watching:
+    """Return a `Watching` that passes the tensors at some places to `receiver`, during one forward pass."""
+    before = [(place.call, _input(name, receiver)) for name, place in places.items() if place.activation]
+    return Watching(before, [(place.call, _output(name, place, receiver)) for name, place in places.items()])
 
 
-def _input(name: str, looks: Looks) -> Look:
+def _input(name: str, receiver: Receiver) -> Look:
     def look(args: Sequence[Any], named: Mapping[str, Any], result: Any) -> None:
-        looks.before(name, tensors((*args, *named.values()))[0])
+        receiver.before(name, tensors((*args, *named.values()))[0])
 
     return look
 
 
-def _output(name: str, place: Place, looks: Looks) -> Look:
+def _output(name: str, place: Place, receiver: Receiver) -> Look:
     def look(args: Sequence[Any], named: Mapping[str, Any], result: Any) -> None:
         if not place.activation:
-            looks.before(name, result)
-        looks.after(name, result)
+            receiver.before(name, result)
+        receiver.after(name, result)
 
     return look

@@ -11,7 +11,7 @@ __all__ = ["Call", "Calls", "tensors"]
 
 @dataclass(frozen=True)
 class Call:
-    """The `number`-th call (from 0) of a function of this name in a forward pass."""
+    """Call number `number` (from 0) of a function of this name in a forward pass."""
 
     function: str
     number: int

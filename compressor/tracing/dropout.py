@@ -10,9 +10,9 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropo
 
 
 def before_dropout(trace: Trace) -> dict[str, str]:
-    """Return by dropout module the weight of the layer that is called last before it.
+    """Return for each dropout module the weight of the layer that is called last before it.
 
-    Dropout before every layer is left out; of a module that is called twice the last call counts.
+    Dropout before the first layer is left out; of a module that is called twice the last call counts.
     """
     found: dict[str, str] = {}
     last: str | None = None

@@ -5,16 +5,16 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compressor.evaluating import evaluating
-from compressor.sparsity.weights import prunable
+from compressor.sparsity import prunable
 
 __all__ = ["macs"]
 
 
 @torch.no_grad()
 def macs(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, dict[str, int]]:
-    """Return all MACs of one image of `shape` (C, H, W), and those of each prunable weight by name.
+    """Return the number of MACs of one image of `shape` (C, H, W), and those of each prunable weight by name.
 
-    A convolution takes volume(output) * C_in / groups * kh * kw, a linear layer in * out.
+    A convolution has volume(output) * C_in / groups * kh * kw, a linear layer in * out.
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype)

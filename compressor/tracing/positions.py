@@ -12,7 +12,7 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def positions(trace: Trace) -> dict[str, list[int]]:
-    """Return, by the weight of each convolution and linear layer, its positions in one image, call by call."""
+    """Return by the weight of each convolution and linear layer its number of positions in one image, for each call."""
     found: dict[str, list[int]] = {}
     for call in trace.modules:
         if call.weight is not None and isinstance(call.module, _LAYERS):

@@ -1,4 +1,4 @@
-"""What layers read and give on training images, at some positions of each image."""
+"""Inputs and outputs of layers on training images, at some positions of each image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,25 +13,26 @@ from compressor.tracing.calls import Call, tensors
 from compressor.tracing.layer_calls import Layer
 from compressor.tracing.watching import Look, Watching
 
-__all__ = ["Batches", "Samples", "inputs", "responses"]
+__all__ = ["Batches", "Samples", "sample_inputs", "sample_outputs"]
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Samples:
-    """Of one layer, batch by batch: rows and columns of each image's positions [images, points, 2]; there what the
-    layer gives [samples, outputs], and what is added to that, where something is. A linear layer has no positions."""
+    """Samples of one layer, by batch: rows and columns of each image's positions [images, points, 2], the layer's
+    outputs there [samples, outputs], and the tensors that are added to them, if any. A linear layer has no positions.
+    """
 
     positions: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     others: list[Tensor] = field(default_factory=list)
 
 
-def responses(
+def sample_outputs(
     model: nn.Module, batches: Batches, layers: Sequence[Layer], points: int, draws: np.random.Generator
 ) -> dict[str, Samples]:
-    """Return what layers give in the network as it is now, at `points` random positions of each image."""
+    """Return the outputs of layers in the network as it is now, at `points` random positions of each image."""
     found = {layer.name: Samples() for layer in layers}
 
     def output(samples: Samples) -> Look:
@@ -46,12 +47,12 @@ def responses(
     return found
 
 
-def inputs(
+def sample_inputs(
     model: nn.Module, batches: Batches, layer: Layer, positions: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return what a layer reads in the network as it is now [samples, inputs, places of the kernel].
+    """Return the inputs of a layer in the network as it is now [samples, inputs, positions of the kernel].
 
-    And what is added to its outputs, batch by batch, at the same positions.
+    Also returns the tensors that are added to its outputs, by batch, at the same positions.
     """
     given: list[Tensor] = []
     others: list[Tensor] = []
@@ -64,7 +65,7 @@ def inputs(
 
 
 def _added(layer: Layer, positions: Sequence[Tensor], others: list[Tensor]) -> list[tuple[Call, Look]]:
-    """Return what takes the tensors that are added to a layer's outputs, at the positions of the current batch."""
+    """Return a function that collects the tensors added to a layer's outputs, at the positions of the current batch."""
 
     def look(args: Sequence[Any], named: Mapping[str, Any], result: Any) -> None:
         others.append(_at(tensors((*args, *named.values()))[layer.other], positions[len(others)]))
@@ -81,7 +82,7 @@ def _run(
 
 
 def _positions(outputs: Tensor, points: int, draws: np.random.Generator) -> Tensor:
-    """Return so many different positions of each image's map, or all where it has no more."""
+    """Return this many different positions of each image's map, or all where it has no more."""
     if outputs.dim() == 2:
         return torch.empty(0, dtype=torch.long)
     images, _, height, width = outputs.shape
@@ -101,7 +102,9 @@ def _at(maps: Tensor, positions: Tensor) -> Tensor:
 
 
 def _patches(call: Call, args: Sequence[Any], named: Mapping[str, Any], positions: Tensor) -> Tensor:
-    """Return [samples, inputs, places of the kernel]: what a call of `conv2d` or `linear` multiplies its weight by."""
+    """Return [samples, inputs, positions of the kernel]: the values that a call of `conv2d` or `linear` multiplies by
+    its weight.
+    """
     names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
     given = {"stride": 1, "padding": 0, "dilation": 1, **dict(zip(names, args, strict=False)), **named}
     values: Tensor = given["input"].detach()

@@ -10,7 +10,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from compressor.evaluating import evaluating
-from compressor.sparsity.weights import prunable
+from compressor.sparsity import prunable
 from compressor.tracing.calls import Call, Calls, tensors
 
 __all__ = ["ModuleCall", "Operation", "Read", "Trace", "trace"]
@@ -24,18 +24,18 @@ class Read:
 
     shape: Shape
     maker: int | None
-    """The index in the trace of the operation that made it, or changed it last in place; None: no operation did."""
+    """The index in the trace of the operation that made it, or last changed it in place; None: no operation did."""
     weight: str | None
-    """The prunable weight that it is, or that it was made of alone: a layer may normalize or share its weight first."""
+    """The prunable weight that it is or was made from alone: a layer may normalize or share its weight first."""
     is_weight: bool
     """Whether it is the weight itself."""
     of_images: bool
-    """Whether it is the images, or made of them."""
+    """Whether it is the images, or made from them."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One call of a function of torch: its arguments, the tensors among them, and the shapes of what it gives."""
+    """One call of a function of torch: its arguments, the tensors among them, and the shapes of its results."""
 
     call: Call
     args: tuple[Any, ...]
@@ -46,17 +46,17 @@ class Operation:
 
     @property
     def of_images(self) -> bool:
-        """Whether an argument depends on the images."""
+        """Return whether an argument depends on the images."""
         return any(read.of_images for read in self.reads)
 
     @property
     def weight(self) -> Read | None:
-        """The first weight among the arguments."""
+        """Return the first weight among the arguments."""
         return next((read for read in self.reads if read.weight is not None), None)
 
     @property
     def applied(self) -> Read | None:
-        """The weight that is applied to what was made of the images."""
+        """Return the weight that is applied to a tensor made of the images."""
         return self.weight if self.of_images else None
 
 
@@ -68,14 +68,14 @@ class ModuleCall:
     module: nn.Module
     weight: str | None
     shapes: tuple[Shape, ...] = ()
-    """Of the tensors that it gives."""
+    """The shapes of its results."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The operations of one forward pass in their order, and the calls of modules in the order in which they begin.
+    """The operations of one forward pass in their order, and the module calls in the order in which they begin.
 
-    It holds on to the tensors of that pass.
+    It keeps the tensors of that pass in memory.
     """
 
     operations: tuple[Operation, ...]
@@ -84,7 +84,7 @@ class Trace:
 
 @torch.no_grad()
 def trace(model: nn.Module, images: Tensor) -> Trace:
-    """Return the trace of one forward pass in eval mode; the model stays as it is."""
+    """Return the trace of one forward pass in eval mode; the model is not changed."""
     recorder = _Recorder(model, images)
     before = register_module_forward_pre_hook(recorder.enter)
     after = register_module_forward_hook(recorder.leave, always_call=True)
@@ -98,7 +98,7 @@ def trace(model: nn.Module, images: Tensor) -> Trace:
 
 
 class _Recorder(TorchFunctionMode):
-    """Record every operation and module call. Tensors are told apart by address."""
+    """Record every operation and module call. Tensors are identified by address."""
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class _Recorder(TorchFunctionMode):
             self._open.append(self.modules[-1])
 
     def leave(self, module: nn.Module, given: Any, result: Any) -> None:
-        """Record what the call has given."""
+        """Record the results of the call."""
         if module in self._paths:
             with torch._C.DisableTorchFunction():  # a question of ours is no operation of the network
                 self._open.pop().shapes = _shapes(tensors((result,)))

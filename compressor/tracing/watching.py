@@ -1,4 +1,4 @@
-"""The values of a forward pass: chosen calls are shown while the network computes."""
+"""The values of a forward pass: chosen calls are passed to functions while the network computes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,11 +12,13 @@ from compressor.tracing.calls import Call, Calls
 __all__ = ["Look", "Watching", "watch"]
 
 Look = Callable[[Sequence[Any], Mapping[str, Any], Any], None]
-"""Sees a call's arguments, those by name, and its result; the result is None before the call is made."""
+"""Receives a call's arguments, its keyword arguments, and its result; the result is None before the call."""
 
 
 class Watching(TorchFunctionMode):
-    """Show chosen calls of one forward pass: `before` they are made, or `after`; those of one call in their order."""
+    """Pass chosen calls of one forward pass to functions, `before` or `after` the call; those of one call in their
+    order.
+    """
 
     def __init__(self, before: Sequence[tuple[Call, Look]], after: Sequence[tuple[Call, Look]]) -> None:
         super().__init__()
@@ -41,7 +43,7 @@ def _by_call(looks: Sequence[tuple[Call, Look]]) -> dict[Call, list[Look]]:
 
 
 def watch(model: nn.Module, armed: Callable[[], Watching | None]) -> None:
-    """Watch every forward pass of `model` for which `armed` gives a `Watching`."""
+    """Watch every forward pass of `model` for which `armed` returns a `Watching`."""
     entered = ExitStack()
 
     def begin(module: nn.Module, given: Any) -> None:

@@ -1,1 +1,22 @@
-"""The loop, what it saves and who watches it."""
+"""The training loop, what it saves, and the observers of a run."""
+
+from compressor.training.evaluation import autocast, evaluate
+from compressor.training.files import replace_text
+from compressor.training.initialization import SCHEMES, initialize
+from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
+from compressor.training.trainer import Trainer
+from compressor.training.weights import load_weights
+
+__all__ = [
+    "SCHEMES",
+    "LogFile",
+    "MetricsFile",
+    "Observer",
+    "Terminal",
+    "Trainer",
+    "autocast",
+    "evaluate",
+    "initialize",
+    "load_weights",
+    "replace_text",
+]

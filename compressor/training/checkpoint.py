@@ -1,4 +1,4 @@
-"""A run on disk: tensors and plain values only, so that `torch.load(weights_only=True)` reads it."""
+"""Checkpoints on disk: tensors and plain values only, so that `torch.load(weights_only=True)` reads them."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from compressor.errors import UserError
 from compressor.training.files import replace
 
 FORMAT, READABLE = 2, (1, 2)
-"""The format that is written, and those whose weights can be read; 1 had another layout of `state`."""
+"""The format that is written, and the formats whose weights can be read; 1 had another layout of `state`."""
 
 Checkpoint = dict[str, Any]
 """`format`, `model` (the plain state dict), `config`, `schedule` (text), `shape`, `classes`, `epoch`, `metrics`, and in
@@ -19,22 +19,22 @@ _NEEDED = ("format", "model", "config", "shape", "classes", "metrics")
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it whole or not at all; raises `CompressError` where the disk does not take it."""
+    """Write a checkpoint completely or not at all. Raises `CompressError` where the disk refuses it."""
     replace(path, lambda file: torch.save(checkpoint, file))
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU; raises `UserError` where the file is missing, torn or something else."""
+    """Load a checkpoint to the CPU. Raises `UserError` where the file is missing, damaged or something else."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torn zip, foreign pickle, text: torch raises a dozen different types
-        raise UserError(f"{path}: not a checkpoint, or a torn one ({type(error).__name__})") from None
+        raise UserError(f"{path}: not a checkpoint, or a damaged one ({type(error).__name__})") from None
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in _NEEDED):
         raise UserError(f"{path}: not a checkpoint of compress train (it should hold {', '.join(_NEEDED)})")
     if not _well_formed(checkpoint):
-        raise UserError(f"{path}: a damaged checkpoint: its {', '.join(_NEEDED)} are not what they should be")
+        raise UserError(f"{path}: a damaged checkpoint: its {', '.join(_NEEDED)} have wrong types")
     if checkpoint["format"] not in READABLE:
         known = " and ".join(map(str, READABLE))
         raise UserError(f"{path}: checkpoint format {checkpoint['format']}, this version reads formats {known}")
@@ -42,7 +42,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_to_resume(path: Path) -> Checkpoint:
-    """Read the checkpoint of a run that is to go on; raises `UserError` where it has no state to go on from."""
+    """Read the checkpoint of a run that continues. Raises `UserError` where it has no state."""
     checkpoint = load(path)
     if not isinstance(checkpoint.get("state", {}).get("progress"), dict):
         raise UserError(f"{path}: this checkpoint has no state to resume from")
@@ -55,7 +55,7 @@ def load_to_resume(path: Path) -> Checkpoint:
 
 
 def finished(path: Path) -> bool:
-    """Tell whether a run's checkpoint says that the run is complete; a damaged one does not."""
+    """Return whether a run's checkpoint marks the run as complete; a damaged one does not."""
     try:
         return path.is_file() and bool(load(path).get("finished"))
     except UserError:

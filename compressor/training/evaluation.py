@@ -1,4 +1,4 @@
-"""Batches, where they come from, and what a network makes of them."""
+"""Batches, and the loss and accuracy of a network on them."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -14,22 +14,24 @@ Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class Feed(Protocol):
-    """Where prepared batches (images, labels) come from; an epoch's batches are a function of the epoch alone."""
+    """A source of prepared batches (images, labels). The batches of an epoch depend on the epoch alone."""
 
     steps_per_epoch: int
 
     def train(self, epoch: int, first_step: int) -> Batches:
-        """The training batches of an epoch from `first_step` on."""
+        """Return the training batches of an epoch from `first_step` on."""
 
     def validation(self) -> Batches:
-        """The held-out training images, un-augmented; nothing where there are none."""
+        """Return the validation images, not augmented; nothing where there are none."""
 
     def test(self) -> Batches:
-        """The test images."""
+        """Return the test images."""
 
 
 def evaluate(model: nn.Module, batches: Batches, device: torch.device, config: Config) -> dict[str, float]:
-    """Mean cross-entropy, top-1 and top-5 (percent) of `model` in eval mode; empty where there are no batches."""
+    """Return mean cross-entropy, top-1 and top-5 (percent) of `model` in eval mode; empty where there are no
+    batches.
+    """
     meters = Meters(device)
     with torch.no_grad(), evaluating(model), autocast(device, config):
         for images, labels in batches:
@@ -38,5 +40,5 @@ def evaluate(model: nn.Module, batches: Batches, device: torch.device, config: C
 
 
 def autocast(device: torch.device, config: Config) -> torch.autocast:
-    """The forward pass's precision; bf16 needs no scaling of the gradient."""
+    """Return the context of the forward pass's precision; bf16 needs no scaling of the gradient."""
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whatever happens in between."""
+"""Files that are either the old one or the new one, whatever happens between."""
 
 import contextlib
 import os
@@ -10,7 +10,10 @@ from compressor.errors import CompressError
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write under a temporary name, sync, rename, sync the folder. Raises `CompressError`, the old file intact."""
+    """Write to a temporary file, sync, rename, sync the folder.
+
+    Raises `CompressError`; then the old file is unchanged.
+    """
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with open(temporary, "wb") as file:
@@ -31,5 +34,5 @@ def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """`replace` for text."""
+    """Replace a text file in the same way."""
     replace(path, lambda file: file.write(text.encode()))

@@ -5,14 +5,14 @@ import math
 import torch
 from torch import nn
 
-from compressor.sparsity.weights import PRUNABLE
+from compressor.sparsity import PRUNABLE
 
 SCHEMES = ("default", "xavier", "kaiming")
 
 
 @torch.no_grad()
 def initialize(model: nn.Module, scheme: str) -> None:
-    """Draw the weights of convolutions and linear layers, and zero their biases; `default` leaves what they drew.
+    """Draw the weights of convolutions and linear layers, and set their biases to 0; `default` changes nothing.
 
     `xavier` is Caffe's U(+-sqrt(3/fan_in)); `kaiming` N(0, 2/fan_in) (He et al., ICCV 2015, equation 10).
     """

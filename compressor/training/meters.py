@@ -1,4 +1,4 @@
-"""Loss and accuracy, summed up over batches."""
+"""Loss and accuracy, summed over batches."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class Meters:
-    """Sums of loss, top-1 and top-5 hits over samples; sums stay on the device until they are asked for."""
+    """Sums of loss, top-1 and top-5 hits over samples; the sums stay on the device until they are read."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(3, dtype=torch.float64, device=device)
@@ -23,18 +23,18 @@ class Meters:
         self._count += len(labels)
 
     def means(self) -> dict[str, float]:
-        """`loss`, and `top1` and `top5` in percent; empty where nothing was counted."""
+        """Return `loss`, and `top1` and `top5` in percent; empty where nothing was counted."""
         if not self._count:
             return {}
         loss, top1, top5 = (self._sums / self._count).tolist()
         return {"loss": loss, "top1": 100 * top1, "top5": 100 * top5}
 
     def state_dict(self) -> dict[str, object]:
-        """The sums and the count."""
+        """Return the sums and the count."""
         return {"sums": self._sums.cpu(), "count": self._count}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Take over saved sums."""
+        """Load saved sums."""
         sums, count = state["sums"], state["count"]
         assert isinstance(sums, Tensor)
         assert isinstance(count, int)

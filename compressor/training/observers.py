@@ -1,4 +1,4 @@
-"""Who watches a run: a progress bar or log lines, and the metrics file. They change nothing in it."""
+"""The observers of a run: a progress bar or log lines, and the metrics file. They change nothing in it."""
 
 import json
 import math
@@ -16,16 +16,16 @@ from compressor.training.files import replace_text
 
 
 class Observer:
-    """Is told of every step, every epoch and every message."""
+    """Receives every step, every epoch and every message of a run."""
 
     def on_step(self, epoch: int, step: int, loss: Tensor) -> None:
-        """After an optimizer step."""
+        """Receive an optimizer step."""
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        """After an epoch; `record` is its line of metrics.jsonl."""
+        """Receive an epoch; `record` is its line of metrics.jsonl."""
 
     def say(self, text: str) -> None:
-        """A message of the run."""
+        """Receive a message."""
 
 
 def _line(record: dict[str, Any], epochs: int) -> str:
@@ -39,7 +39,7 @@ def _line(record: dict[str, Any], epochs: int) -> str:
 
 
 class Terminal(Observer):
-    """A tqdm bar within an epoch where stderr is a terminal; a line an epoch on stdout."""
+    """Show a tqdm bar within an epoch where stderr is a terminal, and a line for each epoch on stdout."""
 
     def __init__(self, epochs: int, steps: int) -> None:
         self._epochs, self._steps = epochs, steps
@@ -74,7 +74,7 @@ class Terminal(Observer):
 
 
 class LogFile(Observer):
-    """log.txt: a dated line for each message and epoch."""
+    """Write log.txt: a line with date for each message and epoch."""
 
     def __init__(self, path: Path, epochs: int) -> None:
         self._path, self._epochs = path, epochs
@@ -88,10 +88,12 @@ class LogFile(Observer):
 
 
 class MetricsFile(Observer):
-    """metrics.jsonl: a JSON object an epoch."""
+    """Write metrics.jsonl: a JSON object for each epoch."""
 
     def __init__(self, path: Path, epochs_done: int) -> None:
-        """Cut the file back to `epochs_done` epochs: what a killed run wrote after its checkpoint is done again."""
+        """Keep `epochs_done` epochs of the file: what a killed run wrote after its last checkpoint is computed
+        again.
+        """
         self._path = path
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         kept = "".join(line for line in lines[:epochs_done] if line.endswith("\n"))
@@ -102,7 +104,7 @@ class MetricsFile(Observer):
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for what is not finite: JSON knows no NaN."""
+    """Return the same with null for numbers that are not finite: JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from compressor.config import Config
 from compressor.errors import CompressError, Interrupted, UserError
-from compressor.reports.report import overall_sparsity
-from compressor.session.session import Session
+from compressor.reports import overall_sparsity
+from compressor.session import Session
 from compressor.training.evaluation import Batches, Feed, autocast, evaluate
 from compressor.training.meters import Meters
 from compressor.training.observers import Observer
@@ -22,7 +22,7 @@ from compressor.training.weights import restore_live
 
 @dataclass
 class Progress:
-    """How far a run is: epochs finished, steps taken in the current one, seconds spent in it, and the best so far."""
+    """The progress of a run: epochs finished, steps and seconds of the current one, and the best epoch so far."""
 
     epoch: int = 0
     step: int = 0
@@ -32,11 +32,11 @@ class Progress:
     train: dict[str, float] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
     best_test: dict[str, float] = field(default_factory=dict)
-    """Where every epoch is tested, the figures of the one with the highest test top-1: selected on the test set."""
+    """Where every epoch is tested: the figures of the epoch with the highest test top-1, selected on the test set."""
 
 
 class Trainer:
-    """Runs the epochs of one experiment and tells `save` when to write which checkpoint (`checkpoint` or `best`)."""
+    """Runs the epochs of one experiment, and calls `save` for each checkpoint (`checkpoint` or `best`)."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Trainer:
         stop_signal: Callable[[], int | None],
         validates: Callable[[int], bool] = lambda epoch: True,
     ) -> None:
-        """`validates` tells after which epochs the network is validated."""
+        """`validates` returns after which epochs the network is validated."""
         self.session = session
         self.progress = Progress()
         self._feed, self._config, self._device = feed, config, device
@@ -66,7 +66,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def run(self) -> None:
-        """Train from where `progress` stands to the last epoch. Raises `CompressError`, `Interrupted` on a signal."""
+        """Train from `progress` to the last epoch. Raises `CompressError`, and `Interrupted` after a signal."""
         for epoch in range(self.progress.epoch, self._config.epochs):
             self._epoch(epoch)
 
@@ -103,7 +103,7 @@ class Trainer:
             raise Interrupted(stop)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one optimizer step on a batch, which may go through the network in parts; return its mean loss."""
+        """Take one optimizer step on a batch, which may be computed in parts; return its mean loss."""
         total = torch.zeros((), device=self._device)
         size = -(-len(labels) // self._config.optimizer.accumulate)
         with self.session.step() as step:
@@ -120,7 +120,7 @@ class Trainer:
         return total
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
-        """Validate where it is due, and return the epoch's record."""
+        """Validate where it is due, and return the record of the epoch."""
         session, progress = self.session, self.progress
         validates = self._validates(epoch)
         tests: dict[str, float] = {}
@@ -156,8 +156,8 @@ class Trainer:
             figures = evaluate(self.session.model, batches, self._device, self._config)
         if not math.isfinite(figures.get("loss", 0.0)):
             raise CompressError(
-                f"the loss on held-out images is not finite after {self._last_step()} ({figures['loss']}):"
-                f" a lower learning rate or penalty may help"
+                f"the loss on validation images is not finite after {self._last_step()} ({figures['loss']}):"
+                f" try a lower learning rate or penalty"
             )
         return figures
 
@@ -166,7 +166,7 @@ class Trainer:
         return f"epoch {clock.epoch}, step {clock.step - 1}"
 
     def _accuracies(self, part: str) -> dict[str, float]:
-        """On the `validation` or the `test` images, with the weights that are shipped now."""
+        """Return the accuracies on the `validation` or the `test` images, with the weights that are shipped now."""
         with self.session.as_shipped():
             return self.evaluate(self._feed.validation() if part == "validation" else self._feed.test())
 
@@ -185,19 +185,21 @@ class Trainer:
         shown = ", ".join(f"{name} {value:g}" for name, value in parts.items())
         raise CompressError(
             f"the loss is not finite in epoch {clock.epoch}, step {step} ({shown}):"
-            f" a lower learning rate or penalty may help"
+            f" try a lower learning rate or penalty"
         )
 
     def _refuse_non_finite_weights(self) -> None:
-        """Before a save: a step may have spoilt the weights after the last loss was looked at."""
+        """Raise before a save where weights are not finite: a step may have spoilt them after the last loss was
+        checked.
+        """
         for name, parameter in self.session.network.parameters.items():
             if not bool(torch.isfinite(parameter.detach()).all()):
                 raise CompressError(
-                    f"{name} is not finite after {self._last_step()}: a lower learning rate or penalty may help"
+                    f"{name} is not finite after {self._last_step()}: try a lower learning rate or penalty"
                 )
 
     def _is_best(self, epoch: int) -> bool:
-        """Tell whether this epoch beats the ones before it, among those at or after the last pruning event."""
+        """Return whether this epoch is better than those before it, among those at or after the last pruning event."""
         if epoch < self.session.events.settled():
             return False
         validation = self.progress.validation
@@ -221,19 +223,19 @@ class Trainer:
             raise Interrupted(stop)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that changes while a run goes on, but the model itself."""
+        """Return everything that changes in a run, except the model."""
         own = {"progress": asdict(self.progress), "meters": self._meters.state_dict()}
         return {**self.session.state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state; raises `UserError` where it belongs to another schedule or model."""
+        """Continue from a saved state. Raises `UserError` where it belongs to another schedule or model."""
         self.session.load_state_dict(state)
         self.progress = Progress(**state["progress"])
         self.session.data.validation = self.progress.validation
         self._meters.load_state_dict(state["meters"])
 
     def restore(self, state: Mapping[str, Any], source: str) -> None:
-        """Continue from the state of a checkpoint, with the weights that training goes on from.
+        """Continue from the state of a checkpoint, with the weights with which training continues.
 
         Raises `UserError` where it belongs to another schedule or model, or is damaged.
         """

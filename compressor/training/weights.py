@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import UserError
-from compressor.thinning.architecture import resize
+from compressor.thinning import resize
 from compressor.training.checkpoint import Checkpoint
 
 
@@ -32,7 +32,7 @@ def load_weights(network: nn.Module, saved: Checkpoint, source: str) -> None:
 
 @torch.no_grad()
 def restore_live(network: nn.Module, live: Mapping[str, Tensor]) -> None:
-    """Put the values back that training goes on from, where the checkpoint's weights are masked or averaged ones."""
+    """Restore the values with which training continues, where the checkpoint's weights are masked or averaged ones."""
     for name, tensor in network.state_dict().items():
         if name in live:
             tensor.copy_(live[name])

@@ -12,7 +12,7 @@ from compressor.allocation import Allocation, Goal, Layer, largest_remainders
 from compressor.allocation.global_ranking import Global
 from compressor.allocation.uniform import Uniform
 from compressor.pruners.general import Pruner
-from compressor.pruners.pruner import Asked
+from compressor.pruners.pruner import Request
 from compressor.timing.window import Window
 
 
@@ -122,7 +122,7 @@ def test_an_allocation_may_make_scores_of_the_scores() -> None:
     assert Lamp.of(b).tolist() == pytest.approx([0.047619, 1, 0.2], abs=1e-6)
     weights = {"a": torch.tensor([3.0, 1, 2]).reshape(1, 3), "b": torch.tensor([0.1, -0.4, 0.2]).reshape(1, 3)}
     one = Pruner.model_validate({"weights": "*", "allocation": Lamp(), "rate": {"sparsity": 0.5}})
-    masks = one.keep(Asked(weights, {"weights": list(weights)}, Window(epochs=[0]), 0))
+    masks = one.keep(Request(weights, {"weights": list(weights)}, Window(epochs=[0]), 0))
     assert [weights[name][keep].tolist() for name, keep in masks.items()] == [[3, 2], [pytest.approx(-0.4)]]
 
 
@@ -135,7 +135,7 @@ def pruner(**arguments: Any) -> Pruner:
 
 def pruned(one: Pruner, **asked: Any) -> dict[str, list[float]]:
     """What goes."""
-    question = Asked(WEIGHTS, {"weights": list(WEIGHTS)}, Window(epochs=[0]), 0, **asked)
+    question = Request(WEIGHTS, {"weights": list(WEIGHTS)}, Window(epochs=[0]), 0, **asked)
     return {name: WEIGHTS[name][~keep].tolist() for name, keep in one.keep(question).items()}
 
 
@@ -198,8 +198,8 @@ TEXT = "version: 2\npolicies:\n  - pruner: {{class: Pruner, weights: '*', {argum
         ("scope: global, allocation: uniform, rate: {sparsity: 0.5}", "`scope: global` means `allocation: global`"),
         ("allocation: globl, rate: {sparsity: 0.5}", "there is no allocation 'globl': did you mean 'global'?"),
         ("allocation: {global: {x: 1}}, rate: {sparsity: 0.5}", "unknown key 'x'"),
-        ("allocation: global, rate: {threshold: 0.5}", "`allocation: global` has no place beside it"),
-        ("allocation: uniform, structure: Layer, rate: {sparsity: 0.5}", "`scope: global` ranks layers"),
+        ("allocation: global, rate: {threshold: 0.5}", "remove `allocation: global`"),
+        ("allocation: uniform, structure: Layer, rate: {sparsity: 0.5}", "`scope: global`, which ranks layers"),
     ],
 )
 def test_a_wrong_allocation_is_one_fault(faults_of: Callable[[str], list[str]], arguments: str, message: str) -> None:

@@ -163,27 +163,27 @@ def test_filters_of_a_linear_layer_are_its_rows(version: int) -> None:
         (
             RANKED + "Rows",
             "[conv1.weight, fc1.weight]",
-            ["conv1.weight: Rows are structures of the weights of linear layers, this one is 20x1x5x5"],
+            ["conv1.weight: Rows are structures of weights of linear layers, this weight's shape is 20x1x5x5"],
         ),
         (
             RANKED + "Cols",
             "['conv*.weight']",
             ["conv1.weight: Cols are structures", "conv2.weight: Cols are structures"],
         ),
-        (GENERAL + "Kernels", "[fc1.weight]", ["fc1.weight: 2D are structures of the weights of 1-d convolutions"]),
+        (GENERAL + "Kernels", "[fc1.weight]", ["fc1.weight: 2D are structures of weights of 1-d convolutions"]),
         (GENERAL + "Shapes", "[fc1.bias]", ["fc1.bias: Shapes are structures"]),
         (
             RANKED + "Blocks, kwargs: {block_shape: [4, 2, 1, 1]}",
             "[conv1.weight, conv2.weight, fc1.weight]",
             [
-                "conv1.weight: blocks of 4 filters x 2 channels do not divide 20 x 1",
-                "conv2.weight: blocks of 4 filters x 2 channels do not divide 50 x 20",
+                "conv1.weight: 20 filters x 1 channels are not divisible by 4 x 2",
+                "conv2.weight: 50 filters x 20 channels are not divisible by 4 x 2",
             ],
         ),
         (
             GENERAL + "Blocks, block_shape: [3, 1]",
             "[fc2.weight]",
-            ["fc2.weight: blocks of 3 filters x 1 channels do not divide 10 x 500"],
+            ["fc2.weight: 10 filters x 500 channels are not divisible by 3 x 1"],
         ),
     ],
 )
@@ -229,7 +229,7 @@ def test_rows_of_the_general_pruner_are_rows_in_both_versions(version: int) -> N
         (GENERAL + "Blocks", "`structure: Blocks` needs `block_shape: [filters, channels]`"),
         (GENERAL + "Filters, block_shape: [2, 2]", "`block_shape: [filters, channels]` belongs to"),
         (GENERAL + "Kernels, scope: coupled", "not 2D"),
-        (GENERAL + "4D", "`scope: global` ranks layers"),
+        (GENERAL + "4D", "`scope: global`, which ranks layers"),
         (
             "class: Pruner, structure: Filters, rate: {threshold: 0.1}",
             "of others max or mean_abs), or a rate that is a sparsity",
@@ -256,7 +256,7 @@ def test_a_wrong_option_is_one_fault_with_its_place(
 def test_a_network_whose_channels_cannot_be_followed_is_said(command: str) -> None:
     schedule(RANKED + "Filters", "[conv1.0.weight]", 2)
     result = compress(command, "s.yaml", "-c", "shufflenet_v2_x0_5")
-    accepted(result, "warning: torch-pruning cannot follow its channels")
+    accepted(result, "warning: torch-pruning cannot trace its channels")
     assert "ranks weight by weight, and cannot be thinned" in result.err
 
 
@@ -286,4 +286,4 @@ def test_blocks_of_a_weight_that_was_thinned_in_the_meantime_end_in_no_traceback
     succeed("validate", "s.yaml", "-c", "lenet_5")
     result = compress("train", "-s", "s.yaml", "-c", "lenet_5", "--set", "epochs=2")
     assert "RuntimeError" not in result.err
-    assert "fault of compress" not in result.err
+    assert "internal error" not in result.err

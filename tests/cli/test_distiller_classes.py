@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import compress, metrics, saved
+from helpers import DISTILLER, compress, metrics, saved
 from torch import Tensor
-
-from compressor.schedule.registry import DISTILLER
 
 CONFIG = """\
 model: {name: lenet_5, conv_relu: true}
@@ -119,7 +117,7 @@ def test_there_is_a_file_for_every_class() -> None:
         "extensions": EXTENSIONS,
     }
     assert {section: sorted(names) for section, names in by_section.items()} == {
-        section: sorted(names) for section, names in DISTILLER.items() if section != "quantizers"
+        section: sorted(names) for section, names in DISTILLER.items()
     }
 
 

@@ -22,7 +22,7 @@ def refused(result: Result, *words: str, code: int = 2) -> None:
     """One message with all the `words` on stderr, and no run that it would have come from."""
     assert (result.code, result.out.strip()) == (code, "")
     assert "Traceback" not in result.err
-    assert "fault of compress" not in result.err
+    assert "internal error" not in result.err
     assert result.err.lower().count("error: ") == 1
     for word in words:
         assert word in result.err

@@ -9,7 +9,8 @@ import torch
 import yaml
 from helpers import Result, compress, metrics, saved, succeed
 
-from compressor.reports.report import Report, TensorRow, Totals
+from compressor.reports.report import Report, Totals
+from compressor.sparsity.summary import WeightSummary
 
 FILES = {
     *("schedule.yaml", "config.yaml", "metrics.jsonl", "checkpoint.pt", "best.pt"),
@@ -128,7 +129,7 @@ def test_the_report_counts_what_the_weights_are(run: tuple[Path, Result]) -> Non
 
 
 def test_the_report_has_the_columns_of_the_issue() -> None:
-    assert list(TensorRow.model_fields) == (
+    assert list(WeightSummary.model_fields) == (
         "name shape weights nonzero sparsity filters channels kernels rows cols mean std mean_abs".split()
     )
     fields = (

@@ -195,7 +195,7 @@ def test_a_layer_that_is_pruned_as_a_whole_goes_with_its_norm_and_compress_thin_
     assert trained["layer2.1.conv2.weight"].all()
     out = succeed("thin", "run", "--out", "thin.pt")
     named = "layer1.1.conv1, layer1.1.conv2, layer3.1.conv1, layer3.1.conv2"
-    assert f"skipped, for nothing of them is heard: {named}\n" in out
+    assert f"skipped: no later layer reads them: {named}\n" in out
     assert named in succeed("report", "thin.pt")
     before, after = (json.loads(succeed("eval", path, "--json")) for path in ("run", "thin.pt"))
     assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)

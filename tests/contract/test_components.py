@@ -98,8 +98,8 @@ def test_the_example_of_a_component_round_trips(key: str) -> None:
     component = own(rig.read(cls.example), cls)
     dumped = component.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if isinstance(component, Policy):
-        dumped.pop("window", None)
-        text = yaml.safe_dump({"version": 2, "policies": [{cls.name: dumped}]})
+        window = dumped.pop("window", {})
+        text = yaml.safe_dump({"version": 2, "policies": [{cls.name: dumped, **window}]})
     else:
         kind = section.removesuffix("s")  # other policies may take components of this section, too
         instance = {"again": {"class": name, **dumped}}

@@ -12,7 +12,7 @@ from compressor.component import REGISTRY
 from compressor.criteria import BatchNorm, Criterion, Given
 from compressor.errors import CompressError, UserError
 from compressor.pruners.general import Pruner
-from compressor.pruners.pruner import Asked
+from compressor.pruners.pruner import Request
 from compressor.sparsity.normal import expected_relu
 from compressor.sparsity.structures import plain_structures
 from compressor.timing.window import Window
@@ -171,8 +171,8 @@ def test_over_all_layers_together_scores_do_not_favour_large_ones(criterion: str
     arguments = {"criterion": criterion, "structure": "Rows", "scope": "global", "weights": ["a", "b"]}
     pruner = Pruner.model_validate({**arguments, "rate": {"sparsity": 0.4}})
     targets = {"weights": ["a", "b"]}
-    asked = Asked(weights, targets, Window(epochs=[0]), 0, given=lambda criterion: Fixed(weights, statistics))
-    masks = pruner.keep(asked)
+    request = Request(weights, targets, Window(epochs=[0]), 0, given=lambda criterion: Fixed(weights, statistics))
+    masks = pruner.keep(request)
     found = "".join(name for name in masks for keep in masks[name].all(1) if not keep)
     assert found == {"b": "bb", "a": "ab", "ab": "ab"}[expected]
 
@@ -412,10 +412,10 @@ def test_where_two_batch_norms_read_a_layer_their_scales_are_added(
 def test_without_a_batch_norm_it_is_said_before_training_begins(run_of: RunOf, criterion: str) -> None:
     model = normed([1.0, 2], [0.0, 0])
     model[1] = nn.Identity()
-    with pytest.raises(UserError, match=rf"criterion {criterion}: no batch norm stands behind 0\.weight"):
+    with pytest.raises(UserError, match=rf"criterion {criterion}: no batch norm follows 0\.weight"):
         started(run_of, filters(criterion, 0.5), model, IMAGES)
     both = "[conv.weight, left.weight]"
-    with pytest.raises(UserError, match=r"no batch norm stands behind left\.weight"):
+    with pytest.raises(UserError, match=r"no batch norm follows left\.weight"):
         started(run_of, filters(criterion, 0.5, both), Branches(), IMAGES)
 
 
@@ -424,7 +424,7 @@ def test_batch_norms_that_cannot_be_found_are_said_to_be_that(run_of: RunOf) -> 
     model.insert(2, nn.Conv2d(2, 2, 1))
     model.insert(3, nn.Conv2d(2, 2, 1))
     model[3].weight = model[2].weight  # two layers of one weight are not followed
-    with pytest.raises(UserError, match=r"which batch norm stands behind 0\.weight is not known"):
+    with pytest.raises(UserError, match=r"which batch norm follows 0\.weight is not known"):
         started(run_of, filters("bn_scale", 0.5), model, IMAGES)
 
 

@@ -92,7 +92,7 @@ def test_what_is_summed_is_the_criterion_s_own(run_of: RunOf) -> None:
 
 def test_gradients_are_of_one_batch_or_of_all(run_of: RunOf) -> None:
     class Both(Criterion, name="both"):
-        """Looks at both."""
+        """Look at both."""
 
         needs: ClassVar[frozenset[str]] = frozenset({"gradient", "gradient_sums"})
 

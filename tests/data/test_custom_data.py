@@ -128,7 +128,7 @@ def test_too_large_for_memory(mine: SimpleNamespace, monkeypatch: pytest.MonkeyP
     ("items", "message"),
     [
         ([], "train: there are no images"),
-        ([(_grey(0), 0), (_grey(1), 2)], "class '1' without a single training image .* without gaps"),
+        ([(_grey(0), 0), (_grey(1), 2)], "class '1' without training images .* without gaps"),
         ([(_grey(0), 0), (_grey(1), -1)], "labels must be 0..0 .*, image 1 has -1"),
         ([(_grey(0), 1.0)], "label of item 0 must be an int, got float 1.0"),
         ([(_grey(0), True)], "label of item 0 must be an int, got bool"),

@@ -61,7 +61,7 @@ def test_checks() -> None:
     for data, message in [
         (_set([0, 2], [1]), r"some, train: labels must be 0..1 \(2 classes\), image 1 has 2"),
         (_set([0, 1], [-1]), r"some, test: labels must be 0..1 .*, image 0 has -1"),
-        (_set([0, 3], [0], 4), r"some: classes 'b', 'c' without a single training image"),
+        (_set([0, 3], [0], 4), r"some: classes 'b', 'c' without training images"),
         (replace(good, shape=(2, 2, 2)), r"1 or 3 channels, these have 2"),
         (
             replace(good, test=InMemory(torch.zeros(0, 1, 2, 2), torch.zeros(0, dtype=torch.int64))),

@@ -138,7 +138,7 @@ def test_missing_folders(folders: MakeFolders, tmp_path: Path) -> None:
     root = folders(train=TWO)
     with pytest.raises(UserError, match=r"expected train/<class>/\* and test/<class>/\* .*set, which holds train\."):
         _load(root)
-    with pytest.raises(UserError, match=r"nowhere, which is no folder. .*--data"):
+    with pytest.raises(UserError, match=r"nowhere, which is not a folder. .*--data"):
         _load(tmp_path / "nowhere")
 
 

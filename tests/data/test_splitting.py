@@ -88,7 +88,7 @@ def test_the_images_used_are_drawn_by_the_seed_from_the_whole_set_and_fewer_are_
 
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_more_images_than_there_are_is_refused(share: float) -> None:
-    with pytest.raises(UserError, match=r"data.images: there are 100 training images, 101 are wanted"):
+    with pytest.raises(UserError, match=r"data.images: there are 100 training images, fewer than 101"):
         split(100, share, seed=0, images=101)
 
 
@@ -109,6 +109,16 @@ def test_a_run_trains_and_validates_on_so_many_images_and_tests_on_all() -> None
     assert rows[0] == rows[1]
     assert not rows[0] & rows[2]
     assert sum(len(labels) for _, labels in feed.test()) == len(digits.test)
+
+
+@pytest.mark.parametrize(
+    ("images", "sizes"), [(61, [30, 30]), (62, [30, 30, 2]), (60, [30, 30]), (1, [1]), (2, [2]), (31, [30])]
+)
+def test_a_last_batch_of_one_image_is_left_out(images: int, sizes: list[int]) -> None:
+    config = DataConfig(name="digits", size=8, batch=30, images=images, validation=0.0)
+    feed = DataFeed(data.load(config, None, 0), config, 0, torch.device("cpu"))
+    assert [len(labels) for _, labels in feed.train(0, 0)] == sizes
+    assert feed.steps_per_epoch == len(sizes)
 
 
 @pytest.mark.parametrize(("images", "code", "said"), [(1438, 2, "there are 1437 training"), (0, 2, "data.images")])

@@ -307,7 +307,7 @@ def test_too_many_masks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_inputs_that_are_no_rows_of_features_are_refused() -> None:
-    with pytest.raises(UserError, match=r"takes \(examples, features\), and 0 is given 2x5x3"):
+    with pytest.raises(UserError, match=r"expects inputs of shape \(examples, features\), 0 gets 2x5x3"):
         trained_on(layer(WEIGHT), torch.zeros(2, 5, 3))
 
 

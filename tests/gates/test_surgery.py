@@ -130,7 +130,7 @@ def test_c_and_the_end_are_per_layer() -> None:
 
 @pytest.mark.parametrize("field", ["c", "stop_step"])
 def test_a_layer_that_a_mapping_says_nothing_of_is_an_error(field: str) -> None:
-    with pytest.raises(UserError, match=rf"`{field}` says nothing of fc2\.weight"):
+    with pytest.raises(UserError, match=rf"`{field}` has no value for fc2\.weight"):
         Loop(mlp(), random_batches([4]), schedule(**{field: "{fc1.weight: 1}"}))
 
 

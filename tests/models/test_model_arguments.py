@@ -26,7 +26,7 @@ WRONG = [
     ("mlp", {"hidden": [10**6, 10**6]}, "would have 1,000,796,000,010 parameters"),
     ("mlp", {"hidden": [3], "dropout": [2.0]}, "argument 'dropout[0]': input should be less than 1, got 2.0"),
     ("mlp", {"hidden": [3], "dropout": [math.nan]}, "finite"),
-    ("mlp", {"hidden": [3], "dropout": [0.5, 0.5]}, "one rate a hidden layer (1), got 2"),
+    ("mlp", {"hidden": [3], "dropout": [0.5, 0.5]}, "one rate for each hidden layer (1), got 2"),
     ("mlp", {"inputs": True}, "valid integer, got True"),
     ("mlp", {"inputs": int("f" * 9000, 16)}, "a huge int"),
     ("lenet_5", {"conv_relu": "yes"}, "argument 'conv_relu'"),

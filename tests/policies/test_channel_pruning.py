@@ -31,7 +31,7 @@ from torch.nn import BatchNorm2d, Conv2d, Linear
 
 from compressor.errors import UserError
 from compressor.reconstruction.least_squares import search
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 
 GEOMETRY: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -156,7 +156,7 @@ def test_the_filters_that_make_a_channel_go_with_all_that_speaks_for_them() -> N
             assert is_plus_zero(weights[name][gone])
             assert int((weights[name].reshape(6, -1) != 0).any(1).sum()) == 3
     assert run.said[0].startswith(f"{OWNER}: b.weight: 3 of 6 input channels stay (lasso); relative error ")
-    assert run.said[0].endswith("; with them go the filters of a.weight")
+    assert run.said[0].endswith("; pruned with them: filters of a.weight")
 
 
 def test_channels_that_others_read_are_left_out_for_one_layer_alone_and_that_is_said() -> None:
@@ -167,7 +167,7 @@ def test_channels_that_others_read_are_left_out_for_one_layer_alone_and_that_is_
             assert torch.equal(weight, dict(run.before.named_parameters())[name])
     assert run.said[0] == (
         f"warning: {OWNER}: two1.weight: 2 channels that it no longer reads are read by one1.weight, fc.weight:"
-        f" they are left out for this layer alone, and what makes them stays"
+        f" they are pruned for this layer only, and the filters that make them stay"
     )
     check_fit(run, "two1", rows(run.seen(run.before, "two1")[1]))
 
@@ -201,7 +201,7 @@ def test_channels_that_two_layers_leave_out_go_when_the_second_one_does_not_read
     a.bias.data[[0, 2]] = 0
     run = Ran(net, schedule("[b.weight, c.weight]"))
     assert "are read by c.weight" in run.said[0]
-    assert run.said[2].endswith("; with them go the filters of a.weight")
+    assert run.said[2].endswith("; pruned with them: filters of a.weight")
     assert run.kept("a.weight", dim=0) == [1, 3]
 
 
@@ -356,10 +356,10 @@ def test_a_layer_behind_a_gate_is_left_alone_and_that_is_said() -> None:
     gates = "gates:\n  l0: {class: HardConcreteL0, weights: [b.weight], structure: Filters, lambda: 0.1}\n"
     text = schedule(window=", epochs: [1]", more=gates) + "  - {gate: {instance_name: l0}}\n"
     run = Ran(plain(), text, epochs=2)
-    assert run.said == [f"warning: {OWNER}: b.weight is behind a gate: its channels are not pruned"]
+    assert run.said == [f"warning: {OWNER}: b.weight has a gate: its channels are not pruned"]
     assert run.loop.session.events.shortfalls() == [
         f"target missed by {OWNER}: b.weight should have 3 input channels, has 6"
-        f" (the policy fires last in epoch 1, the run has 2)"
+        f" (the policy acts last in epoch 1, the run has 2)"
     ]
 
 
@@ -376,7 +376,7 @@ def test_what_cannot_be_fitted_is_refused_before_the_run() -> None:
     with pytest.raises(UserError, match=r"b\.weight is of a grouped convolution"):
         Loop(net, images(), schedule())
     for weights in ("[bn.weight]", "[a.bias]"):
-        with pytest.raises(UserError, match="is no weight of a 2-d convolution or linear layer"):
+        with pytest.raises(UserError, match="is not the weight of a 2-d convolution or linear layer"):
             Loop(net, images(), schedule(weights))
     with pytest.raises(UserError, match="its window counts epochs"):
         Loop(net, images(), schedule("[a.weight]", ", starting_step: 0, ending_step: 2"))
@@ -387,7 +387,7 @@ def test_validate_names_the_line_of_what_cannot_be_fitted(tmp_path: Path) -> Non
     result = compress("validate", tmp_path / "s.yaml", "-c", "lenet5_digits")
     assert result.code == 2
     assert "s.yaml:3:" in result.err
-    assert "conv1.bias is no weight of a 2-d convolution or linear layer" in result.err
+    assert "conv1.bias is not the weight of a 2-d convolution or linear layer" in result.err
 
 
 def test_a_layer_that_is_applied_twice_is_refused() -> None:

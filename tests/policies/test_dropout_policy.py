@@ -115,7 +115,7 @@ def test_a_weight_that_is_named_is_followed() -> None:
 
 def test_dropout_before_every_weight_needs_a_name() -> None:
     model = nn.Sequential(OrderedDict(drop=nn.Dropout(0.5), fc=nn.Linear(10, 3)))
-    with pytest.raises(UserError, match="no weight lies before drop"):
+    with pytest.raises(UserError, match="no weight comes before drop"):
         Ratios(HEAD + dropout(), model)
     run = Ratios(HEAD + pruner("fc.weight: 0.5") + dropout("drop", "{drop: fc.weight}"), model).run()
     assert run.seen["drop"] == pytest.approx([0.5 * 0.5**0.5] * STEPS)

@@ -54,9 +54,9 @@ def test_filters_that_nobody_reads_any_more_go_with_all_that_speaks_for_them() -
     for name in ("a.weight", "a.bias", "bn.weight", "bn.bias"):
         assert run.after.get_parameter(name)[[1, 3, 5]].abs().max() == 0
     assert run.said[0].startswith(
-        "0.FMReconstructionChannelPruner: b.weight: 3 of 6 input channels stay (by their ranks); relative error"
+        "0.FMReconstructionChannelPruner: b.weight: 3 of 6 input channels stay (by their scores); relative error"
     )
-    assert run.said[0].endswith("with them go the filters of a.weight")
+    assert run.said[0].endswith("pruned with them: filters of a.weight")
 
 
 def test_layers_are_fitted_one_after_the_other_to_the_network_as_it_was() -> None:
@@ -110,7 +110,7 @@ def test_validate_names_the_line_of_what_cannot_be_fitted(tmp_path: Path) -> Non
     "args", ["mini_batch_pruning_frequency: 1", "use_double_copies: true", "discard_masks_at_minibatch_end: true"]
 )
 def test_weights_are_fitted_at_the_beginning_of_epochs_and_for_good(args: str) -> None:
-    with pytest.raises(UserError, match="fits weights anew: at the beginning of epochs, and for good"):
+    with pytest.raises(UserError, match="reconstructs outputs: use a window in epochs, and masks that stay"):
         Ran(net(), schedule(args=f", args: {{{args}}}"))
 
 

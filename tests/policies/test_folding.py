@@ -163,7 +163,7 @@ def test_without_a_batch_norm_right_behind_it_is_said_before_training(
     run_of: RunOf, model: Callable[[], nn.Module], name: str
 ) -> None:
     text = schedule(f"{L1}, desired_sparsity: 0.5, weights: [{name}.weight]")
-    with pytest.raises(UserError, match=r"0\.L1\w+: fold_batchnorm: no batch norm stands right behind any of its"):
+    with pytest.raises(UserError, match=r"0\.L1\w+: fold_batchnorm: no batch norm follows any of its"):
         begun(run_of, text, model())
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressor.errors import UserError
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 
 OPTIMIZER = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
 L0 = "class: HardConcreteL0, lambda: {strength}, lr: 0.5"
@@ -224,10 +224,10 @@ def test_the_log_counts_the_weights_that_are_shipped_where_gates_are_averaged() 
 
 def test_gates_of_a_structure_that_a_weight_does_not_have_are_refused_or_said() -> None:
     # Cols are of linear layers ("an input neuron"): pruners and group lasso say that a convolution has none.
-    with pytest.raises(UserError, match=r"Cols are structures of the weights of linear layers"):
+    with pytest.raises(UserError, match=r"Cols are structures of weights of linear layers"):
         of(plain, schedule("b.weight", "Cols"))
 
 
 def test_a_convolution_that_is_read_before_its_batch_norm_is_not_gated_and_that_is_said() -> None:
-    with pytest.raises(UserError, match="nothing is left to gate"):
+    with pytest.raises(UserError, match="there is nothing to gate"):
         of(before_and_behind, schedule("a.weight", "Filters"), epochs=2)

@@ -230,14 +230,14 @@ def test_its_figures_stand_in_the_metrics_and_in_the_report(files: Path) -> None
 def test_without_held_out_images_it_is_an_error_that_names_its_place(files: Path, command: tuple[str, ...]) -> None:
     result = compress(*command, "--set", "data.validation=0")
     assert result.code == 2
-    said = "s.yaml:7:5: 1.instability watches validation, and the configuration holds out no images for it\n"
+    said = "s.yaml:7:5: 1.instability needs validation images, the configuration has none: set data.validation\n"
     assert result.err.removeprefix("error: ") == said
     (files / "s.yaml").write_text(TEXT.replace("part: validation", "part: test"))
     assert compress("validate", "s", "--set", "data.validation=0").code == 0
 
 
 def test_without_held_out_images_the_policy_itself_refuses_too() -> None:
-    with pytest.raises(UserError, match=r"no held-out images to measure on: data.validation is 0 \(`part: test`"):
+    with pytest.raises(UserError, match=r"no validation images: data.validation is 0 \(`part: test`"):
         Loop(two_by_two(), IMAGES, schedule(level(0.75)), validation=[])
 
 

@@ -288,7 +288,7 @@ def test_channels_that_are_removed_in_the_midst_of_it_take_what_was_set_aside_al
         (
             LARGE + ", criterion: running_feature_map",
             "batches: 1",
-            "goes by a pruner that looks at the weights as they",
+            "needs a pruner that uses the present weights",
         ),
         ("class: SplicingPruner, c_rate: {'*': 0.1}, gamma: 0.1", "batches: 1", ""),
         (LARGE, "batches: 1, use_double_copies: true", "unknown key 'use_double_copies'"),
@@ -307,7 +307,7 @@ def test_what_it_does_not_know_is_a_fault(
     [
         (
             "class: Pruner, structure: Blocks, block_shape: [5, 1], weights: conv1.weight, rate: {sparsity: 0.5}",
-            "conv1.weight: blocks of 5 filters x 1 channels do not divide 32 x 1",
+            "conv1.weight: 32 filters x 1 channels are not divisible by 5 x 1",
         ),
         (
             "class: Pruner, structure: Rows, criterion: bn_scale, weights: fc.weight, rate: {sparsity: 0.5}",

@@ -278,7 +278,7 @@ REFUSED = {
     "grouped.weight": "grouped.weight: the kernels in one column of a transposed or grouped convolution's weight",
     "back.weight": "back.weight: the kernels in one column of a transposed or grouped convolution's weight",
     "point.weight": "point.weight: a kernel of 1 taps has no stride of 3",
-    "norm.weight": "norm.weight: Taps are structures of the weights of",
+    "norm.weight": "norm.weight: Taps are structures of weights of",
 }
 
 
@@ -307,7 +307,7 @@ def test_every_misfit_is_said_at_its_place_before_anything_runs(here: None) -> N
     assert [line.partition(": ")[::2] for line in result.err.splitlines()] == [
         ("s.yaml:4:14", "`stride` names fc2.weight, which is not among `weights`"),
         ("s.yaml:4:14", "conv1.weight: a kernel of 25 taps has no stride of 26"),
-        ("s.yaml:4:14", "conv2.weight: `stride` says nothing of it"),
+        ("s.yaml:4:14", "conv2.weight: `stride` has no value for it"),
         ("s.yaml:4:14", "fc1.weight: a linear layer has no kernels whose taps could be strided"),
     ]
 

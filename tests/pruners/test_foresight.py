@@ -60,7 +60,7 @@ UNKNOWN = [
     (
         pruner("SplicingPruner", sensitivities=by_name(0.5), low_thresh_mult=0.9, hi_thresh_mult=1.1),
         {"sensitivities": by_name(0.5)},
-        "SplicingPruner does not say how much it prunes",
+        "SplicingPruner has no `goals`: how much it prunes is not known",
     ),
     (pruner("BernoulliFilterPruner", desired_sparsity=0.5, **FILTERS), {"weights": NAMES}, "pruned by chance"),
     (pruner("Pruner", weights=NAMES, rate={"survivors_std": 0.5}), {"weights": NAMES}, "is a threshold"),

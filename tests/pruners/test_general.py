@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compressor.errors import UserError
 from compressor.pruners.general import Pruner
-from compressor.pruners.pruner import Asked
+from compressor.pruners.pruner import Request
 from compressor.timing.window import Window
 
 RunOf = Callable[..., Any]
@@ -145,7 +145,7 @@ def test_a_random_share_is_drawn_anew_each_time_between_its_ends(run_of: RunOf) 
 def test_a_random_share_of_structures_is_that_of_them(more: dict[str, str], counts: tuple[int, int]) -> None:
     weights = {name: parameter.detach() for name, parameter in net().named_parameters()}
     arguments = {"structure": "Rows", "weights": list(weights), "rate": {"random": [0.5, 0.5]}, **more}
-    keep = Pruner.model_validate(arguments).keep(Asked(weights, {"weights": list(weights)}, Window(epochs=[0]), 0))
+    keep = Pruner.model_validate(arguments).keep(Request(weights, {"weights": list(weights)}, Window(epochs=[0]), 0))
     gone = [~mask for mask in keep.values()]
     assert tuple(int(mask.all(1).sum()) for mask in gone) == counts
     assert tuple(int(mask.sum()) for mask in gone) == (10 * counts[0], 10 * counts[1])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.pruners.general import Pruner
-from compressor.pruners.pruner import Asked
+from compressor.pruners.pruner import Request
 from compressor.timing.window import Window
 
 RunOf = Callable[..., Any]
@@ -192,7 +192,7 @@ def test_what_was_thinned_away_counts_as_gone() -> None:
     )
     weights, window = {"w": torch.arange(1.0, 9).reshape(8, 1)}, Window(ending_epoch=2)  # 8 of 10 are left
     masks = [
-        pruner.keep(Asked(weights, {"weights": ["w"]}, window, time, dense={"w": (10, 1)}))["w"] for time in (0, 1)
+        pruner.keep(Request(weights, {"weights": ["w"]}, window, time, dense={"w": (10, 1)}))["w"] for time in (0, 1)
     ]
     assert [gone(weights["w"] * mask) for mask in masks] == [set(), {5, 6, 7}]  # 2, then 5 of 10
 
@@ -376,7 +376,7 @@ OUTPUTS = "scores the outputs of a layer: structure should be Filters or Rows"
         ),
         (
             "rate: {threshold: 0.1}, scope: global",
-            "is the same threshold whatever the other weights are: `scope: global` has no place",
+            "is a threshold that does not depend on the other weights: remove `scope: global`",
         ),
         ("rate: {events: 0.5}, criterion: taylor", f"`criterion: taylor` {OUTPUTS}, not Elements"),
         ("rate: {events: 0.5}, criterion: apoz, structure: Channels", f"`criterion: apoz` {OUTPUTS}, not Channels"),
@@ -392,13 +392,13 @@ OUTPUTS = "scores the outputs of a layer: structure should be Filters or Rows"
             "`order: random` does not use a score: remove `criterion`",
         ),
         ("rate: {events: 0.5}, order: random, criterion: apoz, structure: Filters", "remove `criterion`"),
-        ("rate: {events: 0.5}, order: random, batches: 3", "`batches` is for criteria that look at images"),
-        ("rate: {events: 0.5}, batches: 3", "`batches` is for criteria that look at images"),
-        ("rate: {events: 0.5}, criterion: l2, batches: 8", "`batches` is for criteria that look at images"),
-        ("rate: {threshold: 0.1}, batches: 3", "`batches` is for criteria that look at images"),
+        ("rate: {events: 0.5}, order: random, batches: 3", "`batches` is for criteria that need images"),
+        ("rate: {events: 0.5}, batches: 3", "`batches` is for criteria that need images"),
+        ("rate: {events: 0.5}, criterion: l2, batches: 8", "`batches` is for criteria that need images"),
+        ("rate: {threshold: 0.1}, batches: 3", "`batches` is for criteria that need images"),
         ("rate: {events: 0.5}, criterion: bn_scale, structure: Filters, batches: 3", "`batches` is for criteria that"),
         ("rate: {events: 0.5}, scope: coupled", "`scope: coupled` is for whole filters"),
-        ("rate: {events: 0.5}, structure: Layer", "`scope: global` ranks layers"),
+        ("rate: {events: 0.5}, structure: Layer", "`scope: global`, which ranks layers"),
     ],
 )
 def test_what_does_not_fit_together_is_one_fault_that_says_why(
@@ -421,9 +421,11 @@ def test_criteria_of_outputs_are_for_filters_and_rows(
 def test_without_images_a_criterion_that_looks_at_them_says_so() -> None:
     arguments = {"structure": "Filters", "criterion": "apoz", "weights": ["w"], "rate": {"sparsity": 0.5}}
     with pytest.raises(LookupError, match="no images to take apoz of w from"):
-        Pruner.model_validate(arguments).keep(Asked({"w": torch.ones(2, 1)}, {"weights": ["w"]}, Window(epochs=[0]), 0))
+        Pruner.model_validate(arguments).keep(
+            Request({"w": torch.ones(2, 1)}, {"weights": ["w"]}, Window(epochs=[0]), 0)
+        )
     # At random nothing is looked at.
     del arguments["criterion"]
     at_random = Pruner.model_validate({**arguments, "order": "random"})
-    masks = at_random.keep(Asked({"w": torch.ones(2, 1)}, {"weights": ["w"]}, Window(epochs=[0]), 0))
+    masks = at_random.keep(Request({"w": torch.ones(2, 1)}, {"weights": ["w"]}, Window(epochs=[0]), 0))
     assert int(masks["w"].sum()) == 1

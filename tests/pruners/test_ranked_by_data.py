@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressor.errors import UserError
-from compressor.pruners.pruner import Asked, PrunerBase
+from compressor.pruners.pruner import PrunerBase, Request
 from compressor.schedule.registry import components
 from compressor.sparsity.channels import Channels
 from compressor.timing.window import Window
@@ -227,7 +227,7 @@ def draws(one: PrunerBase, count: int, filters: int, seed: int = 0, time: int = 
     """[draws, filters]: what is gone."""
     torch.manual_seed(seed)
     window = Window(starting_epoch=0, ending_epoch=3) if time else Window(epochs=[0])
-    question = Asked({"w": torch.ones(filters, 2, 1, 1)}, {"weights": ["w"]}, window, time, **asked)
+    question = Request({"w": torch.ones(filters, 2, 1, 1)}, {"weights": ["w"]}, window, time, **asked)
     return torch.stack([~one.keep(question)["w"].flatten(1).any(1) for _ in range(count)])
 
 
@@ -292,7 +292,7 @@ def test_all_weights_of_one_draw_have_one_random_level() -> None:
     weights = {"a": torch.ones(30, 1), "b": torch.ones(30, 1)}
     torch.manual_seed(0)
     for _ in range(5):
-        masks = one.keep(Asked(weights, {"weights": ["a", "b"]}, Window(epochs=[0]), 0))
+        masks = one.keep(Request(weights, {"weights": ["a", "b"]}, Window(epochs=[0]), 0))
         assert masks["a"].sum() == masks["b"].sum()
         assert not torch.equal(masks["a"], masks["b"])
 
@@ -303,7 +303,7 @@ def test_a_random_level_reaches_its_least_share(run_of: RunOf) -> None:
     assert 3 <= len(gone(run, "0.weight")) <= 6
     assert run.events.shortfalls() == []
     assert pruner(LEVEL, sparsity_range=[0.3, 0.6]).threshold({}, Window(epochs=[0]), 0) == (
-        "a share drawn between 0.3 and 0.6"
+        "a sparsity drawn between 0.3 and 0.6"
     )
 
 
@@ -358,7 +358,7 @@ def test_what_chance_does_not_look_at_is_refused_unless_it_says_nothing(
     for key, value in (("noise", 0.1), ("group_size", 2), ("rounding_fn", "ceil")):
         lines = refused(f"{key}: {value}")
         assert len(lines) == (key in ignored)
-        assert all(f"goes by chance: '{key}' has no place beside it" in line for line in lines)
+        assert all(f"draws at random and does not use '{key}': remove it" in line for line in lines)
 
 
 FREE = {"dense": {"w": (40, 2, 1, 1)}}

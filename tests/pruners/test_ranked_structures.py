@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compressor.errors import CompressError
 from compressor.pruners.general import Pruner
-from compressor.pruners.pruner import Asked
+from compressor.pruners.pruner import Request
 from compressor.timing.window import Window
 
 RunOf = Callable[..., Any]
@@ -220,7 +220,7 @@ def kept(rate: float, structure: str = "Filters", dense: dict[str, tuple[int, ..
         {"structure": structure, "scope": "global", "weights": list(norms), "rate": {"sparsity": rate}}
     )
     weights = {name: torch.tensor(values).reshape(-1, 1, 1, 1) for name, values in norms.items()}
-    asked = Asked(weights, {"weights": list(norms)}, Window(epochs=[0]), 0, dense=dense or {})
+    asked = Request(weights, {"weights": list(norms)}, Window(epochs=[0]), 0, dense=dense or {})
     return " ".join(alive(keep) for keep in pruner.keep(asked).values())
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compressor.errors import UserError
 from compressor.pruners.distiller import StructureParameterPruner
-from compressor.pruners.pruner import Asked
+from compressor.pruners.pruner import Request
 from compressor.timing.window import Window
 
 RunOf = Callable[..., Any]
@@ -34,7 +34,7 @@ def kept(weight: Tensor, threshold: float, group: str, criterion: str) -> Tensor
         {"reg_regims": {"w": [threshold, group]}, "threshold_criteria": criterion}
     )
     targets = {"reg_regims": dict(pruner.reg_regims)}
-    masks = pruner.keep(Asked({"w": weight}, targets, Window(epochs=[0]), 0))
+    masks = pruner.keep(Request({"w": weight}, targets, Window(epochs=[0]), 0))
     assert masks["w"].dtype == torch.bool
     return masks["w"].int()
 
@@ -232,7 +232,7 @@ def validated(text: str, config: str, name: str = "s.yaml") -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("regims", "said"),
     [
-        ("{conv1.weight: [1, Rows]}", "conv1.weight: Rows are structures of the weights of linear layers"),
+        ("{conv1.weight: [1, Rows]}", "conv1.weight: Rows are structures of weights of linear layers"),
         ("{fc1.weight: [1, 2D]}", "fc1.weight: 2D are structures"),
         ("{conv1.weight: [1, 3D], fc1.weight: [1, Kernels]}", "fc1.weight: 2D are structures"),
     ],
@@ -244,7 +244,7 @@ def test_a_weight_that_has_no_such_structures_is_said_by_validate(
     code, lines = validated(schedule(regims), "lenet5_digits")
     assert code == 2
     assert said in lines
-    assert lines.count("structures of the weights") == 1
+    assert lines.count("structures of weights") == 1
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -254,7 +254,7 @@ def test_filters_that_are_shared_with_others_are_said_as_for_every_pruner(
     monkeypatch.chdir(tmp_path)
     two = "{conv1.weight: [0.1, 3D], layer1.0.conv2.weight: [0.2, Filters]}"
     code, lines = validated(schedule(two, version=version), "resnet20_cifar10")
-    assert "takes one by one, though they share channels: conv1.weight, layer1.0.conv2.weight" in lines
+    assert "prunes one by one, though they share channels: conv1.weight, layer1.0.conv2.weight" in lines
     assert "conv1.weight is pruned by 0.StructureParameterPruner, but layer1.1.conv2.weight" in lines
     assert code == (0 if version == 1 else 2)
     code, lines = validated(schedule("{'layer*.conv1.weight': [0.1, 3D]}", version=version), "resnet20_cifar10")

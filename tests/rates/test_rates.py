@@ -72,7 +72,7 @@ def test_equal_events_say_how_many_structures_that_is() -> None:
     [
         (rate("threshold", value=0.25), {"a": 0.25, "b": 0.25}, "0.25"),
         (rate("std", factor=0.5), {"a": (4 / 3) ** 0.5 / 2, "b": 12**0.5 / 2}, "0.5 std"),
-        (rate("survivors_std", factor=2), {"a": 2 * (4 / 3) ** 0.5, "b": 2 * 12**0.5}, "2 std of the survivors"),
+        (rate("survivors_std", factor=2), {"a": 2 * (4 / 3) ** 0.5, "b": 2 * 12**0.5}, "2 std of the non-zero weights"),
     ],
 )
 def test_a_threshold_is_one_for_each_weight(one: Rate, expected: dict[str, float], said: str) -> None:
@@ -165,7 +165,7 @@ def test_a_rate_of_one_s_own_that_looks_at_the_weights_is_unknown_before_a_run()
     found = Halves().goal(WINDOW, 2, state(a=torch.tensor([1.0, 1, 0, 0])))
     assert found.sparsity == 0.75
     assert Halves().foresee(WINDOW, 2) is None
-    assert "depends on what it finds" in str(Halves().unknown())
+    assert "depends on the weights in the run" in str(Halves().unknown())
     with pytest.raises(TypeError, match="has no goal"):
         Rate().goal(WINDOW, 2, state())
 

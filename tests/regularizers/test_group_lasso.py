@@ -459,8 +459,12 @@ def test_wens_clamp_of_single_weights_is_an_l1_regularizer_of_lambda_0(run_of: R
         ("{weight: [0.1, Rows]}", ", threshold: 0.1", "`threshold` needs `threshold_criteria`"),
         ("{weight: [0.1, Rows]}", ", threshold_criteria: Mean", "'Max' or 'Mean_Abs'"),
         ("{weight: [0.1, Rows]}", ", args: {keep_mask: true}", "makes no zeros"),
-        ("{weight: [0.1, 2D]}", "", "weight: 2D are structures of the weights of .*convolutions, this one is 2x2"),
-        ("{bias: [0.1, 4D]}", "", "bias: 4D are structures of .*, this one is 2"),
+        (
+            "{weight: [0.1, 2D]}",
+            "",
+            "weight: 2D are structures of .*convolutions, this weight's shape is 2x2",
+        ),
+        ("{bias: [0.1, 4D]}", "", "bias: 4D are structures of .*, this weight's shape is 2"),
     ],
 )
 def test_what_is_no_group_lasso_is_refused(run_of: RunOf, regims: str, more: str, words: str) -> None:
@@ -483,7 +487,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "lenet_5",
             "conv1.weight",
             "Rows",
-            "Rows are structures of the weights of linear layers, this one is 20x1x5x5",
+            "Rows are structures of weights of linear layers, this weight's shape is 20x1x5x5",
         ),
         ("lenet_5", "fc1.weight", "Kernels", "2D are structures of"),
         ("lenet_5", "conv2.weight", "Filters+Cols", "Cols are structures of"),

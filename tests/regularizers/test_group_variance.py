@@ -165,7 +165,7 @@ def test_a_weight_of_which_one_group_is_left_is_left_alone(run_of: RunOf) -> Non
     [
         ("{0.weight: [1, 4D]}", "0.weight: one group has no variance: 4D of 4x1x3x3"),
         ("{0.weight: [1, Channels]}", "0.weight: one group has no variance: Channels of 4x1x3x3"),
-        ("{0.weight: [1, Rows]}", "0.weight: Rows are structures of the weights of linear layers"),
+        ("{0.weight: [1, Rows]}", "0.weight: Rows are structures of weights of linear layers"),
         ("{1.weight: [1, Rows+4D]}", "1.weight: one group has no variance: 4D of 2x5"),
         ("{1.weight: [1, Row]}", "did you mean 'Rows'"),
         ("{1.weight: 1}", r"should be \[lambda, group\]"),

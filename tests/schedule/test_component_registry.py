@@ -4,10 +4,11 @@ import re
 from typing import ClassVar
 
 import pytest
+from helpers import DISTILLER
 from pydantic import ValidationError
 
 from compressor.component import REGISTRY, Component, Settings
-from compressor.schedule.registry import DISTILLER, SECTIONS, components
+from compressor.schedule.registry import NOT_BUILT, SECTIONS, components
 
 
 class _Shelf(Component):
@@ -97,6 +98,7 @@ def test_distillers_class_names_are_all_known() -> None:
         "pruners": 23,
         "regularizers": 3,
         "extensions": 3,
-        "quantizers": 4,
         "lr_schedulers": 2,
     }
+    assert [name for section, names in DISTILLER.items() for name in names if name not in components(section)] == []
+    assert [len(names) for names in NOT_BUILT.values()] == [4]

@@ -114,8 +114,8 @@ def test_infinity_and_nan_are_floats_that_settings_refuse_later(parsed: Parsed) 
 def test_row_duplicate_keys_are_faults_with_both_places(parsed: Parsed) -> None:
     document, faults = parsed("a: 1\nb: {c: 1,\n    c: 2}\na: 3\n")
     assert faults == [
-        "s.yaml:3:5: the key 'c' stands twice; the first is at line 2",
-        "s.yaml:4:1: the key 'a' stands twice; the first is at line 1",
+        "s.yaml:3:5: the key 'c' is given twice: remove one; the first is at line 2",
+        "s.yaml:4:1: the key 'a' is given twice: remove one; the first is at line 1",
     ]
     assert document.data == {"a": 1, "b": {"c": 1}}
 
@@ -268,15 +268,13 @@ def test_a_control_character_is_reported_on_its_own_line(parsed: Parsed) -> None
 )
 def test_a_key_that_yaml_takes_for_something_else_than_text_is_a_fault(parsed: Parsed, text: str, shown: str) -> None:
     document, faults = parsed(f"ok: 1\n{text}\n")
-    assert faults == [f"s.yaml:2:1: a key should be text, got {shown}; put it in quotes if it is meant"]
+    assert faults == [f"s.yaml:2:1: a key should be text, got {shown}: put it in quotes"]
     assert document.data == {"ok": 1}
 
 
 def test_a_quoted_key_is_text_and_a_list_as_key_is_a_fault(parsed: Parsed) -> None:
     assert parsed("'on': 1\n\"1\": 2\n")[0].data == {"on": 1, "1": 2}
-    assert parsed("? [a, b]\n: 1\n")[1] == [
-        "s.yaml:1:3: a key should be text, got a list or mapping; put it in quotes if it is meant"
-    ]
+    assert parsed("? [a, b]\n: 1\n")[1] == ["s.yaml:1:3: a key should be text, got a list or mapping: put it in quotes"]
 
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "-" + "9" * 5000])
@@ -445,7 +443,7 @@ def test_set_of_a_whole_block_forgets_the_places_of_the_old_one(parsed: Parsed) 
         ("policies.2.a", "should be a number from 0 to 1 here, got '2'"),
         ("policies.x", "should be a number from 0 to 1 here, got 'x'"),
         ("policies.-1.a", "should be a number from 0 to 1 here, got '-1'"),
-        ("policies.0.a", "'policies.0' is 5, it has nothing below it to set"),
+        ("policies.0.a", "'policies.0' is 5: a value inside of it cannot be set"),
     ],
 )
 def test_set_on_a_path_that_cannot_be_says_so_with_the_flag_as_the_place(

@@ -109,7 +109,7 @@ def test_a_wrong_value_is_one_fault_at_the_value_with_what_was_expected_and_what
 
 def test_a_rule_between_two_keys_is_one_fault_in_its_own_words(configured: Configured) -> None:
     _, faults = configured(GOOD.replace("momentum: 0.9", "nesterov: true"))
-    assert faults == ["c.yaml:3:12: 'optimizer' of the configuration: nesterov needs a momentum above 0"]
+    assert faults == ["c.yaml:3:12: 'optimizer' of the configuration: nesterov needs momentum: set momentum above 0"]
 
 
 def test_all_faults_of_a_file_come_at_once(configured: Configured) -> None:

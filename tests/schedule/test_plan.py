@@ -9,7 +9,7 @@ from torch import nn
 
 from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import Schedule
-from compressor.schedule.plan import Plan, make
+from compressor.schedule.plan import Plan, make_plan
 from compressor.schedule.plan_table import as_table
 from compressor.schedule.schedule import view_of
 from compressor.timing.clock import Clock
@@ -32,7 +32,7 @@ def planned(schedule_of: Callable[[str], Schedule]) -> Planned:
         bound = schedule_of(text).bind(network, epochs, faults)
         faults.raise_any()
         view = view_of(network, groups=[{"lr": lr, "momentum": 0.9}])
-        return make(bound.policies, view, Clock(epochs, steps))
+        return make_plan(bound.policies, view, Clock(epochs, steps))
 
     return plan
 
@@ -163,6 +163,19 @@ def test_zeros_that_two_rankings_share_are_not_counted_twice(planned: Planned) -
     assert plan.total_nonzero == 42  # at most; 0.3 of 140
 
 
+def test_of_rankings_that_share_a_weight_the_largest_counts(planned: Planned) -> None:
+    # Of all 140 weights 70; of the 40 of 1.weight alone 36, which may be among the 70.
+    text = "  - pruner: {class: SparsityLevelParameterPruner, levels: {1.weight: 0.9}}\n    epochs: [1]\n"
+    plan = planned("policies:\n" + GLOBAL.format(s=0.5, e=0) + text)
+    assert plan.total_nonzero == 140 - 70
+
+
+def test_of_rankings_that_share_a_weight_the_smaller_set_may_have_more_zeros(planned: Planned) -> None:
+    text = "  - pruner: {class: SparsityLevelParameterPruner, levels: {0.weight: 0.9}}\n    epochs: [1]\n"
+    plan = planned("policies:\n" + GLOBAL.format(s=0.5, e=0) + text)
+    assert plan.total_nonzero == 140 - 90
+
+
 def test_masks_that_are_forgotten_at_the_windows_end_leave_no_zeros(planned: Planned) -> None:
     text = """\
 policies:
@@ -238,4 +251,4 @@ def test_the_table_shows_the_plan(planned: Planned) -> None:
         assert word in table, word
     assert "20" in table  # of 100, 0.8
     plateau = "policies:\n  - lr_scheduler: {class: ReduceLROnPlateau}\n"
-    assert "as validation goes" in as_table(planned(plateau))
+    assert "decided by validation" in as_table(planned(plateau))

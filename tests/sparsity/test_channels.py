@@ -93,13 +93,13 @@ def test_many_places_of_one_channel_count_as_one() -> None:
 def test_a_closure_has_the_given_first_and_then_all_that_share_their_channels_in_that_dim(
     names: list[str], dim: int, expected: list[str]
 ) -> None:
-    assert RESIDUAL.closure(names, dim) == expected
+    assert RESIDUAL.with_coupled(names, dim) == expected
 
 
 def test_a_closure_follows_bridges_that_were_not_given() -> None:
     channels = Channels({("a", 0): cells(0, 1), ("b", 0): cells(2, 3), ("c", 0): cells(0, 1, 2, 3), ("d", 0): cells(9)})
-    assert channels.closure(["a"], 0) == ["a", "b", "c"]
-    assert channels.closure(["b", "d"], 0) == ["b", "d", "a", "c"]
+    assert channels.with_coupled(["a"], 0) == ["a", "b", "c"]
+    assert channels.with_coupled(["b", "d"], 0) == ["b", "d", "a", "c"]
 
 
 # --- through schedules ------------------------------------------------------------------------------------------------

@@ -272,11 +272,11 @@ def test_a_mask_in_the_forward_pass_meets_one_on_the_weights(masks: Masks, weigh
 def test_folded_shows_the_masked_weights_and_puts_the_dense_ones_back(masks: Masks, weight: nn.Parameter) -> None:
     for mode in ("forward", "dense"):
         masks.set("a", "w", keep("...# #### #### ####"), mode=mode)  # type: ignore[arg-type]
-        with masks.folded():
+        with masks.applied():
             assert weight[0].tolist() == [0, 0, 0, 4]
             assert not torch.signbit(weight).any()
         assert weight[0].tolist() == [1, 2, 3, 4]
-        with pytest.raises(RuntimeError, match="inside"), masks.folded():
+        with pytest.raises(RuntimeError, match="inside"), masks.applied():
             raise RuntimeError("inside")
         assert weight[0].tolist() == [1, 2, 3, 4]
 

@@ -253,19 +253,19 @@ ANY = f"linear layers and {CONVS}"
 @pytest.mark.parametrize(
     ("structure", "shape", "said"),
     [
-        (BY_NAME["Rows"], CONV, "Rows are structures of the weights of linear layers, this one is 3x2x2x3"),
-        (BY_NAME["Cols"], WIDE, "Cols are structures of the weights of linear layers, this one is 2x3x4"),
-        (BY_NAME["Kernels"], LINEAR, f"2D are structures of the weights of {CONVS}, this one is 4x3"),
-        (Taps(stride=2), LINEAR, f"Taps are structures of the weights of {CONVS}, this one is 4x3"),
+        (BY_NAME["Rows"], CONV, "Rows are structures of weights of linear layers, this weight's shape is 3x2x2x3"),
+        (BY_NAME["Cols"], WIDE, "Cols are structures of weights of linear layers, this weight's shape is 2x3x4"),
+        (BY_NAME["Kernels"], LINEAR, f"2D are structures of weights of {CONVS}, this weight's shape is 4x3"),
+        (Taps(stride=2), LINEAR, f"Taps are structures of weights of {CONVS}, this weight's shape is 4x3"),
         (
             BY_NAME["Filters"],
             (5,),
-            f"Filters are structures of the weights of {ANY}, this one is 5",
+            f"Filters are structures of weights of {ANY}, this weight's shape is 5",
         ),
-        (Blocks(filters=3, depth=2), (20, 8, 5, 5), "blocks of 3 filters x 2 channels do not divide 20 x 8"),
-        (Blocks(filters=2, depth=3), (20, 8, 5, 5), "blocks of 2 filters x 3 channels do not divide 20 x 8"),
+        (Blocks(filters=3, depth=2), (20, 8, 5, 5), "20 filters x 8 channels are not divisible by 3 x 2"),
+        (Blocks(filters=2, depth=3), (20, 8, 5, 5), "20 filters x 8 channels are not divisible by 2 x 3"),
         (Blocks(filters=2, depth=4), (20, 8), None),
-        (Runs(length=4), (5, 6, 3, 3), "runs of 4 channels do not divide 6"),
+        (Runs(length=4), (5, 6, 3, 3), "6 channels are not divisible into runs of 4"),
         (Runs(length=3), (5, 6), None),
         (BY_NAME["Elements"], (5,), None),
         (BY_NAME["Filters"], LINEAR, None),
@@ -279,4 +279,4 @@ def test_a_weight_that_cannot_be_cut_so_is_said_with_its_shape(
 
 @pytest.mark.parametrize("structure", [Blocks(filters=2), Runs(length=2)], ids=lambda structure: structure.name)
 def test_blocks_and_runs_of_a_vector_are_a_misfit(structure: Structure) -> None:
-    assert "this one is 4" in (structure.misfit((4,)) or "")
+    assert "this weight's shape is 4" in (structure.misfit((4,)) or "")

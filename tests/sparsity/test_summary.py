@@ -8,8 +8,8 @@ from compressor.sparsity.summary import summarize
 
 def test_a_matrix_by_hand() -> None:
     weight = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, -3.0], [0.0, 0.0, 2.0], [4.0, 0.0, 0.0]])
-    summary = summarize(weight)
-    assert summary.shape == (4, 3)
+    summary = summarize("w", weight)
+    assert summary.shape == [4, 3]
     assert (summary.weights, summary.nonzero) == (12, 4)
     assert summary.sparsity == pytest.approx(8 / 12)
     assert summary.rows == pytest.approx(1 / 4)
@@ -25,7 +25,7 @@ def test_a_convolution_by_hand() -> None:
     weight = torch.zeros(3, 2, 2, 2)
     weight[0, 0] = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
     weight[2, 0, 1, 1] = 5.0
-    summary = summarize(weight)
+    summary = summarize("w", weight)
     assert (summary.weights, summary.nonzero) == (24, 3)
     assert summary.sparsity == pytest.approx(21 / 24)
     assert summary.filters == pytest.approx(1 / 3)  # filter 1 is all zero
@@ -36,21 +36,21 @@ def test_a_convolution_by_hand() -> None:
 
 
 def test_a_dense_weight_has_no_empty_structure() -> None:
-    summary = summarize(torch.ones(2, 3, 1, 1))
+    summary = summarize("w", torch.ones(2, 3, 1, 1))
     assert summary.sparsity == 0
     assert (summary.filters, summary.channels, summary.kernels) == (0, 0, 0)
     assert (summary.mean, summary.std, summary.mean_abs) == (1, 0, 1)
 
 
 def test_an_all_zero_weight_is_empty_in_every_way() -> None:
-    summary = summarize(torch.zeros(2, 3))
+    summary = summarize("w", torch.zeros(2, 3))
     assert (summary.sparsity, summary.rows, summary.cols) == (1, 1, 1)
     assert (summary.mean, summary.std, summary.mean_abs) == (0, 0, 0)
 
 
 def test_minus_zero_is_a_zero_and_nan_is_none() -> None:
-    assert summarize(torch.tensor([[-0.0, 1.0]])).nonzero == 1
-    assert summarize(torch.tensor([[float("nan"), 0.0]])).nonzero == 1
+    assert summarize("w", torch.tensor([[-0.0, 1.0]])).nonzero == 1
+    assert summarize("w", torch.tensor([[float("nan"), 0.0]])).nonzero == 1
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (4, 3, 3, 3), (4, 3, 5), (2, 3, 2, 2, 2)])
@@ -61,7 +61,7 @@ def test_moments_and_shares_are_those_of_the_direct_formulas(shape: tuple[int, .
     weight[torch.rand(shape, generator=generator) < 0.7] = 0
     weight[1] = 0
     weight[:, 2] = 0
-    summary = summarize(weight)
+    summary = summarize("w", weight)
     assert summary.nonzero == sum(value != 0 for value in weight.flatten().tolist())
     assert summary.mean == pytest.approx(float(weight.double().mean()), rel=1e-6)
     assert summary.std == pytest.approx(float(torch.std(weight.double())), rel=1e-6)
@@ -79,15 +79,15 @@ def test_moments_and_shares_are_those_of_the_direct_formulas(shape: tuple[int, .
 
 def test_the_deviation_of_weights_far_from_0_is_not_lost_in_rounding() -> None:
     weight = 100 + torch.randn(50, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-2
-    assert summarize(weight).std == pytest.approx(float(weight.std()), rel=1e-4)
-    assert summarize(torch.full((3, 3), 0.1)).std == pytest.approx(0, abs=1e-8)
+    assert summarize("w", weight).std == pytest.approx(float(weight.std()), rel=1e-4)
+    assert summarize("w", torch.full((3, 3), 0.1)).std == pytest.approx(0, abs=1e-8)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sums_of_half_precision_weights_neither_overflow_nor_round_off(dtype: torch.dtype) -> None:
     weight = torch.full((300, 10), -100.0, dtype=dtype)  # the sum of magnitudes, 300,000, is beyond half precision
     weight[0] = 50.0
-    summary = summarize(weight)
+    summary = summarize("w", weight)
     assert summary.mean == pytest.approx((-100 * 2990 + 50 * 10) / 3000)
     assert summary.mean_abs == pytest.approx((100 * 2990 + 50 * 10) / 3000)
     # (2990 * 100^2 + 10 * 50^2 - 3000 * 99.5^2) / 2999 = 224,250 / 2999
@@ -95,8 +95,8 @@ def test_sums_of_half_precision_weights_neither_overflow_nor_round_off(dtype: to
 
 
 def test_one_weight_has_no_deviation_and_none_have_no_moments() -> None:
-    assert summarize(torch.tensor([[3.0]])).std == 0
-    empty = summarize(torch.zeros(0, 4))
+    assert summarize("w", torch.tensor([[3.0]])).std == 0
+    empty = summarize("w", torch.zeros(0, 4))
     assert (empty.weights, empty.sparsity, empty.mean, empty.std) == (0, 0, 0, 0)
 
 
@@ -104,7 +104,7 @@ def test_the_layout_in_memory_changes_nothing_and_no_gradient_is_recorded() -> N
     weight = torch.nn.Parameter(torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0)))
     with torch.no_grad():
         weight[1] = 0
-    plain, turned = summarize(weight), summarize(weight.to(memory_format=torch.channels_last))
+    plain, turned = summarize("w", weight), summarize("w", weight.to(memory_format=torch.channels_last))
     assert (turned.nonzero, turned.filters, turned.kernels) == (plain.nonzero, plain.filters, plain.kernels)
     assert turned.mean == pytest.approx(plain.mean)
     assert turned.std == pytest.approx(plain.std)
@@ -114,17 +114,17 @@ def test_the_layout_in_memory_changes_nothing_and_no_gradient_is_recorded() -> N
 def test_a_structure_with_one_weight_however_small_or_large_is_not_empty(value: float) -> None:
     weight = torch.zeros(3, 2, 2, 2)
     weight[1, 1, 0, 1] = value
-    summary = summarize(weight)
+    summary = summarize("w", weight)
     assert summary.nonzero == 1
     assert (summary.filters, summary.channels, summary.kernels) == tuple(map(pytest.approx, (2 / 3, 1 / 2, 5 / 6)))
     matrix = torch.zeros(4, 3)
     matrix[2, 0] = value
-    assert (summarize(matrix).rows, summarize(matrix).cols) == (pytest.approx(3 / 4), pytest.approx(2 / 3))
+    assert (summarize("w", matrix).rows, summarize("w", matrix).cols) == (pytest.approx(3 / 4), pytest.approx(2 / 3))
 
 
 def test_weights_that_cancel_do_not_make_a_structure_empty() -> None:
     weight = torch.zeros(2, 2, 1, 2)
     weight[0, 0, 0] = torch.tensor([1.0, -1.0])
     weight[0, 1, 0] = torch.tensor([-2.0, 2.0])
-    summary = summarize(weight)
+    summary = summarize("w", weight)
     assert (summary.filters, summary.channels, summary.kernels) == (0.5, 0, 0.5)

@@ -22,7 +22,7 @@ def test_the_summary_counts_the_structures_that_pruners_prune(seed: int) -> None
         for structure in structures.values():
             index = torch.rand(structure.index_shape(shape), generator=draws) < 0.3
             weight = weight * structure.expand(~index, shape)
-        summary = summarize(weight)
+        summary = summarize("w", weight)
         for name, structure in structures.items():
             assert getattr(summary, name) == pytest.approx(dead(structure, weight))
         assert any(getattr(summary, name) > 0 for name in structures)

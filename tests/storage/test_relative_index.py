@@ -295,5 +295,5 @@ def test_broken_streams_are_refused() -> None:
     with pytest.raises(CompressError, match="indices of 17 bits"):
         Encoded.from_bytes(wide[:1] + b"\x11" + wide[2:])
     shorter = data[:11] + (9).to_bytes(4, "little") + data[15:]
-    with pytest.raises(CompressError, match="position 9 in a tensor of 9 weights"):
+    with pytest.raises(CompressError, match="position 9, the tensor has 9 weights"):
         decode(Encoded.from_bytes(shorter))

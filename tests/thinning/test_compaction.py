@@ -16,7 +16,7 @@ from compressor.reports.formats import as_table
 from compressor.reports.report import compare, measure
 from compressor.sparsity.structures import Taps
 from compressor.thinning import compaction
-from compressor.thinning.compaction import CompactConv2d, CompactLinear, behind_thinning, compact, compact_layers
+from compressor.thinning.compaction import CompactConv2d, CompactLinear, compact, compact_layers, thin_and_compact
 from compressor.thinning.graph import Untraceable
 
 SHAPE = (3, 12, 12)
@@ -215,7 +215,7 @@ def test_a_dense_network_and_scattered_zeros_have_nothing_to_leave_out() -> None
         network[0].weight[0, :, 0] = 0  # in one filter alone
         network[2].weight[torch.arange(400) % 5, torch.arange(400)] = 0
     assert compact_layers(compact(network)) == {}
-    assert behind_thinning(network, random(2, *SHAPE)) is None
+    assert thin_and_compact(network, random(2, *SHAPE)) is None
 
 
 def test_a_subclass_may_compute_something_else_and_stays() -> None:
@@ -271,15 +271,15 @@ def test_what_thinning_leaves_is_compacted_and_what_it_can_take_is_its_own() -> 
     network = lenet(1)
     for parameter in network[0].parameters():
         parameter[:5] = 0
-    assert behind_thinning(network, images) is None  # five maps: thinning removes them, and nothing is left
+    assert thin_and_compact(network, images) is None  # five maps: thinning removes them, and nothing is left
     network = lenet(2)
-    found = behind_thinning(network, images)
+    found = thin_and_compact(network, images)
     assert found is not None
     assert not found.thinned
     assert list(compact_layers(found.network)) == ["2"]
     for parameter in network[0].parameters():
         parameter[:5] = 0
-    found = behind_thinning(network, images)
+    found = thin_and_compact(network, images)
     assert found is not None
     assert found.thinned
     assert found.network[0].weight.shape == (3, 3, 3, 3)
@@ -295,7 +295,7 @@ def test_where_channels_cannot_be_followed_the_masked_network_is_compacted(monke
         raise Untraceable("nothing can be followed here")
 
     monkeypatch.setattr(compaction, "thin", refuse)
-    found = behind_thinning(lenet(2), random(3, *SHAPE))
+    found = thin_and_compact(lenet(2), random(3, *SHAPE))
     assert found is not None
     assert not found.thinned
     assert list(compact_layers(found.network)) == ["2"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor import models
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 from compressor.tracing.macs import macs
 
 SCHEDULE = """\

@@ -164,7 +164,7 @@ def test_two_layers_of_one_weight_are_refused() -> None:
 
 
 def test_one_channel_that_is_broadcast_over_many_is_refused() -> None:
-    with pytest.raises(Untraceable, match="more channels than b has reach it"):
+    with pytest.raises(Untraceable, match="b is reached by more channels than it has"):
         graph_of(lambda s, x: s.fc(mean(s.a(x) * s.b(x))), a=Conv2d(1, 4, 3), b=Conv2d(1, 1, 3), fc=Linear(4, 3))
 
 
@@ -210,7 +210,7 @@ def pruned(graph: ChannelGraph, **rows: list[int]) -> dict[str, list[int]]:
         mask = torch.zeros(len(graph.by_path[path].out), dtype=torch.bool)
         mask[gone] = True
         masks[graph.weights[path]] = mask
-    return {name: mask.nonzero().flatten().tolist() for name, mask in graph.speakers(masks).items()}
+    return {name: mask.nonzero().flatten().tolist() for name, mask in graph.companions(masks).items()}
 
 
 def test_a_filter_is_spoken_for_by_its_bias_batch_norms_and_depthwise_filters() -> None:

@@ -19,7 +19,7 @@ from loop import Batch, Loop
 from rig import EPOCHS, Rig, difference, resumed
 
 from compressor.thinning.cutting import Cut
-from compressor.thinning.thin import thin
+from compressor.thinning.equivalence import thin
 
 STEPS = 3
 
@@ -125,7 +125,7 @@ def close(one: Tensor, other: Tensor) -> bool:
 
 def same_run(masked: Loop, thinned: Loop) -> int:
     """Compare what goes on after a thinning in epoch 1; gives how many parameters went."""
-    with masked.masks.folded():
+    with masked.masks.applied():
         cut = thin(masked.model, batches(0)[0][0], ways=frozenset({"zero", "unread"}), training=True).cut
     live = dict(thinned.model.named_parameters())
     for name, parameter in masked.model.named_parameters():

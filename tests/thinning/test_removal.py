@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import BatchNorm2d, Conv2d, Linear
 
+from compressor.thinning.equivalence import Thinned, thin
 from compressor.thinning.removal import EVERY_WAY
-from compressor.thinning.thin import Thinned, thin
 
 SHAPE = (1, 6, 6)
 
@@ -103,7 +103,9 @@ def test_the_fix_point_reaches_from_a_dead_end_back_to_the_image_and_on_from_a_d
     assert not thinned(net).stays
     assert [net[i].out_features for i in (1, 3, 5, 7)] == [1, 1, 1, 2]
     net[1].weight.data.zero_()
-    assert [str(stay) for stay in thinned(net).stays] == ["1.weight: 1 zero filter stays: one channel is always spared"]
+    assert [str(stay) for stay in thinned(net).stays] == [
+        "1.weight: 1 zero filter stays: at least one channel must stay"
+    ]
 
 
 def test_a_constant_neuron_goes_into_the_next_bias_by_pencil() -> None:
@@ -240,19 +242,19 @@ STAYS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], list[str]]] = {
     ),
     "padding": (
         lambda: speaking(two(lambda s, x: s.fc(mean(F.relu(s.p(s.a(x))))), p=Conv2d(4, 4, 3, padding=1))), {},
-        [ONE + "they are constant, not 0, and p cannot take that over (padding or no bias)"],
+        [ONE + "they are constant, not 0, and p cannot absorb that (padding or no bias)"],
     ),
     "sigmoid": (
         lambda: zero(two(lambda s, x: s.fc(mean(s.p(s.a(x).sigmoid()))), p=Conv2d(4, 4, 1, bias=False)), a=[1]), {},
-        [ONE + "they are constant, not 0, and p cannot take that over (padding or no bias)"],
+        [ONE + "they are constant, not 0, and p cannot absorb that (padding or no bias)"],
     ),
     "batch norm": (
         lambda: zero(loud(two(lambda s, x: s.fc(mean(s.bn(s.a(x)))), bn=BatchNorm2d(4))), a=[1]), {"training": True},
-        [ONE + "bn behind them is not zero there"],
+        [ONE + "bn after them is not zero there"],
     ),
     "groups": (
         lambda: zero(two(lambda s, x: s.fc(mean(s.g(s.a(x)))), g=Conv2d(4, 4, 1, groups=2)), a=[1]), {},
-        [ONE + "the 2 groups of g must lose equally many"],
+        [ONE + "the 2 groups of g must lose the same number of channels"],
     ),
     "rounding": (
         lambda: zero(chain(), a=[1]), {"round_to": 2}, [ONE + "widths are rounded up to multiples of 2"],

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.tracing.layer_calls import Layer, layer_calls
-from compressor.tracing.samples import Samples, inputs, responses
+from compressor.tracing.samples import Samples, sample_inputs, sample_outputs
 from compressor.tracing.trace import trace
 
 BATCHES = [(torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(seed)), torch.zeros(2)) for seed in (0, 1)]
@@ -23,7 +23,7 @@ def sampled(model: nn.Module, points: int = 3) -> tuple[list[Layer], dict[str, S
     names = ["0.weight", "2.weight", "5.weight"]
     layers = layer_calls(trace(model, BATCHES[0][0]), names)
     assert [layer.name for layer in layers] == names
-    return layers, responses(model, BATCHES, layers, points, np.random.default_rng([1707, 0]))
+    return layers, sample_outputs(model, BATCHES, layers, points, np.random.default_rng([1707, 0]))
 
 
 def test_positions_are_drawn_batch_by_batch_layer_by_layer() -> None:
@@ -45,7 +45,7 @@ def test_what_a_layer_reads_times_its_weight_is_what_it_gives(points: int) -> No
     model = net()
     layers, found = sampled(model, points)
     for layer in layers:
-        given, others = inputs(model, BATCHES, layer, found[layer.name].positions)
+        given, others = sample_inputs(model, BATCHES, layer, found[layer.name].positions)
         module = model.get_submodule(layer.name.removesuffix(".weight"))
         rows = 4 * min(points, 16) if isinstance(module, nn.Conv2d) else 4
         assert given.shape == (rows, module.weight.shape[1], module.weight[0, 0].numel())
@@ -70,8 +70,8 @@ class Block(nn.Module):
 def test_what_is_added_is_taken_before_it_is_overwritten_at_the_same_positions() -> None:
     model = Block()
     (layer,) = layer_calls(trace(model, BATCHES[0][0]), ["conv.weight"])
-    found = responses(model, BATCHES, [layer], 5, np.random.default_rng(0))["conv.weight"]
-    given, others = inputs(model, BATCHES, layer, found.positions)
+    found = sample_outputs(model, BATCHES, [layer], 5, np.random.default_rng(0))["conv.weight"]
+    given, others = sample_inputs(model, BATCHES, layer, found.positions)
     centre = given[:, :, 4]  # the image itself
     assert torch.equal(torch.cat(found.others), 2 * centre)
     assert torch.equal(torch.cat(others), 2 * centre)

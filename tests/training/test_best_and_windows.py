@@ -39,7 +39,7 @@ def zeros(model: dict[str, Tensor], *names: str) -> float:
 @pytest.mark.parametrize("mode", FORGETTING)
 def test_a_window_over_the_whole_run_is_validated_saved_and_reported_masked(mode: str) -> None:
     written(level(mode))
-    assert "forgotten" not in succeed("train", "-s", "s", "--out", "run", "--set", "epochs=3")
+    assert "its masks end after" not in succeed("train", "-s", "s", "--out", "run", "--set", "epochs=3")
     assert [line["sparsity"] for line in metrics(Path("run"))] == [0.5] * 3
     best, last = saved(Path("run/best.pt")), saved(Path("run/checkpoint.pt"))
     assert zeros(best["model"]) == zeros(last["model"]) == 0.5
@@ -52,7 +52,7 @@ def test_a_window_over_the_whole_run_is_validated_saved_and_reported_masked(mode
     assert again["top1"] == pytest.approx(best["metrics"]["test"]["top1"])
     plan = json.loads(succeed("plan", "s", "--json"))
     assert plan["total_sparsity"] == pytest.approx(0.5)
-    assert "forgotten" not in compress("validate", "s").err
+    assert "its masks end after" not in compress("validate", "s").err
 
 
 @pytest.mark.parametrize("mode", FORGETTING)
@@ -75,12 +75,12 @@ def test_a_window_that_ends_inside_the_run_says_that_its_masks_are_forgotten(mod
     written(level(mode, window))
     result = compress("validate", "s")
     assert result.code == 0
-    (line,) = [line for line in result.err.splitlines() if "forgotten" in line]
+    (line,) = [line for line in result.err.splitlines() if "its masks end after" in line]
     assert "s.yaml:4:" in line
     plan = json.loads(succeed("plan", "s", "--json"))
     assert (plan["total_sparsity"], plan["total_nonzero"]) == (0.0, plan["total_weights"])
     assert [row["sparsity"] for row in plan["predicted"]] == [0.0, 0.0]
-    assert sum("forgotten" in line for line in succeed("train", "-s", "s", "--out", "run").splitlines()) == 1
+    assert sum("its masks end after" in line for line in succeed("train", "-s", "s", "--out", "run").splitlines()) == 1
     if mode == "use_double_copies":
         assert metrics(Path("run"))[-1]["sparsity"] == 0.0
         assert zeros(saved(Path("run/checkpoint.pt"))["model"]) == 0.0
@@ -92,7 +92,7 @@ def test_a_window_that_ends_inside_the_run_but_keeps_its_mask_says_nothing(mode:
     result = compress("validate", "s")
     assert (result.code, result.err) == (0, "")
     assert json.loads(succeed("plan", "s", "--json"))["total_sparsity"] == pytest.approx(0.5)
-    assert "forgotten" not in succeed("train", "-s", "s", "--out", "run")
+    assert "its masks end after" not in succeed("train", "-s", "s", "--out", "run")
     assert zeros(saved(Path("run/checkpoint.pt"))["model"]) == 0.5
 
 

@@ -618,3 +618,11 @@ def test_the_default_initialization_changes_nothing() -> None:
     before = values(model)
     initialize(model, "default")
     assert all(torch.equal(before[name], tensor) for name, tensor in values(model).items())
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_network_that_is_given_in_evaluation_mode_is_trained_in_training_mode(epochs: int) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).eval()
+    run = Loop(network, random_batches([4, 4]), epochs=epochs).run()
+    assert int(network[1].num_batches_tracked) == 2 * epochs
+    assert len(run.forwards) == 2 * epochs

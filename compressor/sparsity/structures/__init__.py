@@ -8,6 +8,7 @@ from compressor.sparsity.structures.channels import ChannelSlices
 from compressor.sparsity.structures.columns import Columns
 from compressor.sparsity.structures.elements import Elements
 from compressor.sparsity.structures.filters import Filters
+from compressor.sparsity.structures.groups import Group, Groups, Pair, groups
 from compressor.sparsity.structures.kernels import Kernels
 from compressor.sparsity.structures.layer import WholeWeight
 from compressor.sparsity.structures.rows import Rows
@@ -36,11 +37,15 @@ __all__ = [
     "SHAPES",
     "AnyStructure",
     "Blocks",
+    "Group",
+    "Groups",
     "Norm",
+    "Pair",
     "Runs",
     "Shape",
     "Structure",
     "Taps",
+    "groups",
     "largest_of_runs",
     "plain_structures",
 ]

@@ -8,7 +8,7 @@ from compressor.sparsity.structures.structure import Shape, Structure
 
 
 class Blocks(Structure, name="Blocks"):
-    """Blocks of `filters` x `depth`: so many neighbouring filters and channels at one place of the kernel."""
+    """Blocks of `filters` neighbouring filters and `depth` neighbouring channels at one position of the kernel."""
 
     example: ClassVar[str] = "{Blocks: {filters: 2, depth: 1}}"
     members: ClassVar[tuple[int, ...]] = (1, 3)
@@ -23,5 +23,5 @@ class Blocks(Structure, name="Blocks"):
         if (said := super().misfit(shape)) is not None:
             return said
         if shape[0] % self.filters or shape[1] % self.depth:
-            return f"blocks of {self.filters} filters x {self.depth} channels do not divide {shape[0]} x {shape[1]}"
+            return f"{shape[0]} filters x {shape[1]} channels are not divisible by {self.filters} x {self.depth}"
         return None

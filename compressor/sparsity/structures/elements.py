@@ -8,4 +8,4 @@ from compressor.sparsity.structures.structure import ANY, Structure
 class Elements(Structure, name="Elements"):
     """Single weights."""
 
-    ranks: ClassVar[tuple[int, ...]] = (1, *ANY)
+    weight_dims: ClassVar[tuple[int, ...]] = (1, *ANY)

@@ -11,12 +11,14 @@ from compressor.sparsity.structures.structure import Structure, plain_structures
 
 
 def groups() -> dict[str, Structure]:
-    """Return what a weight can be cut into, by name: all structures without arguments but single weights."""
+    """Return the structures into which a weight can be divided, by name: those without arguments, except single
+    weights.
+    """
     return {name: structure for name, structure in sorted(plain_structures().items()) if not structure.single}
 
 
 class GroupName:
-    """Marks a string that names a group, or with `joined` several groups: `Rows+Cols`."""
+    """Mark a string that names a group; with `joined`, one or several groups: `Rows+Cols`."""
 
     def __init__(self, *, joined: bool) -> None:
         self.joined = joined
@@ -28,9 +30,9 @@ class GroupName:
         known, parts = groups(), name.split("+") if self.joined else [name]
         for part in parts:
             if part not in known:
-                raise ValueError(f"no group {part!r}: {did_you_mean(part, known)}")
+                raise ValueError(f"there is no group {part!r}: {did_you_mean(part, known)}")
         if len({known[part] for part in parts}) < len(parts):
-            raise ValueError(f"{name!r} names a group twice")
+            raise ValueError(f"{name!r} names a group twice: remove one of them")
         return name
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
@@ -41,7 +43,7 @@ class GroupName:
 
 
 class Pair:
-    """Marks a tuple that YAML gives as a list of two; `form` is what the message calls it."""
+    """Mark a tuple that YAML gives as a list of two; `form` is its name in messages."""
 
     def __init__(self, form: str) -> None:
         self.form = form

@@ -1,4 +1,4 @@
-"""Kernels of a convolution: the taps of one filter and one channel."""
+"""Kernels of a convolution: the weights of one filter and one channel."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from compressor.sparsity.structures.structure import CONVOLUTIONS, Structure
 
 
 class Kernels(Structure, name="2D", also=("Kernels",)):
-    """Kernels of a convolution: the taps of one filter and one channel."""
+    """Kernels of a convolution: the weights of one filter and one channel."""
 
-    ranks: ClassVar[tuple[int, ...]] = CONVOLUTIONS
+    weight_dims: ClassVar[tuple[int, ...]] = CONVOLUTIONS
     members: ClassVar[tuple[int, ...]] = (2, 3, 4)

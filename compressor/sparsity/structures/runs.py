@@ -1,4 +1,4 @@
-"""Runs of channels: the M weights of which N stay in N:M sparsity."""
+"""Runs of channels: the M weights of which N are kept in N:M sparsity."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from compressor.sparsity.structures.structure import Shape, Structure
 
 
 class Runs(Structure, name="Runs"):
-    """Runs of `length` neighbouring channels of one filter at one place of the kernel: the M of N:M sparsity."""
+    """Runs of `length` neighbouring channels of one filter at one position of the kernel: the M of N:M sparsity."""
 
     example: ClassVar[str] = "{Runs: 2}"
     members: ClassVar[tuple[int, ...]] = (2,)
@@ -24,11 +24,11 @@ class Runs(Structure, name="Runs"):
     def misfit(self, shape: Shape) -> str | None:
         if (said := super().misfit(shape)) is not None:
             return said
-        return f"runs of {self.length} channels do not divide {shape[1]}" if shape[1] % self.length else None
+        return f"{shape[1]} channels are not divisible into runs of {self.length}" if shape[1] % self.length else None
 
 
 def largest_of_runs(weight: Tensor, count: int, length: int) -> Tensor:
-    """N:M sparsity (Zhou et al. 2021): true at the `count` largest |w| of every run; of equal ones the later stay."""
+    """Return true at the `count` largest |w| of every run (N:M sparsity, Zhou et al. 2021); of equal ones the later."""
     runs = Runs(length=length)
     score = runs.view(weight.detach().abs())
     order = score.argsort(dim=2, stable=True)

@@ -1,7 +1,7 @@
-"""The unit that is pruned: a set of entries of a weight that stay or go together.
+"""The unit that is pruned: a set of entries of a weight that are kept or pruned together.
 
 A weight of a convolution is (filters N, channels C, kernel height, kernel width), that of a linear layer (outputs,
-inputs). A structure is a `view` of the weight and the dims of that view over which one unit runs, so that norms are
+inputs). A structure is a `view` of the weight and the dims of that view over which one unit extends, so that norms are
 reductions and masks are broadcasts.
 """
 
@@ -24,70 +24,70 @@ CONVOLUTIONS = ANY[1:]
 
 
 class Structure(Component):
-    """A way to cut a weight into equal parts.
+    """A way to divide a weight into equal parts.
 
-    Most structures are given by the three class variables; `Blocks` shows how a view of another shape is made.
+    The three class variables define most structures; `Blocks` shows how a view of another shape is made.
     """
 
     section: ClassVar[str] = "structures"
-    ranks: ClassVar[tuple[int, ...]] = ANY
-    """How many dims a weight may have that is cut this way."""
+    weight_dims: ClassVar[tuple[int, ...]] = ANY
+    """The numbers of dims that a weight may have."""
     members: ClassVar[tuple[int, ...]] = ()
-    """The dims of the view that run inside one structure; negative ones count from its end."""
+    """The dims of the view that lie inside one structure; negative ones count from its end."""
     dim: ClassVar[int | None] = None
     """The dim of the weight whose entries the structures are (0: filters, rows; 1: channels, columns), or None."""
 
     @property
     def single(self) -> bool:
-        """Whether the entries of a weight are pruned one by one."""
+        """Return whether the entries of a weight are pruned one by one."""
         return not self.members
 
     @property
     def whole(self) -> bool:
-        """Whether a weight is one structure."""
+        """Return whether the whole weight is one structure."""
         return {0, 1} <= set(self.members)
 
     @property
     def of_outputs(self) -> bool:
-        """Whether outputs of a layer go as wholes, with all that makes them."""
+        """Return whether whole outputs of a layer are pruned, with their companion parameters."""
         return self.dim == 0 or self.whole
 
     def view_shape(self, shape: Shape) -> tuple[int, ...]:
-        """The shape in which `members` are whole dims."""
+        """Return the shape in which `members` are whole dims."""
         return tuple(shape)
 
     def misfit(self, shape: Shape) -> str | None:
-        """Why a weight of this shape cannot be cut so; None where it can."""
-        if len(shape) in self.ranks:
+        """Return why a weight of this shape cannot be divided like this; None where it can."""
+        if len(shape) in self.weight_dims:
             return None
         kinds = {2: "linear layers", 3: "1-d convolutions", 4: "convolutions", 5: "3-d convolutions"}
-        wanted = " and ".join(kinds[rank] for rank in self.ranks if rank in kinds)
-        return f"{self.name} are structures of the weights of {wanted}, this one is {'x'.join(map(str, shape))}"
+        wanted = " and ".join(kinds[rank] for rank in self.weight_dims if rank in kinds)
+        return f"{self.name} are structures of weights of {wanted}, this weight's shape is {'x'.join(map(str, shape))}"
 
     def _inside(self, shape: Shape) -> tuple[int, ...]:
         rank = len(self.view_shape(shape))
         return tuple(sorted(dim % rank for dim in self.members if -rank <= dim < rank))
 
     def index_shape(self, shape: Shape) -> tuple[int, ...]:
-        """How the structures of a weight are indexed."""
+        """Return the shape of a tensor with one entry for each structure of a weight."""
         inside = self._inside(shape)
         return tuple(side for dim, side in enumerate(self.view_shape(shape)) if dim not in inside)
 
     def count(self, shape: Shape) -> int:
-        """How many structures there are."""
+        """Return how many structures a weight has."""
         return math.prod(self.index_shape(shape))
 
     def size(self, shape: Shape) -> int:
-        """How many entries one of them has."""
+        """Return how many entries one structure has."""
         return math.prod(self.view_shape(shape)) // max(self.count(shape), 1)
 
     def view(self, weight: Tensor) -> Tensor:
-        """The weight in `view_shape`."""
+        """Return the weight in `view_shape`."""
         return weight.reshape(self.view_shape(weight.shape))
 
     @torch.no_grad()
     def norms(self, weight: Tensor, norm: Norm = "l2") -> Tensor:
-        """The L1 or L2 norm of each structure, in `index_shape`."""
+        """Return the L1 or L2 norm of each structure, in `index_shape`."""
         inside = self._inside(weight.shape)
         weight = weight.detach()
         if not inside:
@@ -97,17 +97,17 @@ class Structure(Component):
         return norms
 
     def sums(self, values: Tensor) -> Tensor:
-        """The sum over each structure of a tensor in the weight's shape, in `index_shape`."""
+        """Return the sum over each structure of a tensor in the weight's shape, in `index_shape`."""
         inside = self._inside(values.shape)
         return self.view(values).sum(inside) if inside else values
 
     def largest(self, values: Tensor) -> Tensor:
-        """The largest value in each structure of a tensor in the weight's shape, in `index_shape`."""
+        """Return the largest value in each structure of a tensor in the weight's shape, in `index_shape`."""
         inside = self._inside(values.shape)
         return self.view(values).amax(inside) if inside else values
 
     def expand(self, index: Tensor, shape: Shape) -> Tensor:
-        """One value a structure (in `index_shape`) to one an entry of the weight."""
+        """Return one value for each entry of the weight from one value for each structure (in `index_shape`)."""
         view = self.view_shape(shape)
         inside = self._inside(shape)
         wide = index.reshape([1 if dim in inside else side for dim, side in enumerate(view)]).expand(view)

@@ -14,7 +14,7 @@ class Taps(Structure, name="Taps"):
     """Strided taps (Anwar et al. 2017): of one channel, in all filters, the taps k, k + stride, ... in raster order."""
 
     example: ClassVar[str] = "{Taps: 2}"
-    ranks: ClassVar[tuple[int, ...]] = CONVOLUTIONS
+    weight_dims: ClassVar[tuple[int, ...]] = CONVOLUTIONS
     members: ClassVar[tuple[int, ...]] = (0, 2)
     main: ClassVar[str] = "stride"
 
@@ -31,7 +31,9 @@ class Taps(Structure, name="Taps"):
         return f"a kernel of {taps} taps has no stride of {self.stride}" if self.stride > taps else None
 
     def size(self, shape: Shape) -> int:
-        """Of the smallest ones: where the stride does not divide the taps, the later ones have a tap less a filter."""
+        """Return the size of the smallest structure: where the stride does not divide the kernel, later ones have one
+        tap less.
+        """
         return int(shape[0]) * (math.prod(shape[2:]) // self.stride)
 
     def view(self, weight: Tensor) -> Tensor:

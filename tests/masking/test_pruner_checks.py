@@ -75,8 +75,8 @@ def test_apoz_behind_what_makes_no_zeros_is_a_warning(said: Check, activation: n
         _, notes = said(f"{GENERAL}, criterion: {criterion}", Net(NORM, activation))
         warned[criterion] = [note for note in notes if "criterion" in note]
     assert len(warned["apoz"]) == makes_none
-    assert all("warning: criterion apoz counts zeros, and " in note for note in warned["apoz"])
-    assert all(" behind conv.weight makes none: " in note for note in warned["apoz"])
+    assert all("warning: criterion apoz counts zeros, but " in note for note in warned["apoz"])
+    assert all(" after conv.weight makes none: " in note for note in warned["apoz"])
     assert warned["mean_activation"] == []
 
 
@@ -86,8 +86,8 @@ def test_a_criterion_of_activations_where_none_follows_is_a_warning(
     said: Check, criterion: str, behind: tuple[nn.Module, ...], function: str
 ) -> None:
     expected = (
-        f"warning: criterion {criterion} looks behind an activation, and none follows conv.weight: it looks at what"
-        f" {function} gives"
+        f"warning: criterion {criterion} reads the output of an activation, but none follows conv.weight:"
+        f" it reads the output of {function}"
     )
     assert said(f"{GENERAL}, criterion: {criterion}", Net(*behind)) == ([], [expected])
 
@@ -100,7 +100,7 @@ def test_other_criteria_need_no_activation(said: Check, criterion: str) -> None:
 @pytest.mark.parametrize("name", ["ActivationAPoZRankedFilterPruner", "ActivationMeanRankedFilterPruner"])
 def test_distiller_s_rankers_go_by_activations_too(said: Check, name: str) -> None:
     _, (note,) = said(RANKED.replace("L1RankedStructureParameterPruner", name), Net())
-    assert "looks behind an activation, and none follows conv.weight" in note
+    assert "reads the output of an activation, but none follows conv.weight" in note
 
 
 @pytest.mark.parametrize("criterion", ["apoz", "taylor", "gradient", "feature_map", "bn_scale"])
@@ -176,7 +176,7 @@ class Tied(nn.Module):
 def test_batch_norms_of_a_network_that_cannot_be_followed_are_a_fault_with_the_reason(
     said: Check, component: str, args: str, by: str
 ) -> None:
-    why = f"0.Pruner looks at batch norms ({by}), and where they are is not known: b and a share one weight"
+    why = f"0.Pruner needs batch norms ({by}), but their places are not known: b and a share one weight"
     assert said(component, Tied(), args=args) == ([why], [])
     assert said(component, Net(NORM, nn.ReLU()), args=args) == ([], [])
 
@@ -247,6 +247,6 @@ def test_what_draws_drop_starts_again_from_0_where_nobody_keeps_it(
     faults, notes = said(BERNOULLI, Net(NORM, nn.ReLU()), when=when, args=args)
     assert faults == []
     assert len(notes) == warned
-    assert all("0.BernoulliFilterPruner: what one draw drops starts again from 0" in note for note in notes)
+    assert all("0.BernoulliFilterPruner: weights pruned in one draw start again from 0" in note for note in notes)
     assert all("`use_double_copies: true`" in note for note in notes)
     assert said(RANKED, Net(NORM, nn.ReLU()), when=when, args=args) == ([], [])

@@ -1,4 +1,4 @@
-"""What a network does on training images, as a number for each output of each weight."""
+"""Statistics of a network on training images: a number for each output of each weight."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,23 +8,20 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from compressor.context.context import Context
+from compressor.context import Context
 from compressor.criteria import ActivationCriterion, BatchNorm
 from compressor.errors import CompressError, UserError
 from compressor.evaluating import evaluating
-from compressor.sparsity.substitution import Substitution
-from compressor.sparsity.weights import prunable
-from compressor.tracing.activations import Place, at_places, places
-from compressor.tracing.trace import trace
-from compressor.tracing.watching import Watching, watch
+from compressor.sparsity import Substitution, prunable
+from compressor.tracing import Place, Watching, at_places, places, trace, watch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 EVERY, KEPT = 10, 0.9
-"""The running score looks at every tenth step and forgets a tenth each time (Bartoldson et al., their code)."""
+"""The running score uses every tenth step and keeps nine tenths each time (Bartoldson et al., their code)."""
 
 
 class Sums:
-    """Sums over images of what a criterion makes of the tensors at a place, by weight and channel."""
+    """Sums over images of a criterion's function of the tensors at a place, by weight and channel."""
 
     def __init__(self, criterion: ActivationCriterion) -> None:
         self._criterion = criterion
@@ -66,9 +63,10 @@ def _maps(value: Tensor) -> Tensor:
 
 
 def activations(model: nn.Module, criterion: ActivationCriterion, batches: Batches) -> dict[str, Tensor]:
-    """Return what a criterion sums of every weight's outputs, the mean over some batches' images, in eval mode.
+    """Return the mean over the images of some batches of a criterion's function of every weight's outputs, in eval
+    mode.
 
-    The network stays as it is. Empty where a weight's outputs are no channels.
+    The network is not changed. Empty where a weight's outputs are not channels.
     """
     batches = list(batches)
     every = places(trace(model, batches[0][0][:2]))
@@ -88,7 +86,7 @@ def activations(model: nn.Module, criterion: ActivationCriterion, batches: Batch
 
 
 def gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
-    """Return dL/dw of every weight, L the mean loss over some batches' images; the network stays as it is."""
+    """Return dL/dw of every weight, L the mean loss over the images of some batches; the network is not changed."""
     batches, weights = list(batches), prunable(model)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     images = sum(len(labels) for _, labels in batches)
@@ -104,7 +102,7 @@ def gradients(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
 
 @contextmanager
 def _thawed(weights: Iterable[Tensor]) -> Iterator[None]:
-    """Frozen weights have a gradient, too."""
+    """Let frozen weights have a gradient inside the block."""
     frozen = [weight for weight in weights if not weight.requires_grad]
     try:
         for weight in frozen:
@@ -119,10 +117,10 @@ def batch_norms(ctx: Context, kind: str, name: str) -> list[BatchNorm]:
     """Return the batch norms that read a weight's outputs. Raises `UserError` where there is none."""
     graph = ctx.network.graph()
     if graph is None:
-        raise UserError(f"criterion {kind}: which batch norm stands behind {name} is not known: see the warning above")
-    places = graph.last_norms(name)
+        raise UserError(f"criterion {kind}: which batch norm follows {name} is not known: see the warning above")
+    places = graph.following_norms(name)
     if not places:
-        raise UserError(f"criterion {kind}: no batch norm stands behind {name}")
+        raise UserError(f"criterion {kind}: no batch norm follows {name}")
     found = []
     for scale, shift in zip(places[::2], places[1::2], strict=True):
         gamma, beta = (ctx.parameters[own].detach().cpu().double()[entries] for own, entries, _ in (scale, shift))
@@ -130,26 +128,26 @@ def batch_norms(ctx: Context, kind: str, name: str) -> list[BatchNorm]:
     return found
 
 
-class Remembers(Protocol):
-    """A policy's memory that holds running statistics, by weight."""
+class HasRunning(Protocol):
+    """The memory of a policy that holds running statistics, by weight."""
 
     running: dict[str, Tensor]
 
 
-class Running(Substitution):
-    """A running mean of what a criterion sums, taken in training (Bartoldson et al. 2020).
+class RunningMeans(Substitution):
+    """A running mean of a criterion's sums, taken in training (Bartoldson et al. 2020).
 
-    Every tenth step r <- 0.9 r + 0.1 x, x summed over the batch; it begins at the first x.
+    Every tenth step r <- 0.9 r + 0.1 x, x summed over the batch; it starts with the first x.
     """
 
-    def __init__(self, ctx: Context, memory: Remembers, criterion: ActivationCriterion) -> None:
+    def __init__(self, ctx: Context, memory: HasRunning, criterion: ActivationCriterion) -> None:
         self._ctx, self._memory, self._criterion = ctx, memory, criterion
         self._sums: Sums | None = None
         self._places: Mapping[str, Place] | None = None
         watch(ctx.network.model, self._armed)
 
-    def take(self, memory: "Remembers") -> None:
-        """Go on with a saved memory."""
+    def take(self, memory: "HasRunning") -> None:
+        """Continue with a saved memory."""
         self._memory = memory
 
     def _armed(self) -> Watching | None:
@@ -170,9 +168,7 @@ class Running(Substitution):
             return
         now, self._sums = self._sums.totals, None
         if not now:
-            raise CompressError(
-                f"criterion {self._criterion.name} saw no forward pass: it cannot look into a compiled one"
-            )
+            raise CompressError(f"criterion {self._criterion.name} saw no forward pass: set `compile: false`")
         before = self._memory.running
         for name, value in now.items():
             old = before.get(name, value)
@@ -181,7 +177,7 @@ class Running(Substitution):
 
 
 def finite(values: Tensor, kind: str, name: str) -> Tensor:
-    """The same; raises `CompressError` where a score is no number."""
+    """Return the same values. Raises `CompressError` where a score is not a finite number."""
     if not math.isfinite(float(values.sum())):
         raise CompressError(f"criterion {kind}: the scores of {name} are not finite")
     return values

@@ -1,8 +1,8 @@
-"""The channels that depend on the image, found by running the network on an image of NaN.
+"""The channels that depend on the image, found in a forward pass of an image of NaN.
 
-What depends on the image becomes NaN; what does not stays a number, and that number is exact, because the network's
-own operations computed it. Where a zero should stop NaN (0 * NaN), it is corrected here: behind a zero weight or a
-zero factor the values are numbers.
+Values that depend on the image become NaN; the others stay numbers, and they are exact, because the network's own
+operations computed them. Where a zero should stop NaN (0 * NaN), this is corrected here: after a zero weight or a zero
+factor the values are numbers.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,42 +17,43 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.evaluating import evaluating
 
-__all__ = ["Seen", "inputs_of", "probe"]
+__all__ = ["LayerInputs", "inputs_of", "probe"]
 
 aten = torch.ops.aten
 
 _ROUNDING = 4
-"""By so many units of rounding a constant may differ from place to place."""
+"""The difference, in units of rounding, that one constant may have between positions."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a layer reads, by input channel: whether it is 0 everywhere; the constant it is everywhere, or NaN."""
+class LayerInputs:
+    """The inputs of a layer, by channel: whether it is 0 everywhere; the constant that it is everywhere, or NaN."""
 
     zero: Tensor
     constant: Tensor
 
-    def also(self, other: "Seen") -> "Seen":
-        """Return what holds in both of two calls of a layer."""
+    def also(self, other: "LayerInputs") -> "LayerInputs":
+        """Return what is true in both of two calls of a layer."""
         same = self.constant == other.constant
-        return Seen(self.zero & other.zero, torch.where(same, self.constant, torch.nan))
+        return LayerInputs(self.zero & other.zero, torch.where(same, self.constant, torch.nan))
 
 
-def inputs_of(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> dict[str, Seen]:
-    """Return what every convolution and linear layer reads, by the layer's path.
+def inputs_of(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> dict[str, LayerInputs]:
+    """Return the inputs of every convolution and linear layer, by the layer's path.
 
-    With `training` only what holds in training mode, too: a batch norm whose gamma is not 0 normalizes by the batch.
+    With `training` only what is also true in training mode, where a batch norm normalizes by the batch (unless gamma is
+    0).
     """
     found, lost = probe(model, shape, training=training)
     found = {path: seen for path, seen in found.items() if not isinstance(model.get_submodule(path), _BatchNorm)}
     if not lost:
         return found
-    return {path: Seen(seen.zero & False, seen.constant * torch.nan) for path, seen in found.items()}
+    return {path: LayerInputs(seen.zero & False, seen.constant * torch.nan) for path, seen in found.items()}
 
 
-def probe(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> tuple[dict[str, Seen], bool]:
-    """Return `inputs_of`, of batch norms too, and whether a comparison read the image: then nothing is known."""
-    found: dict[str, Seen] = {}
+def probe(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -> tuple[dict[str, LayerInputs], bool]:
+    """Return the inputs of layers and batch norms, and whether a comparison read the image: then nothing is known."""
+    found: dict[str, LayerInputs] = {}
     mode = _NaNMode(training)
 
     def look(path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
@@ -80,25 +81,25 @@ def probe(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -
     return found, mode.lost
 
 
-def _look(module: nn.Module, given: Tensor) -> Seen:
+def _look(module: nn.Module, given: Tensor) -> LayerInputs:
     dim = given.dim() - 1 if isinstance(module, nn.Linear) else 1
     flat = given.movedim(dim, 0).flatten(1)
     low, high = flat.amin(1), flat.amax(1)
     # A vectorized function may round otherwise at the end of a tensor.
     equal = high - low <= _ROUNDING * torch.finfo(low.dtype).eps * low.abs()
     constant = torch.where(equal & torch.isfinite(low), low, torch.nan)
-    return Seen((flat == 0).all(1).cpu(), constant.double().cpu())
+    return LayerInputs((flat == 0).all(1).cpu(), constant.double().cpu())
 
 
 class _NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Pass NaN on as 'depends on the image'."""
+    """Let NaN mean "depends on the image" in every operation."""
 
     def __init__(self, training: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._training = training
         self.paused = False
         self.lost = False
-        """Whether a comparison gave true or false for what depends on the image: then nothing is known any more."""
+        """Whether a comparison was made with values that depend on the image: then nothing is known."""
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -173,7 +174,9 @@ def _through(function: Any, args: tuple[Any, ...], left: int, right: int, bias: 
 
 
 def _product(out: Tensor, args: tuple[Any, ...], in_place: bool) -> Tensor:
-    """Return a product where 0 times NaN is 0; in place the first factor is lost: only the second one's zeros count."""
+    """Return a product in which 0 times NaN is 0; in place the first factor is lost, so only zeros of the second one
+    count.
+    """
     for factor in args[1:] if in_place else args:
         if isinstance(factor, Tensor):
             out.masked_fill_((factor == 0).expand_as(out), 0)

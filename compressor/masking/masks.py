@@ -1,4 +1,4 @@
-"""Asks a pruner for masks: what it may look at, and what goes with the outputs that it prunes."""
+"""From a pruner to masks: the data that it may use, and the companions of the outputs that it prunes."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -6,43 +6,43 @@ import torch
 from torch import Tensor
 
 from compressor.component import Targets
-from compressor.context.context import Context
+from compressor.context import Context
 from compressor.criteria import ActivationCriterion, BatchNorm, Criterion, Given
 from compressor.errors import UserError
-from compressor.pruners.pruner import Asked, PrunerBase
-from compressor.pruners.statistics import activations, batch_norms, finite, gradients
-from compressor.sparsity.channels import Channels
-from compressor.thinning.graph import ChannelGraph
-from compressor.timing.window import Window
+from compressor.masking.statistics import activations, batch_norms, finite, gradients
+from compressor.pruners import PrunerBase, Request
+from compressor.sparsity import Channels, bias_of
+from compressor.thinning import ChannelGraph
+from compressor.timing import Window
 
 
-def asked_for(ctx: Context, pruner: PrunerBase) -> list[str]:
-    """The weights that a pruner prunes, with those that it takes along because they share channels."""
+def pruned_weights(ctx: Context, pruner: PrunerBase) -> list[str]:
+    """Return the weights that a pruner prunes, with those that it adds because they share channels."""
     names = list(dict.fromkeys(name for selected in ctx.targets.values() for name in selected))
-    return closed(pruner, names, _channels(ctx)) if pruner.extends else names
+    return with_coupled_weights(pruner, names, _channels(ctx)) if pruner.extends else names
 
 
-def closed(pruner: PrunerBase, names: list[str], channels: Channels) -> list[str]:
-    """Return the weights, with all that a pruner prunes with them because they share channels."""
-    return channels.closure(names, pruner.ranks.dim or 0) if pruner.extends else names
+def with_coupled_weights(pruner: PrunerBase, names: list[str], channels: Channels) -> list[str]:
+    """Return the weights, with those that a pruner adds because they share channels."""
+    return channels.with_coupled(names, pruner.unit.dim or 0) if pruner.extends else names
 
 
-def completed(pruner: PrunerBase, targets: Targets, graph: ChannelGraph | None) -> Targets:
-    """Return a pruner's targets with the weights that it prunes because they share channels with the selected ones."""
+def complete_targets(pruner: PrunerBase, targets: Targets, graph: ChannelGraph | None) -> Targets:
+    """Return a pruner's targets with the weights that it adds because they share channels with the selected ones."""
     if graph is None or not pruner.extends:
         return targets
-    return {**targets, "weights": closed(pruner, list(targets["weights"]), graph.channels)}
+    return {**targets, "weights": with_coupled_weights(pruner, list(targets["weights"]), graph.channels)}
 
 
-def need_norms(ctx: Context, pruner: PrunerBase) -> None:
-    """Where a criterion goes by batch norms and there are none, this says so before training begins."""
+def require_batch_norms(ctx: Context, pruner: PrunerBase) -> None:
+    """Raise `UserError` before training where a criterion needs batch norms and there are none."""
     if pruner.measured is not None and "batch_norms" in pruner.needs:
-        for name in asked_for(ctx, pruner):
+        for name in pruned_weights(ctx, pruner):
             batch_norms(ctx, pruner.measured.name, name)
 
 
 def running_criterion(pruner: PrunerBase) -> ActivationCriterion | None:
-    """Return the criterion for which a running mean is taken in training."""
+    """Return the criterion for which a running mean is taken in training; None where there is none."""
     criterion = pruner.measured
     if criterion is None or "running_statistics" not in criterion.needs:
         return None
@@ -59,9 +59,9 @@ def masks_of(
     instead: Mapping[str, Tensor] | None = None,
     running: Mapping[str, Tensor] | None = None,
 ) -> tuple[list[str], dict[str, Tensor]]:
-    """The weights that a pruner prunes, and what it keeps of them and of all that goes with them.
+    """Return the weights that a pruner prunes, and the masks of them and of their companions.
 
-    `before` and `owned` tell of the masks that it made last; `instead` are values that it sees in the weights' places,
+    `before` and `owned` describe the masks that it made last; `instead` are values that it gets in place of weights,
     `running` the running statistics of its weights' outputs.
     """
     weights = {**ctx.parameters, **(instead or {})}
@@ -72,7 +72,7 @@ def masks_of(
             looks[criterion] = _Network(ctx, running or {}, pruner.images, criterion, weights)
         return looks[criterion]
 
-    asked = Asked(
+    request = Request(
         weights=weights,
         targets=ctx.targets,
         window=window,
@@ -84,26 +84,26 @@ def masks_of(
         given=given,
         types={f"{path}.weight": type(module).__name__ for path, module in ctx.network.model.named_modules()},
     )
-    masks = pruner.keep(asked)
+    masks = pruner.keep(request)
     outputs = pruner.whole_outputs(ctx.targets, list(masks))
     if outputs:
-        return list(masks), {**speakers(ctx, owned, {name: masks[name] for name in outputs}), **masks}
+        return list(masks), {**companions(ctx, owned, {name: masks[name] for name in outputs}), **masks}
     return list(masks), masks
 
 
-def speakers(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Masks of what must go with whole outputs: biases, batch norms and depthwise filters behind them.
+def companions(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the masks of the companions of whole outputs: biases, batch norms and depthwise filters that follow.
 
     `masks` keep or prune each output as a whole.
     """
     graph = ctx.network.graph()
     if graph is None:
-        biases = {f"{name.rpartition('.')[0]}.bias": ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
+        biases = {bias_of(name): ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
         return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
     others = [name for name in owned if name not in masks]
     keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
     pruned = {name: ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
-    for name, gone in graph.speakers(pruned).items():
+    for name, gone in graph.companions(pruned).items():
         parameter = ctx.parameters[name]
         side = (-1,) + (1,) * (parameter.dim() - 1)
         keep[name] = (~gone).reshape(side).expand(parameter.shape)
@@ -111,7 +111,7 @@ def speakers(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) ->
 
 
 class _Network(Given):
-    """What a criterion may look at of the network as it is now; images are looked at when they are first needed."""
+    """The data of the network as it is now, for a criterion; images are used when they are first needed."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class _Network(Given):
         return activations(self._ctx.network.model, self._criterion, self._ctx.data.batches(self._batches))
 
     def _running(self) -> dict[str, Tensor]:
-        """Return the running means; none before the first step, nor from before channels were removed."""
+        """Return the running means; none before the first step, and none from before a removal of channels."""
         found, mine = self._means, self._ctx.targets["weights"]
         fresh = all(len(found.get(name, ())) == len(self._ctx.parameters[name]) for name in mine)
         return dict(found) if fresh else {}

@@ -1,4 +1,4 @@
-"""Why filters that are all zero stay, in words."""
+"""The reasons why filters that are all zero stay, in words."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from torch import Tensor
 
 from compressor.thinning.graph import ChannelGraph, Node
 from compressor.thinning.layers import dims
-from compressor.tracing.liveness import Seen
+from compressor.tracing import LayerInputs
 
 Way = Literal["zero", "unread", "constant"]
-"""Why a channel may go: it is 0; nobody reads it; it is a constant."""
+"""Why a channel may be removed: it is 0; no layer reads it; it is a constant."""
 
 
 @dataclass(frozen=True)
 class Stay:
-    """Filters of a weight that are all zero and yet stay."""
+    """Zero filters of one weight that stay, and the reason."""
 
     weight: str
     count: int
@@ -30,20 +30,20 @@ class Stay:
 
 
 class Reasons:
-    """Of a network and what its layers are given; `known` has the reasons that a decision was made for, by cell."""
+    """The reasons in one network with these layer inputs; `known` has those that a decision gave, by cell."""
 
     def __init__(
         self,
         graph: ChannelGraph,
         modules: Mapping[str, Any],
-        seen: Mapping[str, Seen],
+        seen: Mapping[str, LayerInputs],
         ways: frozenset[Way],
         known: Mapping[int, str],
     ) -> None:
         self._graph, self._modules, self._seen, self._ways, self._reasons = graph, modules, seen, ways, known
 
     def stays(self, gone: Tensor, skipped: frozenset[str]) -> list[Stay]:
-        """Filters that are all zero and stay, by weight and reason; none of layers that are skipped as wholes."""
+        """Return the zero filters that stay, by weight and reason; none of layers that are skipped."""
         found: list[Stay] = []
         for node in self._graph.nodes:
             if node.label not in self._graph.weights or node.label not in self._modules or node.label in skipped:
@@ -59,13 +59,13 @@ class Reasons:
 
     def _reason(self, cell: int) -> str:
         if cell < 0:
-            return "nothing follows it that could be traced"
+            return "no layer that follows it could be traced"
         if cell in self._reasons:
             return self._reasons[cell]
         if "zero" not in self._ways:
-            return "only channels that nobody reads were to go"
-        nodes = self._graph.who_carries(cell)
-        alive = [n for n in nodes if n.kind in ("producer", "depthwise") and self._speaks(n, cell)]
+            return "only channels that no layer reads are removed"
+        nodes = self._graph.nodes_with(cell)
+        alive = [n for n in nodes if n.kind in ("producer", "depthwise") and self._is_nonzero(n, cell)]
         joins = [n.label for n in nodes if n.kind == "operation" and len(n.inputs) > 1]
         if alive and joins:
             return f"{joins[0]} joins them with {alive[0].label}, which is not zero there"
@@ -74,25 +74,21 @@ class Reasons:
                 constant = self._seen[node.label].constant[node.into == cell]
                 if len(constant) and bool((torch.isfinite(constant) & (constant != 0)).any()):
                     if "constant" not in self._ways:
-                        return (
-                            f"they are constant, not 0, where {node.label} reads them: that is not folded in training"
-                        )
-                    return f"they are constant, not 0, and {node.label} cannot take that over (padding or no bias)"
-        norms = [n.label for n in nodes if n.kind == "norm" and self._norm_speaks(n, cell)]
+                        return f"they are constant, not 0, where {node.label} reads them: not absorbed in training"
+                    return f"they are constant, not 0, and {node.label} cannot absorb that (padding or no bias)"
+        norms = [n.label for n in nodes if n.kind == "norm" and self._norm_is_nonzero(n, cell)]
         if norms:
-            return f"{norms[0]} behind them is not zero there"
+            return f"{norms[0]} after them is not zero there"
         readers = [n.label for n in self._graph.nodes if n.into is not None and bool((n.into == cell).any())]
         behind = ", ".join(dict.fromkeys(n.label for n in nodes if n.kind == "operation")) or "nothing"
-        return (
-            f"{readers[0]} reads them behind {behind} and is given more than 0" if readers else f"{behind} mixes them"
-        )
+        return f"{readers[0]} reads them after {behind} and is given more than 0" if readers else f"{behind} mixes them"
 
-    def _norm_speaks(self, node: Node, cell: int) -> bool:
+    def _norm_is_nonzero(self, node: Node, cell: int) -> bool:
         norm = self._modules[node.label]
         places = (node.out == cell).nonzero().flatten()
         return norm.weight is None or bool(((norm.weight != 0) | (norm.bias != 0)).cpu()[places].any())
 
-    def _speaks(self, node: Node, cell: int) -> bool:
+    def _is_nonzero(self, node: Node, cell: int) -> bool:
         places = (node.out == cell).nonzero().flatten()
         weight = self._modules[node.label].weight.detach().movedim(dims(self._modules[node.label])[0], 0)
         return (

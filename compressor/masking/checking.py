@@ -1,34 +1,33 @@
-"""What is wrong with a pruner on a model, what should be known of it, and the zeros that it will make."""
+"""The findings of a pruner on a model, and the zeros that it will make."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from compressor.context.view import TRANSPOSED, Finding, Prediction, View
-from compressor.pruners.asking import closed
-from compressor.pruners.pruner import Goal, PrunerBase
-from compressor.reconstruction.event import misfits as unfit
-from compressor.reconstruction.event import pruned_inputs
+from compressor.context import TRANSPOSED, Finding, Prediction, View
+from compressor.masking.masks import with_coupled_weights
+from compressor.pruners import Goal, PrunerBase
+from compressor.reconstruction import pruned_inputs, reconstruction_misfits
 from compressor.sparsity.structures import CHANNELS, FILTERS
-from compressor.thinning.coupling import couplings
-from compressor.thinning.graph import ChannelGraph, Untraceable
-from compressor.timing.window import Window
-from compressor.tracing.activations import MAKE_ZEROS, Place, places
-from compressor.tracing.rehearsal import channels_wanted, rehearse
+from compressor.thinning import ChannelGraph, Untraceable, couplings
+from compressor.timing import Window
+from compressor.tracing import MAKE_ZEROS, Place, expected_channels, places, trace_on_meta
 
 
 def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, masks: bool = False) -> list[Finding]:
     """Return the findings of a pruner.
 
-    `fold`: the argument by which it looks at the batch norms behind its weights. `masks`: whether what it chooses is
-    pruned; then the channels that its weights share with others matter, too.
+    `fold`: the argument for which it needs the batch norms that follow its weights. `masks`: whether the chosen
+    structures are pruned; then the channels that its weights share with others matter, too.
     """
     misfits = [Finding("error", line) for line in pruner.misfits(view.targets, view.shapes)]
     found = list(misfits)
     sliced = [name for name, cut in pruner.cuts(view.targets).items() if cut.dim is not None]
     found += [Finding("error", f"{name} {TRANSPOSED}") for name in sorted(view.transposed & set(sliced))]
-    if pruner.fit is not None:
-        found += [Finding("error", line) for line in unfit(list(pruner.cuts(view.targets)), view.modules)]
+    if pruner.reconstruction is not None:
+        found += [
+            Finding("error", line) for line in reconstruction_misfits(list(pruner.cuts(view.targets)), view.modules)
+        ]
     if misfits:
         return found
     found += _of_channels(view, pruner, sliced, fold, masks)
@@ -38,10 +37,10 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
 
 
 def _places(view: View) -> Mapping[str, Place] | None:
-    """What follows each weight in a forward pass; None where it cannot be run without storage."""
+    """Return what follows each weight in a forward pass; None where it cannot be run without storage."""
 
     def make() -> Mapping[str, Place] | None:
-        found = None if view.image is None else rehearse(view.model, view.image)
+        found = None if view.image is None else trace_on_meta(view.model, view.image)
         return None if found is None else places(found)
 
     found: Mapping[str, Place] | None = view.once("places", make)
@@ -60,10 +59,10 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
     if isinstance(graph, Untraceable) or graph is None:
         return [_without_channels(view, norms, graph)]
     found = []
-    whole = closed(pruner, list(names), graph.channels)
+    whole = with_coupled_weights(pruner, list(names), graph.channels)
     known = _places(view)
     for name in whole if fold is None and norms is not None else []:
-        if not graph.last_norms(name) and (known is None or name in known):
+        if not graph.following_norms(name) and (known is None or name in known):
             said = f"{view.key} scores by {norms}, but no batch norm follows {name}"
             found.append(Finding("error", said))
     return found + (_of_couplings(view, pruner, graph, whole) if masks else [])
@@ -71,13 +70,13 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
 
 def _without_channels(view: View, norms: str | None, reason: Untraceable | None) -> Finding:
     assert view.image is not None
-    wanted = channels_wanted(view.model, view.image)
+    wanted = expected_channels(view.model, view.image)
     if wanted is not None:
         have = view.image[0]
         said = f"the model expects {_channels(wanted)}, the images have {have}: set data.channels: {wanted}"
         return Finding("error", said)
     if norms is not None:
-        return Finding("error", f"{view.key} looks at batch norms ({norms}), and where they are is not known: {reason}")
+        return Finding("error", f"{view.key} needs batch norms ({norms}), but their places are not known: {reason}")
     return Finding("warning", f"{reason}: {view.key} ranks weight by weight, and cannot be thinned")
 
 
@@ -89,10 +88,10 @@ def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Se
     found: list[Finding] = []
     cuts = pruner.cuts(view.targets)
     for structure in (FILTERS, CHANNELS):
-        mine = [name for name in names if cuts.get(name, pruner.ranks).dim == structure.dim]
+        mine = [name for name in names if cuts.get(name, pruner.unit).dim == structure.dim]
         shared = couplings(graph, mine, structure)
         for joint in shared.joint:
-            how = "ranks as one, for" if pruner.ranks.dim is not None else "takes one by one, though"
+            how = "ranks as one, for" if pruner.unit.dim is not None else "prunes one by one, though"
             found.append(Finding("note", f"{view.key} {how} they share channels: {', '.join(joint)}"))
         for name in shared.logits:
             found.append(Finding("warning", f"{name} makes the network's output: its zeros cannot be thinned"))
@@ -107,7 +106,7 @@ def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Se
 
 
 def _of_statistics(view: View, pruner: PrunerBase) -> list[Finding]:
-    """Return findings on what follows the weights whose outputs a criterion looks at."""
+    """Return findings on what follows the weights whose outputs a criterion reads."""
     criterion = pruner.measured
     known = _places(view) if criterion is not None else None
     if criterion is None or known is None:
@@ -123,13 +122,13 @@ def _of_statistics(view: View, pruner: PrunerBase) -> list[Finding]:
             found.append(Finding("error", f"criterion {kind}: the outputs of {name} are not channels (dim 1)"))
         elif criterion.behind_activation and not place.activation:
             said = (
-                f"criterion {kind} looks behind an activation, and none follows {name}: it looks at what"
-                f" {place.call.function} gives"
+                f"criterion {kind} reads the output of an activation, but none follows {name}: it reads the output of"
+                f" {place.call.function}"
             )
             found.append(Finding("warning", said))
         elif criterion.counts_zeros and place.call.function not in MAKE_ZEROS:
             said = (
-                f"criterion {kind} counts zeros, and {place.call.function} behind {name} makes none: its outputs are"
+                f"criterion {kind} counts zeros, but {place.call.function} after {name} makes none: its outputs are"
                 f" pruned in their order"
             )
             found.append(Finding("warning", said))
@@ -137,7 +136,7 @@ def _of_statistics(view: View, pruner: PrunerBase) -> list[Finding]:
 
 
 def _nothing_pruned(view: View, pruner: PrunerBase) -> list[str]:
-    """Return a line for weights of which a sparsity rounds to nothing at the window's end."""
+    """Return a line for weights for which a sparsity rounds to 0 structures at the window's end."""
     window = view.window
     if pruner.threshold(view.targets, window, window.last) is not None:
         return []  # of what is drawn a sparsity is the least
@@ -149,19 +148,27 @@ def _nothing_pruned(view: View, pruner: PrunerBase) -> list[str]:
     return found
 
 
-def predicted(view: View, pruner: PrunerBase, window: Window, time: int) -> Prediction:
-    """Return the zeros that a pruner makes when it is asked at `time`; of a threshold or a draw only the run tells."""
+def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int) -> Prediction:
+    """Return the zeros that a pruner makes at `time`; those of a threshold or a draw are not known before the run."""
     names = [name for selected in view.targets.values() for name in selected]
     unknown = pruner.unknown(view.targets)
-    if pruner.fit is not None:
+    if pruner.reconstruction is not None:
         goal = pruner.goals(view.targets, window, time)[0]  # the same for all of its weights
         return replace(pruned_inputs(view, names, lambda total: goal.count(goal.sparsity, total)), asked=goal.sparsity)
-    return replace(of_goals(view, pruner.goals(view.targets, window, time, view.shapes)), unknown=unknown)
+    found = zeros_of_goals(view, pruner.goals(view.targets, window, time, view.shapes))
+    return replace(found, unknown={**found.unknown, **unknown})
 
 
-def of_goals(view: View, goals: Sequence[Goal]) -> Prediction:
-    """Return the zeros that goals make, and the sparsity that they ask for, weights counted by their sizes."""
+def zeros_of_goals(view: View, goals: Sequence[Goal]) -> Prediction:
+    """Return the zeros that goals make, and the sparsity that they ask for, weighted by the sizes of the weights.
+
+    Where structures of different sizes are ranked together, the number of zeros depends on which of them are pruned.
+    """
     sizes = [sum(math.prod(view.shapes[name]) for name in goal.names) for goal in goals]
     asked = sum(goal.sparsity * size for goal, size in zip(goals, sizes, strict=True)) / max(sum(sizes), 1)
-    zeros = {goal.names: goal.zeros(view.shapes) for goal in goals}
-    return Prediction(zeros, asked=asked if any(sizes) else None)
+    mixed = [goal for goal in goals if len({goal.structure.size(view.shapes[name]) for name in goal.names}) > 1]
+    zeros = {goal.names: goal.zeros(view.shapes) for goal in goals if goal not in mixed}
+    unknown = {
+        name: f"{goal.structure.name} of different sizes are ranked together" for goal in mixed for name in goal.names
+    }
+    return Prediction(zeros, unknown, asked=asked if any(sizes) else None)

@@ -1,30 +1,29 @@
-"""`compress thin`: a finished checkpoint made physically smaller."""
+"""`compress thin`: a checkpoint with unused channels removed."""
 
 import copy
 from pathlib import Path
 
-from compressor.data.feed import DataFeed
+from compressor.data import DataFeed
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, inspection
-from compressor.reports.report import Report, Thinning, compare, measure
-from compressor.thinning.architecture import describe
-from compressor.thinning.thin import thin
+from compressor.reports import Report, Thinning, compare, measure
+from compressor.thinning import describe, thin
 from compressor.training import checkpoint
 
 IMAGES = 256
-"""On so many test images at most the logits are compared."""
+"""The largest number of test images on which the logits are compared."""
 
 
 def thin_checkpoint(
     path: Path, out: Path | None, root: Path | None, wanted_device: str, round_to: int
 ) -> tuple[Path, Report]:
-    """Write a checkpoint without the channels that say nothing; returns its path and its report.
+    """Write a checkpoint without its unused channels; return its path and its report.
 
-    Raises `UserError` for wrong input, `CompressError` where nothing can be removed or the function would change.
+    Raises `UserError` for wrong input, `CompressError` where nothing can be removed or the outputs would change.
     """
     target = out or (path if path.is_dir() else path.parent) / "thin.pt"
     if target.exists():
-        raise UserError(f"{target} exists and is not overwritten: --out names another file")
+        raise UserError(f"{target} exists and is not overwritten: give another file with --out")
     loaded = inspection.load(path)
     where = building.device(wanted_device)
     dataset = inspection.dataset_of(loaded, path, root)
@@ -36,7 +35,7 @@ def thin_checkpoint(
     if not thinned.cut:
         stays = "".join(f"\n  {stay}" for stay in thinned.stays)
         raise CompressError(
-            f"{path}: nothing can be removed: every channel is read somewhere and is not zero"
+            f"{path}: nothing can be removed: every channel is used"
             f" (zeros that are scattered do not make a network smaller){stays}"
         )
     thinned.cut.model(network)

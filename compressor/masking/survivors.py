@@ -1,20 +1,20 @@
-"""Weights that are multiplied by a number in the forward pass, as the survivors of a random mask are."""
+"""Weights that are multiplied by a number in the forward pass: the survivors of a random mask."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from compressor.context.context import Context
-from compressor.pruners.asking import speakers
-from compressor.sparsity.substitution import Cutter, Substitution
+from compressor.context import Context
+from compressor.masking.masks import companions
+from compressor.sparsity import Cutter, Substitution
 
 Factors = Mapping[str, Tensor | float]
-"""By parameter: one number for all of it, or one for each entry."""
+"""One number for each parameter, or one for each of its entries."""
 
 
 class Scaling(Substitution):
-    """w * factor in the forward and the backward pass; the weights themselves never change by it."""
+    """Use w * factor in the forward and the backward pass; the weights themselves do not change."""
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         self._parameters = parameters
@@ -22,7 +22,7 @@ class Scaling(Substitution):
         self._aside: dict[str, Tensor] = {}
 
     def put(self, factors: Factors) -> None:
-        """From the next forward pass on."""
+        """Set the factors from the next forward pass on."""
         self._factors = factors
 
     def cut(self, cut: Cutter) -> None:  # channels may be removed between a draw and its forward pass
@@ -47,17 +47,17 @@ class Scaling(Substitution):
         self._aside = {}
 
 
-def factors(ctx: Context, weights: Sequence[str], outputs: Sequence[str], scale: float) -> Factors:
-    """What makes the outputs of `weights` `scale` times as large.
+def survivor_factors(ctx: Context, weights: Sequence[str], outputs: Sequence[str], scale: float) -> Factors:
+    """Return the factors that make the outputs of `weights` `scale` times as large.
 
-    A batch norm takes the factor away again: with the weights in `outputs`, which are pruned by whole outputs, go the
-    biases and batch norms that speak for them alone, whether in this draw anything of them is pruned or not.
+    A batch norm removes the factor again. So the companions (biases and batch norms) of the weights in `outputs`, which
+    are pruned by whole outputs, are scaled, too, whether this draw prunes any of them or not.
     """
     found: dict[str, Tensor | float] = dict.fromkeys(weights, scale)
     gone = {name: torch.zeros_like(ctx.parameters[name], dtype=torch.bool) for name in outputs}
-    for name, keep in speakers(ctx, (), gone).items():
+    for name, keep in companions(ctx, (), gone).items():
         if keep.dim() == 1:
             found[name] = torch.where(keep, 1.0, scale).to(ctx.parameters[name].device)
-        elif name in speakers(ctx, (), {other: mask for other, mask in gone.items() if other != name}):
+        elif name in companions(ctx, (), {other: mask for other, mask in gone.items() if other != name}):
             found.pop(name, None)  # a depthwise filter, whose input is that large already
     return found

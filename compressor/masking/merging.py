@@ -1,17 +1,17 @@
-"""Weights as they are with the batch norm behind them folded in."""
+"""Weights with the batch norm that follows them merged."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from compressor.context.context import Context
-from compressor.thinning.layers import dims
+from compressor.context import Context
+from compressor.thinning import dims
 
 
 @torch.no_grad()
-def fold_norms(ctx: Context, names: Sequence[str]) -> dict[str, Tensor]:
-    """w gamma / sqrt(var + eps), filter by filter, of those weights whose outputs go into one batch norm alone."""
+def merge_batch_norms(ctx: Context, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return w gamma / sqrt(var + eps), by filter, for the weights whose outputs are read by one batch norm alone."""
     graph = ctx.network.graph()
     if graph is None:
         return {}

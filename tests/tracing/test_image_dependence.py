@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import Conv2d, Linear
 
-from compressor.tracing.liveness import Seen, inputs_of
+from compressor.tracing.image_dependence import LayerInputs, inputs_of
 
 
 class Net(nn.Module):
@@ -27,7 +27,7 @@ class Net(nn.Module):
         return self._forward(self, x)
 
 
-def brute(net: nn.Module, shape: tuple[int, ...], images: int = 400) -> dict[str, Seen]:
+def brute(net: nn.Module, shape: tuple[int, ...], images: int = 400) -> dict[str, LayerInputs]:
     """What each layer is given on random images: the constants that it always is, by channel."""
     given_: dict[str, list[Tensor]] = {}
     handles = [
@@ -46,11 +46,11 @@ def brute(net: nn.Module, shape: tuple[int, ...], images: int = 400) -> dict[str
         flat = torch.cat([values.movedim(dim, 0).flatten(1) for values in every], 1)
         # The same but for rounding, which may differ from place to place in a tensor.
         same = flat.isclose(flat[:, :1], rtol=4 * torch.finfo(flat.dtype).eps, atol=0).all(1)
-        found[path] = Seen((flat == 0).all(1), torch.where(same, flat[:, 0], torch.nan).double())
+        found[path] = LayerInputs((flat == 0).all(1), torch.where(same, flat[:, 0], torch.nan).double())
     return found
 
 
-def agree(ours: dict[str, Seen], theirs: dict[str, Seen]) -> None:
+def agree(ours: dict[str, LayerInputs], theirs: dict[str, LayerInputs]) -> None:
     assert ours.keys() == theirs.keys()
     for path, seen in ours.items():
         assert seen.zero.tolist() == theirs[path].zero.tolist(), path

@@ -1,4 +1,4 @@
-"""Who reads a channel; and all that makes one."""
+"""Which layers read a channel, and which parameters make it."""
 
 from collections.abc import Mapping
 
@@ -9,9 +9,12 @@ from compressor.thinning.graph import ChannelGraph
 from compressor.thinning.layers import dims
 
 
-def readers(graph: ChannelGraph, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By weight [cells]: the channels that it has more than zeros for. Those that leave the network, or meet an
-    operation that mixes them with others, are read by that, under its own name."""
+def channels_read(graph: ChannelGraph, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return by weight [cells]: the channels for which it has non-zero entries.
+
+    Channels that leave the network, or enter an operation that mixes them with others, are read by that operation,
+    under its own name.
+    """
     found: dict[str, Tensor] = {}
     for node in graph.nodes:
         read = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
@@ -28,9 +31,11 @@ def readers(graph: ChannelGraph, weights: Mapping[str, Tensor]) -> dict[str, Ten
     return found
 
 
-def makers(graph: ChannelGraph, cells: Tensor) -> dict[str, Tensor]:
-    """The filters that make the channels `cells` [cells, true = these], and what speaks for them behind: by parameter,
-    true = of these."""
+def producers_of(graph: ChannelGraph, cells: Tensor) -> dict[str, Tensor]:
+    """Return the filters that make the channels `cells` [cells, true = these], and their companions.
+
+    By parameter, true = of these channels.
+    """
     filters: dict[str, Tensor] = {}
     for path, name in graph.weights.items():
         node = graph.by_path.get(path)
@@ -39,10 +44,10 @@ def makers(graph: ChannelGraph, cells: Tensor) -> dict[str, Tensor]:
         mine = (node.out >= 0) & cells[node.out.clamp(min=0)]
         if bool(mine.any()):
             filters[name] = mine
-    return {**filters, **graph.speakers(filters)}
+    return {**filters, **graph.companions(filters)}
 
 
-def readers_of(graph: ChannelGraph) -> dict[str, set[int]]:
+def channels_with_inputs(graph: ChannelGraph) -> dict[str, set[int]]:
     """Return by weight the channels that it has inputs for, whatever its values; the network's output reads its own."""
     found: dict[str, set[int]] = {}
     for node in graph.nodes:

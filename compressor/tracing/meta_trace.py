@@ -1,4 +1,4 @@
-"""A forward pass on the meta device: what can be known of a network before there are any data."""
+"""A forward pass on the meta device, before there are any data."""
 
 import copy
 import warnings
@@ -8,10 +8,10 @@ from torch import nn
 
 from compressor.tracing.trace import Trace, trace
 
-__all__ = ["channels_wanted", "rehearse"]
+__all__ = ["expected_channels", "trace_on_meta"]
 
 
-def rehearse(network: nn.Module, shape: tuple[int, ...]) -> Trace | None:
+def trace_on_meta(network: nn.Module, shape: tuple[int, ...]) -> Trace | None:
     """Return the trace of images of `shape` (C, H, W); None where the network cannot be run without storage."""
     try:
         with warnings.catch_warnings():
@@ -21,7 +21,11 @@ def rehearse(network: nn.Module, shape: tuple[int, ...]) -> Trace | None:
         return None
 
 
-def channels_wanted(network: nn.Module, shape: tuple[int, int, int]) -> int | None:
-    """Return how many channels images must have, where those of `shape` do not fit and others of its size do."""
+def expected_channels(network: nn.Module, shape: tuple[int, int, int]) -> int | None:
+    """Return the number of channels that images should have; None where it is that of `shape`, or none fits."""
     other = 3 if shape[0] == 1 else 1
-    return other if rehearse(network, shape) is None and rehearse(network, (other, *shape[1:])) is not None else None
+    return (
+        other
+        if trace_on_meta(network, shape) is None and trace_on_meta(network, (other, *shape[1:])) is not None
+        else None
+    )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressor.criteria import ActivationCriterion
 from compressor.errors import CompressError
-from compressor.pruners.statistics import Running, activations, gradients
+from compressor.masking.statistics import RunningMeans, activations, gradients
 from compressor.schedule.registry import components
 
 RunOf = Callable[..., Any]
@@ -329,7 +329,7 @@ def test_after_a_thinning_the_mean_begins_anew() -> None:
 def test_a_network_that_cannot_be_looked_into_is_an_error(run_of: RunOf) -> None:
     run = run_of(TEXT.format(rate="{events: 0.5}", epochs="1"), Spied(), batches=small_images(1))
     (substitution,) = run.session.substitutions
-    assert isinstance(substitution, Running)
+    assert isinstance(substitution, RunningMeans)
     substitution.before_forward()  # and no forward pass, as where a compiled copy is called
-    with pytest.raises(CompressError, match="it cannot look into a compiled one"):
+    with pytest.raises(CompressError, match="saw no forward pass: set `compile: false`"):
         substitution.after_backward()

@@ -1,24 +1,23 @@
-"""Removes what is zero from the network in mid-training, with its gradients, masks, averages and optimizer state."""
+"""Removal of channels in mid-training, with their gradients, masks, averages and optimizer state."""
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 from compressor.errors import CompressError
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.thinning.removers import Remover
-from compressor.thinning.thin import thin
-from compressor.timing.clock import Clock
+from compressor.thinning import Remover, thin
+from compressor.timing import Clock
 
 
 @dataclass
 class Refusal(Memory):
-    """Why nothing could be removed, where that was so."""
+    """The reason why nothing could be removed, if so."""
 
     refused: str = ""
 
 
 class ThinningPolicy(Policy, name="extension"):
-    """Thins the network at the first mini-batch of its epochs, after the pruners above it have masked."""
+    """Remove unused channels at the first mini-batch of its epochs, after the pruners above it have masked."""
 
     component: ClassVar[str | None] = "extensions"
 
@@ -39,7 +38,7 @@ class ThinningPolicy(Policy, name="extension"):
         try:
             for reason in ctx.network.held.values():
                 raise CompressError(reason)
-            with ctx.masks.folded():
+            with ctx.masks.applied():
                 thinned = thin(
                     ctx.network.model, ctx.data.sample(), ways=how.ways, round_to=how.round_to, training=True
                 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressor.models.checking import shapes
 from compressor.tracing.activations import places
-from compressor.tracing.rehearsal import channels_wanted, rehearse
+from compressor.tracing.meta_trace import expected_channels, trace_on_meta
 from compressor.tracing.trace import trace
 
 
@@ -36,7 +36,7 @@ class ByValue(Net):
 def test_without_storage_the_operations_are_the_same() -> None:
     net = Net()
     before = copy.deepcopy(net.state_dict())
-    rehearsed, traced = rehearse(net, (1, 6, 6)), trace(net, torch.ones(2, 1, 6, 6))
+    rehearsed, traced = trace_on_meta(net, (1, 6, 6)), trace(net, torch.ones(2, 1, 6, 6))
     assert rehearsed is not None
     for name in ("call", "reads", "shapes"):
         assert [getattr(one, name) for one in rehearsed.operations] == [getattr(one, name) for one in traced.operations]
@@ -45,11 +45,11 @@ def test_without_storage_the_operations_are_the_same() -> None:
 
 
 def test_a_network_that_asks_for_values_cannot_be_rehearsed() -> None:
-    assert rehearse(ByValue(), (1, 6, 6)) is None
-    assert channels_wanted(ByValue(), (3, 6, 6)) is None
+    assert trace_on_meta(ByValue(), (1, 6, 6)) is None
+    assert expected_channels(ByValue(), (3, 6, 6)) is None
 
 
 @pytest.mark.parametrize(("shape", "wanted"), [((1, 6, 6), None), ((3, 6, 6), 1), ((3, 2, 2), None), ((1, 2, 2), None)])
 def test_how_many_channels_a_network_wants(shape: Any, wanted: int | None) -> None:
-    assert channels_wanted(Net(), shape) == wanted
-    assert channels_wanted(shapes(Net), shape) == wanted
+    assert expected_channels(Net(), shape) == wanted
+    assert expected_channels(shapes(Net), shape) == wanted

@@ -1,4 +1,4 @@
-"""Thinning: find what says nothing, cut it out, and prove on real images that the function is the same."""
+"""Find the unused channels of a network, and check on real images that the outputs stay equal without them."""
 
 import copy
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from compressor.evaluating import evaluating
 from compressor.thinning.cutting import Cut, cut_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removal import EVERY_WAY, Removal, decide
-from compressor.thinning.staying import Stay, Way
-from compressor.tracing import liveness
+from compressor.thinning.stays import Stay, Way
+from compressor.tracing import image_dependence
 
 TOLERANCE, EXACT = 1e-4, 1e-6
-"""A logit may change by this, or by this share of itself where it is larger than 1: in float32, and in float64."""
+"""The largest change of a logit, relative where the logit is larger than 1: in float32, and in float64."""
 
 
 @dataclass(frozen=True)
 class Thinned:
-    """What was cut, what stays though it is zero, and the largest difference of a logit on so many images.
+    """The removal, the zero filters that stay, and the largest difference of a logit on `images` images.
 
-    `exact` is that difference in float64, looked at where in float32 it is too large: sums in another order round
-    differently, and a deep network may magnify that.
+    `exact` is that difference in float64. It is computed where the one in float32 is too large: sums in another order
+    are rounded differently, and a deep network may magnify that.
     """
 
     cut: Cut
@@ -32,7 +32,7 @@ class Thinned:
     images: int
     exact: float | None = None
     skipped: tuple[str, ...] = ()
-    """Layers that nothing is left of but their biases."""
+    """Layers of which only the bias is left."""
 
 
 def thin(
@@ -43,16 +43,17 @@ def thin(
     round_to: int = 1,
     training: bool = False,
 ) -> Thinned:
-    """Find the cut of `network` that leaves its logits on `images` the same; nothing is changed but by folding.
+    """Return the cut of `network` that keeps its logits on `images` equal; constants are absorbed in biases of the
+    network.
 
-    The logits are compared in float32, and in float64 where that says no. The caller applies the cut, to the network
-    and to all that goes with it (`Cut.model` and its siblings). With `training` it is the same function in training
-    mode, too, and every layer keeps inputs that it could come back by. Raises `CompressError` where the network cannot
-    be traced, or the thinned one computes something else.
+    The logits are compared in float32, and in float64 where they differ too much. The caller applies the cut to the
+    network and to all tensors of its shapes (`Cut.model` and the other methods). With `training` the network is also
+    equal in training mode, and every layer keeps inputs through which it can recover. Raises `CompressError` where the
+    network cannot be traced, or the logits of the thinned one differ.
     """
     shape = tuple(images.shape[1:])
     graph = channel_graph(network, shape)
-    seen = liveness.inputs_of(network, shape, training=training)
+    seen = image_dependence.inputs_of(network, shape, training=training)
     removal = decide(graph, network, seen, ways - {"constant"} if training else ways, round_to, skip=not training)
     cut = cut_of(graph, network, removal)
     if not cut:
@@ -64,17 +65,17 @@ def thin(
     if not allowed:
         raise CompressError(
             f"not thinned: a logit changes by {largest:.3g} on {len(images)} real images, more than"
-            f" {TOLERANCE:g} * max(1, |logit|), and in float64 by {exact:.3g}: that is no rounding"
+            f" {TOLERANCE:g} * max(1, |logit|), and in float64 by {exact:.3g}: more than rounding"
         )
-    fold(network, removal)
+    absorb_constants(network, removal)
     return Thinned(cut, removal.stays, largest, len(images), exact, removal.skipped)
 
 
 def _difference(network: nn.Module, images: Tensor, removal: Removal, cut: Cut, tolerance: float) -> tuple[float, bool]:
-    """The largest change of a logit, and whether every one is within `tolerance` * max(1, |logit|)."""
+    """Return the largest change of a logit, and whether each one is within `tolerance` * max(1, |logit|)."""
     before = _logits(network, images)
     trial = copy.deepcopy(network)
-    fold(trial, removal)
+    absorb_constants(trial, removal)
     cut.model(trial)
     try:
         after = _logits(trial, images)
@@ -82,15 +83,17 @@ def _difference(network: nn.Module, images: Tensor, removal: Removal, cut: Cut, 
         reason = (str(error).splitlines() or [""])[0]
         raise CompressError(f"not thinned: the thinned network does not run ({reason})") from error
     if after.shape != before.shape:
-        raise CompressError(f"not thinned: it gives logits of {tuple(after.shape)}, {tuple(before.shape)} before")
+        raise CompressError(
+            f"not thinned: the logits would have shape {tuple(after.shape)}, they have {tuple(before.shape)}"
+        )
     difference = (after - before).abs()
     return float(difference.max()), bool((difference <= tolerance * before.abs().clamp(min=1)).all())
 
 
 @torch.no_grad()
-def fold(network: nn.Module, removal: Removal) -> None:
-    """Let biases (or the running means behind) take over the constants that go."""
-    for path, change in removal.folds.items():
+def absorb_constants(network: nn.Module, removal: Removal) -> None:
+    """Add the constants that are removed to biases (or to running means of batch norms that follow)."""
+    for path, change in removal.absorbed.items():
         module = network.get_submodule(path)
         target = module.running_mean if hasattr(module, "running_mean") else module.bias
         assert isinstance(target, Tensor)
