@@ -439,6 +439,7 @@ def test_the_masks_of_rigl_make_plus_zeros_and_their_counts_are_constant(config:
 def test_the_penalty_of_the_page_adds_up_with_another_and_its_gradient_is_that_of_its_value() -> None:
     for other in ("regularizers.L1Regularizer", "regularizers.HoyerSquare"):
         contracts.test_penalties_on_one_weight_add_up("regularizers.HoyerSquare", other)
+    contracts.test_the_gradient_of_a_penalty_is_that_of_its_value("regularizers.HoyerSquare")
 
     def penalty(weight: Tensor) -> Tensor:
         return weight.abs().sum() ** 2 / weight.square().sum()

@@ -18,7 +18,7 @@ from compressor.policies.policy import Policy
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
-from compressor.schedule.plan import Plan, make
+from compressor.schedule.plan import Plan, make_plan
 from compressor.schedule.registry import components
 from compressor.schedule.schedule import view_of
 from compressor.session import rng
@@ -221,7 +221,7 @@ def plans(schedule: str, *ends: int) -> list[Plan]:
     view = view_of(model, image=(1, 12, 12), groups=groups, epochs=EPOCHS)
     bound = read(schedule).bind(model, EPOCHS, faults).check(view, faults)
     faults.raise_any()
-    return [make(bound.policies, view, Clock(end, STEPS)) for end in ends]
+    return [make_plan(bound.policies, view, Clock(end, STEPS)) for end in ends]
 
 
 def difference(ours: Snapshot, theirs: Snapshot) -> str | None:

@@ -429,8 +429,8 @@ def test_penalties_on_one_weight_add_up(key: str, other: str) -> None:
         torch.testing.assert_close(gradient, one[name] + two[name])
 
 
-@every_regularizer
-def test_the_gradient_of_a_penalty_is_the_slope_of_its_value(key: str) -> None:
+def slopes(key: str) -> list[tuple[float, float]]:
+    """In random directions of each weight: the slope by the gradient that a penalty adds, and that of its value."""
     model, faults, draws = rig.network().double(), Faults(), torch.Generator().manual_seed(0)
     [one] = rig.read(COMPONENTS[key].example).bind(model, EPOCHS, faults).policies
     faults.raise_any()
@@ -441,8 +441,8 @@ def test_the_gradient_of_a_penalty_is_the_slope_of_its_value(key: str) -> None:
         weight.copy_(signs * torch.empty_like(weight).uniform_(0.1, 1, generator=draws))
         weight.grad = torch.zeros_like(weight)
     penalty.add_gradient(weights, one.targets)
+    found = []
     for weight in weights.values():
-        assert weight.grad is not None
         for _ in range(5):
             way = torch.randn(weight.shape, generator=draws, dtype=torch.float64)
             ends = []
@@ -450,9 +450,22 @@ def test_the_gradient_of_a_penalty_is_the_slope_of_its_value(key: str) -> None:
                 weight.add_(way, alpha=step)
                 ends.append(penalty.value(weights, one.targets))
             weight.add_(way, alpha=1e-5)
-            slope = float((weight.grad * way).sum())
-            assert slope == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5)
-            assert slope != 0
+            assert weight.grad is not None
+            found.append((float((weight.grad * way).sum()), (ends[0] - ends[1]) / 2e-5))
+    return found
+
+
+@every_regularizer
+def test_the_gradient_of_a_penalty_is_that_of_its_value(key: str) -> None:
+    for given, slope in slopes(key):
+        assert given == pytest.approx(slope, rel=1e-5)
+        assert given != 0
+
+
+@every_regularizer
+@pytest.mark.parametrize("factor", [-1.0, 2.0])
+def test_control_another_gradient_is_not_that_of_the_value(key: str, factor: float) -> None:
+    assert all(factor * given != pytest.approx(slope, rel=0.1) for given, slope in slopes(key))
 
 
 def test_all_components_at_once_compose_and_resume_at_every_step() -> None:
