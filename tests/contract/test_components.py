@@ -303,6 +303,20 @@ def test_the_zeros_of_each_weight_are_those_that_were_planned(key: str) -> None:
     assert all((plan.total_nonzero is None) == (bool(reasons) and UNKNOWN[key] != TOGETHER) for plan in planned[1:4])
 
 
+@pytest.mark.parametrize("more", ["proximal: true", "threshold: 0.02"])
+def test_of_a_penalty_that_makes_zeros_the_plan_says_that_it_depends_on_the_values(more: str) -> None:
+    example = COMPONENTS["regularizers.L1Regularizer"].example
+    text = windowed(example.replace("'fc*.weight': 1e-4}}", f"'fc*.weight': 1e-2}}, {more}}}"))
+    run = Watched(text, until=(3, 1), checkpoint=RARELY)
+    run.run()
+    before, inside = plans(text, FIRST, FIRST + 1)
+    assert all(row.nonzero == row.weights == left(run.zeros[FIRST, 0])[row.name] for row in before.predicted)
+    for row in inside.predicted:
+        zeros = row.weights - left(run.zeros[FIRST, STEPS])[row.name]
+        assert (row.nonzero is None) == row.name.startswith("fc") == (zeros > 0)
+        assert row.nonzero is not None or "depends on the values" in str(row.reason)
+
+
 @every_pruner
 def test_control_a_pruner_of_known_sparsity_plans_other_zeros_than_none(key: str) -> None:
     [plan] = plans(schedule(key), EPOCHS)
