@@ -306,7 +306,7 @@ def test_the_zeros_of_each_weight_are_those_that_were_planned(key: str) -> None:
 @pytest.mark.parametrize("more", ["proximal: true", "threshold: 0.02"])
 def test_of_a_penalty_that_makes_zeros_the_plan_says_that_it_depends_on_the_values(more: str) -> None:
     example = COMPONENTS["regularizers.L1Regularizer"].example
-    text = windowed(example.replace("'fc*.weight': 1e-4}}", f"'fc*.weight': 1e-2}}, {more}}}"))
+    text = windowed(example.replace("'fc*.weight': 1e-4}}", f"'fc*.weight': 0.3}}, {more}}}"))
     run = Watched(text, until=(3, 1), checkpoint=RARELY)
     run.run()
     before, inside = plans(text, FIRST, FIRST + 1)
