@@ -169,6 +169,8 @@ def zeros_of_goals(view: View, goals: Sequence[Goal]) -> Prediction:
     mixed = [goal for goal in goals if len({goal.structure.size(view.shapes[name]) for name in goal.names}) > 1]
     zeros = {goal.names: goal.zeros(view.shapes) for goal in goals if goal not in mixed}
     unknown = {
-        name: f"{goal.structure.name} of different sizes are ranked together" for goal in mixed for name in goal.names
+        name: f"structures ({goal.structure.name}) of different sizes are ranked together"
+        for goal in mixed
+        for name in goal.names
     }
     return Prediction(zeros, unknown, asked=asked if any(sizes) else None)
