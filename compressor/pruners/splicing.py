@@ -40,10 +40,6 @@ class SplicingPruner(PrunerBase, name="SplicingPruner"):
     hi_thresh_mult: float = Field(ge=0)
     sensitivity_multiplier: float = Field(default=0.0, ge=0, description="m: s grows to s (1 + m (t - t0))")
 
-    def unknown(self, targets: Targets) -> dict[str, str]:
-        said = "`low_thresh_mult` is a threshold: how much is below it depends on the values"
-        return dict.fromkeys(targets["sensitivities"], said)
-
     def threshold(self, targets: Targets, window: Window, time: int) -> str:
         values = sorted({f"mean + {self._at(s, window, time):g} std" for s in targets["sensitivities"].values()})
         return f"{self.low_thresh_mult:g}..{self.hi_thresh_mult:g} x ({', '.join(values)})"

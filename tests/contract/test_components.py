@@ -266,13 +266,11 @@ UNKNOWN = {
     **dict.fromkeys(("gates.HardConcreteL0", "gates.NetworkSurgery"), "a gate learns which entries are zero"),
     **{
         f"pruners.{name}": "is a threshold: how much is below it depends on the values"
-        for name in (
-            *("MagnitudeParameterPruner", "SensitivityPruner", "BaiduRNNPruner", "StructureParameterPruner"),
-            "SplicingPruner",
-        )
+        for name in ("MagnitudeParameterPruner", "SensitivityPruner", "BaiduRNNPruner", "StructureParameterPruner")
     },
     **{f"pruners.BernoulliFilterPruner{end}": "each is pruned by chance" for end in ("", "_AGP")},
     "pruners.RandomLevelStructureParameterPruner": "its sparsity is drawn between",
+    "pruners.SplicingPruner": "how much it prunes is not known",
     "pruners.Pruner": TOGETHER,
     "policies.strided": "a search decides which taps stay",
 }
