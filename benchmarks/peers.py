@@ -1,8 +1,9 @@
 """What other packages do at each step of a bare loop for the same end: the peers that `step_overhead` prints.
 
-Where masks are in force, 80 % of each weight is masked; where they are made anew every mini-batch, half, as AGP begins.
-torch.nn.utils.prune has no call that ranks again: its `compute_mask` is called and the buffer replaced. torch-pruning
-has importances and no masks: the filters are zeroed here. Its groups also hold the batch norm and the inputs behind.
+Where masks are in force, 80 % of each weight is masked; where they are computed at every mini-batch, half, as AGP
+begins. torch.nn.utils.prune has no call that ranks again: its `compute_mask` is called and the buffer replaced.
+torch-pruning has importances and no masks: the filters are zeroed here. Its groups also hold the batch norm and the
+inputs behind.
 """
 
 import os

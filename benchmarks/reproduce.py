@@ -250,7 +250,7 @@ def _stability(key: str, made: list[dict[str, Any]]) -> str:
 
 
 def headers() -> Iterator[tuple[Path, str]]:
-    """The schedules of the rows, with the records in their headers made anew."""
+    """The schedules of the rows, with new records in their headers."""
     for key, made in records().items():
         row = ROWS[key]
         path = ROOT / "schedules" / f"{row.stages[row.result].schedule}.yaml"

@@ -25,7 +25,7 @@ from compressor.experiment.smoke import load_data as smoke_data
 from compressor.experiment.specification import Specification
 from compressor.reports import Report, Thinning, formats, measure
 from compressor.schedule import BoundSchedule, Faults
-from compressor.session import Session, Shipped, rng, start, unheard
+from compressor.session import Session, Shipped, rng, start, windows_past_end
 from compressor.thinning import describe
 from compressor.training import (
     LogFile,
@@ -82,7 +82,7 @@ def train(
     said: list[str] = []  # until there is a log
     shapes = None if saved is None else saved["state"]["dense"]
     session = start(config, network, optimizer, bound.policies, feed, said.append, shapes)
-    said += [*bound.notes, *unheard(session.clock, bound.policies)]
+    said += [*bound.notes, *windows_past_end(session.clock, bound.policies)]
     # Train and report.
     with folder.opened(spec, found, out, resume=resume, smoke=smoke) as path:
         outcome = _Run(spec, path, dataset, feed, session, where, smoke, bound).run(said, saved)

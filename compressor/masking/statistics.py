@@ -172,7 +172,7 @@ class RunningMeans(Substitution):
         before = self._memory.running
         for name, value in now.items():
             old = before.get(name, value)
-            # After a thinning it begins anew.
+            # After a thinning it starts again.
             before[name] = KEPT * old + (1 - KEPT) * value if old.shape == value.shape else value
 
 

@@ -183,8 +183,8 @@ def search(
             weights = torch.tensor([known[tuple(offsets.tolist())] for offsets in generation], dtype=torch.float64)
             weights = weights if bool(weights.any()) else torch.ones_like(weights)
             parents = torch.multinomial(weights, particles, replacement=True, generator=draws)
-            anew = torch.rand(particles, len(strides), generator=draws) < redraw
-            generation = torch.where(anew, drawn(), generation[parents])
+            redrawn = torch.rand(particles, len(strides), generator=draws) < redraw
+            generation = torch.where(redrawn, drawn(), generation[parents])
             generation[0] = best
         for offsets in generation:
             key = tuple(offsets.tolist())

@@ -116,7 +116,7 @@ class RankedStructurePruner(PartsPruner):
 
 
 class OneShot(RankedStructurePruner):
-    """A sparsity at once."""
+    """Prune to the whole sparsity at the first event."""
 
     desired_sparsity: Sparsity
 

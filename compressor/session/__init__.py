@@ -1,7 +1,7 @@
 """The session: one step of a run. It owns masks, substitutions, averages and memories, and the order of events."""
 
-from compressor.session.events import unheard
+from compressor.session.events import windows_past_end
 from compressor.session.session import Session, Shipped
 from compressor.session.start import start
 
-__all__ = ["Session", "Shipped", "start", "unheard"]
+__all__ = ["Session", "Shipped", "start", "windows_past_end"]

@@ -44,7 +44,7 @@ class Events:
         """The clock of its window: learning rates count from the origin, all else counts the run's epochs."""
         return self._clock.from_origin() if policy.sets_rates else self._clock
 
-    def _hears(self, policy: Policy, event: str) -> bool:
+    def _acts_now(self, policy: Policy, event: str) -> bool:
         if policy.window.unit == "step" and event in _OF_EPOCHS:
             return False
         return self._clock_of(policy).active(policy.window)
@@ -52,7 +52,7 @@ class Events:
     def fire(self, event: str) -> None:
         """Call one event of all policies whose window is open, with the entry and the exit of their windows."""
         for bound in self._policies:
-            if not self._hears(bound.policy, event):
+            if not self._acts_now(bound.policy, event):
                 continue
             policy, ctx, memory = self._turn(bound)
             if event == _entry(policy) and self._clock_of(policy).begins(policy.window):
@@ -73,7 +73,7 @@ class Events:
         """Yield the policies that handle an event now."""
         for bound in self._policies:
             overrides = getattr(type(bound.policy), event) is not getattr(Policy, event)
-            if overrides and self._hears(bound.policy, event):
+            if overrides and self._acts_now(bound.policy, event):
                 yield self._turn(bound)
 
     def before_backward_pass(self, loss: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def _state(memory: Memory) -> State:
     return {field.name: getattr(memory, field.name) for field in fields(memory) if "derived" not in field.metadata}
 
 
-def unheard(clock: Clock, policies: Sequence[BoundPolicy]) -> list[str]:
+def windows_past_end(clock: Clock, policies: Sequence[BoundPolicy]) -> list[str]:
     """Return a line for each window in steps that ends after the run."""
     return [
         f"warning: {bound.key} acts last in step {bound.policy.window.last}, but the run has {clock.steps} steps"

@@ -125,6 +125,8 @@ class Session:
         decay = self._settings.average_decay
         self._averages = None if decay is None else Averages(model, self.masks, decay)
         self._constants: dict[str, dict[str, Any]] = {}
+        self._rates: Sequence[float] = ()
+        """The rates of the schedule while the scaled ones are in force."""
         self._next = "enter"
         self._begun = False
         """Whether the events at the beginning of the current epoch are over."""
@@ -276,8 +278,6 @@ class Session:
             for group in self.optimizer.groups:
                 group["lr"] *= self.optimizer.scale
         self._next = "after_optimizer"
-
-    _rates: Sequence[float] = ()
 
     def _restore_rates(self) -> None:
         for group, rate in zip(self.optimizer.groups, self._rates, strict=False):

@@ -155,7 +155,7 @@ def test_report_says_the_same_of_the_run_and_of_its_bare_checkpoint(run: tuple[P
     folder, result = run
     (work / "bare.pt").write_bytes((folder / "checkpoint.pt").read_bytes())
     paths = (folder, folder / "checkpoint.pt", "bare.pt")
-    # All but the latency, which is measured anew.
+    # All but the latency, which is measured again.
     tables = [succeed("report", path).partition("\n\n       ")[0] for path in paths]
     assert tables[0] == tables[1] == tables[2]
     assert tables[0] in result.out

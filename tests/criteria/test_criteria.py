@@ -1,4 +1,4 @@
-"""By what structures are ranked: every criterion's numbers and what goes by them, worked by hand."""
+"""By what structures are ranked: every criterion's numbers and the pruners that use them, worked by hand."""
 
 import math
 from collections.abc import Callable

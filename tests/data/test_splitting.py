@@ -53,7 +53,7 @@ def test_an_empty_part_is_refused(count: int, share: float, empty: str) -> None:
         split(count, share, seed=0)
 
 
-# --- only so many images ----------------------------------------------------------------------------------------------
+# --- a limited number of images ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

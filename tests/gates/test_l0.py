@@ -50,7 +50,7 @@ class Convolutions(nn.Module):
 
 
 Gated = Callable[[Values, Values], Values]
-"""theta and z, each by name, to what stands in the place of the parameters."""
+"""theta and z, each by name, to the values used instead of the parameters."""
 
 
 @dataclass(frozen=True)
