@@ -142,8 +142,7 @@ def _train(out: Path, *arguments: str) -> str:
 
 def shipped() -> list[str]:
     """Return the names of all shipped schedules."""
-    folder = lookup.shipped("schedules")
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    return sorted(lookup.shipped_files("schedules"))
 
 
 def windowed(text: str) -> str:

@@ -20,6 +20,7 @@ import torch
 from scipy.stats import kendalltau
 
 import compressor
+from benchmarks import claims
 from benchmarks.rows import ROWS, Row, Stage
 from compressor.sparsity.weights import prunable
 from compressor.thinning.equivalence import thin
@@ -249,8 +250,19 @@ def _stability(key: str, made: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def headers() -> Iterator[tuple[Path, str]]:
-    """The schedules of the rows, with new records in their headers."""
+def schedules() -> Iterator[tuple[Path, str]]:
+    """Yield the schedules of the rows with new records in their headers, and all recorded ones with new claims."""
+    texts = {path: path.read_text() for path in sorted((ROOT / "schedules").rglob("*.yaml"))}
+    texts |= headers()
+    for path, text in texts.items():
+        claim = claims.of_schedule(path.relative_to(ROOT / "schedules").with_suffix("").as_posix(), records())
+        if claim is not None:
+            yield path, claims.put(text, claim)
+
+
+def headers() -> dict[Path, str]:
+    """Return the schedules of the rows, with new records in their headers."""
+    found: dict[Path, str] = {}
     for key, made in records().items():
         row = ROWS[key]
         path = ROOT / "schedules" / f"{row.stages[row.result].schedule}.yaml"
@@ -267,12 +279,13 @@ def headers() -> Iterator[tuple[Path, str]]:
                 f" {result['minutes']} minutes"
             )
         text = path.read_text()
-        before, found, rest = text.partition(BEGIN)
-        after = rest.partition(f"{END}\n")[2] if found else ""
-        if not found:  # after the headline
+        before, marked, rest = text.partition(BEGIN)
+        after = rest.partition(f"{END}\n")[2] if marked else ""
+        if not marked:  # after the headline
             first, second, after = text.split("\n", 2)
             before = f"{first}\n{second}\n"
-        yield path, before + "\n".join([*lines, END]) + "\n" + after
+        found[path] = before + "\n".join([*lines, END]) + "\n" + after
+    return found
 
 
 def main() -> None:
@@ -293,7 +306,7 @@ def main() -> None:
         return
     (ROOT / "docs" / "results.md").write_text(table())
     README.write_text(readme())
-    for path, text in headers():
+    for path, text in schedules():
         path.write_text(text)
     print(table())
 

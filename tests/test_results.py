@@ -15,8 +15,8 @@ def test_the_page_is_made_from_the_results() -> None:
     assert reproduce.README.read_text() == reproduce.readme()
 
 
-def test_the_headers_of_the_schedules_are_made_from_the_results() -> None:
-    for path, text in reproduce.headers():
+def test_the_headers_and_claims_of_the_schedules_are_made_from_the_results() -> None:
+    for path, text in reproduce.schedules():
         assert path.read_text() == text, f"{path}: run make reproduce"
 
 

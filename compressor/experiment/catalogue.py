@@ -13,9 +13,7 @@ def catalogue(kind: str) -> dict[str, str]:
     if kind == "datasets":
         return data.catalogue()
     if kind in ("schedules", "configs"):
-        folder = lookup.shipped(kind)
-        files = sorted(folder.rglob("*.yaml"))
-        return {str(path.relative_to(folder).with_suffix("")): _headline(path) for path in files}
+        return {name: _headline(path) for name, path in lookup.shipped_files(kind).items()}
     known = components(kind.replace("-", "_"))
     return {name: known[name].summary() for name in sorted(known)}
 

@@ -11,14 +11,16 @@ from pathlib import Path
 import yaml
 
 from compressor.errors import UserError
-from compressor.experiment.specification import Specification
+from compressor.experiment.specification import Specification, without_claim
 from compressor.schedule import Faults, difference, parse
 from compressor.training import checkpoint, replace_text
 
 RUNS = Path("runs")
-_FIRST = {"config.yaml", "schedule.yaml", ".config.yaml.partial", ".schedule.yaml.partial"}
+_WRITTEN = ("config.yaml", "schedule.yaml", "schedule.expect.yaml")
+_FIRST = {name for written in _WRITTEN for name in (written, f".{written}.partial")}
 """What a new run writes before it trains."""
-CHECKPOINT, BEST, SCHEDULE, CONFIG = "checkpoint.pt", "best.pt", "schedule.yaml", "config.yaml"
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+CONFIG, SCHEDULE, CLAIM = _WRITTEN
 METRICS, SMOKE = "metrics.jsonl", "smoke.txt"
 
 
@@ -62,6 +64,8 @@ def write_files(spec: Specification, folder: Path) -> None:
     replace_text(folder / CONFIG, yaml.safe_dump(spec.config_data, sort_keys=False))
     if spec.schedule_text is not None:
         replace_text(folder / SCHEDULE, spec.schedule_text)
+    if spec.claim_text is not None:
+        replace_text(folder / CLAIM, spec.claim_text)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def other_content(spec: Specification, folder: Path) -> str | None:
     if found:
         return found
     schedule = _plain(folder / SCHEDULE) if (folder / SCHEDULE).is_file() else None
-    return difference(spec.schedule.document.data if spec.schedule else None, schedule, "schedule")
+    ours = spec.schedule.document.data if spec.schedule else None
+    return difference(without_claim(ours), without_claim(schedule), "schedule")
 
 
 def _plain(path: Path) -> object:

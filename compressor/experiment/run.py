@@ -18,7 +18,7 @@ from compressor import models
 from compressor.config import CheckpointConfig
 from compressor.data import DataFeed, DataSet, SmokeFeed
 from compressor.errors import CompressError, Interrupted
-from compressor.experiment import building, folder
+from compressor.experiment import building, claims, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
@@ -254,6 +254,8 @@ class _Run:
         state = {**trainer.state_dict(), "live": shipped.live}
         checkpoint.save(self.path / folder.CHECKPOINT, {**payload, "state": state, "finished": True})
         log.say(formats.as_table(report))
+        for line in [] if self.smoke else claims.lines(self.spec, report, (own or test)["top1"]):
+            self._say(line)
         return Outcome(self.path, report, shortfalls)
 
     def _test_best(self) -> None:

@@ -10,7 +10,7 @@ import yaml
 from compressor import data, models
 from compressor.config import Config
 from compressor.errors import UserError
-from compressor.schedule import Document, Faults, Schedule, open_config, open_schedule
+from compressor.schedule import EXPECT, Document, Faults, Schedule, open_config, open_schedule
 from compressor.training import SCHEMES
 
 
@@ -35,16 +35,30 @@ class Specification:
         return None if self.schedule is None else text_of(self.schedule.document)
 
     @property
+    def claim_text(self) -> str | None:
+        """Return the file beside a version 1 schedule that has its claim, while nothing was overridden."""
+        schedule = self.schedule
+        return None if schedule is None or schedule.document.overridden else schedule.claim_text
+
+    @property
     def config_data(self) -> dict[str, Any]:
         """Return the resolved configuration as plain values."""
         return self.config.model_dump(mode="python")
 
 
 def text_of(document: Document) -> str:
-    """A document's own text while nothing in it was overridden, else its data as YAML."""
+    """Return a document's own text while nothing in it was overridden, else its data as YAML.
+
+    The claim of a schedule is of the file as it stands: it is left out where values were overridden.
+    """
     if not document.overridden:
         return document.text
-    return yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(without_claim(document.data), sort_keys=False, allow_unicode=True)
+
+
+def without_claim(data: Any) -> Any:
+    """Return the data of a schedule without its claim, which changes nothing of a run."""
+    return {key: value for key, value in data.items() if key != EXPECT} if isinstance(data, dict) else data
 
 
 def open_files(

@@ -1,5 +1,7 @@
 """From a YAML file to policies that are bound to a model, with line and column of every fault."""
 
+from compressor.schedule.claim import KEY as EXPECT
+from compressor.schedule.claim import Claim
 from compressor.schedule.document import Document, difference, parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.opening import open_config, open_schedule
@@ -10,8 +12,10 @@ from compressor.schedule.schedule import BoundSchedule, Schedule, view_of
 
 __all__ = [
     "AXES",
+    "EXPECT",
     "SECTIONS",
     "BoundSchedule",
+    "Claim",
     "Document",
     "Faults",
     "Plan",

@@ -5,14 +5,14 @@ from typing import Any
 from compressor.component import Component
 from compressor.errors import UserError, did_you_mean
 from compressor.policies.policy import Policy
-from compressor.schedule import parsing
+from compressor.schedule import claim, parsing
 from compressor.schedule.document import Document, KeyPath, check_keys, describe
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import NOT_BUILT, SECTIONS, components, plug_in
 from compressor.schedule.schedule import Entry, Schedule
 from compressor.timing import Window
 
-_VERSION_2 = {"config", "gates"}
+_VERSION_2 = {"config", "gates", claim.KEY}
 _WINDOW = set(Window.model_fields)
 _STEPS = {key for key in _WINDOW if "step" in key}
 
@@ -42,6 +42,8 @@ def read(document: Document, faults: Faults, *, allow_plugins: bool = False) -> 
     if config is not None and not isinstance(config, str):
         faults.add(document.place(("config",)), f"'config' should be a name or a path, got {describe(config)}")
     schedule.config = config if isinstance(config, str) else None
+    if version == 2 and claim.KEY in data:
+        schedule.claim = claim.build(document, (claim.KEY,), data[claim.KEY], faults)
     _plugins(document, data.get("plugins", []), faults, allow_plugins)
     _Reader(schedule, faults).policies()
     return schedule

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import compressor
 from compressor.errors import UserError, did_you_mean
+from compressor.schedule import claim
 
 _PACKAGE = Path(compressor.__file__).parent
 
@@ -12,6 +13,19 @@ def shipped(kind: str) -> Path:
     """Return the folder of the files that come with the package; `kind` is `schedules` or `configs`."""
     installed = _PACKAGE / "shipped" / kind
     return installed if installed.is_dir() else _PACKAGE.parent / kind
+
+
+def shipped_files(kind: str) -> dict[str, Path]:
+    """Return the files that come with the package, by the name that `find` takes; claims of schedules are left out."""
+    return _files(shipped(kind))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path
+        for path in sorted(folder.rglob("*.yaml"))
+        if not claim.is_claim(path)
+    }
 
 
 def find(name: str, kind: str) -> Path:
@@ -27,11 +41,7 @@ def find(name: str, kind: str) -> Path:
                 return candidate
     except (OSError, ValueError):  # a name that no file can have
         pass
-    known = {
-        str(path.relative_to(folder).with_suffix(""))
-        for folder in folders[1:]
-        if folder.is_dir()
-        for path in folder.rglob("*.yaml")
-    } | {path.stem for path in Path().glob("*.yaml")}
+    known = {name for folder in folders[1:] if folder.is_dir() for name in _files(folder)}
+    known |= {path.stem for path in Path().glob("*.yaml") if not claim.is_claim(path)}
     looked = ", ".join(str(folder.absolute()) for folder in folders)
     raise UserError(f"no {kind.removesuffix('s')} {name!r} in {looked}: {did_you_mean(name, known)}")

@@ -1,11 +1,12 @@
 """Opens schedules and configurations: found by name, read, overridden, checked against the grammar."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from compressor.config import Config
-from compressor.errors import did_you_mean
-from compressor.schedule import grammar, lookup, parsing
+from compressor.errors import UserError, did_you_mean
+from compressor.schedule import claim, grammar, lookup, parsing
 from compressor.schedule.document import Document, parse, parse_value, read
 from compressor.schedule.faults import Faults
 from compressor.schedule.schedule import Schedule
@@ -18,12 +19,27 @@ Catalogues = Mapping[str, Callable[[], Mapping[str, str]]]
 
 
 def open_schedule(name: str, overrides: Overrides, faults: Faults, *, allow_plugins: bool) -> Schedule:
-    """Return the schedule that a path or bare name means; what is wrong in it becomes a fault.
+    """Return the schedule that a path or bare name means, with its claim; what is wrong in them becomes a fault.
 
     Raises `UserError` where the file does not exist or cannot be read.
     """
     document = _document(name, "schedules", overrides, faults)
-    return grammar.read(document, faults, allow_plugins=allow_plugins)
+    schedule = grammar.read(document, faults, allow_plugins=allow_plugins)
+    beside = claim.document_beside(Path(document.source), schedule.version, faults)
+    if beside is not None:
+        schedule.claim = claim.build(beside, (), beside.data, faults)
+        schedule.claim_text = beside.text
+    if schedule.claim is not None:
+        place = document.place((claim.KEY,)) if beside is None else beside.place(())
+        wanted = schedule.claim.config or schedule.config
+        try:
+            if wanted is None:
+                faults.add(place, f"{claim.KEY!r} needs the key 'config': the schedule names no configuration")
+            else:
+                lookup.find(wanted, "configs")
+        except UserError as error:  # a run is resumed from other directories, too
+            schedule.notes.append(f"{place}: warning: the claim cannot be compared: {error}")
+    return schedule
 
 
 def open_config(

@@ -7,6 +7,7 @@ from torch import nn
 
 from compressor.component import at_pace
 from compressor.policies.policy import BoundPolicy, Finding, Policy, View
+from compressor.schedule.claim import Claim
 from compressor.schedule.document import Document, KeyPath
 from compressor.schedule.faults import Faults, Place
 from compressor.schedule.selectors import WeightNames, bind
@@ -31,6 +32,9 @@ class Schedule:
     config: str | None = None
     entries: list[Entry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    claim: Claim | None = None
+    claim_text: str | None = None
+    """The text of NAME.expect.yaml, beside a version 1 schedule."""
 
     def bind(self, model: nn.Module, epochs: int, faults: Faults) -> "BoundSchedule":
         """Set the ends of the windows and resolve the selectors; names that are not in `model` become faults."""

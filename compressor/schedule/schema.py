@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from compressor.config import Config
 from compressor.policies.policy import Policy
+from compressor.schedule import claim
 from compressor.schedule.registry import SECTIONS, components
 from compressor.timing import Window
 
@@ -40,6 +41,7 @@ def schedule() -> Schema:
         "properties": {
             "version": {"enum": [1, 2], "default": 1},
             "config": {"type": "string", "description": "the configuration this schedule was made for"},
+            claim.KEY: _claim(definitions),
             "plugins": {"type": "array", "items": {"type": "string"}},
             **sections,
             "policies": {"type": "array", "minItems": 1, "items": {"anyOf": policies}},
@@ -48,6 +50,13 @@ def schedule() -> Schema:
         "additionalProperties": False,
         "$defs": definitions,
     }
+
+
+def _claim(definitions: Schema) -> Schema:
+    whole = claim.Claim.model_json_schema(by_alias=True)
+    definitions.update(whole.pop("$defs", {}))
+    claims = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in claim.FIGURES]
+    return {**whole, "anyOf": claims}
 
 
 def _properties(cls: type[BaseModel], definitions: Schema, leave_out: set[str]) -> tuple[Schema, list[str]]:

@@ -54,9 +54,7 @@ FAST = ("lenet5_agp", "lenet5_filters", "papers/channel_lenet5", "papers/dsd_len
 
 def shipped() -> list[Any]:
     found = []
-    folder = lookup.shipped("schedules")
-    for path in sorted(folder.rglob("*.yaml")):
-        name = str(path.relative_to(folder).with_suffix(""))
+    for name in lookup.shipped_files("schedules"):
         found.append(pytest.param(name, marks=[] if name in FAST else pytest.mark.slow))
     return found
 

@@ -14,10 +14,11 @@ from compressor.component import REGISTRY
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
+from compressor.schedule.lookup import shipped_files
 from compressor.schedule.registry import components
 
 ROOT = Path(__file__).parents[2]
-SCHEDULES = sorted((ROOT / "schedules").rglob("*.yaml"))
+SCHEDULES = list(shipped_files("schedules").values())
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SECTIONS = [section for section in ("policies", "pruners", "regularizers", "lr_schedulers") if components(section)]
 EXAMPLES = {

@@ -14,10 +14,11 @@ from compressor.config import DataConfig
 from compressor.data.images import DataSet
 from compressor.data.memory import in_memory
 from compressor.data.registry import BUILDERS, Builder, builders
+from compressor.schedule.lookup import shipped_files
 from compressor.schedule.registry import components
 
 ROOT = Path(__file__).parents[2]
-SCHEDULES = sorted((ROOT / "schedules").rglob("*.yaml"))
+SCHEDULES = list(shipped_files("schedules").values())
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 WITHOUT_CONFIG = {
