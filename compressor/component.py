@@ -149,11 +149,22 @@ class Selects:
     """Mark a field as a selector of weights: binding replaces it by the plain names (and values) that it matched.
 
     With `modules` it selects modules of these class names instead; with `values` the values of a mapping select one
-    weight each.
+    weight each. In a list an item that begins with `!` excludes.
     """
 
     def __init__(self, modules: tuple[str, ...] = (), *, values: bool = False) -> None:
         self.modules, self.values = modules, values
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        found = handler(schema)
+        for form in found.get("anyOf", [found]):
+            if form.get("type") == "string":
+                form["pattern"] = "^[^!]"
+            elif form.get("type") == "array":  # an item that begins with ! excludes: one that selects is needed
+                form["contains"] = {"pattern": "^[^!]"}
+            elif form.get("type") == "object":
+                form["propertyNames"] = {"pattern": "^[^!]"}
+        return found
 
 
 Weights = Annotated[str | list[str], Selects()]

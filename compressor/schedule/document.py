@@ -195,9 +195,10 @@ class _Builder:
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN:
             return self._scalar(node, place, path)
-        self._faults.add(
-            place, f"the tag {_short(node.tag)} is not allowed here: plain values, lists and mappings only"
-        )
+        said = f"the tag {_short(node.tag)} is not allowed here: plain values, lists and mappings only"
+        if node.tag.startswith("!") and node.value == "":
+            said += f"; a name that excludes weights needs quotes: '{node.tag}'"
+        self._faults.add(place, said)
         return None
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """From a document to a schedule: its components, and its policies, which say when they act."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 from compressor.component import Component
 from compressor.errors import UserError, did_you_mean
@@ -10,7 +10,10 @@ from compressor.schedule.document import Document, KeyPath, check_keys, describe
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import NOT_BUILT, SECTIONS, components, plug_in
 from compressor.schedule.schedule import Entry, Schedule
+from compressor.schedule.selectors import check_exclusions
 from compressor.timing import Window
+
+Model = TypeVar("Model", bound=Component)
 
 _VERSION_2 = {"config", "gates", claim.KEY}
 _WINDOW = set(Window.model_fields)
@@ -121,7 +124,14 @@ class _Reader:
             arguments, remark = cls.of_version_1(arguments)
             if remark is not None:
                 self._schedule.notes.append(f"{self._document.place(path)}: {name}: {remark}")
-        return parsing.build(cls, arguments, self._document, path, self._faults, what=f"{wanted} {name!r}")
+        built = parsing.build(cls, arguments, self._document, path, self._faults, what=f"{wanted} {name!r}")
+        return self._checked(built, path)
+
+    def _checked(self, component: Model | None, path: KeyPath) -> Model | None:
+        """Return a component, after faults for what its selectors exclude where they cannot."""
+        if component is not None:
+            check_exclusions(component, self._schedule.version, self._document, path, self._faults)
+        return component
 
     def _class(self, section: str, wanted: Any, path: KeyPath) -> type[Component] | None:
         place = self._document.place(path)
@@ -242,9 +252,10 @@ class _Reader:
             )
             return None
         own = component.model_dump(by_alias=True)
-        return parsing.build(
+        built = parsing.build(
             type(component), {**own, "levels": levels}, self._document, path, self._faults, what="'levels'"
         )
+        return self._checked(built, path)
 
     def _reference(self, section: str, name: Any, path: KeyPath) -> Component | None:
         instances = self._instances.get(section, {})
@@ -284,5 +295,7 @@ class _Reader:
         policy = parsing.build(
             cls, arguments, self._document, path, self._faults, what=f"the args of {cls.name!r}", **defaults
         )
+        if cls.component is None:
+            self._checked(policy, path)
         if policy is not None and window is not None:
             self._schedule.entries.append(Entry(f"{index}.{name}", policy, ("policies", index), component_path))

@@ -1,8 +1,11 @@
-"""From the names in a schedule to the weights of a model."""
+"""From the names in a schedule to the weights of a model.
+
+An item of a list that begins with `!` excludes what the rest of it matches.
+"""
 
 import fnmatch
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from torch import nn
@@ -118,14 +121,43 @@ def _exactness(key: str) -> int:
     return 2 if key.startswith("re:") or any(character in key for character in "*?[") else 3
 
 
+def _selecting(component: Component, path: KeyPath) -> Iterator[tuple[str, Selects, Any, KeyPath]]:
+    """Yield the selector fields of a component: name, mark, value, place."""
+    for field, info in type(component).model_fields.items():
+        mark = next((mark for mark in info.metadata if isinstance(mark, Selects)), None)
+        if mark is not None:
+            yield field, mark, getattr(component, field), (*path, info.alias or field)
+
+
+def check_exclusions(component: Component, version: int, document: Document, path: KeyPath, faults: Faults) -> None:
+    """Add a fault for each exclusion (`!fc*`) in a file of version 1, in a mapping, or without anything to exclude
+    from.
+    """
+    for _, _, value, at in _selecting(component, path):
+        if isinstance(value, str):
+            places = {value: document.place(at)}
+        elif isinstance(value, list):
+            places = {item: document.place((*at, index)) for index, item in enumerate(value)}
+        elif isinstance(value, dict):
+            places = {key: document.place((*at, key), key=True) for key in value}
+        else:
+            continue
+        excluding = [item for item in places if item.startswith("!")]
+        if not excluding:
+            continue
+        item, place = excluding[0], places[excluding[0]]
+        if version == 1:
+            faults.add(place, f"{item!r} excludes weights: this needs `version: 2`")
+        elif isinstance(value, dict):
+            faults.add(place, f"{item!r} excludes weights: lists can do that, mappings cannot: name the other weights")
+        elif len(excluding) == len(places):
+            faults.add(place, f"{item!r} only excludes: begin with what it is taken from, as in ['*', {item!r}]")
+
+
 def bind(component: Component, document: Document, path: KeyPath, names: WeightNames, faults: Faults) -> Targets:
     """Return what each selector field of `component` (at `path`) matches in the model."""
     targets: dict[str, Any] = {}
-    for field, info in type(component).model_fields.items():
-        mark = next((mark for mark in info.metadata if isinstance(mark, Selects)), None)
-        if mark is None:
-            continue
-        value, at = getattr(component, field), (*path, info.alias or field)
+    for field, mark, value, at in _selecting(component, path):
         ranged: Selectable = names.of_modules(mark.modules) if mark.modules else names
         if isinstance(value, str):
             targets[field] = _list({at: value}, document, ranged, faults)
@@ -145,13 +177,45 @@ def bind(component: Component, document: Document, path: KeyPath, names: WeightN
 
 
 def _list(items: Mapping[KeyPath, str], document: Document, names: Selectable, faults: Faults) -> list[str]:
-    found: dict[str, None] = {}
+    """Return what a list selects.
+
+    Of the items that match a weight the most exact one decides whether it is selected; of equally exact ones the last.
+    """
+    matching: dict[str, list[str]] = {}
+    known = True
     for at, item in items.items():
         try:
-            found.update(dict.fromkeys(names.select(item)))
+            for name in names.select(_pattern(item)):
+                matching.setdefault(name, []).append(item)
         except NameFault as fault:
-            faults.add(document.place(at), str(fault))
-    return list(found)
+            known = False
+            faults.add(
+                document.place(at), f"{item!r} excludes nothing: {fault}" if item.startswith("!") else str(fault)
+            )
+    found = [name for name, own in matching.items() if _selected(own)]
+    for at, item in items.items() if known else ():
+        if item.startswith("!") and not any(item in own and _excluded(own) for own in matching.values()):
+            faults.add(document.place(at), f"{item!r} excludes nothing: no other item selects what it matches")
+            known = False
+    if known and items and not found:
+        first = next(iter(items))
+        faults.add(document.place(first), "nothing is selected: all that it matches is excluded")
+    return found
+
+
+def _pattern(item: str) -> str:
+    return item.removeprefix("!")
+
+
+def _selected(matching: list[str]) -> bool:
+    """Return whether the most exact of some items that match a weight, the last of equals, selects it."""
+    most = max(_exactness(_pattern(item)) for item in matching)
+    return not [item for item in matching if _exactness(_pattern(item)) == most][-1].startswith("!")
+
+
+def _excluded(matching: list[str]) -> bool:
+    """Return whether a weight that an item selects is excluded by another one."""
+    return not _selected(matching) and not all(item.startswith("!") for item in matching)
 
 
 def _mapping(

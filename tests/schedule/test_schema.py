@@ -73,12 +73,15 @@ policies:
 
 def test_a_good_schedule_is_accepted(schedules: jsonschema.Draft7Validator) -> None:
     schedules.validate(yaml.safe_load(GOOD))
+    schedules.validate(yaml.safe_load(GOOD.replace("[fc.weight]", "['*', '!fc*']").replace("version: 1", "version: 2")))
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("version: 1", "version: 3"),
+        ("weights: [fc.weight]", "weights: ['!fc.weight']"),
+        ("weights: [fc.weight]", "weights: '!fc.weight'"),
         ("pruners:", "prunners:"),
         ("policies:", "policis:"),
         ("AutomatedGradualPruner", "AutomaticPruner"),

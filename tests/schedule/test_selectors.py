@@ -55,12 +55,13 @@ def names() -> WeightNames:
 def bound(schedule_of: Parse) -> Bound:
     """`bound('weights', "[a, b]")` or `bound('levels', "{a: 1}")`: what the field is bound to, and the faults."""
 
-    def bind(field: str, value: str, model: nn.Module | None = None) -> tuple[Any, list[str]]:
+    def bind(field: str, value: str, model: nn.Module | None = None, version: int = 1) -> tuple[Any, list[str]]:
         of = {
             "weights": "AutomatedGradualPruner, final_sparsity: 0.5",
             "levels": "SparsityLevelParameterPruner",
         }[field]
         text = f"pruners:\n  p: {{class: {of}, \n    {field}: {value}}}\npolicies:\n  - pruner: {{instance_name: p}}\n"
+        text += f"version: {version}\n"
         faults = Faults()
         [policy] = schedule_of(text).bind(model or Net(), 5, faults).policies
         return policy.targets[field], faults.lines
@@ -269,3 +270,71 @@ def test_names_are_found_on_a_model_without_storage(bound: Bound) -> None:
     with torch.device("meta"):
         model = Net()
     assert bound("weights", "['fc*']", model) == (["fc1.weight", "fc2.weight"], [])
+
+
+LAYER1 = ["layer1.0.conv1.weight", "layer1.1.conv1.weight"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("['*', '!fc*']", ["conv1.weight", *LAYER1, "up.weight"]),
+        ("['!fc*', '*']", ["conv1.weight", *LAYER1, "up.weight"]),  # a glob is more exact than '*', wherever it stands
+        ("['*', '!fc2.weight']", ALL[:-1]),
+        ("['*', '!fc*', fc2.weight]", ["conv1.weight", *LAYER1, "up.weight", "fc2.weight"]),  # a name beats a glob
+        ("['*', '!fc2.weight', 'fc*']", ALL[:-1]),
+        ("['layer1*', 'fc*', '!*1.weight']", ["fc2.weight"]),  # of two globs the later wins
+        ("['*', '!type:Linear', '!re:^layer']", ["conv1.weight", "up.weight"]),
+        ("['*', '!type:Linear', 'fc2*']", ["conv1.weight", *LAYER1, "up.weight", "fc2.weight"]),
+        ("['*', '!fc2.weight', '!fc*']", ["conv1.weight", *LAYER1, "up.weight"]),  # twice excluded is excluded
+        ("['*', '!module.fc1.weight']", [*ALL[:-2], "fc2.weight"]),
+    ],
+)
+def test_an_exclamation_mark_excludes_and_the_most_exact_then_the_later_item_wins(
+    bound: Bound, value: str, expected: list[str]
+) -> None:
+    found, faults = bound("weights", value, version=2)
+    assert faults == []
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "column", "words"),
+    [
+        ("['*', '!fc9*']", 20, "'!fc9*' excludes nothing: 'fc9*' matches no weight: "),
+        ("['conv1*', '!fc*']", 25, "'!fc*' excludes nothing: no other item selects what it matches"),
+        ("['*', '!fc2*', fc2.weight]", 20, "'!fc2*' excludes nothing: "),
+        ("['!*1.weight', 'layer1*', 'fc*']", 15, "'!*1.weight' excludes nothing: "),
+        ("['fc*', '!re:fc']", 15, "nothing is selected"),
+    ],
+)
+def test_what_excludes_nothing_or_all_is_a_fault_at_the_item(bound: Bound, value: str, column: int, words: str) -> None:
+    _, faults = bound("weights", value, version=2)
+    assert len(faults) == 1
+    assert faults[0].startswith(f"s.yaml:3:{column}: ")
+    assert words in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "version", "words"),
+    [
+        ("{class: AutomatedGradualPruner, final_sparsity: 0.5, weights: ['*', '!fc*']}", 1, "needs `version: 2`"),
+        ("{class: AutomatedGradualPruner, final_sparsity: 0.5, weights: '!fc*'}", 2, "as in ['*', '!fc*']"),
+        ("{class: AutomatedGradualPruner, final_sparsity: 0.5, weights: ['!fc*', '!up*']}", 2, "as in ['*', '!fc*']"),
+        ("{class: SparsityLevelParameterPruner, levels: {'*': 0.5, '!fc*': 0.1}}", 2, "mappings cannot"),
+        ("{class: AutomatedGradualPruner, final_sparsity: 0.5, weights: ['*', !fc* ]}", 2, "needs quotes: '!fc*'"),
+    ],
+)
+def test_an_exclusion_needs_version_2_a_list_and_something_to_exclude_from(
+    faults_of: Callable[[str], list[str]], line: str, version: int, words: str
+) -> None:
+    fault = "; ".join(faults_of(f"version: {version}\npolicies:\n  - pruner: {line}\n"))
+    assert fault.startswith("s.yaml:3:")
+    assert words in fault
+
+
+def test_modules_are_excluded_too(schedule_of: Parse) -> None:
+    text = "version: 2\npolicies:\n  - gate: {class: DropConnect, modules: ['fc*', '!fc2'], activation: none}\n"
+    faults = Faults()
+    [policy] = schedule_of(text).bind(Net(), 5, faults).policies
+    assert (policy.targets["modules"], faults.lines) == (["fc1"], [])
