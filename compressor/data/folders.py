@@ -71,10 +71,12 @@ def scan(folder: Path) -> Listing:
     labels: list[int] = []
     names: dict[Identity, str] = {}
     classes = class_names(folder)
-    empty, others, links = [], [], 0
+    empty: list[str] = []
+    others: list[str] = []
+    again: list[str] = []
     for label, name in enumerate(classes):
         found = []
-        for path, status in _named_as_images(folder / name):
+        for path, status in _named_as_images(folder / name, again):
             file = os.path.relpath(path, folder)
             if not stat.S_ISREG(status.st_mode):
                 others.append(file)
@@ -83,7 +85,7 @@ def scan(folder: Path) -> Listing:
             if first == file:
                 found.append((file, status.st_size))
             elif Path(first).parts[0] == name:
-                links += 1
+                again.append(path)
             else:
                 raise UserError(
                     f"{folder / file} is the same file as {folder / first}: an image has one class; remove one of the"
@@ -97,12 +99,10 @@ def scan(folder: Path) -> Listing:
         raise UserError(
             f"{folder}: no images in the folder of {listed('class', empty)} (looked for {', '.join(EXTENSIONS)})"
         )
-    notes = []
-    if links:
-        notes.append(f"warning: {folder}: {links:,} links to images that are counted already were left out")
-    if others:
-        kept = listed("name", others).partition(" ")[2]
-        notes.append(f"warning: {folder}: left out, because they are not regular files: {kept}")
+    left_out = (
+        ("other names of what is counted already", [os.path.relpath(path, folder) for path in again]),
+        ("neither files nor folders", others),
+    )
     return Listing(
         folder,
         tuple(classes),
@@ -110,13 +110,18 @@ def scan(folder: Path) -> Listing:
         torch.tensor(labels, dtype=torch.int64),
         tuple(size for _, size in files),
         names,
-        tuple(notes),
+        tuple(
+            f"warning: {folder}: left out, {what}: {listed('name', paths).partition(' ')[2]}"
+            for what, paths in left_out
+            if paths
+        ),
     )
 
 
-def _named_as_images(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _named_as_images(folder: Path, again: list[str]) -> Iterator[tuple[str, os.stat_result]]:
     """Yield path and status of everything with an image's name, by name; every folder is entered once.
 
+    Links to a folder that was entered already are put into `again`.
     Breadth first: of several names of a file the one nearest to its class counts.
     """
     entered: set[Identity] = set()
@@ -125,6 +130,7 @@ def _named_as_images(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
         where = waiting.popleft()
         status = _status(where)
         if (status.st_dev, status.st_ino) in entered:
+            again.append(where)
             continue
         entered.add((status.st_dev, status.st_ino))
         try:

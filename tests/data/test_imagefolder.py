@@ -181,7 +181,10 @@ def test_a_file_counts_once_under_however_many_names(folders: MakeFolders) -> No
     assert torch.equal(data.train.labels, plain.train.labels)
     every = torch.arange(9)
     assert torch.equal(_pixels(data, every), _pixels(plain, every))
-    assert data.notes == (f"warning: {root}/train: 3 links to images that are counted already were left out",)
+    assert data.notes == (
+        f"warning: {root}/train: left out, other names of what is counted already: 'cat/zzz.png', 'cat/zzzz.png', "
+        "'cat/again', 'cat/all', 'cat/deep/up', 'dog/loop.png'",
+    )
     assert plain.notes == ()
 
 
@@ -221,8 +224,8 @@ def test_pipes_sockets_and_devices_are_left_out_and_never_opened(folders: MakeFo
         data = _load(root)
     assert (len(data.train), len(data.test)) == (9, 9)
     assert data.notes == (
-        f"warning: {root}/train: left out, because they are not regular files: 'cat/pipe.png', 'dog/zero.png'",
-        f"warning: {root}/test: left out, because they are not regular files: 'dog/x.png'",
+        f"warning: {root}/train: left out, neither files nor folders: 'cat/pipe.png', 'dog/zero.png'",
+        f"warning: {root}/test: left out, neither files nor folders: 'dog/x.png'",
     )
 
 
