@@ -17,7 +17,7 @@ def evaluate(checkpoint: Path, data: Path | None, device: str, as_json: bool) ->
     """Print loss, top-1 and top-5 of a checkpoint (or a run's folder) on the test images."""
     from compressor.experiment import inspection
 
-    figures = inspection.test_accuracy(checkpoint, data, device)
+    figures = inspection.test_accuracy(checkpoint, data, device, options.say)
     if as_json:
         click.echo(json.dumps(figures))
     else:

@@ -13,6 +13,11 @@ allow_plugins = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
+def say(text: str) -> None:
+    """Show a message beside the output, on stderr."""
+    click.echo(text, err=True)
+
+
 def overrides(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return `--set a.b=c` as pairs. Raises a usage error where there is no `=`."""
     pairs = []

@@ -25,7 +25,7 @@ def thin(checkpoint: Path, round_to: int, out: Path | None, data: Path | None, d
     from compressor.experiment.channel_removal import thin_checkpoint
     from compressor.reports import formats
 
-    target, report = thin_checkpoint(checkpoint, out, data, device, round_to)
+    target, report = thin_checkpoint(checkpoint, out, data, device, round_to, options.say)
     click.echo(formats.as_json(report) if as_json else formats.as_table(report), nl=False)
     if not as_json:
         click.echo(f"written: {target}")

@@ -1,8 +1,14 @@
-"""Data sets that are folders of image files: <root>/train/<class>/* and <root>/test/<class>/*."""
+"""Data sets that are folders of image files: <root>/train/<class>/* and <root>/test/<class>/*.
+
+A file counts once in a split, however many names it has there: symbolic links, links to folders (also to one above) and
+hard links are other names of the same file, and copies of one image must not be on both sides of the validation split.
+"""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import stat
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,49 +26,130 @@ from compressor.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
+Identity = tuple[int, int]
+"""Device and inode of a file: the same for all of its names."""
+
 
 @dataclass(frozen=True)
 class Listing:
-    """The content of a split's folder: files relative to it in the order of their classes and names."""
+    """The content of a split's folder: files relative to it in the order of their classes and names.
+
+    `sizes` are in bytes; `names` is one name of each file, by identity; `notes` say what was left out.
+    """
 
     folder: Path
     classes: tuple[str, ...]
     files: tuple[str, ...]
     labels: Tensor
+    sizes: tuple[int, ...]
+    names: Mapping[Identity, str]
+    notes: tuple[str, ...]
 
 
 def class_names(folder: Path) -> list[str]:
     """Return the folders in it, sorted; none where it does not exist or has only files (ImageNet's unlabelled test)."""
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(folder) if _is_folder(entry) and not entry.name.startswith("."))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether it is a folder or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def scan(folder: Path) -> Listing:
-    """Return every image file of every class, without hidden ones and other types.
+    """Return every image file of every class once, without hidden ones and other types.
 
-    Raises UserError for an empty class.
+    What has the name of an image but is no file (a pipe, a socket, a device) is left out, never opened, and noted.
+    Raises UserError for an empty class, a link to nothing, a folder that cannot be read, and a file in two classes.
     """
-    files: list[str] = []
+    files: list[tuple[str, int]] = []
     labels: list[int] = []
+    names: dict[Identity, str] = {}
     classes = class_names(folder)
-    empty = []
+    empty: list[str] = []
+    others: list[str] = []
+    again: list[str] = []
     for label, name in enumerate(classes):
-        found = sorted(
-            os.path.relpath(os.path.join(where, file), folder)
-            for where, _, names in os.walk(folder / name, followlinks=True)
-            for file in names
-            if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
-        )
+        found = []
+        for path, status in _named_as_images(folder / name, again):
+            file = os.path.relpath(path, folder)
+            if not stat.S_ISREG(status.st_mode):
+                others.append(file)
+                continue
+            first = names.setdefault((status.st_dev, status.st_ino), file)
+            if first == file:
+                found.append((file, status.st_size))
+            elif Path(first).parts[0] == name:
+                again.append(path)
+            else:
+                raise UserError(
+                    f"{folder / file} is the same file as {folder / first}: an image has one class; remove one of the"
+                    f" two names, or the link to a folder that leads from one class into another"
+                )
         if not found:
             empty.append(name)
-        files += found
+        files += sorted(found)
         labels += [label] * len(found)
     if empty:
         raise UserError(
             f"{folder}: no images in the folder of {listed('class', empty)} (looked for {', '.join(EXTENSIONS)})"
         )
-    return Listing(folder, tuple(classes), tuple(files), torch.tensor(labels, dtype=torch.int64))
+    left_out = (
+        ("other names of what is counted already", [os.path.relpath(path, folder) for path in again]),
+        ("neither files nor folders", others),
+    )
+    return Listing(
+        folder,
+        tuple(classes),
+        tuple(file for file, _ in files),
+        torch.tensor(labels, dtype=torch.int64),
+        tuple(size for _, size in files),
+        names,
+        tuple(
+            f"warning: {folder}: left out, {what}: {listed('name', paths).partition(' ')[2]}"
+            for what, paths in left_out
+            if paths
+        ),
+    )
+
+
+def _named_as_images(folder: Path, again: list[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield path and status of everything with an image's name, by name; every folder is entered once.
+
+    Links to a folder that was entered already are put into `again`.
+    Breadth first: of several names of a file the one nearest to its class counts.
+    """
+    entered: set[Identity] = set()
+    waiting = deque([os.fspath(folder)])
+    while waiting:
+        where = waiting.popleft()
+        status = _status(where)
+        if (status.st_dev, status.st_ino) in entered:
+            again.append(where)
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        try:
+            entries = sorted(os.scandir(where), key=lambda entry: entry.name)
+        except OSError as error:
+            raise UserError(f"{where}: the folder cannot be read: {error.strerror}") from error
+        for entry in entries:
+            if _is_folder(entry):
+                waiting.append(entry.path)
+            elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
+                yield entry.path, _status(entry.path)
+
+
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        what = "a link to nothing" if os.path.islink(path) else "it cannot be read"
+        raise UserError(f"{path}: {what}: {error.strerror}; remove it, or restore the file") from error
 
 
 def from_folders(
@@ -82,6 +169,10 @@ def from_folders(
     """
     listings = [scan(train), scan(test)]
     _check_same_classes(*listings)
+    notes = [note for listing in listings for note in listing.notes]
+    if shared := listings[0].names.keys() & listings[1].names.keys():
+        example = test / listings[1].names[min(shared)]
+        notes.append(f"warning: {len(shared):,} of the test images are training images, too, as {example} is")
     channels = config.channels or 3
     height, width = read(train / listings[0].files[0], config.size, channels).shape[1:]
     shape = (channels, height, width)
@@ -96,10 +187,11 @@ def from_folders(
     classes = listings[0].classes
     if keep:  # decoding has set the size and the channels already
         pairs = [(split.decoded(), split.labels) for split in splits]
-        return in_memory(name, pairs[0], pairs[1], classes, config, mean=mean, std=std)
-    return DataSet(
-        name, splits[0], splits[1], classes, shape, mean=per_channel(mean, channels), std=per_channel(std, channels)
-    )
+        made = in_memory(name, pairs[0], pairs[1], classes, config, mean=mean, std=std)
+    else:
+        means, stds = per_channel(mean, channels), per_channel(std, channels)
+        made = DataSet(name, splits[0], splits[1], classes, shape, mean=means, std=stds)
+    return replace(made, notes=tuple(notes))
 
 
 def _streamed(listing: Listing, config: DataConfig, channels: int, shape: tuple[int, int, int], seed: int) -> Streamed:

@@ -31,7 +31,10 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set, ready to be fed: `shape` is (C, H, W) as fed, `mean` and `std` per channel of pixels in [0, 1]."""
+    """A data set, ready to be fed: `shape` is (C, H, W) as fed, `mean` and `std` per channel of pixels in [0, 1].
+
+    `notes` are messages for the user: what was left out, what looks wrong.
+    """
 
     name: str
     train: Images
@@ -40,3 +43,4 @@ class DataSet:
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    notes: tuple[str, ...] = ()

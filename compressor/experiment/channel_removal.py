@@ -1,6 +1,7 @@
 """`compress thin`: a checkpoint with unused channels removed."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 from compressor.data import DataFeed
@@ -15,9 +16,9 @@ IMAGES = 256
 
 
 def thin_checkpoint(
-    path: Path, out: Path | None, root: Path | None, wanted_device: str, round_to: int
+    path: Path, out: Path | None, root: Path | None, wanted_device: str, round_to: int, say: Callable[[str], None]
 ) -> tuple[Path, Report]:
-    """Write a checkpoint without its unused channels; return its path and its report.
+    """Write a checkpoint without its unused channels; return its path and its report. `say` receives warnings.
 
     Raises `UserError` for wrong input, `CompressError` where nothing can be removed or the outputs would change.
     """
@@ -26,7 +27,7 @@ def thin_checkpoint(
         raise UserError(f"{target} exists and is not overwritten: give another file with --out")
     loaded = inspection.load(path)
     where = building.device(wanted_device)
-    dataset = inspection.dataset_of(loaded, path, root)
+    dataset = inspection.dataset_of(loaded, path, root, say)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
     masked = loaded.network.to(where)
     images = next(iter(feed.test()))[0][:IMAGES]

@@ -1,5 +1,6 @@
 """The answers about a finished or interrupted run: its test accuracy, its report; and the plan of a schedule."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,18 +63,20 @@ def load(path: Path) -> Loaded:
     return Loaded(config, network.eval(), saved)
 
 
-def test_accuracy(path: Path, root: Path | None, wanted_device: str) -> dict[str, float]:
-    """Return loss, top-1 and top-5 of a checkpoint on the test images."""
+def test_accuracy(path: Path, root: Path | None, wanted_device: str, say: Callable[[str], None]) -> dict[str, float]:
+    """Return loss, top-1 and top-5 of a checkpoint on the test images; `say` receives what is said of these."""
     loaded = load(path)
     where = building.device(wanted_device)
-    dataset = dataset_of(loaded, path, root)
+    dataset = dataset_of(loaded, path, root, say)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
     return evaluate(loaded.network.to(where), feed.test(), where, loaded.config)
 
 
-def dataset_of(loaded: Loaded, path: Path, root: Path | None) -> DataSet:
+def dataset_of(loaded: Loaded, path: Path, root: Path | None, say: Callable[[str], None]) -> DataSet:
     """Return the data set on which a checkpoint was trained. Raises `UserError` where the one here is another."""
     dataset = building.load_data(loaded.config, root)
+    for note in dataset.notes:
+        say(note)
     if dataset.shape != loaded.shape or len(dataset.classes) != len(loaded.saved["classes"]):
         raise UserError(
             f"{path} was trained on images of {loaded.shape} in {len(loaded.saved['classes'])} classes,"
@@ -112,6 +115,7 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     if any(policy.policy.counts_steps for policy in bound.policies):
         try:
             dataset = building.load_data(spec.config, root)
+            warnings += dataset.notes
             steps = DataFeed(dataset, spec.config.data, spec.config.seed, torch.device("cpu")).steps_per_epoch
         except UserError as error:
             warnings.append(f"warning: each epoch counts as 1 step, because the data were not found: {error}")

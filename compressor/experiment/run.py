@@ -79,7 +79,7 @@ def train(
         saved = checkpoint.load_to_resume(found.path / folder.CHECKPOINT)
         load_weights(network, saved, str(found.path / folder.CHECKPOINT))
     optimizer = optimizers.build(network, config.optimizer)
-    said: list[str] = []  # until there is a log
+    said = list(dataset.notes)  # until there is a log
     shapes = None if saved is None else saved["state"]["dense"]
     session = start(config, network, optimizer, bound.policies, feed, said.append, shapes)
     said += [*bound.notes, *windows_past_end(session.clock, bound.policies)]

@@ -1,8 +1,12 @@
 """Image folders: both ways of feeding them give the same bits; every way they can be wrong has its message."""
 
 import os
+import socket
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,8 @@ from torchvision.datasets import ImageFolder
 
 from compressor.config import DataConfig
 from compressor.data import DataSet, load, memory
+from compressor.data.decoding import from_pil
+from compressor.data.folders import scan
 from compressor.data.memory import InMemory
 from compressor.data.streamed import Streamed
 from compressor.errors import UserError
@@ -155,3 +161,135 @@ def test_links_are_followed(folders: MakeFolders) -> None:
     (root / "test/dog").symlink_to(root / "elsewhere")
     data = _load(root)
     assert (len(data.train), len(data.test)) == (14, 9)
+
+
+# --- links, and what is no file ------------------------------------------------------------------------------------
+
+
+def test_a_file_counts_once_under_however_many_names(folders: MakeFolders) -> None:
+    root = folders(train=TWO, test=TWO)
+    plain = _load(root)
+    cat = root / "train" / "cat"
+    (cat / "all").symlink_to(".")  # a loop
+    (cat / "again").symlink_to(cat)
+    (cat / "deep").mkdir()
+    (cat / "deep" / "up").symlink_to("..")
+    (cat / "zzz.png").symlink_to("000.png")
+    os.link(cat / "001.png", cat / "zzzz.png")
+    (root / "train" / "dog" / "loop.png").symlink_to("000.png")
+    data = _load(root)
+    assert torch.equal(data.train.labels, plain.train.labels)
+    every = torch.arange(9)
+    assert torch.equal(_pixels(data, every), _pixels(plain, every))
+    assert data.notes == (
+        f"warning: {root}/train: left out, other names of what is counted already: 'cat/zzz.png', 'cat/zzzz.png', "
+        "'cat/again', 'cat/all', 'cat/deep/up', 'dog/loop.png'",
+    )
+    assert plain.notes == ()
+
+
+def test_of_several_names_the_one_nearest_to_the_class_counts(folders: MakeFolders) -> None:
+    root = folders(train=TWO, test=TWO)
+    store = root / "train" / "cat" / "a"
+    store.mkdir()
+    (root / "train" / "cat" / "000.png").rename(store / "real.png")
+    (root / "train" / "cat" / "000.png").symlink_to("a/real.png")
+    assert scan(root / "train").files[0] == "cat/000.png"
+    outside = root / "store"
+    (root / "train" / "dog").rename(outside)
+    (root / "train" / "dog").symlink_to(outside)  # a class may lie elsewhere
+    assert len(scan(root / "train").files) == 9
+
+
+def test_one_file_in_two_classes_is_refused(folders: MakeFolders) -> None:
+    root = folders(train=TWO, test=TWO)
+    (root / "train" / "cat" / "all").symlink_to("..")
+    with pytest.raises(UserError, match=r"train/dog/000.png is the same file as .*cat/all/dog/000.png: .* one class"):
+        _load(root)
+
+
+def test_training_images_among_the_test_images_are_told(folders: MakeFolders) -> None:
+    root = folders(train=TWO)
+    (root / "test").symlink_to("train")
+    [note] = _load(root).notes
+    assert note.startswith("warning: 9 of the test images are training images, too, as ")
+
+
+def test_pipes_sockets_and_devices_are_left_out_and_never_opened(folders: MakeFolders) -> None:
+    root = folders(train=TWO, test=TWO)
+    os.mkfifo(root / "train" / "cat" / "pipe.png")  # opening it would wait for ever
+    (root / "train" / "dog" / "zero.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(root / "test" / "dog" / "x.png"))
+        data = _load(root)
+    assert (len(data.train), len(data.test)) == (9, 9)
+    assert data.notes == (
+        f"warning: {root}/train: left out, neither files nor folders: 'cat/pipe.png', 'dog/zero.png'",
+        f"warning: {root}/test: left out, neither files nor folders: 'dog/x.png'",
+    )
+
+
+def test_a_link_to_nothing_is_named(folders: MakeFolders) -> None:
+    root = folders(train=TWO, test=TWO)
+    (root / "train" / "cat" / "notes").symlink_to("notes")  # no image's name: it does not matter
+    (root / "train" / "tmp").symlink_to("tmp")
+    link = root / "train" / "cat" / "gone.png"
+    for target in ("nowhere.png", "gone.png"):
+        link.symlink_to(target)
+        with pytest.raises(UserError, match=r"train/cat/gone.png: a link to nothing"):
+            _load(root)
+        link.unlink()
+    assert len(_load(root).train) == 9
+
+
+def test_a_folder_that_cannot_be_read_is_named(folders: MakeFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folders(train=TWO, test=TWO)
+    (root / "train" / "cat" / "more").mkdir()
+    plain = os.scandir
+
+    def forbidden(path: str) -> Any:
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", path)
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(UserError, match=r"train/cat/more: the folder cannot be read: Permission denied"):
+        _load(root)
+
+
+# --- images that are too large ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "words"),
+    [
+        (8001, 8000, "8001 x 8000 = 64,008,000 pixels, at most 64,000,000"),
+        (12000, 12000, "144,000,000 pixels"),  # Pillow warns
+        (20000, 20000, "more than 64,000,000 pixels"),  # Pillow refuses
+    ],
+)
+@pytest.mark.parametrize("limit", [None, 0], ids=["in memory", "from disk"])
+def test_an_image_of_too_many_pixels_is_refused_undecoded(
+    folders: MakeFolders, monkeypatch: pytest.MonkeyPatch, width: int, height: int, words: str, limit: int | None
+) -> None:
+    root = folders(train=TWO, test=TWO)
+    (root / "train" / "dog" / "002.png").write_bytes(_png_header(width, height))
+    if limit is not None:
+        monkeypatch.setattr(memory, "LIMIT", limit)
+    with pytest.raises(UserError, match=rf"dog/002.png: .*{words}.*: make it smaller"):
+        _pixels(_load(root, size=8), torch.arange(9))
+
+
+def test_64_megapixels_are_read() -> None:
+    image = Image.new("1", (8000, 8000))
+    assert from_pil(image, 8, 1).shape == (1, 8, 8)
+    with pytest.raises(ValueError, match="8000 x 8001 = 64,008,000 pixels, at most 64,000,000 are read"):
+        from_pil(Image.new("1", (8000, 8001)), 8, 1)
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG of which only the header is there: decoding it fails in another way."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    start = b"IDAT" + zlib.compress(b"\0")
+    chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (header, start))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
