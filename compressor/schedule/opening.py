@@ -5,6 +5,7 @@ from typing import Any
 
 from compressor.config import Config
 from compressor.errors import did_you_mean
+from compressor.importing import refusal
 from compressor.schedule import grammar, lookup, parsing
 from compressor.schedule.document import Document, parse, parse_value, read
 from compressor.schedule.faults import Faults
@@ -17,13 +18,12 @@ Catalogues = Mapping[str, Callable[[], Mapping[str, str]]]
 """By block of a configuration the names that its `name` may have."""
 
 
-def open_schedule(name: str, overrides: Overrides, faults: Faults, *, allow_plugins: bool) -> Schedule:
+def open_schedule(name: str, overrides: Overrides, faults: Faults) -> Schedule:
     """Return the schedule that a path or bare name means; what is wrong in it becomes a fault.
 
     Raises `UserError` where the file does not exist or cannot be read.
     """
-    document = _document(name, "schedules", overrides, faults)
-    return grammar.read(document, faults, allow_plugins=allow_plugins)
+    return grammar.read(_document(name, "schedules", overrides, faults), faults)
 
 
 def open_config(
@@ -42,7 +42,11 @@ def open_config(
     built = parsing.build(Config, document.data, document, (), faults, what="the configuration")
     if built is None:
         _check_names(document, catalogues, faults)
-    return built, document
+        return None, document
+    refused = [(key, text) for key, name in built.own_code.items() if (text := refusal(name))]
+    for key, text in refused:
+        faults.add(document.place(tuple(key.split("."))), f"{key}: {text}")
+    return None if refused else built, document
 
 
 def _document(name: str, kind: str, overrides: Overrides, faults: Faults) -> Document:
