@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 __version__ = version("compressor")
 
 
-def load(path: str | os.PathLike[str]) -> nn.Module:
+def load(path: str | os.PathLike[str], *, allow_plugins: bool = False) -> nn.Module:
     """Return the network of a checkpoint or a run's folder with its weights, in eval mode; a thinned one has its thin
     shapes.
 
-    Raises `compressor.errors.UserError` where the file is not a checkpoint.
+    `allow_plugins`: import and run the code that the checkpoint names (`package.module:factory`); else that is an
+    error, unless COMPRESS_ALLOW_PLUGINS=1. Raises `compressor.errors.UserError` where the file is not a checkpoint.
     """
     from compressor.experiment import inspection  # imports torch
+    from compressor.importing import plugins_allowed
 
-    return inspection.load(Path(path)).network
+    with plugins_allowed(allow_plugins):
+        return inspection.load(Path(path)).network

@@ -132,3 +132,9 @@ class Config(Settings):
         default="top1",
         description="best.pt: highest validation top-1, lowest loss, or last epoch, from the last pruning event on",
     )
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """Return the names of the user's own code (`package.module:factory`), by key."""
+        names = {"model.name": self.model.name, "data.name": self.data.name}
+        return {key: name for key, name in names.items() if ":" in name}

@@ -74,6 +74,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory of every test: `tiny.yaml` and `prune.yaml`."""
     monkeypatch.delenv("COMPRESS_DATA", raising=False)
     monkeypatch.delenv("COMPRESS_DEBUG", raising=False)
+    monkeypatch.delenv("COMPRESS_ALLOW_PLUGINS", raising=False)
     monkeypatch.chdir(tmp_path)
     write_tiny(tmp_path)
     return tmp_path

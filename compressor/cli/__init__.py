@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from typing import Any
 
 import click
 
@@ -15,9 +16,19 @@ from compressor.cli.thin import thin
 from compressor.cli.train import train
 from compressor.cli.validate import validate
 from compressor.errors import CompressError
+from compressor.importing import blame
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. Raises `CompressError` where the code of a plugin leaves Python: a command returns."""
+        try:
+            return super().invoke(ctx)
+        except SystemExit as error:
+            raise CompressError(f"a plugin left Python: {blame(error)}") from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="compressor", prog_name="compress")
 def cli() -> None:
     """Compress image classifiers from a schedule file: prune, regularize, report."""

@@ -12,6 +12,7 @@ from compressor.cli import options
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @options.data
 @options.device
+@options.allow_plugins
 @options.as_json
 def evaluate(checkpoint: Path, data: Path | None, device: str, as_json: bool) -> None:
     """Print loss, top-1 and top-5 of a checkpoint (or a run's folder) on the test images."""

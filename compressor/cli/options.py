@@ -4,18 +4,30 @@ from pathlib import Path
 
 import click
 
+from compressor.importing import ALLOWED, plugins_allowed
+
 data = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data sets [env COMPRESS_DATA].")
 device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 config = click.option("-c", "--config", help="Configuration: a path or a bare name. Default: the schedule's `config:`.")
-allow_plugins = click.option(
-    "--allow-plugins", is_flag=True, help="Import the modules that the schedule lists under `plugins:`."
-)
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
 def say(text: str) -> None:
     """Show a message beside the output, on stderr."""
     click.echo(text, err=True)
+def _allow(ctx: click.Context, parameter: click.Parameter, allowed: bool) -> None:
+    """Allow plugins until the command ends."""
+    ctx.with_resource(plugins_allowed(allowed))
+
+
+allow_plugins = click.option(
+    "--allow-plugins",
+    is_flag=True,
+    expose_value=False,
+    callback=_allow,
+    help="Import and run the code that the files name: `plugins:`, and models and data sets `package.module:factory`"
+    f" [env {ALLOWED}=1].",
+)
 
 
 def overrides(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -19,7 +19,6 @@ def plan(
     config: str | None,
     sets: list[tuple[str, str]],
     data: Path | None,
-    allow_plugins: bool,
     as_json: bool,
 ) -> None:
     """Show what a schedule will do, epoch by epoch, without training."""
@@ -27,7 +26,7 @@ def plan(
     from compressor.experiment.specification import specification
     from compressor.schedule import as_table
 
-    spec = specification(schedule, config, sets, allow_plugins=allow_plugins)
+    spec = specification(schedule, config, sets)
     made, warnings = inspection.plan(spec, data)
     for line in warnings:
         click.echo(line, err=True)

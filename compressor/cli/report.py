@@ -9,6 +9,7 @@ from compressor.cli import options
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@options.allow_plugins
 @options.as_json
 def report(run: Path, as_json: bool) -> None:
     """Print the sparsity report of a run's folder or of a checkpoint."""

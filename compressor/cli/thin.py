@@ -19,6 +19,7 @@ from compressor.cli import options
 @click.option("--out", type=click.Path(path_type=Path), help="The thin checkpoint. Default: thin.pt beside CHECKPOINT.")
 @options.data
 @options.device
+@options.allow_plugins
 @options.as_json
 def thin(checkpoint: Path, round_to: int, out: Path | None, data: Path | None, device: str, as_json: bool) -> None:
     """Remove all unused channels of a checkpoint or run. The outputs stay equal."""

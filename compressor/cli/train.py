@@ -31,7 +31,6 @@ def train(
     data: Path | None,
     device: str,
     seed: int | None,
-    allow_plugins: bool,
     smoke: bool,
     resume: bool,
 ) -> None:
@@ -45,7 +44,7 @@ def train(
     if resume and out is not None and schedule is None and config is None and (out / folder.CONFIG).is_file():
         config = str(out / folder.CONFIG)
         schedule = str(out / folder.SCHEDULE) if (out / folder.SCHEDULE).is_file() else None
-    spec = specification(schedule, config, sets, seed=seed, init=init, allow_plugins=allow_plugins)
+    spec = specification(schedule, config, sets, seed=seed, init=init)
     outcome = run.train(spec, out, data, device, resume, smoke=smoke)
     if outcome.report is None:
         click.echo(f"{outcome.folder}: finished already; `compress report {outcome.folder}` shows it")

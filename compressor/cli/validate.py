@@ -10,14 +10,14 @@ from compressor.cli import options
 @options.config
 @options.sets
 @options.allow_plugins
-def validate(schedule: str, config: str | None, sets: list[tuple[str, str]], allow_plugins: bool) -> None:
+def validate(schedule: str, config: str | None, sets: list[tuple[str, str]]) -> None:
     """Report all faults of a schedule, one line each."""
     from compressor.experiment import inspection
     from compressor.experiment.specification import open_files
     from compressor.schedule import Faults
 
     faults = Faults()
-    spec = open_files(schedule, config, sets, faults, allow_plugins=allow_plugins)
+    spec = open_files(schedule, config, sets, faults)
     warnings = inspection.validate(spec, faults) if spec is not None else []
     for line in [*warnings, *faults.lines]:
         click.echo(line, err=True)

@@ -14,8 +14,8 @@ from compressor.data.items import Items, given_labels, read_all
 from compressor.data.memory import fits, in_memory
 from compressor.data.pixels import per_channel
 from compressor.data.streamed import Streamed
-from compressor.errors import CompressError, UserError
-from compressor.importing import blame, import_callable
+from compressor.errors import UserError
+from compressor.importing import global_state_kept, import_callable, isolated
 
 
 def from_factory(config: DataConfig, root: Path, seed: int) -> DataSet:
@@ -25,6 +25,11 @@ def from_factory(config: DataConfig, root: Path, seed: int) -> DataSet:
     be imported or that fails, and for images and labels that are not as `Items` describes.
     """
     factory = import_callable(config.name, config.name)
+    with global_state_kept():  # of the items that are read, too
+        return _made(config, factory, root, seed)
+
+
+def _made(config: DataConfig, factory: Callable[..., Any], root: Path, seed: int) -> DataSet:
     offered = {"root": root, "size": config.size, "channels": config.channels, "seed": seed}
     made = _call(config.name, factory, offered)
     if isinstance(made, DataSet):
@@ -49,12 +54,8 @@ def _call(name: str, factory: Callable[..., Any], offered: dict[str, Any]) -> An
             raise UserError(
                 f"{name}: it requires {key!r}, which is not offered; it may take {', '.join(offered)} by name"
             )
-    try:
+    with isolated(f"{name}: it failed"):
         return factory(**{key: value for key, value in offered.items() if takes_all or key in parameters})
-    except CompressError:
-        raise
-    except Exception as error:
-        raise UserError(f"{name}: it failed: {blame(error)}") from error
 
 
 def _checked(made: DataSet, config: DataConfig) -> DataSet:

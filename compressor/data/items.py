@@ -68,7 +68,7 @@ class Items:
             item = self.dataset[index]
         except CompressError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{self.name}: reading item {index} failed: {type(error).__name__}: {error}") from error
         if not isinstance(item, (tuple, list)) or len(item) < 2:
             raise UserError(f"{self.name}: item {index} must be (image, label), got {type(item).__name__}")

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from compressor.data.images import Batch
 from compressor.errors import UserError
+from compressor.importing import global_state_kept
 
 
 class Source(Protocol):
@@ -72,8 +73,9 @@ class _Fetch(Dataset[Tensor | str]):
         batch = torch.empty((len(indices), *self.source.shape), dtype=torch.uint8)
         try:
             # Copied by numpy: torch.stack would wake all its threads for every batch, 7 x slower on busy cores.
-            for row, index in zip(batch.numpy(), indices, strict=True):
-                row[...] = self.source.image(index).numpy()
+            with global_state_kept():  # a user's items may draw, and without workers they would draw from the run's
+                for row, index in zip(batch.numpy(), indices, strict=True):
+                    row[...] = self.source.image(index).numpy()
         except UserError as error:
             return str(error)
         return batch

@@ -14,6 +14,7 @@ from compressor.errors import UserError
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.specification import Specification
+from compressor.importing import refusal
 from compressor.reports import Report, Thinning, compare, measure
 from compressor.schedule import Faults, Plan, make_plan
 from compressor.timing import Clock
@@ -58,6 +59,9 @@ def load(path: Path) -> Loaded:
         config = Config.model_validate(saved["config"])
     except ValueError as error:
         raise UserError(f"{path}: its configuration cannot be read: {str(error).splitlines()[0]}") from None
+    for key, name in config.own_code.items():
+        if refused := refusal(name):
+            raise UserError(f"{path}: {key} of its configuration: {refused}")
     network = building.model(config.model, len(saved["classes"]), trained_elsewhere=True)
     load_weights(network, saved, str(path))
     return Loaded(config, network.eval(), saved)

@@ -120,7 +120,7 @@ class _Run:
         except CompressError as error:
             log.say(f"error: {error}")
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin may leave Python
             log.say(traceback.format_exc())
             first = (str(error).splitlines() or [""])[0]
             raise CompressError(

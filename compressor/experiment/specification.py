@@ -68,7 +68,6 @@ def open_files(
     faults: Faults,
     *,
     flags: Mapping[str, Any] | None = None,
-    allow_plugins: bool = False,
 ) -> Specification | None:
     """Read both files (paths or bare names) and apply `overrides`; None and faults where something is wrong.
 
@@ -77,7 +76,7 @@ def open_files(
     """
     parsed = None
     if schedule is not None:
-        parsed = open_schedule(schedule, overrides, faults, allow_plugins=allow_plugins)
+        parsed = open_schedule(schedule, overrides, faults)
     elif any(key.startswith("schedule.") for key, _ in overrides):
         raise UserError("--set schedule.…: there is no --schedule to set it in")
     config_name = config if config is not None else (parsed.config if parsed else None)
@@ -101,12 +100,11 @@ def specification(
     *,
     seed: int | None = None,
     init: str | None = None,
-    allow_plugins: bool = False,
 ) -> Specification:
     """Read both files or raise `UserError` with everything that is wrong in them. `seed` and `init` are flags."""
     faults = Faults()
     flags = {"seed": seed, "init": init}
-    spec = open_files(schedule, config, overrides, faults, flags=flags, allow_plugins=allow_plugins)
+    spec = open_files(schedule, config, overrides, faults, flags=flags)
     faults.raise_any()
     if spec is None:
         raise UserError("no configuration: give --config, or name one in the schedule (`config: NAME`, version 2)")

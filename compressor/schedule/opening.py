@@ -6,6 +6,7 @@ from typing import Any
 
 from compressor.config import Config
 from compressor.errors import UserError, did_you_mean
+from compressor.importing import refusal
 from compressor.schedule import claim, grammar, lookup, parsing
 from compressor.schedule.document import Document, parse, parse_value, read
 from compressor.schedule.faults import Faults
@@ -18,13 +19,13 @@ Catalogues = Mapping[str, Callable[[], Mapping[str, str]]]
 """By block of a configuration the names that its `name` may have."""
 
 
-def open_schedule(name: str, overrides: Overrides, faults: Faults, *, allow_plugins: bool) -> Schedule:
+def open_schedule(name: str, overrides: Overrides, faults: Faults) -> Schedule:
     """Return the schedule that a path or bare name means, with its claim; what is wrong in them becomes a fault.
 
     Raises `UserError` where the file does not exist or cannot be read.
     """
     document = _document(name, "schedules", overrides, faults)
-    schedule = grammar.read(document, faults, allow_plugins=allow_plugins)
+    schedule = grammar.read(document, faults)
     beside = claim.document_beside(Path(document.source), schedule.version, faults)
     if beside is not None:
         schedule.claim = claim.build(beside, (), beside.data, faults)
@@ -58,7 +59,11 @@ def open_config(
     built = parsing.build(Config, document.data, document, (), faults, what="the configuration")
     if built is None:
         _check_names(document, catalogues, faults)
-    return built, document
+        return None, document
+    refused = [(key, text) for key, name in built.own_code.items() if (text := refusal(name))]
+    for key, text in refused:
+        faults.add(document.place(tuple(key.split("."))), f"{key}: {text}")
+    return None if refused else built, document
 
 
 def _document(name: str, kind: str, overrides: Overrides, faults: Faults) -> Document:

@@ -4,7 +4,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from compressor.component import REGISTRY, Component
-from compressor.importing import import_all, import_module
+from compressor.importing import import_all, import_installed, import_module
 
 ENTRY_POINTS = "compressor.components"
 """The entry-point group in which an installed package names modules with components."""
@@ -34,11 +34,14 @@ def _import_shipped() -> None:
 def _import_all() -> None:
     _import_shipped()
     for entry in entry_points(group=ENTRY_POINTS):
-        plug_in(entry.value)
+        import_installed(entry.value.partition(":")[0], f"the plugin {entry.value!r}")
 
 
 def plug_in(module: str) -> None:
-    """Import a third party's components. Raises `UserError` where that fails, whatever the reason."""
+    """Import the components of a module that a schedule names.
+
+    Raises `UserError` where the user does not allow it or the import fails, whatever the reason.
+    """
     _import_shipped()  # first, so that a plugin cannot take one of our names
     import_module(module.partition(":")[0], f"the plugin {module!r}")
 

@@ -230,8 +230,9 @@ def test_a_network_with_too_few_outputs_is_refused_before_a_run_folder_is_made(
 ) -> None:
     written("zz_networks.py", NETWORKS)
     model = f"{{name: 'zz_networks:{factory}'" + (f", num_classes: {classes}}}" if classes else "}")
-    refused(compress("train", "-c", "tiny", "--set", f"model={model}"), *words)
-    refused(compress("train", "-c", "tiny", "--set", f"model={model}", "--out", "mine"), *words)
+    train = ("train", "-c", "tiny", "--set", f"model={model}", "--allow-plugins")
+    refused(compress(*train), *words)
+    refused(compress(*train, "--out", "mine"), *words)
     assert not Path("mine").exists()
 
 
@@ -239,8 +240,8 @@ def test_a_network_with_too_few_outputs_is_refused_before_a_run_folder_is_made(
 def test_a_network_without_parameters_is_refused(command: tuple[str, ...]) -> None:
     written("s.yaml", "policies:\n  - lr_scheduler: {class: StepLR, step_size: 1}\n")
     model = "model={name: 'torch.nn:Identity'}"
-    refused(compress(*command, "-c", "tiny", "--set", model), "torch.nn:Identity", "no parameters")
-    refused(compress("train", "-c", "tiny", "--set", model), "torch.nn:Identity", "no parameters")
+    refused(compress(*command, "-c", "tiny", "--set", model, "--allow-plugins"), "torch.nn:Identity", "no parameters")
+    refused(compress("train", "-c", "tiny", "--set", model, "--allow-plugins"), "torch.nn:Identity", "no parameters")
 
 
 IMAGES = """\
@@ -312,9 +313,10 @@ def test_each_kind_finds_its_module_in_the_working_directory_first_and_alone(kin
 def test_a_module_that_is_nowhere_says_where_it_was_looked_for() -> None:
     here = str(Path.cwd())
     written("s.yaml", "version: 2\nplugins: [zz_nowhere]\npolicies: [{lr_scheduler: {class: StepLR, step_size: 1}}]\n")
-    refused(compress("train", "-c", "tiny", "--set", "model={name: 'zz_nowhere:make'}"), "zz_nowhere", here)
-    refused(compress("train", "-c", "tiny", "--set", "data={name: 'zz_nowhere:make'}"), "zz_nowhere", here)
-    refused(compress("train", "-s", "s.yaml", "-c", "tiny", "--allow-plugins"), "zz_nowhere", here)
+    train = ("train", "-c", "tiny", "--allow-plugins")
+    refused(compress(*train, "--set", "model={name: 'zz_nowhere:make'}"), "zz_nowhere", here)
+    refused(compress(*train, "--set", "data={name: 'zz_nowhere:make'}"), "zz_nowhere", here)
+    refused(compress(*train, "-s", "s.yaml"), "zz_nowhere", here)
 
 
 # --- plan, paths, pipes --------------------------------------------------------------------------------------------

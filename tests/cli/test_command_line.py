@@ -41,14 +41,15 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--allow-plugins": False,
         "--json": False,
     },
-    "eval": {"CHECKPOINT": None, "--data": None, "--device": "auto", "--json": False},
-    "report": {"RUN": None, "--json": False},
+    "eval": {"CHECKPOINT": None, "--data": None, "--device": "auto", "--allow-plugins": False, "--json": False},
+    "report": {"RUN": None, "--allow-plugins": False, "--json": False},
     "thin": {
         "CHECKPOINT": None,
         "--round-to": 1,
         "--out": None,
         "--data": None,
         "--device": "auto",
+        "--allow-plugins": False,
         "--json": False,
     },
     "list": {"[KIND]": None},
@@ -64,7 +65,7 @@ def described(command: click.Command) -> dict[str, Any]:
     given = command.make_context(command.name, fitting, parent=parent).params
     shown: dict[str, Any] = {}
     for parameter in command.params:
-        value = given[parameter.name]
+        value = given[parameter.name] if parameter.expose_value else parameter.get_default(parent)
         if isinstance(parameter, click.Option):
             shown[" ".join(parameter.opts)] = tuple(value) if isinstance(value, list) else value
         elif parameter.required:

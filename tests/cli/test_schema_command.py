@@ -11,6 +11,7 @@ import yaml
 from helpers import compress, succeed
 
 from compressor.component import REGISTRY
+from compressor.importing import plugins_allowed
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
@@ -181,7 +182,8 @@ policies:
 @pytest.mark.parametrize("text", GOOD.values(), ids=GOOD)
 def test_what_validate_accepts_the_schema_accepts(text: str, schedule: Accepts) -> None:
     faults = Faults()
-    grammar.read(parse("s.yaml", text, faults), faults, allow_plugins=True)
+    with plugins_allowed():
+        grammar.read(parse("s.yaml", text, faults), faults)
     assert faults.lines == []
     assert schedule(text)
 

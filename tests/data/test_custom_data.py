@@ -37,6 +37,7 @@ def mine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     module = SimpleNamespace(__name__="mine")
     monkeypatch.setitem(sys.modules, "mine", module)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COMPRESS_ALLOW_PLUGINS", "1")
     return module
 
 
@@ -188,6 +189,7 @@ def test_failures_of_the_users_code(mine: SimpleNamespace) -> None:
 
 def test_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COMPRESS_ALLOW_PLUGINS", "1")
     with pytest.raises(UserError, match=r"cannot import 'no_such_module' .*ModuleNotFoundError"):
         load(DataConfig(name="no_such_module:f"), None, 0)
     Path("found_in_cwd.py").write_text("import compressor.data\n\ndef make():\n    return 'nothing'\n")

@@ -47,6 +47,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "their_exit.py").write_text("raise SystemExit(3)")
     (tmp_path / "their_needs.py").write_text("import not_installed_anywhere")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("COMPRESS_ALLOW_PLUGINS", "1")
 
 
 def test_arguments_and_classes_are_passed() -> None:

@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 from compressor.errors import UserError
+from compressor.importing import plugins_allowed
 from compressor.policies.policy import BoundPolicy
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
@@ -506,7 +507,8 @@ class Mine(Regularizer, name="{name}"):
 def plugged(module: str, name: str, *, allow: bool) -> list[str]:
     text = f"plugins: [{module}]\npolicies:\n  - regularizer: {{class: {name}, strength: 0.5}}\n"
     faults = Faults()
-    grammar.read(parse("s.yaml", text, faults), faults, allow_plugins=allow)
+    with plugins_allowed(allow):
+        grammar.read(parse("s.yaml", text, faults), faults)
     return faults.lines
 
 
