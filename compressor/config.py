@@ -101,6 +101,9 @@ class CheckpointConfig(Settings):
     every_minutes: float | None = Field(
         default=None, gt=0, description="also a checkpoint after this many minutes, within an epoch"
     )
+    keep: int = Field(
+        default=2, ge=1, le=100, description="files in all: checkpoint.pt, checkpoint.1.pt (the one before it), ..."
+    )
 
 
 class Config(Settings):

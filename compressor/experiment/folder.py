@@ -95,7 +95,8 @@ def to_resume(spec: Specification, out: Path | None) -> Found | None:
         return None
     if others[chosen]:
         raise UserError(f"{chosen} is a run of another schedule or configuration: {others[chosen]}")
-    return Found(chosen, (chosen / CHECKPOINT).is_file(), done[chosen])
+    saved = chosen / CHECKPOINT
+    return Found(chosen, saved.is_file() or bool(checkpoint.older_copy(saved)), done[chosen])
 
 
 def _own(out: Path) -> list[Path]:

@@ -52,7 +52,8 @@ def load(path: Path) -> Loaded:
     """Return a run's folder (its checkpoint.pt) or a checkpoint, loaded. Raises `UserError` where it is neither."""
     if path.is_dir():
         if not (path / folder.CHECKPOINT).is_file():
-            raise UserError(f"{path}: no {folder.CHECKPOINT} in this folder (yet)")
+            older = checkpoint.older_copy(path / folder.CHECKPOINT)
+            raise UserError(f"{path}: no {folder.CHECKPOINT} in this folder (yet){older}")
         path = path / folder.CHECKPOINT
     saved = checkpoint.load(path)
     try:

@@ -225,7 +225,10 @@ class _Run:
             checkpoint.save(self.path / folder.BEST, payload)
         else:
             state = {**trainer.state_dict(), "live": shipped.live}
-            checkpoint.save(self.path / folder.CHECKPOINT, {**payload, "state": state, "finished": False})
+            self._save_checkpoint({**payload, "state": state, "finished": False})
+
+    def _save_checkpoint(self, content: checkpoint.Checkpoint) -> None:
+        checkpoint.save(self.path / folder.CHECKPOINT, content, 1 if self.smoke else self.spec.config.checkpoint.keep)
 
     def _finish(self, trainer: Trainer, log: LogFile) -> Outcome:
         """Use the test set, once: with the last weights and with the best ones."""
@@ -252,7 +255,7 @@ class _Run:
         if best_test:
             payload["metrics"]["best_test_selected_on_the_test_set"] = best_test
         state = {**trainer.state_dict(), "live": shipped.live}
-        checkpoint.save(self.path / folder.CHECKPOINT, {**payload, "state": state, "finished": True})
+        self._save_checkpoint({**payload, "state": state, "finished": True})
         log.say(formats.as_table(report))
         for line in [] if self.smoke else claims.lines(self.spec, report, (own or test)["top1"]):
             self._say(line)

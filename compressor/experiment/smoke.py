@@ -100,7 +100,8 @@ def _estimate(
     if count is not None and fits(count, dataset.shape):
         data = count * torch.Size(dataset.shape).numel()
     checkpoint, best = ((path / name).stat().st_size for name in (folder.CHECKPOINT, folder.BEST))
-    return Estimate(spent, peak + data + saved * batch, 2 * checkpoint + best)
+    kept = config.checkpoint.keep + 1  # the next one is written before the oldest goes
+    return Estimate(spent, peak + data + saved * batch, kept * checkpoint + best)
 
 
 def _peak(where: torch.device) -> int:

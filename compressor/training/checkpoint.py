@@ -1,12 +1,20 @@
-"""Checkpoints on disk: tensors and plain values only, so that `torch.load(weights_only=True)` reads them."""
+"""Checkpoints on disk: tensors and plain values only, so that `torch.load(weights_only=True)` reads them.
 
+A file is torch's zip file with a comment: the SHA-256 of everything before it. It is verified at every load.
+"""
+
+import hashlib
+import os
+import shlex
+import struct
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
 from compressor.errors import UserError
-from compressor.training.files import replace
+from compressor.training.files import older_copies, replace
 
 FORMAT, READABLE = 2, (1, 2)
 """The format that is written, and the formats whose weights can be read; 1 had another layout of `state`."""
@@ -18,19 +26,34 @@ a run's own checkpoint `state` (what resuming needs) and `finished`."""
 _NEEDED = ("format", "model", "config", "shape", "classes", "metrics")
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint completely or not at all. Raises `CompressError` where the disk refuses it."""
-    replace(path, lambda file: torch.save(checkpoint, file))
+_MARK = b"SHA-256 "
+_COMMENT = len(_MARK) + 2 * hashlib.sha256().digest_size
+_LENGTH = struct.pack("<H", _COMMENT)
+"""The last two bytes of a zip file before its comment."""
+
+
+def save(path: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
+    """Write a checkpoint completely or not at all; the `keep - 1` before it stay, as NAME.1.pt and so on.
+
+    Raises `CompressError` where the disk refuses it.
+    """
+    replace(path, lambda file: _write(checkpoint, file), keep)
 
 
 def load(path: Path) -> Checkpoint:
-    """Load a checkpoint to the CPU. Raises `UserError` where the file is missing, damaged or something else."""
+    """Load a checkpoint to the CPU. Raises `UserError` where the file is missing, damaged or something else; the
+    message names the newest older copy that is whole.
+    """
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
+        raise UserError(f"{path}: no such checkpoint{older_copy(path)}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torn zip, foreign pickle, text: torch raises a dozen different types
-        raise UserError(f"{path}: not a checkpoint, or a damaged one ({type(error).__name__})") from None
+        with open(path, "rb") as file:  # opened once: a run that goes on replaces it at any time
+            _verify(file)
+            file.seek(0)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torn zip, foreign pickle, text: a dozen different types
+        reason = str(error) if isinstance(error, _Damaged) else type(error).__name__
+        raise UserError(f"{path}: not a checkpoint, or a damaged one ({reason}){older_copy(path)}") from None
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in _NEEDED):
         raise UserError(f"{path}: not a checkpoint of compress train (it should hold {', '.join(_NEEDED)})")
     if not _well_formed(checkpoint):
@@ -60,6 +83,78 @@ def finished(path: Path) -> bool:
         return path.is_file() and bool(load(path).get("finished"))
     except UserError:
         return False
+
+
+def older_copy(path: Path) -> str:
+    """Return what to do where `path` cannot be used: the end of a message that names the newest older copy that is
+    whole. Empty where there are no copies.
+    """
+    copies = older_copies(path)
+    for copy in copies:
+        try:
+            with open(copy, "rb") as file:
+                _verify(file)
+        except Exception:
+            continue
+        move = f"mv {shlex.quote(str(copy))} {shlex.quote(str(path))}"
+        return f"; the checkpoint before it, {copy}, is whole: to go on from there, run `{move}` and this command again"
+    return f"; {' and '.join(map(str, copies))}: damaged, too" if copies else ""
+
+
+class _Damaged(Exception):
+    """Raised where the bytes of a file are not those that were written."""
+
+
+def _write(checkpoint: Checkpoint, file: BinaryIO) -> None:
+    summed = _Summed(file)
+    torch.save(checkpoint, cast(BinaryIO, summed))
+    file.seek(-len(_LENGTH), os.SEEK_END)
+    file.write(_LENGTH + _comment(summed.sum.hexdigest()))
+
+
+def _verify(file: BinaryIO) -> None:
+    """Raise an exception where the file is not as it was written.
+
+    A file without a comment was written by an older version, or by torch alone: zip's own checksums of its records.
+    """
+    with zipfile.ZipFile(file) as archive:
+        comment = archive.comment
+        if not comment and (record := archive.testzip()) is not None:
+            raise _Damaged(f"the checksum of its record {record} is wrong")
+    if comment and comment != _comment(_sum(file)):
+        raise _Damaged("its SHA-256 is not the one it was written with")
+
+
+def _comment(digest: str) -> bytes:
+    return _MARK + digest.encode()
+
+
+def _sum(file: BinaryIO) -> str:
+    """Return the SHA-256 of a zip file as if it had no comment, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    left = file.seek(0, os.SEEK_END) - _COMMENT - len(_LENGTH)
+    file.seek(0)
+    while left > 0 and (data := file.read(min(left, 2**20))):
+        digest.update(data)
+        left -= len(data)
+    length = file.read(len(_LENGTH))
+    digest.update(bytes(len(_LENGTH)) if length == _LENGTH else length)
+    return digest.hexdigest()
+
+
+class _Summed:
+    """A file whose content is hashed as it is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.sum = hashlib.sha256()
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self.sum.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _well_formed(checkpoint: Checkpoint) -> bool:

@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from compressor.errors import CompressError
-from compressor.training.files import replace_text
+from compressor.training.files import append_text, replace_text
 
 
 class Observer:
@@ -84,7 +83,7 @@ class LogFile(Observer):
 
     def say(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        _append(self._path, "".join(f"{stamp} {line}\n" for line in text.splitlines()))
+        append_text(self._path, "".join(f"{stamp} {line}\n" for line in text.splitlines()))
 
 
 class MetricsFile(Observer):
@@ -100,7 +99,7 @@ class MetricsFile(Observer):
         replace_text(path, kept)
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        _append(self._path, json.dumps(_finite(record), allow_nan=False) + "\n")
+        append_text(self._path, json.dumps(_finite(record), allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -108,13 +107,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _append(path: Path, text: str) -> None:
-    try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise CompressError(f"{path}: cannot be written: {error.strerror}") from error

@@ -13,7 +13,7 @@ from compressor.reports.report import Report, Totals
 from compressor.sparsity.summary import WeightSummary
 
 FILES = {
-    *("schedule.yaml", "config.yaml", "metrics.jsonl", "checkpoint.pt", "best.pt"),
+    *("schedule.yaml", "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.1.pt", "best.pt"),
     *("sparsity.csv", "sparsity.json", "log.txt"),
 }
 
@@ -91,7 +91,7 @@ def test_the_config_is_resolved_and_the_schedule_is_the_file_itself(run: tuple[P
     resolved = yaml.safe_load((folder / "config.yaml").read_text())
     assert resolved["data"]["validation"] == 0.1
     assert resolved["data"]["augment"] == []
-    assert resolved["checkpoint"] == {"every_epochs": 1, "every_minutes": None}
+    assert resolved["checkpoint"] == {"every_epochs": 1, "every_minutes": None, "keep": 2}
     assert (resolved["seed"], resolved["epochs"], resolved["init"]) == (0, 4, "default")
     assert (folder / "schedule.yaml").read_text() == (folder.parents[1] / "prune.yaml").read_text()
 

@@ -86,7 +86,8 @@ def test_resume_without_any_run_starts_afresh(work: Path, reference: Path) -> No
 def test_resume_of_a_run_that_has_no_checkpoint_yet_starts_it_afresh(work: Path, reference: Path) -> None:
     interrupted(*SCHEDULE, epoch=1)
     run = work / "runs" / "prune-tiny-1"
-    (run / "checkpoint.pt").unlink()
+    for path in run.glob("checkpoint*.pt"):
+        path.unlink()
     succeed(*RESUME)
     assert run_difference(run, reference) is None
     assert [path.name for path in (work / "runs").iterdir()] == ["prune-tiny-1"]
@@ -96,7 +97,7 @@ def test_resume_of_a_run_that_has_no_checkpoint_yet_starts_it_afresh(work: Path,
 def test_resume_of_a_finished_run_says_so_and_touches_nothing(work: Path, out: tuple[str, ...]) -> None:
     succeed("train", *SCHEDULE)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (work / "runs").rglob("*.*")}
-    assert len(before) == 8
+    assert len(before) == 9
     result = compress(*RESUME, *out)
     assert (result.code, result.err) == (0, "")
     assert "finished" in result.out
@@ -178,6 +179,40 @@ def test_resume_from_a_torn_checkpoint_is_exit_2(work: Path) -> None:
     result = compress(*RESUME, "--out", "run")
     assert (result.code, "run/checkpoint.pt" in result.err) == (2, True)
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["damaged", "gone"])
+@pytest.mark.parametrize("out", [(), ("--out", "runs/prune-tiny-1")])
+def test_a_checkpoint_that_is_lost_is_told_and_the_one_before_it_is_taken_by_the_user(
+    work: Path, reference: Path, out: tuple[str, ...], gone: bool
+) -> None:
+    interrupted(*SCHEDULE)
+    run = Path("runs/prune-tiny-1")
+    content = bytearray((run / "checkpoint.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / "checkpoint.pt").write_bytes(content)
+    if gone:
+        (run / "checkpoint.pt").unlink()
+    names = {path: path.read_bytes() for path in run.iterdir()}
+    for command in ([*RESUME, *out], ["report", run], ["eval", run]):
+        result = compress(*command)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert "checkpoint.1.pt, is whole" in result.err
+        assert {path: path.read_bytes() for path in run.iterdir()} == names
+    move = "mv runs/prune-tiny-1/checkpoint.1.pt runs/prune-tiny-1/checkpoint.pt"
+    assert f"run `{move}`" in result.err
+    os.replace(*move.split()[1:])
+    succeed(*RESUME, *out)
+    assert run_difference(run, reference) is None
+
+
+def test_keep_is_the_number_of_checkpoints(work: Path) -> None:
+    succeed("train", *SCHEDULE, "--set", "checkpoint.keep=3", "--out", "run")
+    epochs = {path.name: saved(path)["state"]["progress"]["epoch"] for path in Path("run").glob("checkpoint*.pt")}
+    assert epochs == {"checkpoint.pt": 4, "checkpoint.1.pt": 4, "checkpoint.2.pt": 3}  # the last one is saved twice
+    assert [saved(Path("run", name))["finished"] for name in sorted(epochs)] == [False, False, True]
+    succeed("train", "-c", "tiny", "--set", "checkpoint.keep=1", "--out", "one")
+    assert [path.name for path in Path("one").glob("checkpoint*")] == ["checkpoint.pt"]
 
 
 def test_two_processes_do_not_train_in_one_folder(work: Path) -> None:

@@ -1,12 +1,15 @@
 """Files on disk are the old one or the new one, whatever happens in between."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -115,6 +118,98 @@ replace(pathlib.Path({str(path)!r}), write)
     assert path.read_text() == "old"
     replace_text(path, "new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "new")]
+
+
+class Killed(BaseException):
+    """What ends the process in the middle of a write: nothing of ours runs after it."""
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """What each file holds that has no temporary name."""
+    return {path.name: path.read_text() for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+@pytest.mark.parametrize("keep", [1, 2, 4])
+def test_a_process_killed_at_any_call_leaves_whole_files_and_the_next_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int, links: bool
+) -> None:
+    path = tmp_path / "a.txt"
+    names = ["a.txt", *(f"a.{number}.txt" for number in range(1, keep))]
+
+    def save(text: str) -> None:
+        replace(path, lambda file: file.write(text.encode()), keep)
+
+    calls = ["fsync", "replace", "unlink", *(["link"] if links else [])]
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: _raise(OSError(errno.EPERM, os.strerror(errno.EPERM))))
+    plain = {name: getattr(os, name) for name in calls}
+    version, moment = 0, 0
+    for _ in range(keep + 1):
+        version += 1
+        save(f"{version:03}")
+    while True:
+        left, killed = moment, False
+
+        def counted(name: str, *arguments: object, **options: object) -> object:
+            nonlocal left, killed
+            killed = killed or left == 0
+            if killed:
+                raise Killed
+            left -= 1
+            return plain[name](*arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in calls:
+                patch.setattr(os, name, partial(counted, name))
+            with suppress(Killed):
+                save(f"{version + 1:03}")
+        assert path.read_text() in (f"{version:03}", f"{version + 1:03}")
+        assert set(texts(tmp_path)) <= set(names)
+        assert len(texts(tmp_path)) >= min(keep, max(keep - 1, 2))  # of three and more, one may have no name yet
+        assert all(len(text) == 3 for text in texts(tmp_path).values())
+        for _ in range(keep + 1):
+            version += 1
+            save(f"{version:03}")
+        assert {path.name for path in tmp_path.iterdir()} == set(names)  # no temporary file stays
+        assert [texts(tmp_path)[name] for name in names] == [f"{version - age:03}" for age in range(keep)]
+        if not killed:
+            break
+        moment += 1
+    assert moment >= (3 if keep == 1 else 5)
+
+
+def test_a_write_that_fails_leaves_the_copies_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for text in ("first", "second"):
+        replace(path, lambda file, text=text: file.write(text.encode()), 2)  # type: ignore[misc]
+    with pytest.raises(CompressError):
+        replace(path, lambda file: _raise(OSError(errno.EIO, "")), 2)
+    assert texts(tmp_path) == {"a.txt": "second", "a.1.txt": "first"}
+
+
+def test_a_full_disk_is_named_with_the_bytes_that_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.pt"
+    checkpoint.save(path, {"weight": torch.ones(1000)})
+    size = path.stat().st_size
+    mount = subprocess.run(["stat", "-c", "%m", tmp_path], capture_output=True, text=True, check=True).stdout.strip()
+    opened, content = open, path.read_bytes()
+
+    class FullDisk(io.FileIO):
+        """A disk that takes 100 bytes and then no more."""
+
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > 100:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    monkeypatch.setattr("builtins.open", lambda name, mode="r", **options: FullDisk(name, mode))
+    with pytest.raises(CompressError) as error:
+        checkpoint.save(path, {"weight": torch.zeros(1000)})
+    monkeypatch.setattr("builtins.open", opened)
+    assert str(error.value) == f"{path}: cannot be written: no space left on {mount}, {size:,} bytes needed"
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
+    assert path.read_bytes() == content
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
