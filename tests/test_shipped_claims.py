@@ -28,7 +28,7 @@ def test_the_margin_of_a_claim(tops: list[float], images: int, claimed: float) -
 @pytest.mark.parametrize("name", shipped_files("schedules"))
 def test_every_shipped_schedule_that_was_run_has_a_claim(name: str) -> None:
     faults = Faults()
-    schedule = open_schedule(name, (), faults, allow_plugins=False)
+    schedule = open_schedule(name, (), faults)
     assert faults.lines == []
     assert schedule.notes == []  # its configurations exist
     assert (schedule.claim is None) == (name in NOT_RUN)

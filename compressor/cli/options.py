@@ -15,6 +15,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable
 def say(text: str) -> None:
     """Show a message beside the output, on stderr."""
     click.echo(text, err=True)
+
+
 def _allow(ctx: click.Context, parameter: click.Parameter, allowed: bool) -> None:
     """Allow plugins until the command ends."""
     ctx.with_resource(plugins_allowed(allowed))

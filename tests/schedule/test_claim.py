@@ -16,7 +16,7 @@ def opened(folder: Path, text: str, beside: str | None = None) -> tuple[Schedule
     if beside is not None:
         (folder / "s.expect.yaml").write_text(beside)
     faults = Faults()
-    schedule = open_schedule(str(folder / "s.yaml"), (), faults, allow_plugins=False)
+    schedule = open_schedule(str(folder / "s.yaml"), (), faults)
     return schedule, [line.replace(f"{folder}/", "") for line in faults.lines]
 
 
