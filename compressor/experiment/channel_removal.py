@@ -8,6 +8,7 @@ from compressor.data import DataFeed
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, inspection
 from compressor.reports import Report, Thinning, compare, measure
+from compressor.sparsity import computed
 from compressor.thinning import describe, thin
 from compressor.training import checkpoint
 
@@ -26,6 +27,8 @@ def thin_checkpoint(
     if target.exists():
         raise UserError(f"{target} exists and is not overwritten: give another file with --out")
     loaded = inspection.load(path)
+    for one in computed(loaded.network):
+        raise CompressError(f"{path}: its channels cannot be removed: {one.reason}")
     where = building.device(wanted_device)
     dataset = inspection.dataset_of(loaded, path, root, say)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)

@@ -101,7 +101,7 @@ def report(path: Path) -> Report:
         shape, thinnings = loaded.shape, loaded.thinnings
         measured = measure(loaded.network, shape, metrics.get("test"), thinnings, before, figures, metrics.get("train"))
         stages = {"dense": dense, stage: loaded.network}
-        if stage == "masked" and measured.totals.sparsity == 0:
+        if stage == "masked" and all(row.nonzero == row.weights for row in measured.tensors):
             del stages["masked"]
         return measured.model_copy(update={"comparison": compare(stages, loaded.shape)})
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
+from torch.nn.modules.dropout import _DropoutNd
 
 from compressor.component import Selects
 from compressor.errors import UserError
-from compressor.policies.policy import Context, Memory, Policy
+from compressor.policies.policy import Context, Finding, Memory, Policy, View
 from compressor.sparsity import count_nonzero
 from compressor.tracing import before_dropout, trace
 
@@ -47,6 +48,19 @@ class DropoutPolicy(Policy, name="dropout"):
     @property
     def needs_images(self) -> bool:
         return True
+
+    def check(self, view: View) -> list[Finding]:
+        """Return what `'*'` leaves out: dropout of other classes, and inside of attention and recurrent layers."""
+        if "*" not in ([self.modules] if isinstance(self.modules, str) else self.modules):
+            return []
+        named = view.targets["modules"]
+        left = [
+            f"{path} ({type(module).__name__})"
+            for path, module in view.modules.items()
+            if path not in named and (isinstance(module, _DropoutNd) or _own_ratio(module) > 0)
+        ]
+        said = f"{view.key}: '*' selects {', '.join(DROPOUTS)}; the dropout of {', '.join(left)} keeps its ratio"
+        return [Finding("note", said, of_policy=True)] if left else []
 
     def init(self, ctx: Context) -> Ratios:
         upstream = before_dropout(trace(ctx.network.model, ctx.data.sample()[:1]))
@@ -93,6 +107,12 @@ class DropoutPolicy(Policy, name="dropout"):
 
     def figures(self, ctx: Context, memory: Ratios) -> dict[str, float]:
         return dict(memory.ratios)
+
+
+def _own_ratio(module: Any) -> float:
+    """Return the ratio of a layer that drops by itself, as attention and recurrent layers do."""
+    ratio = getattr(module, "dropout", 0.0)
+    return ratio if isinstance(ratio, float) else 0.0
 
 
 def _dropout(ctx: Context, path: str) -> Any:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from compressor.component import Weights as Selection
 from compressor.policies.policy import Context, Memory, Policy
-from compressor.sparsity import bias_of
+from compressor.sparsity import biases_of
 
 
 class FreezePolicy(Policy, name="freeze"):
@@ -23,8 +23,7 @@ class FreezePolicy(Policy, name="freeze"):
 
     def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
         for name in ctx.targets["weights"]:
-            bias = bias_of(name)
-            for key in (name, bias):
+            for key in (name, *biases_of(name)):
                 if key in ctx.parameters:
                     # Without a gradient an optimizer leaves a parameter alone: no momentum, no weight decay.
                     ctx.parameters[key].grad = None

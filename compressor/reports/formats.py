@@ -7,6 +7,8 @@ from compressor.reports.report import IMAGES, Comparison, Report, Thinning, Tota
 from compressor.sparsity import WeightSummary
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
+OTHERS = "other parameters"
+"""The name of the row of all parameters of less than two dims."""
 _MOMENTS = ("mean", "std", "mean_abs")
 
 
@@ -16,16 +18,21 @@ def as_json(report: Report) -> str:
 
 
 def as_csv(report: Report) -> str:
-    """Return a line for each tensor, and a last line `total`; empty cells where a tensor has no such structure."""
+    """Return a line for each tensor, one for all other parameters, and a last line `total`.
+
+    Cells are empty where a tensor has no such structure; `sparsity_all` has a value in the last line only.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(WeightSummary.model_fields), lineterminator="\n")
+    fields = [*WeightSummary.model_fields, "sparsity_all"]
+    writer = csv.DictWriter(text, fieldnames=fields, lineterminator="\n")
     writer.writeheader()
     for row in report.tensors:
         writer.writerow({**row.model_dump(), "shape": "x".join(map(str, row.shape))})
-    totals = report.totals
-    writer.writerow(
-        {"name": "total", "weights": totals.weights, "nonzero": totals.nonzero, "sparsity": totals.sparsity}
-    )
+    totals, others = report.totals, report.others
+    own = {"weights": others.parameters, "nonzero": others.nonzero, "sparsity": others.sparsity, "prunable": False}
+    writer.writerow({"name": OTHERS, **own})
+    own = {"weights": totals.weights, "nonzero": totals.nonzero, "sparsity": totals.sparsity}
+    writer.writerow({"name": "total", **own, "sparsity_all": totals.sparsity_all})
     return text.getvalue()
 
 
@@ -45,11 +52,14 @@ def as_table(report: Report) -> str:
                 *(f"{getattr(row, moment):.5f}" for moment in _MOMENTS),
             ]
         )
-    totals = report.totals
+    totals, others = report.totals, report.others
     blank = [""] * (len(head) - 5)
+    cells = [f"{others.parameters:,}", f"{others.nonzero:,}", f"{100 * others.sparsity:.2f}"]
+    lines.append([OTHERS, "", *cells, *blank])
     lines.append(["total", "", f"{totals.weights:,}", f"{totals.nonzero:,}", f"{100 * totals.sparsity:.2f}", *blank])
     table = _aligned(lines, left=2)
     rule = "-" * max(map(len, table))
+    table[-1] += f"  sparsity_all {100 * totals.sparsity_all:.2f} % of {totals.parameters:,} parameters"
     table = [table[0], rule, *table[1:-1], rule, table[-1]]
     kept = 100 * totals.macs_nonzero / totals.macs if totals.macs else 100.0
     table.append("")

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.reports.latency import latencies
-from compressor.sparsity import WeightSummary, count_nonzero, prunable, summarize, weight_count
+from compressor.sparsity import WeightSummary, count_nonzero, in_use, prunable, summarize, weight_count
 from compressor.storage import StoredBits, dense_bits, stored_bits
 from compressor.thinning import compact_layers, thin_and_compact
 from compressor.tracing import macs
@@ -20,7 +20,8 @@ IMAGES = 16
 class Rates(BaseModel):
     """The size of the dense network divided by that of the compressed one, in three ways; None where nothing is left.
 
-    `parameters`: the prunable weights that are not zero, and all other parameters. `bits`: as stored, with buffers.
+    `weights`: the prunable ones. `parameters`: all tensors of two or more dims without their zeros, and all other
+    parameters. `bits`: as stored, with buffers.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,6 +29,16 @@ class Rates(BaseModel):
     weights: float | None
     parameters: float | None
     bits: float | None
+
+
+class Others(BaseModel):
+    """All parameters of less than two dims together: biases, batch norms ..."""
+
+    model_config = ConfigDict(frozen=True)
+
+    parameters: int
+    nonzero: int
+    sparsity: float
 
 
 class Totals(BaseModel):
@@ -38,6 +49,9 @@ class Totals(BaseModel):
     weights: int
     nonzero: int
     sparsity: float
+    """The fraction of zeros of the prunable weights: those of convolutions and linear layers."""
+    sparsity_all: float = 0.0
+    """The fraction of zeros of all parameters."""
     parameters: int
     macs: int
     macs_nonzero: int
@@ -98,11 +112,15 @@ class Comparison(BaseModel):
 
 
 class Report(BaseModel):
-    """Sparsity of each tensor, and totals; removals, and their gain."""
+    """Sparsity of each tensor of two or more dims, of all others together, and totals; removals, and their gain.
+
+    A tensor that a layer computes from a parameter (weight_norm, ...) has its computed values and its own name.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     tensors: list[WeightSummary]
+    others: Others = Others(parameters=0, nonzero=0, sparsity=0.0)
     totals: Totals
     figures: dict[str, dict[str, float]] = {}
     """The last figures of policies, by key: gates that are open, expected L0 ..."""
@@ -157,15 +175,18 @@ def measure(
     `test` has its measured top1 and top5 in percent, `train` those of its last training epoch. `dense` is the network
     before channels were removed (only its shapes are used, it may be on the meta device).
     """
-    weights = prunable(model)
+    values, counted = in_use(model), prunable(model)
+    weights = {name: value for name, value in values.items() if value.dim() > 1}
     largest = max(weights.values(), key=lambda weight: weight.numel(), default=None)
     scratch = None if largest is None else largest.detach().new_empty(largest.numel())
-    rows = [summarize(name, weight, scratch) for name, weight in weights.items()]
+    rows = [summarize(name, weight, scratch, prunable=name in counted) for name, weight in weights.items()]
     total_macs, by_weight = macs(model, shape)
-    saved = sum(by_weight[row.name] * (row.weights - row.nonzero) // max(row.weights, 1) for row in rows)
-    count, nonzero = sum(row.weights for row in rows), sum(row.nonzero for row in rows)
-    parameters = _parameters(model)
-    stored = stored_bits(model.state_dict(keep_vars=True), weights)
+    mine = [row for row in rows if row.prunable]
+    saved = sum(by_weight[row.name] * (row.weights - row.nonzero) // max(row.weights, 1) for row in mine)
+    count, nonzero = sum(row.weights for row in mine), sum(row.nonzero for row in mine)
+    parameters, zeros = _parameters(model), sum(row.weights - row.nonzero for row in rows)
+    others = _others([value for value in values.values() if value.dim() < 2])
+    stored = stored_bits(model.state_dict(keep_vars=True), {n for n, p in model.named_parameters() if p.dim() > 1})
     before = (count, parameters, stored.dense)
     if dense is not None:
         before = (weight_count(dense), _parameters(dense), dense_bits(dense.state_dict(keep_vars=True)))
@@ -173,6 +194,7 @@ def measure(
         weights=count,
         nonzero=nonzero,
         sparsity=1 - nonzero / count if count else 0.0,
+        sparsity_all=(zeros + others.parameters - others.nonzero) / parameters if parameters else 0.0,
         parameters=parameters,
         macs=total_macs,
         macs_nonzero=total_macs - saved,
@@ -180,14 +202,19 @@ def measure(
         stored_bits=stored,
         rates=Rates(
             weights=_rate(before[0], nonzero),
-            parameters=_rate(before[1], parameters - count + nonzero),
+            parameters=_rate(before[1], parameters - zeros),
             bits=_rate(before[2], stored.relative),
         ),
         top1=test.get("top1") if test else None,
         top5=test.get("top5") if test else None,
         train_top1=train.get("top1") if train else None,
     )
-    return Report(tensors=rows, totals=totals, thinnings=list(thinnings), figures=dict(figures or {}))
+    return Report(tensors=rows, others=others, totals=totals, thinnings=list(thinnings), figures=dict(figures or {}))
+
+
+def _others(tensors: Sequence[Tensor]) -> Others:
+    count, nonzero = sum(tensor.numel() for tensor in tensors), sum(map(count_nonzero, tensors))
+    return Others(parameters=count, nonzero=nonzero, sparsity=1 - nonzero / count if count else 0.0)
 
 
 def _parameters(model: nn.Module) -> int:
@@ -198,8 +225,13 @@ def _rate(before: int, after: int) -> float | None:
     return before / after if after else None
 
 
-def overall_sparsity(model: nn.Module, dense: Mapping[str, Sequence[int]] | None = None) -> float:
-    """Return the fraction of zeros of all prunable weights; `dense` has their shapes before channels were removed."""
-    weights = prunable(model)
-    total = sum(math.prod((dense or {}).get(name, weight.shape)) for name, weight in weights.items())
-    return 1 - sum(count_nonzero(weight) for weight in weights.values()) / total if total else 0.0
+def overall_sparsity(
+    model: nn.Module, dense: Mapping[str, Sequence[int]] | None = None, *, everything: bool = False
+) -> float:
+    """Return the fraction of zeros of all prunable weights, with `everything` of all parameters.
+
+    `dense` has their shapes before channels were removed.
+    """
+    tensors: Mapping[str, Tensor] = in_use(model) if everything else prunable(model)
+    total = sum(math.prod((dense or {}).get(name, tensor.shape)) for name, tensor in tensors.items())
+    return 1 - sum(map(count_nonzero, tensors.values())) / total if total else 0.0

@@ -7,10 +7,9 @@ from itertools import combinations, pairwise
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from torch import nn
 
 from compressor.policies.policy import BoundPolicy, Moment, View
-from compressor.sparsity import prunable
+from compressor.sparsity import in_use, prunable
 from compressor.timing import Clock, Window
 
 MAX_FIRINGS, MAX_VALUES = 100_000, 1_000
@@ -54,6 +53,8 @@ class Predicted(BaseModel):
     nonzero: int | None
     sparsity: float | None
     reason: str | None = None
+    prunable: bool = True
+    """Whether it is the weight of a convolution or linear layer: `total_sparsity` counts these."""
 
 
 class Plan(BaseModel):
@@ -68,6 +69,9 @@ class Plan(BaseModel):
     total_weights: int
     total_nonzero: int | None
     total_sparsity: float | None
+    total_parameters: int = 0
+    total_sparsity_all: float | None = None
+    """The fraction of zeros of all parameters."""
     conflicts: list[str]
 
 
@@ -75,7 +79,8 @@ def make_plan(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan
     """Return the plan of bound policies over the model of `view`, which may be without storage."""
     view = replace(view, epochs=clock.epochs)
     rates, jumps = _rates(policies, view, clock)
-    rows, total, nonzero = _predict(policies, view, clock)
+    rows, total, nonzero, zeros = _predict(policies, view, clock)
+    parameters = sum(parameter.numel() for parameter in view.model.parameters())
     return Plan(
         epochs=clock.epochs,
         policies=[_policy(bound, bound.view(view), clock) for bound in policies],
@@ -84,6 +89,8 @@ def make_plan(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan
         total_weights=total,
         total_nonzero=nonzero,
         total_sparsity=None if nonzero is None or not total else 1 - nonzero / total,
+        total_parameters=parameters,
+        total_sparsity_all=None if zeros is None or not parameters else zeros / parameters,
         conflicts=[*_shared(policies, clock), *jumps, *_unreached(policies, clock)],
     )
 
@@ -158,9 +165,14 @@ def _rates(policies: Sequence[BoundPolicy], view: View, run: Clock) -> tuple[lis
     return rates, jumps
 
 
-def _predict(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> tuple[list[Predicted], int, int | None]:
-    """Return the zeros that there are at least, by weight and in total; None where only the run shows them."""
-    weights: Mapping[str, nn.Parameter] = prunable(view.model)
+def _predict(
+    policies: Sequence[BoundPolicy], view: View, clock: Clock
+) -> tuple[list[Predicted], int, int | None, int | None]:
+    """Return the weights with the zeros that there are at least; the number of prunable weights, and of those that are
+    not zero; and the zeros of all. None where only the run shows them.
+    """
+    counted = prunable(view.model)
+    weights = {name: tensor for name, tensor in in_use(view.model).items() if tensor.dim() > 1}
     rankings: dict[frozenset[str], int] = {}
     reasons: dict[str, str] = {}
     for bound in policies:
@@ -187,10 +199,18 @@ def _predict(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> tuple
                 nonzero=None if reason else count - zeros,
                 sparsity=None if reason else zeros / max(count, 1),
                 reason=reason,
+                prunable=name in counted,
             )
         )
-    total = sum(weight.numel() for weight in weights.values())
-    return rows, total, None if reasons else total - _disjoint(rankings)
+    total = sum(weight.numel() for weight in counted.values())
+    # Of a ranking that has other weights, too, these may take as many zeros as they have entries.
+    least: dict[frozenset[str], int] = {}
+    for ranked, zeros in rankings.items():
+        inside = frozenset(name for name in ranked if name in counted)
+        sure = zeros - sum(weights[name].numel() for name in ranked - inside)
+        least[inside] = max(least.get(inside, 0), sure)
+    nonzero = None if any(name in counted for name in reasons) else total - _disjoint(least)
+    return rows, total, nonzero, None if reasons else _disjoint(rankings)
 
 
 def _disjoint(rankings: Mapping[frozenset[str], int]) -> int:

@@ -26,6 +26,8 @@ def as_table(plan: Plan) -> str:
         lines.append(f"  {row.name.ljust(width)}  {shape:>14}  {row.weights:>12,} weights  {known}")
     if plan.total_sparsity is not None:
         share = f"sparsity {100 * plan.total_sparsity:.2f} %"
+        if plan.total_sparsity_all is not None:
+            share += f", sparsity_all {100 * plan.total_sparsity_all:.2f} % of {plan.total_parameters:,} parameters"
         lines.append(f"  total: {plan.total_nonzero:,} of {plan.total_weights:,} weights non-zero, {share}")
     else:
         lines.append(f"  total: {plan.total_weights:,} weights, their sparsity is not known before the run")

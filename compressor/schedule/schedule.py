@@ -1,6 +1,6 @@
 """A schedule as it was read, and bound to a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -10,7 +10,7 @@ from compressor.policies.policy import BoundPolicy, Finding, Policy, View
 from compressor.schedule.claim import Claim
 from compressor.schedule.document import Document, KeyPath
 from compressor.schedule.faults import Faults, Place
-from compressor.schedule.selectors import WeightNames, bind
+from compressor.schedule.selectors import WeightNames, bind, left_out
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,23 @@ class Schedule:
         """Set the ends of the windows and resolve the selectors; names that are not in `model` become faults."""
         names = WeightNames(model)
         bound = []
+        left: dict[str, list[str]] = {}
         for entry in self.entries:
             policy = entry.policy.model_copy(update={"window": entry.policy.window.bind(epochs)})
             targets = bind(policy.applied, self.document, entry.component_path, names, faults)
+            for line, places in left_out(policy.applied, self.document, entry.component_path, names, targets).items():
+                left[line] = list(dict.fromkeys([*left.get(line, []), *places]))
             named = entry.component_path[0] != "policies"
             instance = ".".join(map(str, entry.component_path)) if named else ""
             bound.append(BoundPolicy(entry.key, policy, targets, instance))
-        return BoundSchedule(tuple(bound), tuple(self.entries), self.document, self.version, tuple(self.notes))
+        notes = (*self.notes, *(_placed(line, places) for line, places in left.items()))
+        return BoundSchedule(tuple(bound), tuple(self.entries), self.document, self.version, notes)
+
+
+def _placed(line: str, places: Sequence[str]) -> str:
+    """Return a line with its first place before it, and the others behind it."""
+    others = ", ".join(places[1:])
+    return f"{places[0]}: {line}" + (f" (also {others})" if others else "")
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,18 @@ An item of a list that begins with `!` excludes what the rest of it matches.
 
 import fnmatch
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from compressor.component import Component, Selects, Targets
 from compressor.errors import did_you_mean
 from compressor.schedule.document import Document, KeyPath, describe
 from compressor.schedule.faults import Faults
-from compressor.sparsity import prunable
+from compressor.sparsity import Computed, computed, in_use, prunable
 
 
 def plain(name: str) -> str:
@@ -53,7 +55,8 @@ class WeightNames:
     Globs, re: and '*' match prunable weights; exact names any parameter; type: weights of a class.
 
     type: matches the weights of modules of that class, whatever it is. Two names of one tied parameter are one weight,
-    known by its first name.
+    known by its first name. A tensor that a layer computes (weight_norm, ...), and what it is computed from, cannot be
+    selected.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -67,6 +70,10 @@ class WeightNames:
         modules = dict(model.named_modules())
         self._modules = {path: type(module).__name__ for path, module in modules.items()}
         self._types = {name: type(modules[name.rpartition(".")[0]]).__name__ for name in first.values()}
+        found = computed(model)
+        self._computed: dict[str, Computed] = {plain(name): one for one in found for name in (one.name, *one.sources)}
+        self._others = _others(model, set(self._weights.values()))
+        self.parameters = sum(p.numel() for p in model.parameters())
 
     def of_modules(self, kinds: tuple[str, ...]) -> "Names":
         """Return the names of the modules of these classes, for selectors."""
@@ -97,20 +104,115 @@ class WeightNames:
             found = [name for key, name in self._weights.items() if fnmatch.fnmatchcase(key, plain(item))]
             where = did_you_mean(item, self._weights)
         else:
+            if plain(item) in self._computed:
+                raise NameFault(f"{item!r} cannot be selected: {self._computed[plain(item)].reason}")
             found = [self._parameters[plain(item)]] if plain(item) in self._parameters else []
             inside = [name for name in self._weights if name.startswith(f"{plain(item)}.")]
             where = did_you_mean(plain(item), inside or self._parameters, cutoff=0.3 if inside else 0.6)
         found = list(dict.fromkeys(found))
         if not found:
+            if left := self.left_out(item):
+                where = "; ".join(said(item, left, self.parameters))
             raise NameFault(f"{item!r} matches no weight: {where}")
         return found
 
-    def _by_regex(self, pattern: str) -> list[str]:
+    def left_out(self, item: str) -> list["Other"]:
+        """Return the weights that a selector by pattern, class or '*' would match if they were prunable ones."""
+        every = self._others
+        if item == "*":
+            return list(every.values())
+        if item.startswith("type:"):
+            return [one for one in every.values() if one.layer == item.removeprefix("type:")]
+        if item.startswith("re:"):
+            return [every[name] for name in self._by_regex(item.removeprefix("re:"), {name: name for name in every})]
+        if any(character in item for character in "*?["):
+            return [one for name, one in every.items() if fnmatch.fnmatchcase(name, plain(item))]
+        return []
+
+    def _by_regex(self, pattern: str, names: Mapping[str, str] | None = None) -> list[str]:
         try:
             compiled = re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
             raise NameFault(f"{pattern!r} is not a regular expression: {error}") from None
-        return [name for key, name in self._weights.items() if compiled.search(key)]
+        among = self._weights if names is None else names
+        return [name for key, name in among.items() if compiled.search(key)]
+
+
+@dataclass(frozen=True)
+class Other:
+    """A parameter of two or more dims that is no weight of a convolution or linear layer, or that a layer computes."""
+
+    name: str
+    layer: str
+    """The class of the layer that has it."""
+    size: int
+    computed: Computed | None = None
+
+
+def _others(model: nn.Module, weights: Collection[str]) -> dict[str, Other]:
+    """Return them by plain name, in the model's order."""
+    by_name = {one.name: one for one in computed(model)}
+    sources = {source for one in by_name.values() for source in one.sources}
+    found = {}
+    for name, tensor in in_use(model).items():
+        if tensor.dim() > 1 and name not in weights and name not in sources:
+            module = model.get_submodule(name.rpartition(".")[0])
+            layer = parametrize.type_before_parametrizations(module).__name__
+            found[plain(name)] = Other(name, layer, tensor.numel(), by_name.get(name))
+    return found
+
+
+def said(item: str, left: Sequence[Other], parameters: int) -> list[str]:
+    """Return in words what a selector leaves out of a model with so many parameters, why, and what to do."""
+    layers: dict[str, list[str]] = {}
+    steps: dict[Computed, list[str]] = {}
+    for one in left:
+        if one.computed is None:
+            layers.setdefault(one.layer, []).append(one.name)
+        else:
+            alike = replace(one.computed, name="", sources=())
+            steps.setdefault(alike, []).append(one.name)
+    lines = []
+    if layers:
+        share = 100 * sum(one.size for one in left if one.computed is None) / max(parameters, 1)
+        listed = "; ".join(f"{_few(names)} ({layer})" for layer, names in layers.items())
+        lines.append(
+            f"{item!r} selects the weights of convolutions and linear layers; it leaves out {listed}: {share:.1f} % of"
+            f" the parameters. They are pruned only where they are named"
+        )
+    for how, names in steps.items():
+        lines.append(
+            f"{item!r} leaves out {_few(names)}, which {how.by} computes: a mask on what it is computed from is no mask"
+            f" on the weight. To prune it, {how.remedy}"
+        )
+    return lines
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    return ", ".join(names[:3] if more else names) + more
+
+
+def left_out(
+    component: Component, document: Document, path: KeyPath, names: WeightNames, targets: Targets
+) -> dict[str, list[str]]:
+    """Return what the selectors of `component` (at `path`) leave out, in words, with the places of the selectors."""
+    found: dict[str, list[str]] = {}
+    for field, info in type(component).model_fields.items():
+        mark = next((mark for mark in info.metadata if isinstance(mark, Selects)), None)
+        value, at = getattr(component, field), (*path, info.alias or field)
+        if mark is None or mark.modules:
+            continue
+        items: dict[KeyPath, str] = {at: value} if isinstance(value, str) else {}
+        if isinstance(value, list):
+            items = {(*at, index): item for index, item in enumerate(value)}
+        elif isinstance(value, dict):
+            items = {(*at, key): key for key in value}
+        for place, item in items.items():
+            left = [one for one in names.left_out(item) if one.name not in targets[field]]
+            for line in said(item, left, names.parameters):
+                found.setdefault(line, []).append(str(document.place(place, key=isinstance(value, dict))))
+    return found
 
 
 def _exactness(key: str) -> int:

@@ -1,6 +1,7 @@
 """Zeros: which weights there are, which are kept, how many are zero."""
 
 from compressor.sparsity.channels import Channels, Slices
+from compressor.sparsity.computed import Computed, computed, in_use
 from compressor.sparsity.counting import count_nonzero
 from compressor.sparsity.cutter import Cutter
 from compressor.sparsity.masks import Masks, Mode
@@ -8,11 +9,12 @@ from compressor.sparsity.normal import expected_relu
 from compressor.sparsity.substitution import Substitution, Substitutions
 from compressor.sparsity.summary import WeightSummary, summarize
 from compressor.sparsity.topk import Rounding, pruned_count, smallest, structures_to_prune
-from compressor.sparsity.weights import PRUNABLE, bias_of, prunable, weight_count
+from compressor.sparsity.weights import PRUNABLE, bias_of, biases_of, is_bias, prunable, weight_count
 
 __all__ = [
     "PRUNABLE",
     "Channels",
+    "Computed",
     "Cutter",
     "Masks",
     "Mode",
@@ -22,8 +24,12 @@ __all__ = [
     "Substitutions",
     "WeightSummary",
     "bias_of",
+    "biases_of",
+    "computed",
     "count_nonzero",
     "expected_relu",
+    "in_use",
+    "is_bias",
     "prunable",
     "pruned_count",
     "smallest",

@@ -31,10 +31,12 @@ class WeightSummary(BaseModel):
     mean: float
     std: float
     mean_abs: float
+    prunable: bool = True
+    """Whether it is the weight of a convolution or linear layer: the total `sparsity` counts these."""
 
 
 @torch.no_grad()
-def summarize(name: str, weight: Tensor, scratch: Tensor | None = None) -> WeightSummary:
+def summarize(name: str, weight: Tensor, scratch: Tensor | None = None, *, prunable: bool = True) -> WeightSummary:
     """Return the summary of one weight tensor of two or more dims.
 
     `scratch` is a flat buffer of at least its size and of its dtype and device: new memory costs more than the
@@ -73,6 +75,7 @@ def summarize(name: str, weight: Tensor, scratch: Tensor | None = None) -> Weigh
         mean=total / max(count, 1),
         std=variance**0.5,
         mean_abs=float(norms.sum()) / max(count, 1),
+        prunable=prunable,
     )
 
 

@@ -26,6 +26,19 @@ def bias_of(weight: str) -> str:
     return f"{weight.rpartition('.')[0]}.bias" if "." in weight else "bias"
 
 
+def is_bias(name: str) -> bool:
+    """Return whether a parameter's name is that of a bias: `bias`, and torch's `bias_ih_l0` and `in_proj_bias`."""
+    own = name.rpartition(".")[2]
+    return own in ("bias", "in_proj_bias") or own.startswith(("bias_ih_l", "bias_hh_l", "bias_hr_l"))
+
+
+def biases_of(weight: str) -> list[str]:
+    """Return the names that the biases of a weight's layer may have."""
+    path, _, own = weight.rpartition(".")
+    beside = own.replace("weight", "bias")
+    return list(dict.fromkeys([bias_of(weight), *([f"{path}.{beside}" if path else beside] if beside != own else [])]))
+
+
 def weight_count(model: nn.Module) -> int:
     """Return the number of prunable weights of a network."""
     return sum(weight.numel() for weight in prunable(model).values())

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from compressor.errors import CompressError
 from compressor.evaluating import evaluating
+from compressor.sparsity import computed
 from compressor.thinning.equivalence import thin
 
 FEW_COLUMNS, LESS_WORK = 0.6, 0.75
@@ -188,8 +189,11 @@ class Compaction:
 
 @torch.no_grad()
 def thin_and_compact(network: nn.Module, images: Tensor) -> Compaction | None:
-    """Return the network thinned; then zero rows and columns are removed. None where there are none left."""
-    if not compact_layers(compact(network, if_it_pays=True)):
+    """Return the network thinned; then zero rows and columns are removed.
+
+    None where there are none left, or where layers compute their weights (weight_norm, ...).
+    """
+    if computed(network) or not compact_layers(compact(network, if_it_pays=True)):
         return None
     own = copy.deepcopy(network)
     try:

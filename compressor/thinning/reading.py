@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compressor.importing import late
+from compressor.sparsity import computed
 from compressor.thinning.graph import ChannelGraph, Kind, Node, Untraceable
 from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS, is_depthwise
 
@@ -35,6 +36,8 @@ def channel_graph(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
 
     Raises `Untraceable` where the copy cannot be run, or torch-pruning cannot trace it.
     """
+    for one in computed(model):
+        raise Untraceable(f"its channels cannot be traced: {one.reason}")
     torch_pruning = late("torch_pruning")  # half a second, which most commands need not wait for
 
     skeleton = _without_storage(model)

@@ -30,9 +30,12 @@ class Observer:
 def _line(record: dict[str, Any], epochs: int) -> str:
     train, val = record["train"], record["val"]
     shown = f"val loss {val['loss']:.4f} top-1 {val['top1']:6.2f} %" if val else "no validation"
+    # Where more is zero than convolutions and linear layers show: in attention, in recurrent layers.
+    more = record["sparsity_all"] - record["sparsity"] > 5e-5
+    every = f" (of all parameters {100 * record['sparsity_all']:.2f} %)" if more else ""
     return (
         f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}  train loss {train['loss']:.4f}"
-        f" top-1 {train['top1']:6.2f} %  {shown}  sparsity {100 * record['sparsity']:5.2f} %"
+        f" top-1 {train['top1']:6.2f} %  {shown}  sparsity {100 * record['sparsity']:5.2f} %{every}"
         f"  lr {record['lr']:.4g}  {record['seconds']:.1f} s"
     )
 

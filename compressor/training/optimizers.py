@@ -6,11 +6,12 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from compressor.config import OptimizerConfig
+from compressor.sparsity import is_bias
 
 
 def build(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """SGD, Adam or AdamW over all parameters; biases in a group of their own where their rate differs."""
-    biases = [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "bias"]
+    biases = [p for name, p in model.named_parameters() if is_bias(name)]
     apart = biases if config.bias_lr_scale != 1.0 else []
     taken = {id(p) for p in apart}
     groups: list[dict[str, Any]] = [{"params": [p for p in model.parameters() if id(p) not in taken], "lr": config.lr}]

@@ -129,6 +129,7 @@ class Trainer:
             own = validates and session.has_own_inference
             folded = self.evaluate(self._feed.validation(), folded=True) if own else {}
             sparsity = overall_sparsity(session.model, session.network.dense)
+            sparsity_all = overall_sparsity(session.model, session.network.dense, everything=True)
             figures = session.events.figures()
             session.records.figures.update(figures)
             if self._config.test_every_epoch:
@@ -143,6 +144,7 @@ class Trainer:
             "losses": {"data": progress.train.get("loss"), **session.events.losses()},
             "lr": session.optimizer.groups[0]["lr"],
             "sparsity": sparsity,
+            "sparsity_all": sparsity_all,
             **({"figures": figures} if figures else {}),
             **({"val_folded": folded} if folded else {}),
         }

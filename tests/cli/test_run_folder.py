@@ -62,7 +62,7 @@ def test_metrics_have_a_line_an_epoch_with_the_keys_of_the_readme(run: tuple[Pat
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
     for line in lines:
-        assert list(line) == ["epoch", "train", "val", "losses", "lr", "sparsity", "seconds"]
+        assert list(line) == ["epoch", "train", "val", "losses", "lr", "sparsity", "sparsity_all", "seconds"]
         assert list(line["train"]) == list(line["val"]) == ["loss", "top1", "top5"]
         assert set(line["losses"]) == {"data", "shrink"}
         assert line["losses"]["data"] == line["train"]["loss"]
@@ -130,25 +130,28 @@ def test_the_report_counts_what_the_weights_are(run: tuple[Path, Result]) -> Non
 
 def test_the_report_has_the_columns_of_the_issue() -> None:
     assert list(WeightSummary.model_fields) == (
-        "name shape weights nonzero sparsity filters channels kernels rows cols mean std mean_abs".split()
+        "name shape weights nonzero sparsity filters channels kernels rows cols mean std mean_abs prunable".split()
     )
-    fields = (
-        "weights nonzero sparsity parameters macs macs_nonzero dense_weights stored_bits rates top1 top5 train_top1"
-    )
-    assert list(Totals.model_fields) == fields.split()
+    fields = "weights nonzero sparsity sparsity_all parameters macs macs_nonzero dense_weights stored_bits rates"
+    assert list(Totals.model_fields) == [*fields.split(), "top1", "top5", "train_top1"]
 
 
 def test_csv_and_json_agree(run: tuple[Path, Result]) -> None:
     report = json.loads((run[0] / "sparsity.json").read_text())
     with open(run[0] / "sparsity.csv", newline="") as file:
-        *rows, total = list(csv.DictReader(file))
+        *rows, others, total = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["fc1.weight", "fc2.weight"]
     for row, tensor in zip(rows, report["tensors"], strict=True):
-        assert list(row) == list(tensor)
+        assert list(row) == [*tensor, "sparsity_all"]
+        assert row.pop("sparsity_all") == ""
+        assert row.pop("prunable") == str(tensor.pop("prunable")) == "True"
         assert row.pop("shape") == "x".join(map(str, tensor.pop("shape")))
         assert row.pop("name") == tensor.pop("name")
         assert {key: float(cell) if cell else None for key, cell in row.items()} == tensor
     assert (int(total["weights"]), int(total["nonzero"])) == (1184, 296)
+    assert int(others["weights"]) == report["others"]["parameters"] == 26
+    every = (888 + 26 - report["others"]["nonzero"]) / 1210
+    assert float(total["sparsity_all"]) == report["totals"]["sparsity_all"] == pytest.approx(every)
 
 
 def test_report_says_the_same_of_the_run_and_of_its_bare_checkpoint(run: tuple[Path, Result], work: Path) -> None:

@@ -11,6 +11,7 @@ from loop import Batch, Loop, random_batches, read
 from torch import Tensor, nn
 
 from compressor.errors import UserError
+from compressor.schedule import Schedule, view_of
 from compressor.schedule.faults import Faults
 
 OPTIMIZER = {"lr": 0.1, "momentum": 0.9}
@@ -219,3 +220,28 @@ def test_without_masks_nothing_changes() -> None:
     plain = Loop(mlp(), batches(), epochs=2, optimizer=OPTIMIZER).run()
     run = Ratios(HEAD + dropout("'drop*'"), epochs=2).run()
     assert difference(run.after, plain.after) is None
+
+
+def test_a_star_says_which_dropout_it_leaves_out(schedule_of: Callable[[str], Schedule]) -> None:
+    class Mine(nn.Dropout):
+        pass
+
+    model = nn.ModuleDict(
+        {
+            "plain": nn.Dropout(0.5),
+            "mine": Mine(0.5),
+            "maps": nn.FeatureAlphaDropout(0.5),
+            "mix": nn.MultiheadAttention(4, 2, dropout=0.1),
+            "lstm": nn.LSTM(4, 4, num_layers=2),
+        }
+    )
+    for modules, expected in (
+        ("'*'", ["mine (Mine), maps (FeatureAlphaDropout), mix (MultiheadAttention)"]),
+        ("plain", []),
+    ):
+        faults = Faults()
+        bound = schedule_of(f"{HEAD}  - dropout: {{modules: {modules}}}\n").bind(model, 1, faults)
+        found = bound.check(view_of(model), faults)
+        assert not faults
+        left = [note.partition("the dropout of ")[2].removesuffix(" keeps its ratio") for note in found.notes]
+        assert left == expected

@@ -152,3 +152,19 @@ def test_a_resumed_run_ends_in_the_same_bits(optimizer: dict[str, Any], moment: 
     whole = train(schedule(), optimizer=optimizer)
     again = Loop(mlp(5), random_batches([5] * STEPS), schedule(), epochs=3, optimizer=optimizer, seed=5)
     assert difference(again.resume(whole.at(moment)).at((3, 0)), whole.at((3, 0))) is None
+
+
+def test_the_biases_of_a_recurrent_layer_are_frozen_with_its_matrices() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm = nn.LSTM(3, 3, batch_first=True)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.lstm(images.unsqueeze(1).expand(-1, 2, -1))[0][:, -1]
+
+    text = schedule("[lstm.weight_ih_l0]", window="")
+    run = Loop(Net(), random_batches([5] * STEPS), text, epochs=1).run()
+    same = {name for name, value in run.after[-1].items() if torch.equal(value, run.forwards[0][name])}
+    assert same == {"lstm.weight_ih_l0", "lstm.bias_ih_l0"}

@@ -22,6 +22,9 @@ def report() -> Report:
         model[0].weight[1] = 0.0
         model[2].weight.fill_(0.125)
         model[2].weight[::3] = 0.0
+        model[0].bias.fill_(1.0)
+        model[2].bias.fill_(1.0)
+        model[2].bias[:38] = 0.0
     return measure(model, (1, 4, 4), {"top1": 98.5, "top5": 100.0}, train={"top1": 99.75})
 
 
@@ -34,6 +37,7 @@ def test_json_is_the_whole_report_and_reads_back(report: Report) -> None:
         "weights": 1218,
         "nonzero": 809,
         "sparsity": pytest.approx(409 / 1218),
+        "sparsity_all": pytest.approx((409 + 38) / 1370),
         "parameters": 1218 + 152,
         "macs": 72 + 1200,
         "macs_nonzero": 36 + 800,
@@ -57,16 +61,19 @@ def test_json_is_the_whole_report_and_reads_back(report: Report) -> None:
         "train_top1": 99.75,
     }
     assert "training top-1 99.75 % in the last epoch: generalization gap 1.25 points" in as_table(report)
+    assert data["others"] == {"parameters": 152, "nonzero": 114, "sparsity": 0.25}
     assert data["tensors"][0]["rows"] is None
     assert data["tensors"][0]["shape"] == [2, 1, 3, 3]
 
 
 def test_csv_has_a_line_a_tensor_and_a_total_and_empty_cells_where_there_is_no_such_structure(report: Report) -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(report))))
-    assert [row["name"] for row in rows] == ["0.weight", "2.weight", "total"]
-    assert [row["shape"] for row in rows] == ["2x1x3x3", "150x8", ""]
-    assert [row["weights"] for row in rows] == ["18", "1200", "1218"]
-    assert [row["nonzero"] for row in rows] == ["9", "800", "809"]
+    assert [row["name"] for row in rows] == ["0.weight", "2.weight", "other parameters", "total"]
+    assert [row["shape"] for row in rows] == ["2x1x3x3", "150x8", "", ""]
+    assert [row["weights"] for row in rows] == ["18", "1200", "152", "1218"]
+    assert [row["nonzero"] for row in rows] == ["9", "800", "114", "809"]
+    assert [row["prunable"] for row in rows] == ["True", "True", "False", ""]
+    assert [row["sparsity_all"] for row in rows] == ["", "", "", str(report.totals.sparsity_all)]
     assert (rows[0]["filters"], rows[0]["rows"]) == ("0.5", "")
     assert (rows[1]["filters"], float(rows[1]["rows"])) == ("", pytest.approx(1 / 3))
     assert "\r" not in as_csv(report)
@@ -75,17 +82,17 @@ def test_csv_has_a_line_a_tensor_and_a_total_and_empty_cells_where_there_is_no_s
 def test_csv_and_json_show_the_same_figures(report: Report) -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(report))))
     for row, tensor in zip(rows[:2], json.loads(as_json(report))["tensors"], strict=True):
-        assert set(row) == set(tensor)
+        assert set(row) == {*tensor, "sparsity_all"}
         for key, value in tensor.items():
             if key not in ("name", "shape"):
                 assert row[key] == ("" if value is None else str(value)), key
-    assert float(rows[2]["sparsity"]) == report.totals.sparsity
+    assert float(rows[3]["sparsity"]) == report.totals.sparsity
 
 
 def test_the_table_shows_the_same_figures_rounded_for_people(report: Report) -> None:
     lines = as_table(report).splitlines()
     head = re.split(r"  +", lines[0].strip())
-    conv, fc, total = (re.split(r"  +", line.strip()) for line in (lines[2], lines[3], lines[5]))
+    conv, fc, others, total = (re.split(r"  +", line.strip()) for line in (*lines[2:5], lines[6]))
     assert head[:5] == ["name", "shape", "weights", "nonzero", "sparsity %"]
     by_name = dict(zip(head, conv, strict=True))
     assert by_name["shape"] == "2x1x3x3"
@@ -95,8 +102,9 @@ def test_the_table_shows_the_same_figures_rounded_for_people(report: Report) -> 
     by_name = dict(zip(head, fc, strict=True))
     assert (by_name["weights"], by_name["nonzero"], by_name["sparsity %"]) == ("1,200", "800", "33.33")
     assert (by_name["rows %"], by_name["cols %"], by_name["filters %"]) == ("33.33", "0.00", "-")
-    assert total == ["total", "1,218", "809", "33.58"]
-    text = "\n".join(lines[6:])
+    assert others == ["other parameters", "152", "114", "25.00"]
+    assert total == ["total", "1,218", "809", "33.58", "sparsity_all 32.63 % of 1,370 parameters"]
+    text = "\n".join(lines[7:])
     assert "parameters 1,370, of them prunable weights 1,218" in text
     assert "MACs 1,272, with a non-zero weight 836 (65.7 %)" in text
     bits = "stored: 34,320 bits with relative indices (auto, 4 bits wide), 38,484 as CSR, 43,840 dense"
@@ -111,7 +119,7 @@ def test_the_tables_columns_line_up(report: Report) -> None:
     lines = as_table(report).splitlines()
     rows = [lines[0], lines[2], lines[3]]
     assert len({len(line) for line in rows}) == 1
-    assert lines[1] == lines[4] == "-" * len(rows[0])
+    assert lines[1] == lines[5] == "-" * len(rows[0])
     assert all(not line.endswith(" ") for line in lines)
 
 
@@ -124,6 +132,6 @@ def test_without_a_test_set_the_table_says_nothing_of_accuracy(report: Report) -
 def test_a_model_without_weights_has_an_empty_report_in_every_format() -> None:
     report = measure(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4)).eval(), (1, 2, 2))
     assert report.tensors == []
-    assert len(as_csv(report).splitlines()) == 2
+    assert len(as_csv(report).splitlines()) == 3
     assert json.loads(as_json(report))["tensors"] == []
     assert "MACs 0" in as_table(report)

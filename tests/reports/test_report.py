@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from compressor.reports.report import measure, overall_sparsity
 
@@ -88,6 +89,85 @@ def test_the_rates_of_a_thinned_network_are_against_the_dense_one(net: nn.Sequen
 def test_overall_sparsity_is_that_of_the_totals(net: nn.Sequential) -> None:
     assert overall_sparsity(net) == pytest.approx(15 / 42)
     assert overall_sparsity(nn.BatchNorm2d(3)) == 0
+
+
+class Attention(nn.Module):
+    """Tokens of 4 numbers: a patch convolution, positions, attention, an LSTM of 3 units, a linear layer; 4 x 4 images.
+
+    Convolutions and linear layers: 4 * 1 * 2 * 2 + 4 * 4 + 2 * 3 = 38 weights. Others of two or more dims: 4 * 4
+    positions, 12 * 4 of attention, 12 * 4 + 12 * 3 of the LSTM: 148. Biases: 4 + 12 + 4 + 12 + 12 + 2 = 46.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.ones(1, 4, 4))
+        self.patch = nn.Conv2d(1, 4, 2, 2)
+        self.mix = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.lstm = nn.LSTM(4, 3, batch_first=True)
+        self.head = nn.Linear(3, 2)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.fill_(0.5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patch(images).flatten(2).transpose(1, 2) + self.positions
+        return self.head(self.lstm(self.mix(tokens, tokens, tokens, need_weights=False)[0])[0][:, -1])
+
+
+@torch.no_grad()
+def test_every_weight_has_a_row_and_sparsity_all_counts_every_parameter() -> None:
+    model = Attention().eval()
+    model.positions[0, 0] = 0  # 4 of 16
+    model.mix.in_proj_weight[:6] = 0  # 24 of 48
+    model.lstm.weight_hh_l0[:, 0] = 0  # 12 of 36
+    model.head.weight[0] = 0  # 3 of 6
+    model.mix.in_proj_bias[:5] = 0  # 5 of 46
+    report = measure(model, (1, 4, 4))
+    assert {row.name: (row.weights, row.nonzero, row.prunable) for row in report.tensors} == {
+        "positions": (16, 12, False),
+        "patch.weight": (16, 16, True),
+        "mix.in_proj_weight": (48, 24, False),
+        "mix.out_proj.weight": (16, 16, True),
+        "lstm.weight_ih_l0": (48, 48, False),
+        "lstm.weight_hh_l0": (36, 24, False),
+        "head.weight": (6, 3, True),
+    }
+    assert report.others.model_dump() == {"parameters": 46, "nonzero": 41, "sparsity": pytest.approx(5 / 46)}
+    totals = report.totals
+    assert (totals.weights, totals.nonzero, totals.parameters) == (38, 35, 38 + 148 + 46)
+    assert totals.sparsity == pytest.approx(3 / 38)
+    assert totals.sparsity_all == pytest.approx((4 + 24 + 12 + 3 + 5) / 232)
+    assert overall_sparsity(model) == pytest.approx(3 / 38)
+    assert overall_sparsity(model, everything=True) == pytest.approx(48 / 232)
+    assert totals.rates is not None
+    assert totals.rates.parameters == pytest.approx(232 / (232 - 43))
+
+
+@torch.no_grad()
+def test_of_a_removal_of_channels_sparsity_all_refers_to_the_dense_shapes(net: nn.Sequential) -> None:
+    dense = {"0.weight": [4, 1, 3, 3], "0.bias": [4], "2.weight": [16], "2.bias": [16], "3.weight": [3, 16]}
+    for name, parameter in net.named_parameters():
+        if parameter.dim() == 1:
+            parameter.fill_(1.0)
+            if name != "3.bias":
+                parameter[0] = 0.0
+    # 36 + 4 + 16 + 16 + 48 + 3 entries; left are 9 + 1 + 7 + 7 + 18 + 3
+    assert overall_sparsity(net, dense, everything=True) == pytest.approx(1 - 45 / 123)
+    assert overall_sparsity(net, dense) == pytest.approx(1 - 27 / 84)
+
+
+@torch.no_grad()
+def test_a_computed_weight_has_the_zeros_with_which_the_layer_computes() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2)).eval()
+    nn.init.ones_(model[1].bias)
+    nn.init.ones_(model[2].bias)
+    prune.custom_from_mask(model[1], "weight", torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]))
+    report = measure(model, (1, 2, 2))
+    assert [(row.name, row.nonzero, row.prunable) for row in report.tensors] == [
+        ("1.weight", 3, False),
+        ("2.weight", 6, True),
+    ]
+    assert (report.totals.sparsity, report.totals.sparsity_all) == (0, pytest.approx(9 / 23))
 
 
 def test_measuring_changes_nothing(net: nn.Sequential) -> None:

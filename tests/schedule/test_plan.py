@@ -252,3 +252,41 @@ def test_the_table_shows_the_plan(planned: Planned) -> None:
     assert "20" in table  # of 100, 0.8
     plateau = "policies:\n  - lr_scheduler: {class: ReduceLROnPlateau}\n"
     assert "decided by validation" in as_table(planned(plateau))
+
+
+class Recurrent(nn.Module):
+    """lstm.weight_ih_l0 [8, 3], lstm.weight_hh_l0 [8, 2], head.weight [4, 10]; 16 + 4 biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 2)
+        self.head = nn.Linear(10, 4)
+
+
+def of_recurrent(schedule_of: Callable[[str], Schedule], pruner: str) -> Plan:
+    with torch.device("meta"):
+        network = Recurrent()
+    bound = schedule_of(f"policies:\n  - pruner: {{{pruner}}}\n    epochs: [0]\n").bind(network, 1, Faults())
+    return make_plan(bound.policies, view_of(network, groups=[{"lr": 1.0}]), Clock(1, 1))
+
+
+def test_weights_of_all_layers_are_predicted_and_counted(schedule_of: Callable[[str], Schedule]) -> None:
+    levels = "levels: {lstm.weight_ih_l0: 0.5, head.weight: 0.25}"
+    plan = of_recurrent(schedule_of, f"class: SparsityLevelParameterPruner, {levels}")
+    assert [(row.name, row.nonzero, row.prunable) for row in plan.predicted] == [
+        ("lstm.weight_ih_l0", 12, False),
+        ("lstm.weight_hh_l0", 16, False),
+        ("head.weight", 30, True),
+    ]
+    assert (plan.total_weights, plan.total_nonzero, plan.total_sparsity) == (40, 30, 0.25)
+    assert (plan.total_parameters, plan.total_sparsity_all) == (100, (12 + 10) / 100)
+    assert "sparsity 25.00 %, sparsity_all 22.00 % of 100 parameters" in as_table(plan)
+
+
+def test_zeros_of_a_ranking_may_all_be_in_the_layers_that_total_sparsity_leaves_out(
+    schedule_of: Callable[[str], Schedule],
+) -> None:
+    # 32 of the 64 are zero; of these at least 32 - 24 are in head.weight.
+    levels = "scope: global, levels: {lstm.weight_ih_l0: 0.5, head.weight: 0.5}"
+    plan = of_recurrent(schedule_of, f"class: SparsityLevelParameterPruner, {levels}")
+    assert (plan.total_nonzero, plan.total_sparsity_all) == (40 - 8, 32 / 100)

@@ -79,3 +79,35 @@ def test_counting_leaves_the_model_as_it_was() -> None:
 
 def test_a_net_of_doubles_is_counted_too() -> None:
     assert macs(Net().double(), (1, 6, 6))[0] == 888
+
+
+def test_attention_by_hand() -> None:
+    """5 tokens of 8: three projections and one back, and for each token 5 products with keys and 5 with values."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = images[:, 0]
+            return self.mix(tokens, tokens, tokens, need_weights=False)[0]
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    assert macs(Net().eval(), (1, 5, 8))[0] == 5 * 4 * 8 * 8 + 2 * 5 * 5 * 8
+    assert torch.backends.mha.get_fastpath_enabled() == before
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_by_hand(kind: type[nn.RNNBase], gates: int) -> None:
+    """Two layers of 6 units in both directions, 5 steps of 8 numbers, then of 12."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = kind(8, 6, num_layers=2, bidirectional=True, batch_first=True)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layer(images[:, 0])[0][:, -1]
+
+    assert macs(Net(), (1, 5, 8))[0] == 5 * 2 * gates * 6 * ((8 + 6) + (12 + 6))

@@ -17,6 +17,7 @@ RECORD: dict[str, Any] = {
     "losses": {"data": 0.51236},
     "lr": 0.01,
     "sparsity": 0.256,
+    "sparsity_all": 0.25,
     "seconds": 1.25,
 }
 

@@ -164,6 +164,14 @@ def test_biases_at_rate_0_stay_as_they_are() -> None:
     assert {name for name in begin if torch.equal(begin[name], end[name])} == {"0.bias", "2.bias"}
 
 
+def test_the_biases_of_attention_and_recurrent_layers_are_biases_too() -> None:
+    model = nn.Sequential(nn.MultiheadAttention(4, 2), nn.LSTM(4, 3, bidirectional=True), nn.Linear(6, 2))
+    groups = build(model, OptimizerConfig(lr=0.1, bias_lr_scale=2.0)).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert [names[id(p)] for p in groups[1]["params"]] == [name for name in names.values() if "bias" in name]
+    assert len(groups[1]["params"]) == 2 + 4 + 1
+
+
 def test_without_a_rate_of_their_own_biases_are_in_the_one_group() -> None:
     optimizer = build(net(), OptimizerConfig(lr=0.1))
     assert [len(group["params"]) for group in optimizer.param_groups] == [4]
