@@ -504,6 +504,7 @@ def test_validate_says_which_weight_a_group_does_not_fit_and_where(
         "    parts = ('up', nn.ConvTranspose2d(1, 2, 3)), ('flat', nn.Flatten()), ('fc', nn.Linear(200, num_classes))\n"
         "    return nn.Sequential(OrderedDict(parts))\n"
     )
+    monkeypatch.setenv("COMPRESS_ALLOW_PLUGINS", "1")
     monkeypatch.syspath_prepend(str(folder))
     (folder / "c.yaml").write_text(
         f"model: {{name: {model}}}\ndata: {{name: digits}}\noptimizer: {{lr: 0.1}}\nepochs: 3\n"
