@@ -142,7 +142,7 @@ class Trainer:
             "val": dict(progress.validation),
             **({"test": tests} if tests else {}),
             "losses": {"data": progress.train.get("loss"), **session.events.losses()},
-            "lr": session.optimizer.groups[0]["lr"],
+            "lr": session.optimizer.groups[0]["lr"] * session.events.rate_factor(),
             "sparsity": sparsity,
             "sparsity_all": sparsity_all,
             **({"figures": figures} if figures else {}),
