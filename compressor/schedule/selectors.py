@@ -1,7 +1,6 @@
 """From the names in a schedule to the weights of a model."""
 
 import fnmatch
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -11,7 +10,11 @@ from compressor.component import Component, Selects, Targets
 from compressor.errors import did_you_mean
 from compressor.schedule.document import Document, KeyPath, describe
 from compressor.schedule.faults import Faults
+from compressor.schedule.patterns import matching
 from compressor.sparsity import prunable
+
+LONGEST = 500
+"""The number of characters that a selector may have."""
 
 
 def plain(name: str) -> str:
@@ -38,6 +41,7 @@ class Names:
 
     def select(self, item: str) -> list[str]:
         """Return the modules that one selector matches. Raises `NameFault` where there is none."""
+        _refuse_long(item)
         found = [name for key, name in self._names.items() if fnmatch.fnmatchcase(key, plain(item))]
         if not found:
             raise NameFault(f"{item!r} matches no module: {did_you_mean(item, self._names)}")
@@ -81,33 +85,43 @@ class WeightNames:
 
         Raises `NameFault` where there is none.
         """
+        _refuse_long(item)
         if item == "*":
             found = list(self._weights.values())
-            where = "the model has no convolution and no linear layer"
         elif item.startswith("type:"):
             wanted = item.removeprefix("type:")
             found = [name for name, kind in self._types.items() if kind == wanted and name.endswith("weight")]
-            where = did_you_mean(wanted, self._types.values())
         elif item.startswith("re:"):
-            found, where = self._by_regex(item.removeprefix("re:")), did_you_mean(item, self._weights)
+            found = self._by_regex(item.removeprefix("re:"))
         elif any(character in item for character in "*?["):
             found = [name for key, name in self._weights.items() if fnmatch.fnmatchcase(key, plain(item))]
-            where = did_you_mean(item, self._weights)
         else:
             found = [self._parameters[plain(item)]] if plain(item) in self._parameters else []
-            inside = [name for name in self._weights if name.startswith(f"{plain(item)}.")]
-            where = did_you_mean(plain(item), inside or self._parameters, cutoff=0.3 if inside else 0.6)
         found = list(dict.fromkeys(found))
         if not found:
-            raise NameFault(f"{item!r} matches no weight: {where}")
+            raise NameFault(f"{item!r} matches no weight: {self._hint(item)}")
         return found
 
     def _by_regex(self, pattern: str) -> list[str]:
         try:
-            compiled = re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise NameFault(f"{pattern!r} is not a regular expression: {error}") from None
-        return [name for key, name in self._weights.items() if compiled.search(key)]
+            return [self._weights[key] for key in matching(pattern, self._weights)]
+        except ValueError as error:
+            raise NameFault(str(error)) from None
+
+    def _hint(self, item: str) -> str:
+        if item == "*":
+            return "the model has no convolution and no linear layer"
+        if item.startswith("type:"):
+            return did_you_mean(item.removeprefix("type:"), self._types.values())
+        if item.startswith("re:") or any(character in item for character in "*?["):
+            return did_you_mean(item, self._weights)
+        inside = [name for name in self._weights if name.startswith(f"{plain(item)}.")]
+        return did_you_mean(plain(item), inside or self._parameters, cutoff=0.3 if inside else 0.6)
+
+
+def _refuse_long(item: str) -> None:
+    if len(item) > LONGEST:
+        raise NameFault(f"a selector of {len(item)} characters: at most {LONGEST} are allowed")
 
 
 def _exactness(key: str) -> int:

@@ -9,6 +9,8 @@ from helpers import difference
 from loop import Loop, is_plus_zero, random_batches, read
 from torch import nn
 
+from compressor.policies.phases import PhasePolicy
+
 MOMENTUM = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
 ADAM = {"name": "adam", "lr": 0.05, "weight_decay": 0.05}
 STEPS = 4
@@ -46,7 +48,10 @@ def zeros(run: Loop, epoch: int, name: str = "fc1.weight") -> list[int]:
 
 def phases(text: str) -> list[tuple[str, int, int, float]]:
     (entry,) = read(text).entries
-    return [(p.kind, p.start, p.end, p.scale) for p in entry.policy.phases()]  # type: ignore[attr-defined]
+    policy = entry.policy
+    assert isinstance(policy, PhasePolicy)
+    found = dict.fromkeys(policy.phase(time) for time in range(policy.length))
+    return [(p.kind, p.start, p.end, p.scale) for p in found if p is not None]
 
 
 PLANS = {
