@@ -6,7 +6,7 @@ from compressor.config import DataConfig
 from compressor.data.feed import Batches, DataFeed
 from compressor.data.images import DataSet
 from compressor.data.loading import normalized
-from compressor.data.memory import in_memory
+from compressor.data.memory import fits, in_memory
 from compressor.data.registry import class_count, image_shape, training_images
 from compressor.errors import UserError
 
@@ -15,6 +15,9 @@ STEPS, IMAGES, VALIDATED = 2, 8, 16
 
 _RANDOM = 64
 """The number of random images of a split, or of classes where there are more."""
+
+_SIDE = 64
+"""The height and width of random images that would not fit into memory in full size."""
 
 
 class SmokeFeed(DataFeed):
@@ -63,10 +66,15 @@ def random_set(config: DataConfig, classes: int | None, seed: int) -> tuple[Data
         )
     size = max(_RANDOM, classes)
     draws = torch.Generator().manual_seed(seed)
-    splits = [torch.randint(0, 256, (size, *shape), generator=draws).to(torch.uint8) for _ in range(2)]
+    large = not fits(size, shape)  # those are drawn small, and resized when they are fed
+    drawn = (size, shape[0], _SIDE, _SIDE) if large else (size, *shape)
+    splits = [torch.randint(0, 256, drawn, generator=draws, dtype=torch.uint8) for _ in range(2)]
     labels = torch.arange(size) % classes
     names = tuple(str(number) for number in range(classes))
     plain = config.model_copy(update={"size": None, "channels": None})
     mean, std = [0.5] * shape[0], [0.25] * shape[0]
-    made = in_memory(config.name, (splits[0], labels), (splits[1], labels), names, plain, mean=mean, std=std)
+    pairs = [(images, labels) for images in splits]
+    made = in_memory(
+        config.name, pairs[0], pairs[1], names, plain, size=config.size if large else None, mean=mean, std=std
+    )
     return normalized(made, config), count

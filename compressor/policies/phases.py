@@ -44,17 +44,28 @@ class PhasePolicy(Policy):
             )
         return self
 
-    def phases(self) -> list[Phase]:
-        """Return all phases, one after the other, from 0 on."""
+    def phase(self, time: int) -> Phase | None:
+        """Return the phase of an epoch, counted from the window's first; the last phase after all."""
         raise TypeError(f"{type(self).__name__} has no phases")
+
+    @property
+    def length(self) -> int:
+        """Return the number of epochs of all phases."""
+        raise TypeError(f"{type(self).__name__} has no phases")
+
+    @property
+    def _last(self) -> Phase:
+        last = self.phase(self.length)
+        assert last is not None
+        return last
 
     def _now(self, clock: Clock) -> Phase | None:
         time = clock.epoch - self.window.first
-        return next((phase for phase in self.phases() if phase.start <= time < phase.end), None)
+        return self.phase(time) if time < self.length else None
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
-        begun = [phase for phase in self.phases() if phase.start <= time - self.window.first]
-        if not begun or begun[-1].kind == "dense":
+        phase = self.phase(time - self.window.first)
+        if phase is None or phase.kind == "dense":
             return Prediction()
         return zeros_of_goals(view, self.goals(view.targets["weights"]))
 
@@ -89,15 +100,15 @@ class PhasePolicy(Policy):
         ctx.optimizer.scales.pop(ctx.key, None)
 
     def settled(self, clock: Clock) -> int:
-        return self.window.first + self.phases()[-1].start
+        return self.window.first + self._last.start
 
     def check(self, view: View) -> list[Finding]:
-        last = self.window.first + self.phases()[-1].end
+        last = self.window.first + self.length
         end = min(self.window.end, view.epochs)
         said = ""
         if last > end:
             said = f"its phases end with epoch {last - 1}, its window with epoch {end - 1}"
-        elif last < view.epochs and self.phases()[-1].scale != 1:
+        elif last < view.epochs and self._last.scale != 1:
             said = f"its phases end with epoch {last - 1}; after that the learning rate is not scaled"
         return [Finding("warning", f"{view.key}: {said}", of_policy=True)] if said else []
 
@@ -130,15 +141,22 @@ class DSDPolicy(PhasePolicy, name="dsd"):
     repeats: int = Field(default=1, ge=1, description="number of times that sparse and dense phases follow each other")
     lr_scales: SparseRate = SparseRate()
 
-    def phases(self) -> list[Phase]:
-        found = [Phase("dense", 0, self.dense_epochs, 1.0)] if self.dense_epochs else []
-        time = self.dense_epochs
-        for _ in range(self.repeats):
-            found.append(Phase("sparse", time, time + self.sparse_epochs, self.lr_scales.sparse))
-            time += self.sparse_epochs
-            found.append(Phase("dense", time, time + self.redense_epochs, self.lr_scales.redense))
-            time += self.redense_epochs
-        return found
+    @property
+    def length(self) -> int:
+        return self.dense_epochs + self.repeats * (self.sparse_epochs + self.redense_epochs)
+
+    def phase(self, time: int) -> Phase | None:
+        if time < 0:
+            return None
+        if time < self.dense_epochs:
+            return Phase("dense", 0, self.dense_epochs, 1.0)
+        time = min(time, self.length - 1)
+        both = self.sparse_epochs + self.redense_epochs
+        start = time - (time - self.dense_epochs) % both
+        middle = start + self.sparse_epochs
+        if time < middle:
+            return Phase("sparse", start, middle, self.lr_scales.sparse)
+        return Phase("dense", middle, start + both, self.lr_scales.redense)
 
 
 class CycleRate(Settings):
@@ -172,14 +190,18 @@ class IHTPolicy(PhasePolicy, name="iht"):
     end: Literal["sparse", "dense"] = Field(default="sparse", description="the last phase, whose network is shipped")
     lr_scales: CycleRate = CycleRate()
 
-    def phases(self) -> list[Phase]:
-        found: list[Phase] = []
-        time = 0
-        for number in range(self.cycles + 1):
-            if number < self.cycles or self.end == "sparse":
-                found.append(Phase("sparse", time, time + self.sparse_epochs, self.lr_scales.sparse))
-                time += self.sparse_epochs
-            if number < self.cycles:
-                found.append(Phase("dense", time, time + self.dense_epochs, self.lr_scales.dense))
-                time += self.dense_epochs
-        return found
+    @property
+    def length(self) -> int:
+        both = self.sparse_epochs + self.dense_epochs
+        return self.cycles * both + (self.sparse_epochs if self.end == "sparse" else 0)
+
+    def phase(self, time: int) -> Phase | None:
+        if time < 0:
+            return None
+        time = min(time, self.length - 1)
+        both = self.sparse_epochs + self.dense_epochs
+        start = time - time % both
+        middle = start + self.sparse_epochs
+        if time < middle:
+            return Phase("sparse", start, middle, self.lr_scales.sparse)
+        return Phase("dense", middle, start + both, self.lr_scales.dense)

@@ -52,8 +52,10 @@ class StridedPolicy(Policy, name="strided"):
     stride: Annotated[Stride | dict[str, Stride], Selects()] = Field(
         description="one of this many taps stays; one number, or one for each weight"
     )
-    particles: int = Field(default=20, ge=1)
-    rounds: int = Field(default=5, ge=0, description="number of generations after the first, which is random")
+    particles: int = Field(default=20, ge=1, le=10_000)
+    rounds: int = Field(
+        default=5, ge=0, le=10_000, description="number of generations after the first, which is random"
+    )
     redraw: float = Field(default=0.1, ge=0, le=1, description="probability that an offset is drawn again in a round")
     batches: int = Field(default=4, ge=1, description="number of calibration batches for the weights of particles")
 

@@ -1,6 +1,8 @@
 """Safe YAML that stores the place of every key and value."""
 
+import math
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)[eE][-+]?[0-9]+$"),
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+$"),
     list("-+.0123456789"),
 )
 
@@ -157,6 +159,8 @@ def parse_value(text: str, source: str) -> Any:
     if not text.strip():
         return None
     document = parse(source, text, faults)
+    if document.broken:
+        raise UserError("\n".join(line.replace(f"{source}:1:1: ", f"{source}: ") for line in faults.lines))
     if faults or document.repeats:
         raise UserError(f"{source}: the value is not YAML: put it in quotes if it is text")
     return document.data
@@ -258,14 +262,30 @@ class _Builder:
             self._faults.add(place, f"{text[:40]!r} is not a {kind}")
             self._document.broken.add(path)
             return None
-        if isinstance(value, int) and abs(value) >= 2**63:
-            self._faults.add(place, f"{text[:40]!r} does not fit into 64 bits")
+        if unfit := _unfit(value):
+            key = next((f"{part!r}: " for part in reversed(path) if isinstance(part, str)), "")
+            self._faults.add(place, f"{key}{text[:40]!r} {unfit}")
             self._document.broken.add(path)
             return None
         return value
 
     def _place(self, node: yaml.Node) -> Place:
         return Place(self._document.source, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _unfit(value: Any) -> str | None:
+    """Return why a number is none that a run can use: weights, rates and factors are 32-bit floating-point numbers."""
+    if isinstance(value, int):
+        return "does not fit into 64 bits" if abs(value) >= 2**63 else None
+    if not isinstance(value, float):
+        return None
+    if not math.isfinite(value):
+        return "is not a finite number"
+    try:
+        single = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return "does not fit into a 32-bit floating-point number: at most 3.4e38 is allowed"
+    return "is 0 as a 32-bit floating-point number: at least 1.4e-45 is allowed" if value and not single else None
 
 
 def _short(tag: str) -> str:

@@ -2,6 +2,9 @@
 
 from compressor.errors import UserError
 
+MOST, LONGEST = 100, 2_000
+"""The number of faults that are reported at once, and the characters of a message that are shown."""
+
 
 class Faults:
     """A collection of faults; `raise_any` reports them all at once."""
@@ -10,8 +13,14 @@ class Faults:
         self._found: dict[str, tuple[str, int, int]] = {}
 
     def add(self, place: "Place", message: str) -> None:
-        """Add one fault; the same one is added once."""
-        self._found.setdefault(f"{place}: {message}", (place.source, place.line, place.column))
+        """Add one fault; the same one is added once.
+
+        Raises `UserError` with all of them where there are `MOST`: what a file costs does not grow with its faults.
+        """
+        shown = message if len(message) <= LONGEST else f"{message[:LONGEST]}..."
+        self._found.setdefault(f"{place}: {shown}", (place.source, place.line, place.column))
+        if len(self._found) >= MOST:
+            raise UserError("\n".join([*self.lines, f"these are {MOST} faults: correct them to see more"]))
 
     def __bool__(self) -> bool:
         return bool(self._found)

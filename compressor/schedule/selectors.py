@@ -4,19 +4,21 @@ An item of a list that begins with `!` excludes what the rest of it matches.
 """
 
 import fnmatch
-import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from torch import nn
-from torch.nn.utils import parametrize
 
 from compressor.component import Component, Selects, Targets
 from compressor.errors import did_you_mean
 from compressor.schedule.document import Document, KeyPath, describe
 from compressor.schedule.faults import Faults
-from compressor.sparsity import Computed, computed, in_use, prunable
+from compressor.schedule.left_out import Other, others, said
+from compressor.schedule.patterns import matching as found_in
+from compressor.sparsity import Computed, computed, prunable
+
+LONGEST = 500
+"""The number of characters that a selector may have."""
 
 
 def plain(name: str) -> str:
@@ -43,6 +45,7 @@ class Names:
 
     def select(self, item: str) -> list[str]:
         """Return the modules that one selector matches. Raises `NameFault` where there is none."""
+        _refuse_long(item)
         found = [name for key, name in self._names.items() if fnmatch.fnmatchcase(key, plain(item))]
         if not found:
             raise NameFault(f"{item!r} matches no module: {did_you_mean(item, self._names)}")
@@ -72,7 +75,7 @@ class WeightNames:
         self._types = {name: type(modules[name.rpartition(".")[0]]).__name__ for name in first.values()}
         found = computed(model)
         self._computed: dict[str, Computed] = {plain(name): one for one in found for name in (one.name, *one.sources)}
-        self._others = _others(model, set(self._weights.values()))
+        self._others = {plain(one.name): one for one in others(model, set(self._weights.values()))}
         self.parameters = sum(p.numel() for p in model.parameters())
 
     def of_modules(self, kinds: tuple[str, ...]) -> "Names":
@@ -91,32 +94,28 @@ class WeightNames:
 
         Raises `NameFault` where there is none.
         """
+        _refuse_long(item)
         if item == "*":
             found = list(self._weights.values())
-            where = "the model has no convolution and no linear layer"
         elif item.startswith("type:"):
             wanted = item.removeprefix("type:")
             found = [name for name, kind in self._types.items() if kind == wanted and name.endswith("weight")]
-            where = did_you_mean(wanted, self._types.values())
         elif item.startswith("re:"):
-            found, where = self._by_regex(item.removeprefix("re:")), did_you_mean(item, self._weights)
+            found = self._by_regex(item.removeprefix("re:"), self._weights)
         elif any(character in item for character in "*?["):
             found = [name for key, name in self._weights.items() if fnmatch.fnmatchcase(key, plain(item))]
-            where = did_you_mean(item, self._weights)
         else:
             if plain(item) in self._computed:
                 raise NameFault(f"{item!r} cannot be selected: {self._computed[plain(item)].reason}")
             found = [self._parameters[plain(item)]] if plain(item) in self._parameters else []
-            inside = [name for name in self._weights if name.startswith(f"{plain(item)}.")]
-            where = did_you_mean(plain(item), inside or self._parameters, cutoff=0.3 if inside else 0.6)
         found = list(dict.fromkeys(found))
         if not found:
-            if left := self.left_out(item):
-                where = "; ".join(said(item, left, self.parameters))
-            raise NameFault(f"{item!r} matches no weight: {where}")
+            left = self.left_out(item)
+            hint = "; ".join(said(item, left, self.parameters)) if left else self._hint(item)
+            raise NameFault(f"{item!r} matches no weight: {hint}")
         return found
 
-    def left_out(self, item: str) -> list["Other"]:
+    def left_out(self, item: str) -> list[Other]:
         """Return the weights that a selector by pattern, class or '*' would match if they were prunable ones."""
         every = self._others
         if item == "*":
@@ -129,68 +128,26 @@ class WeightNames:
             return [one for name, one in every.items() if fnmatch.fnmatchcase(name, plain(item))]
         return []
 
-    def _by_regex(self, pattern: str, names: Mapping[str, str] | None = None) -> list[str]:
+    def _by_regex(self, pattern: str, among: Mapping[str, str]) -> list[str]:
         try:
-            compiled = re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            raise NameFault(f"{pattern!r} is not a regular expression: {error}") from None
-        among = self._weights if names is None else names
-        return [name for key, name in among.items() if compiled.search(key)]
+            return [among[key] for key in found_in(pattern, among)]
+        except ValueError as error:
+            raise NameFault(str(error)) from None
+
+    def _hint(self, item: str) -> str:
+        if item == "*":
+            return "the model has no convolution and no linear layer"
+        if item.startswith("type:"):
+            return did_you_mean(item.removeprefix("type:"), self._types.values())
+        if item.startswith("re:") or any(character in item for character in "*?["):
+            return did_you_mean(item, self._weights)
+        inside = [name for name in self._weights if name.startswith(f"{plain(item)}.")]
+        return did_you_mean(plain(item), inside or self._parameters, cutoff=0.3 if inside else 0.6)
 
 
-@dataclass(frozen=True)
-class Other:
-    """A parameter of two or more dims that is no weight of a convolution or linear layer, or that a layer computes."""
-
-    name: str
-    layer: str
-    """The class of the layer that has it."""
-    size: int
-    computed: Computed | None = None
-
-
-def _others(model: nn.Module, weights: Collection[str]) -> dict[str, Other]:
-    """Return them by plain name, in the model's order."""
-    by_name = {one.name: one for one in computed(model)}
-    sources = {source for one in by_name.values() for source in one.sources}
-    found = {}
-    for name, tensor in in_use(model).items():
-        if tensor.dim() > 1 and name not in weights and name not in sources:
-            module = model.get_submodule(name.rpartition(".")[0])
-            layer = parametrize.type_before_parametrizations(module).__name__
-            found[plain(name)] = Other(name, layer, tensor.numel(), by_name.get(name))
-    return found
-
-
-def said(item: str, left: Sequence[Other], parameters: int) -> list[str]:
-    """Return in words what a selector leaves out of a model with so many parameters, why, and what to do."""
-    layers: dict[str, list[str]] = {}
-    steps: dict[Computed, list[str]] = {}
-    for one in left:
-        if one.computed is None:
-            layers.setdefault(one.layer, []).append(one.name)
-        else:
-            alike = replace(one.computed, name="", sources=())
-            steps.setdefault(alike, []).append(one.name)
-    lines = []
-    if layers:
-        share = 100 * sum(one.size for one in left if one.computed is None) / max(parameters, 1)
-        listed = "; ".join(f"{_few(names)} ({layer})" for layer, names in layers.items())
-        lines.append(
-            f"{item!r} selects the weights of convolutions and linear layers; it leaves out {listed}: {share:.1f} % of"
-            f" the parameters. They are pruned only where they are named"
-        )
-    for how, names in steps.items():
-        lines.append(
-            f"{item!r} leaves out {_few(names)}, which {how.by} computes: a mask on what it is computed from is no mask"
-            f" on the weight. To prune it, {how.remedy}"
-        )
-    return lines
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
-    return ", ".join(names[:3] if more else names) + more
+def _refuse_long(item: str) -> None:
+    if len(item) > LONGEST:
+        raise NameFault(f"a selector of {len(item)} characters: at most {LONGEST} are allowed")
 
 
 def left_out(
@@ -198,10 +155,8 @@ def left_out(
 ) -> dict[str, list[str]]:
     """Return what the selectors of `component` (at `path`) leave out, in words, with the places of the selectors."""
     found: dict[str, list[str]] = {}
-    for field, info in type(component).model_fields.items():
-        mark = next((mark for mark in info.metadata if isinstance(mark, Selects)), None)
-        value, at = getattr(component, field), (*path, info.alias or field)
-        if mark is None or mark.modules:
+    for field, mark, value, at in _selecting(component, path):
+        if mark.modules:
             continue
         items: dict[KeyPath, str] = {at: value} if isinstance(value, str) else {}
         if isinstance(value, list):

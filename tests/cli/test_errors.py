@@ -53,7 +53,7 @@ TRAIN = ("train", "-s", "prune")
         ([*TRAIN, "--set", "model.hiden=[8]"], ["hiden", "hidden"]),
         ([*TRAIN, "--set", "epochs=many"], ["--set epochs=many", "epochs", "integer"]),
         ([*TRAIN, "--set", "epochs=0"], ["--set epochs=0", "epochs", "1"]),
-        ([*TRAIN, "--set", "optimizer.lr=.nan"], ["optimizer.lr=.nan", "'lr'", "finite"]),
+        ([*TRAIN, "--set", "optimizer.lr=.nan"], ["--set optimizer.lr=.nan: '.nan' is not a finite number"]),
         ([*TRAIN, "--set", "data.batch=[1"], ["data.batch=[1", "YAML"]),
         ([*TRAIN, "--set", "model.hidden.7=3"], ["model.hidden.7=3", "7"]),
         ([*TRAIN, "--set", "schedule.polices=[]"], ["schedule.polices=[]", "did you mean 'policies'"]),

@@ -13,6 +13,7 @@ from compressor.schedule.faults import Faults
 from compressor.schedule.plan import make_plan
 from compressor.schedule.schedule import view_of
 from compressor.timing import Clock
+from compressor.policies.phases import PhasePolicy
 
 MOMENTUM = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
 ADAM = {"name": "adam", "lr": 0.05, "weight_decay": 0.05}
@@ -51,7 +52,10 @@ def zeros(run: Loop, epoch: int, name: str = "fc1.weight") -> list[int]:
 
 def phases(text: str) -> list[tuple[str, int, int, float]]:
     (entry,) = read(text).entries
-    return [(p.kind, p.start, p.end, p.scale) for p in entry.policy.phases()]  # type: ignore[attr-defined]
+    policy = entry.policy
+    assert isinstance(policy, PhasePolicy)
+    found = dict.fromkeys(policy.phase(time) for time in range(policy.length))
+    return [(p.kind, p.start, p.end, p.scale) for p in found if p is not None]
 
 
 PLANS = {

@@ -105,10 +105,33 @@ def test_clock_times_and_dates_are_text_not_base_60_numbers(parsed: Parsed, text
     assert document.data == {"x": text}
 
 
-def test_infinity_and_nan_are_floats_that_settings_refuse_later(parsed: Parsed) -> None:
-    document, faults = parsed("{a: .inf, b: 1e999}")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (".inf", "is not a finite number"),
+        ("-.inf", "is not a finite number"),
+        (".nan", "is not a finite number"),
+        ("1e400", "is not a finite number"),
+        ("-3.41e38", "does not fit into a 32-bit floating-point number"),
+        ("1e-46", "is 0 as a 32-bit floating-point number"),
+        ("1" + 30 * "0", "does not fit into 64 bits"),
+    ],
+)
+def test_a_number_that_no_run_can_use_is_a_fault_at_its_place(parsed: Parsed, text: str, words: str) -> None:
+    document, faults = parsed(f"a: 1\nb: [2, {text}]\n")
+    assert faults == [f"s.yaml:2:8: 'b': {text!r} {words}" + faults[0].partition(words)[2]]
+    assert document.data == {"a": 1, "b": [2, None]}
+
+
+@pytest.mark.parametrize("text", ["3.4e38", "1.5e-45", "0.0", "-0.0", "1e-38"])
+def test_numbers_that_fit_into_32_bits_are_values(parsed: Parsed, text: str) -> None:
+    document, faults = parsed(f"x: {text}")
+    assert (faults, document.data) == ([], {"x": float(text)})
+
+
+def test_a_long_row_of_digits_is_read_once(parsed: Parsed) -> None:
+    _, faults = parsed(f"x: {200_000 * '1'}x")  # hours where each digit is tried as the last one before a point
     assert faults == []
-    assert document.data == {"a": float("inf"), "b": float("inf")}
 
 
 def test_row_duplicate_keys_are_faults_with_both_places(parsed: Parsed) -> None:
