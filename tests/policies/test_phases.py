@@ -9,11 +9,11 @@ from helpers import difference
 from loop import Loop, is_plus_zero, random_batches, read
 from torch import nn
 
+from compressor.policies.phases import PhasePolicy
 from compressor.schedule.faults import Faults
 from compressor.schedule.plan import make_plan
 from compressor.schedule.schedule import view_of
 from compressor.timing import Clock
-from compressor.policies.phases import PhasePolicy
 
 MOMENTUM = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
 ADAM = {"name": "adam", "lr": 0.05, "weight_decay": 0.05}
