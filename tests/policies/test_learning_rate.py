@@ -389,12 +389,12 @@ def test_arguments_that_torch_would_refuse_are_refused_when_the_schedule_is_read
 
 
 def test_a_rate_that_is_no_number_is_never_set(run_of: RunOf) -> None:
-    run = run_of(text("ExponentialLR, gamma: 1e100"), model(), epochs=9, lr=1.0)
-    for epoch in range(3):
+    run = run_of(text("ExponentialLR, gamma: 1e38"), model(), epochs=12, lr=1.0)
+    for epoch in range(8):
         run.begin(epoch)
         run.end()
-    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(1e300)
-    run.begin(3)
+    assert run.optimizer.param_groups[0]["lr"] == pytest.approx(1e304)
+    run.begin(8)
     with pytest.raises(CompressError, match="ExponentialLR gives the learning rate inf"):
-        run.end()  # 1e400
+        run.end()  # 1e342
     assert math.isfinite(run.optimizer.param_groups[0]["lr"])
