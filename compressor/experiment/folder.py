@@ -1,16 +1,15 @@
 """The folder of a run: made, found again, never overwritten."""
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
-from compressor.errors import UserError
+from compressor.errors import CompressError, UserError
 from compressor.experiment.specification import Specification, without_claim
 from compressor.schedule import Faults, difference, parse
 from compressor.training import checkpoint, replace_text
@@ -22,28 +21,58 @@ _FIRST = {name for written in _WRITTEN for name in (written, f".{written}.partia
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 CONFIG, SCHEDULE, CLAIM = _WRITTEN
 METRICS, SMOKE = "metrics.jsonl", "smoke.txt"
+_LOCK = ".lock"
 
 
-def fresh(spec: Specification, out: Path | None, *, resume: bool, smoke: bool = False) -> Path:
-    """Make the folder of a new run and write its files. Raises `UserError` where `out` is not empty.
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process, until it ends, however it ends; processes that it forks do not hold it.
+
+    Raises `UserError` where another process trains in the folder.
+    """
+    lock = FileLock(folder / _LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{folder}: another process is training in it") from None
+    except OSError as error:
+        raise CompressError(f"{folder / _LOCK}: cannot be locked: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def made(spec: Specification, out: Path | None, *, resume: bool, smoke: bool = False) -> Iterator[Path]:
+    """Make the folder of a new run, hold it, and only then write the run's files. Raises `UserError` where `out` is not
+    empty.
 
     With `resume` it may have the files of a run that was killed at its very beginning. The folder of a `smoke` run has
     another name and a file that marks it.
     """
     if out is not None:
-        left = out.is_dir() and resume and not _begun(out)
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not left)):
-            raise UserError(f"{out} exists and is not overwritten: continue it with --resume, or give another --out")
+        _refuse_used(out, resume)
         _make(out, exist_ok=True)
         folder = out
     else:
         number = 1
         while not _make(folder := RUNS / f"{'smoke-' if smoke else ''}{spec.name}-{number}", exist_ok=False):
             number += 1
-    if smoke:
-        replace_text(folder / SMOKE, "A smoke run: two steps an epoch, to show that all works. It is never resumed.\n")
-    write_files(spec, folder)
-    return folder
+    with held(folder):
+        if out is not None:
+            _refuse_used(out, resume)  # another process may have begun since
+        if smoke:
+            text = "A smoke run: two steps an epoch, to show that all works. It is never resumed.\n"
+            replace_text(folder / SMOKE, text)
+        write_files(spec, folder)
+        yield folder
+
+
+def _refuse_used(out: Path, resume: bool) -> None:
+    """Raise `UserError` where a new run in `out` would overwrite something."""
+    if out.exists() and (not out.is_dir() or (_begun(out) if resume else _content(out))):
+        raise UserError(f"{out} exists and is not overwritten: continue it with --resume, or give another --out")
 
 
 def _make(folder: Path, *, exist_ok: bool) -> bool:
@@ -123,7 +152,11 @@ def _numbered(spec: Specification) -> list[Path]:
 
 def _begun(folder: Path) -> bool:
     """Return whether it has more than the files of a run that was killed at its very beginning."""
-    return bool({path.name for path in folder.iterdir()} - _FIRST)
+    return bool(_content(folder) - _FIRST)
+
+
+def _content(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {_LOCK}
 
 
 def other_content(spec: Specification, folder: Path) -> str | None:
@@ -145,24 +178,3 @@ def seconds(folder: Path) -> list[float]:
     """Return how long each epoch of a run took."""
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
     return [float(json.loads(line)["seconds"]) for line in lines]
-
-
-@contextmanager
-def opened(spec: Specification, found: Found | None, out: Path | None, *, resume: bool, smoke: bool) -> Iterator[Path]:
-    """Make the folder of a new run, or take the one found, and hold it for this process.
-
-    Raises `UserError` where `out` holds something already, or another process trains in it.
-    """
-    path = found.path if found is not None else fresh(spec, out, resume=resume, smoke=smoke)
-    descriptor = os.open(path, os.O_RDONLY)  # it keeps the lock until the process ends, however it ends
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(f"{path}: another process is training in it") from None
-    except OSError:
-        pass  # a file system without locks
-    try:
-        yield path
-    finally:
-        os.close(descriptor)

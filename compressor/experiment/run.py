@@ -3,7 +3,7 @@
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import compressor
 from compressor import models
 from compressor.config import CheckpointConfig
 from compressor.data import DataFeed, DataSet, SmokeFeed
-from compressor.errors import CompressError, Interrupted
+from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import building, claims, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.smoke import Estimate, estimate
@@ -59,10 +59,27 @@ def train(
 
     `smoke`: every epoch has two steps of a few images, targets are not judged, and the full run is estimated.
     """
-    config, where = spec.config, building.device(wanted_device)
+    where = building.device(wanted_device)
     found = folder.to_resume(spec, out) if resume else None
-    if found is not None and found.finished:
+    if found is None:
+        return _train(spec, out, root, where, None, resume=resume, smoke=smoke)
+    if found.finished:
         return Outcome(found.path, None)
+    with folder.held(found.path):
+        return _train(spec, out, root, where, found, resume=resume, smoke=smoke)
+
+
+def _train(
+    spec: Specification,
+    out: Path | None,
+    root: Path | None,
+    where: torch.device,
+    found: folder.Found | None,
+    *,
+    resume: bool,
+    smoke: bool,
+) -> Outcome:
+    config = spec.config
     # Bind and check: everything that can be known to be wrong before there are data.
     faults = Faults()
     bound, _ = bind(spec, faults, init=found is None or not found.begun)
@@ -84,7 +101,8 @@ def train(
     session = start(config, network, optimizer, bound.policies, feed, said.append, shapes)
     said += [*bound.notes, *windows_past_end(session.clock, bound.policies)]
     # Train and report.
-    with folder.opened(spec, found, out, resume=resume, smoke=smoke) as path:
+    new = folder.made(spec, out, resume=resume, smoke=smoke)
+    with new if found is None else nullcontext(found.path) as path:
         outcome = _Run(spec, path, dataset, feed, session, where, smoke, bound).run(said, saved)
     if not isinstance(feed, SmokeFeed):
         return outcome
@@ -146,7 +164,8 @@ class _Run:
         config, state = self.spec.config, saved["state"] if saved is not None else {}
         terminal = Terminal(config.epochs, self.feed.steps_per_epoch)
         done = int(state["progress"]["epoch"]) if state else 0
-        observers: list[Observer] = [terminal, log, MetricsFile(self.path / folder.METRICS, done)]
+        metrics = MetricsFile(self.path / folder.METRICS, done)
+        observers: list[Observer] = [terminal, log, metrics]
 
         def say(text: str) -> None:
             terminal.say(text)
@@ -172,8 +191,21 @@ class _Run:
             rng.seed_all(config.seed)  # so that training does not depend on how much was drawn for the weights
         else:
             trainer.restore(state, str(self.path / folder.CHECKPOINT))
+            if metrics.lost:
+                self._say(f"warning: {metrics.lost}; the run continues without them")
+            self._check_best(trainer)
         trainer.run()
         return self._finish(trainer, log)
+
+    def _check_best(self, trainer: Trainer) -> None:
+        """Forget the best epoch so far where its weights cannot be read any more."""
+        if trainer.progress.best_epoch is None:
+            return
+        try:
+            checkpoint.load(self.path / folder.BEST)
+        except UserError as error:
+            self._say(f"warning: {error}: {folder.BEST} will be the best of the epochs that are still to come")
+            trainer.forget_best()
 
     def _introduction(self, state: Mapping[str, Any]) -> list[str]:
         config, feed = self.spec.config, self.feed
@@ -263,9 +295,13 @@ class _Run:
 
     def _test_best(self) -> None:
         path = self.path / folder.BEST
-        saved: dict[str, Any] = checkpoint.load(path)
         network = building.model(self.spec.config.model, len(self.dataset.classes), trained_elsewhere=True)
-        load_weights(network, saved, str(path))
+        try:
+            saved: dict[str, Any] = checkpoint.load(path)
+            load_weights(network, saved, str(path))
+        except UserError as error:
+            self._say(f"warning: {error}: the best epoch is not tested")
+            return
         test = evaluate(network.to(self.where), self.feed.test(), self.where, self.spec.config)
         saved["metrics"]["test"] = test
         checkpoint.save(path, saved)

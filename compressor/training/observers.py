@@ -90,13 +90,17 @@ class MetricsFile(Observer):
     """Write metrics.jsonl: a JSON object for each epoch."""
 
     def __init__(self, path: Path, epochs_done: int) -> None:
-        """Keep `epochs_done` epochs of the file: what a killed run wrote after its last checkpoint is computed
-        again.
+        """Keep the lines of `epochs_done` epochs: what a killed run wrote after its last checkpoint is computed again,
+        and a torn line is left out. `lost` says which lines are not there any more.
         """
         self._path = path
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        kept = "".join(line for line in lines[:epochs_done] if line.endswith("\n"))
-        replace_text(path, kept)
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        lines = {_epoch(line): line for line in reversed(text.split("\n"))}
+        epochs = range(epochs_done)
+        missing = [str(epoch) for epoch in epochs if epoch not in lines]
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        self.lost = f"{path}: {len(missing)} of {epochs_done} lines torn or lost (epoch {shown})" if missing else ""
+        replace_text(path, "".join(f"{lines[epoch]}\n" for epoch in epochs if epoch in lines))
 
     def on_epoch(self, record: dict[str, Any]) -> None:
         append_text(self._path, json.dumps(_finite(record), allow_nan=False) + "\n")
@@ -107,3 +111,12 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _epoch(line: str) -> int | None:
+    """Return the epoch of a line; None where it is torn."""
+    try:
+        epoch = json.loads(line)["epoch"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return epoch if type(epoch) is int else None

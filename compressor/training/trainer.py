@@ -212,6 +212,10 @@ class Trainer:
         self.progress.best_epoch, self.progress.best_score = epoch, score
         return True
 
+    def forget_best(self) -> None:
+        """Let the best epoch be one of those that are still to come."""
+        self.progress.best_epoch, self.progress.best_score = None, -math.inf
+
     def _maybe_save(self) -> None:
         minutes = self._config.checkpoint.every_minutes
         stop = self._stop_signal()

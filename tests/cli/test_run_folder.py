@@ -14,7 +14,7 @@ from compressor.sparsity.summary import WeightSummary
 
 FILES = {
     *("schedule.yaml", "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.1.pt", "best.pt"),
-    *("sparsity.csv", "sparsity.json", "log.txt"),
+    *("sparsity.csv", "sparsity.json", "log.txt", ".lock"),
 }
 
 

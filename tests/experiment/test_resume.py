@@ -97,7 +97,7 @@ def test_resume_of_a_run_that_has_no_checkpoint_yet_starts_it_afresh(work: Path,
 def test_resume_of_a_finished_run_says_so_and_touches_nothing(work: Path, out: tuple[str, ...]) -> None:
     succeed("train", *SCHEDULE)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (work / "runs").rglob("*.*")}
-    assert len(before) == 9
+    assert len(before) == 10
     result = compress(*RESUME, *out)
     assert (result.code, result.err) == (0, "")
     assert "finished" in result.out
@@ -217,7 +217,7 @@ def test_keep_is_the_number_of_checkpoints(work: Path) -> None:
 
 def test_two_processes_do_not_train_in_one_folder(work: Path) -> None:
     interrupted(*SCHEDULE, "--out", "run")
-    with folder.opened(None, folder.Found(work / "run", True, False), None, resume=True, smoke=False):  # type: ignore[arg-type]
+    with folder.held(work / "run"):
         result = compress(*RESUME, "--out", "run")
     assert (result.code, "another process" in result.err) == (2, True)
     succeed(*RESUME, "--out", "run")
@@ -231,6 +231,49 @@ def test_metrics_are_cut_back_to_the_checkpoint(work: Path, reference: Path) -> 
         file.write(json.dumps({"epoch": 2, "train": {}}) + '\n{"epoch": 3, "tra')
     succeed(*RESUME, "--out", "run")
     assert metrics(work / "run") == metrics(reference)
+
+
+def test_a_torn_line_of_the_metrics_is_told_and_the_run_ends(work: Path, reference: Path) -> None:
+    interrupted(*SCHEDULE, "--out", "run")
+    path = work / "run" / "metrics.jsonl"
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first[:40]}\n{second}\n")
+    out = succeed(*RESUME, "--out", "run")
+    told = "warning: run/metrics.jsonl: 1 of 2 lines torn or lost (epoch 0); the run continues without them"
+    assert out.count("warning") == 1
+    assert told in out
+    assert told in (work / "run" / "log.txt").read_text()
+    assert metrics(work / "run") == metrics(reference)[1:]
+
+
+@pytest.mark.parametrize("how", ["no such checkpoint", "a damaged one"])
+def test_a_best_checkpoint_that_cannot_be_read_is_told_and_the_run_ends(work: Path, how: str) -> None:
+    succeed("train", "-c", "tiny", "--out", "run")
+    model = saved(Path("run/checkpoint.pt"))["model"]
+    best, accuracies = Path("run/best.pt"), [line["val"]["top1"] for line in metrics(Path("run"))]
+
+    def spoil() -> None:
+        best.write_bytes(best.read_bytes()[:-1] + b"!")
+        if how == "no such checkpoint":
+            best.unlink()
+
+    # All epochs are done, the test images were not used yet.
+    os.replace("run/checkpoint.1.pt", "run/checkpoint.pt")
+    spoil()
+    out = succeed("train", "-c", "tiny", "--resume", "--out", "run")
+    assert out.count("warning: run/best.pt: ") == 2
+    assert how in out
+    assert "best.pt will be the best of the epochs that are still to come" in out
+    assert "the best epoch is not tested" in out
+    assert difference(saved(Path("run/checkpoint.pt"))["model"], model) is None
+    # Two epochs are still to come.
+    interrupted("-c", "tiny", "--out", "again")
+    best = Path("again/best.pt")
+    spoil()
+    out = succeed("train", "-c", "tiny", "--resume", "--out", "again")
+    assert out.count("warning: again/best.pt: ") == 1
+    assert saved(best)["epoch"] == 3 + accuracies[2:].index(max(accuracies[2:]))
+    assert difference(saved(Path("again/checkpoint.pt"))["model"], model) is None
 
 
 def test_temporary_files_of_a_killed_run_do_not_stay(work: Path, reference: Path) -> None:

@@ -29,24 +29,34 @@ def test_the_metrics_file_gets_a_json_line_an_epoch(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == [{**RECORD, "epoch": 0}, {**RECORD, "epoch": 1}]
 
 
+A, B, C = ('{"epoch": 0, "lr": 1}\n', '{"epoch": 1}\n', '{"epoch": 2}\n')
+
+
 @pytest.mark.parametrize(
-    ("before", "done", "after"),
+    ("before", "done", "after", "lost"),
     [
-        ("", 0, ""),
-        ("a\nb\nc\n", 3, "a\nb\nc\n"),
-        ("a\nb\nc\n", 2, "a\nb\n"),
-        ("a\nb\nc\n", 0, ""),
-        ("a\nb\nc", 2, "a\nb\n"),
-        ("a\nb\n{torn", 2, "a\nb\n"),
+        ("", 0, "", ""),
+        (A + B + C, 3, A + B + C, ""),
+        (A + B + C, 2, A + B, ""),
+        (A + B + C, 0, "", ""),
+        (A + B + C[:5], 2, A + B, ""),
+        (A + B + C[:-1], 3, A + B + C, ""),  # whole but for the end of its line
+        (A + B[:5] + "\n" + C, 3, A + C, "1 of 3 lines torn or lost (epoch 1)"),
+        (A + B[:5] + C, 3, A, "2 of 3 lines torn or lost (epoch 1, 2)"),
+        (A + C + C, 3, A + C, "1 of 3 lines torn or lost (epoch 1)"),
+        (A + "\x00" * 10 + "\n[]\n7\n{}\n" + "[" * 99_999 + "\n" + B + "\udcff", 2, A + B, ""),
+        (None, 9, "", "9 of 9 lines torn or lost (epoch 0, 1, 2, 3, 4, ...)"),
     ],
 )
-def test_the_metrics_file_is_cut_back_to_the_epochs_that_are_done(
-    tmp_path: Path, before: str, done: int, after: str
+def test_the_metrics_file_is_cut_back_to_the_epochs_that_are_done_and_torn_lines_are_told(
+    tmp_path: Path, before: str | None, done: int, after: str, lost: str
 ) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text(before)
-    MetricsFile(path, done)
+    if before is not None:
+        path.write_bytes(before.encode(errors="surrogateescape"))
+    metrics = MetricsFile(path, done)
     assert path.read_text() == after
+    assert metrics.lost == (lost and f"{path}: {lost}")
 
 
 def test_a_log_line_has_a_date_and_the_figures(tmp_path: Path) -> None:
