@@ -6,15 +6,21 @@ import; they import them from the room, not from its modules. (Of `policies` onl
 
 from __future__ import annotations
 
-import os
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import os
+
     from torch import nn
 
-__version__ = version("compressor")
+
+def __getattr__(name: str) -> str:
+    """Return `__version__`, when it is asked for: a command imports this first, and is not ready for signals yet."""
+    if name != "__version__":
+        raise AttributeError(f"module 'compressor' has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("compressor")
 
 
 def load(path: str | os.PathLike[str], *, allow_plugins: bool = False) -> nn.Module:
@@ -24,6 +30,8 @@ def load(path: str | os.PathLike[str], *, allow_plugins: bool = False) -> nn.Mod
     `allow_plugins`: import and run the code that the checkpoint names (`package.module:factory`); else that is an
     error, unless COMPRESS_ALLOW_PLUGINS=1. Raises `compressor.errors.UserError` where the file is not a checkpoint.
     """
+    from pathlib import Path
+
     from compressor.experiment import inspection  # imports torch
     from compressor.importing import plugins_allowed
 

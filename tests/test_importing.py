@@ -89,7 +89,8 @@ def late_imports(path: Path) -> list[str]:
         for node in ast.walk(function):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else names
-            found += [f"{path.name}: {name}" for name in names if name.partition(".")[0] != "compressor"]
+            own = {"compressor", *sys.stdlib_module_names}
+            found += [f"{path.name}: {name}" for name in names if name.partition(".")[0] not in own]
     return found
 
 

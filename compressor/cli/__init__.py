@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from compressor.cli import streams
 from compressor.cli.evaluate import evaluate
 from compressor.cli.listing import listing
 from compressor.cli.plan import plan
@@ -40,6 +41,7 @@ for command in (train, validate, plan, evaluate, report, thin, listing, schema):
 
 def main() -> None:
     """Run `compress`: exit 0 done, 2 the user must correct something, 1 failed while running, 128 + n on signal n."""
+    streams.prepare()
     try:
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -50,10 +52,14 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.leave_stdout()
         sys.exit(1)
     except OSError as error:  # a path given by the user; what breaks while running is a CompressError
-        click.echo(f"error: {error.filename or 'file'}: {error.strerror or error}", err=True)
+        if error.filename is None:
+            click.echo(f"error: the output cannot be written: {error.strerror or error}", err=True)
+            streams.leave_stdout()
+            sys.exit(1)
+        click.echo(f"error: {error.filename}: {error.strerror or error}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from compressor.cli import options
+from compressor.cli import options, streams
 from compressor.errors import CompressError
 
 
@@ -35,6 +35,7 @@ def train(
     resume: bool,
 ) -> None:
     """Train a model under a schedule; write checkpoints and a sparsity report."""
+    streams.drop_lost_output()
     from compressor.experiment import folder, run
     from compressor.experiment.specification import specification
     from compressor.reports import formats

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import compressor
 from compressor import models
@@ -267,9 +267,9 @@ class _Run:
         self._test_best()
         session, progress = self.session, trainer.progress
         with session.as_shipped() as shipped:
-            test = trainer.evaluate(self.feed.test(), folded=True)
+            test = trainer.evaluate(self._test_batches(), folded=True)
             self._say(f"test, last epoch: {_accuracies(test)}")
-            own = trainer.evaluate(self.feed.test()) if session.has_own_inference else {}
+            own = trainer.evaluate(self._test_batches()) if session.has_own_inference else {}
             if own:
                 self._say(f"test, last epoch, by the gates' own inference: {_accuracies(own)}")
             if best_test := progress.best_test:
@@ -293,6 +293,13 @@ class _Run:
             self._say(line)
         return Outcome(self.path, report, shortfalls)
 
+    def _test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the test images, up to a signal: the checkpoint of the last epoch is written by then."""
+        for batch in self.feed.test():
+            if self._signal is not None:
+                raise Interrupted(self._signal)
+            yield batch
+
     def _test_best(self) -> None:
         path = self.path / folder.BEST
         network = building.model(self.spec.config.model, len(self.dataset.classes), trained_elsewhere=True)
@@ -302,7 +309,7 @@ class _Run:
         except UserError as error:
             self._say(f"warning: {error}: the best epoch is not tested")
             return
-        test = evaluate(network.to(self.where), self.feed.test(), self.where, self.spec.config)
+        test = evaluate(network.to(self.where), self._test_batches(), self.where, self.spec.config)
         saved["metrics"]["test"] = test
         checkpoint.save(path, saved)
         self._say(f"test, best validation (epoch {saved['epoch']}): {_accuracies(test)}")

@@ -108,7 +108,7 @@ def _reason(error: BaseException, path: Path, needed: Callable[[], int]) -> str:
 
 def _mount(path: Path) -> Path:
     """Return the folder at which the file system of `path` is mounted."""
-    folder = path.absolute().parent
+    folder = path.resolve().parent
     while not folder.is_mount():
         folder = folder.parent
     return folder

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from compressor.errors import CompressError
 from compressor.training.files import append_text, replace_text
 
 
@@ -64,10 +64,7 @@ class Terminal(Observer):
 
     def say(self, text: str) -> None:
         self._close()
-        try:
-            print(text, flush=True)
-        except BrokenPipeError:  # `| head` has gone; the log has everything
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(text, flush=True)
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -76,17 +73,23 @@ class Terminal(Observer):
 
 
 class LogFile(Observer):
-    """Write log.txt: a line with date for each message and epoch."""
+    """Write log.txt: a line with date for each message and epoch. Where it cannot be written, say so once on stderr."""
 
     def __init__(self, path: Path, epochs: int) -> None:
         self._path, self._epochs = path, epochs
+        self._told = False
 
     def on_epoch(self, record: dict[str, Any]) -> None:
         self.say(_line(record, self._epochs))
 
     def say(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        append_text(self._path, "".join(f"{stamp} {line}\n" for line in text.splitlines()))
+        try:
+            append_text(self._path, "".join(f"{stamp} {line}\n" for line in text.splitlines()))
+        except CompressError as error:
+            if not self._told:
+                print(f"warning: {error}; the run goes on without it", file=sys.stderr, flush=True)
+            self._told = True
 
 
 class MetricsFile(Observer):

@@ -46,7 +46,7 @@ def test_a_run_that_cannot_write_its_checkpoint_keeps_the_old_one(work: Path) ->
     assert saved(path)["finished"] is True
 
 
-@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt", "metrics.jsonl", "log.txt", "sparsity.json"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt", "metrics.jsonl", "sparsity.json"])
 def test_whichever_file_the_disk_refuses_is_named(work: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     interrupted(*SCHEDULE, "--out", "run", epoch=3, step=0)
     before = {path.name: path.read_bytes() for path in (work / "run").glob("*.pt")}
@@ -69,6 +69,17 @@ def test_whichever_file_the_disk_refuses_is_named(work: Path, monkeypatch: pytes
     monkeypatch.undo()
     monkeypatch.chdir(work)
     succeed("train", *SCHEDULE, "--out", "run", "--resume")
+
+
+def test_a_log_that_the_disk_refuses_does_not_end_the_run(work: Path) -> None:
+    interrupted(*SCHEDULE, "--out", "run", epoch=3, step=0)
+    log = work / "run" / "log.txt"
+    log.unlink()
+    log.symlink_to("/dev/full")
+    result = compress("train", *SCHEDULE, "--out", "run", "--resume")
+    assert result.code == 0
+    one_line(result.err, "warning: run/log.txt", "no space left on /dev")
+    assert saved(work / "run" / "checkpoint.pt")["finished"] is True
 
 
 def test_a_folder_that_takes_no_files_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

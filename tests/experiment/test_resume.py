@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers import compress, difference, interrupted, metrics, run_difference, saved, succeed
+from torch import Tensor
 
+from compressor.data import DataFeed
 from compressor.experiment import folder
 
 SCHEDULE = ("-s", "prune")
@@ -44,6 +47,23 @@ def test_a_signal_finishes_the_step_writes_the_checkpoint_and_ends_with_its_numb
     assert (checkpoint["state"]["progress"]["epoch"], checkpoint["state"]["progress"]["step"]) == (2, 10)
     assert checkpoint["finished"] is False
     assert signal.getsignal(signal.SIGINT) is before
+    succeed(*RESUME, "--out", "run")
+    assert run_difference(work / "run", reference) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_test_images_are_used_ends_the_run_too(work: Path, reference: Path, number: int) -> None:
+    plain = DataFeed.test
+
+    def interrupting(self: DataFeed) -> Iterator[tuple[Tensor, Tensor]]:
+        os.kill(os.getpid(), number)
+        yield from plain(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DataFeed, "test", interrupting)
+        result = compress("train", *SCHEDULE, "--out", "run")
+    assert (result.code, result.err.count("\n"), "--resume" in result.err) == (128 + number, 1, True)
+    assert saved(work / "run" / "checkpoint.pt")["finished"] is False
     succeed(*RESUME, "--out", "run")
     assert run_difference(work / "run", reference) is None
 

@@ -94,7 +94,26 @@ def test_a_log_is_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureF
     assert "\r" not in captured.out
 
 
-def test_files_that_cannot_be_written_are_named(tmp_path: Path) -> None:
-    (tmp_path / "log.txt").mkdir()
-    with pytest.raises(CompressError, match=r"log\.txt: cannot be written: Is a directory"):
-        LogFile(tmp_path / "log.txt", epochs=1).say("hello")
+def test_a_log_that_cannot_be_written_is_told_once_and_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log.txt"
+    path.symlink_to("/dev/full")
+    log = LogFile(path, epochs=1)
+    for _ in range(3):
+        log.say("hello")
+    assert capsys.readouterr() == (
+        "",
+        f"warning: {path}: cannot be written: no space left on /dev, 26 bytes needed; the run goes on without it\n",
+    )
+    path.unlink()
+    log.say("there is space again")
+    assert path.read_text().endswith("there is space again\n")
+
+
+def test_metrics_that_cannot_be_written_end_the_run(tmp_path: Path) -> None:
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(CompressError, match=r"metrics\.jsonl: cannot be written: Is a directory"):
+        metrics.on_epoch(RECORD)
