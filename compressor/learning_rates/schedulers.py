@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict, Field, create_model, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, create_model, field_validator, model_validator
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_lr
 
@@ -35,6 +35,9 @@ class LRScheduler(Component):
 
 class PureScheduler(LRScheduler):
     """A schedule whose value depends on the time alone."""
+
+    own_rates: ClassVar[bool] = False
+    """Whether its rates are its own arguments, not multiples of the configuration's."""
 
     @model_validator(mode="after")
     def _torch_takes_it(self) -> Self:
@@ -76,7 +79,8 @@ class Simulation:
         bases = [group.get("initial_lr", group["lr"]) for group in groups]
         # Groups differ by a factor (`bias_lr_scale`), which schedules that name their own rates would forget.
         self._scales = [base / bases[0] for base in bases]
-        first = {key: value for key, value in groups[0].items() if key != "params"}
+        # Torch starts from `initial_lr` where there is one, also where the schedule names its own first rate.
+        first = {key: value for key, value in groups[0].items() if key not in ("params", "initial_lr")}
         self._group = {**first, "lr": bases[0]}
         self._restart()
 
@@ -152,6 +156,7 @@ def _from_torch(cls: type) -> None:
     )
     component.build = build  # type: ignore[method-assign]
     component.example = _EXAMPLES[cls.__name__]
+    component.own_rates = "max_lr" in fields
 
 
 _EXAMPLES = {
@@ -255,12 +260,19 @@ class InvLR(PureScheduler, name="InvLR"):
         return torch_lr.LambdaLR(optimizer, lambda time: (1 + self.gamma * time) ** -self.power)
 
 
+def _best(metric: str) -> typing.Literal["min", "max"]:
+    """Return whether the best value of a validation figure is the smallest or the largest."""
+    return "min" if metric == "loss" else "max"
+
+
 class ReduceLROnPlateau(LRScheduler, name="ReduceLROnPlateau"):
     """Multiply the rate by `factor` when the validation metric has not improved for `patience` epochs (torch's)."""
 
     example: ClassVar[str] = _EXAMPLES["ReduceLROnPlateau"]
 
-    metric: typing.Literal["loss", "top1", "top5"] = "loss"
+    metric: typing.Literal["loss", "top1", "top5"] | None = Field(
+        default=None, description="default: loss with `mode: min` or without mode, top1 with `mode: max`"
+    )
     mode: typing.Literal["min", "max"] | None = Field(default=None, description="default: min of a loss, max of others")
     factor: float = Field(default=0.1, gt=0, lt=1)
     patience: int = Field(default=10, ge=0)
@@ -270,10 +282,25 @@ class ReduceLROnPlateau(LRScheduler, name="ReduceLROnPlateau"):
     min_lr: float = Field(default=0.0, ge=0)
     eps: float = Field(default=1e-8, ge=0)
 
+    @field_validator("mode")
+    @classmethod
+    def _of_the_metric(cls, mode: str | None, info: ValidationInfo) -> str | None:
+        metric = info.data.get("metric")
+        if metric is not None and mode is not None and mode != _best(metric):
+            raise ValueError(
+                f"`metric: {metric}` is best at its {_best(metric)}, got {mode!r}: remove one of the two keys"
+            )
+        return mode
+
+    @property
+    def watched(self) -> str:
+        """Return the validation figure that decides."""
+        return self.metric or ("top1" if self.mode == "max" else "loss")
+
     def build(self, optimizer: Optimizer) -> torch_lr.ReduceLROnPlateau:
         return torch_lr.ReduceLROnPlateau(
             optimizer,
-            mode=self.mode or ("min" if self.metric == "loss" else "max"),
+            mode=_best(self.watched),
             factor=self.factor,
             patience=self.patience,
             threshold=self.threshold,

@@ -26,7 +26,8 @@ class LRPolicy(Policy, name="lr_scheduler"):
 
     As in Distiller the schedule advances at the end of an epoch: after epoch e the rate is the schedule's value at e +
     1. With `origin: absolute` (version 1) time is the run's epoch, wherever the window begins; with `origin: start`
-    (version 2) it counts from the window's first epoch. With `interval: step` the schedule's time is optimizer steps.
+    (version 2) it counts from the window's first epoch. With `interval: step` the schedule's time is optimizer steps. A
+    schedule that names its own rates (CyclicLR, OneCycleLR) holds from the window's first step on.
     """
 
     component: ClassVar[str | None] = "lr_schedulers"
@@ -74,7 +75,8 @@ class LRPolicy(Policy, name="lr_scheduler"):
         if not isinstance(self.lr_scheduler, PureScheduler):
             return None
         if moment == "enter":
-            return rates_at(self.lr_scheduler, groups, 0) if self._time(clock) == 0 else None
+            now = self._time(clock)
+            return rates_at(self.lr_scheduler, groups, now) if now == 0 or self.lr_scheduler.own_rates else None
         return rates_at(self.lr_scheduler, groups, self._time(clock, 1)) if moment == self.interval else None
 
     def jump(self, clock: Clock, groups: Groups) -> str | None:
@@ -82,7 +84,8 @@ class LRPolicy(Policy, name="lr_scheduler"):
             return None
         now = self._time(clock)
         before = float(groups[0]["lr"])
-        own, after = (float(rates_at(self.lr_scheduler, groups, at)[0]["lr"]) for at in (now, now + (now != 0)))
+        first = now if now == 0 or self.lr_scheduler.own_rates else now + 1
+        own, after = (float(rates_at(self.lr_scheduler, groups, at)[0]["lr"]) for at in (now, first))
         if abs(own - before) <= 1e-6 * max(abs(own), abs(before)):
             return None
         when = f"starts in {self.window.unit} {self.window.first}"
@@ -125,9 +128,9 @@ class LRPolicy(Policy, name="lr_scheduler"):
             group.update(decided)
 
     def _plateau(self, plateau: ReduceLROnPlateau, ctx: Context, memory: Plateau) -> None:
-        if plateau.metric not in ctx.data.validation:
+        if plateau.watched not in ctx.data.validation:
             raise UserError(f"{ctx.key}: ReduceLROnPlateau needs validation images (data.validation is 0)")
         scheduler = plateau.build(ctx.optimizer.optimizer)
         scheduler.load_state_dict(memory.plateau)
-        scheduler.step(ctx.data.validation[plateau.metric])
+        scheduler.step(ctx.data.validation[plateau.watched])
         memory.plateau = scheduler.state_dict()

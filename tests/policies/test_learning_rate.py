@@ -203,6 +203,44 @@ def test_one_cycle_lr_cycles_momentum_against_the_rate(run_of: RunOf) -> None:
     assert min(momenta) < 0.86 < 0.94 < max(momenta)
 
 
+OWN_RATES = {
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.4, "step_size_up": 2, "step_size_down": 3},
+    "OneCycleLR": {"max_lr": 0.5, "total_steps": 30},
+}
+
+
+@pytest.mark.parametrize("name", OWN_RATES)
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+@pytest.mark.parametrize(("version", "first"), [(2, 0), (2, 3), (1, 0), (1, 3)])
+def test_a_schedule_that_names_its_own_rates_is_torchs_from_its_start(
+    run_of: RunOf, name: str, interval: str, version: int, first: int
+) -> None:
+    # Torch's scheduler is made where the window begins; in version 1 time is absolute: it was stepped since epoch 0.
+    epochs, steps = 8, 3
+    reference = torch.optim.SGD(model().parameters(), lr=1.0, momentum=0.5)
+    theirs = getattr(torch_lr, name)(reference, **OWN_RATES[name])
+    reference.step()
+    ahead = first * (steps if interval == "step" else 1)
+    for _ in range(ahead if version == 1 else 0):
+        theirs.step()
+    arguments = ", ".join(f"{key}: {value}" for key, value in OWN_RATES[name].items())
+    schedule = text(f"{name}, {arguments}, args: {{interval: {interval}}}", f"starting_epoch: {first}", version)
+    run = run_of(schedule, model(), epochs=epochs, steps=steps, lr=1.0, momentum=0.5)
+    group, wanted = run.optimizer.param_groups[0], reference.param_groups[0]
+    for epoch in range(epochs):
+        run.begin(epoch)
+        for _ in range(steps):
+            run.events.fire("on_minibatch_begin")  # at which a window is entered; `step` does it again
+            expected = wanted if epoch >= first else {"lr": 1.0, "momentum": 0.5}
+            assert (group["lr"], group["momentum"]) == (expected["lr"], expected["momentum"]), epoch
+            run.step()
+            if epoch >= first and interval == "step":
+                theirs.step()
+        run.end()
+        if epoch >= first and interval == "epoch":
+            theirs.step()
+
+
 @pytest.mark.parametrize("strategy", ["cos", "linear"])
 def test_one_cycle_lr_stays_at_its_last_rate_beyond_its_end(run_of: RunOf, strategy: str) -> None:
     # It ends at step total_steps - 1 = 4 with max_lr / 25 / 1e4.
@@ -263,15 +301,40 @@ def test_reduce_on_plateau_may_watch_accuracy_where_more_is_better(run_of: RunOf
     assert found == [1, 1, 0.5, 0.5, 0.25]
 
 
-def test_reduce_on_plateau_takes_torchs_mode(run_of: RunOf) -> None:
-    for mode, expected in (("min", [1, 1, 0.5, 0.25]), ("max", [1, 0.5, 0.5, 0.25])):
-        schedule = text(f"ReduceLROnPlateau, factor: 0.5, patience: 0, mode: {mode}")
-        run = run_of(schedule, model(), epochs=4, lr=1.0)
-        found = []
-        for epoch, loss in enumerate([1.0, 0.5, 2.0, 2.0]):
-            run.epoch(epoch, {"loss": loss})
-            found.append(run.optimizer.param_groups[0]["lr"])
-        assert found == expected, mode
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", [1, 1, 0.5, 0.25]),
+        (", mode: min", [1, 1, 0.5, 0.25]),
+        (", mode: max", [1, 0.5, 0.25, 0.25]),
+        (", metric: loss, mode: min", [1, 1, 0.5, 0.25]),
+        (", metric: top1, mode: max", [1, 0.5, 0.25, 0.25]),
+        (", metric: top5, mode: max", [1, 1, 1, 0.5]),
+    ],
+)
+def test_reduce_on_plateau_watches_the_loss_with_min_and_top1_with_max(
+    run_of: RunOf, given: str, expected: list[float]
+) -> None:
+    # loss: better in epoch 1 only; top-1: in epoch 3 only; top-5: in 1 and 2
+    run = run_of(text(f"ReduceLROnPlateau, factor: 0.5, patience: 0{given}"), model(), epochs=4, lr=1.0)
+    found = []
+    for epoch, (loss, top1, top5) in enumerate([(1.0, 60, 80), (0.5, 55, 81), (2.0, 50, 82), (2.0, 70, 82)]):
+        run.epoch(epoch, {"loss": loss, "top1": top1, "top5": top5})
+        found.append(run.optimizer.param_groups[0]["lr"])
+    assert found == expected
+
+
+@pytest.mark.parametrize(("metric", "mode"), [("loss", "max"), ("top1", "min"), ("top5", "min")])
+@pytest.mark.parametrize("keys", ["metric: {metric}\n      mode: {mode}", "mode: {mode}\n      metric: {metric}"])
+def test_a_metric_that_contradicts_the_mode_is_an_error_at_the_mode(
+    faults_of: Callable[[str], list[str]], metric: str, mode: str, keys: str
+) -> None:
+    block = "\n      class: ReduceLROnPlateau\n      " + keys.format(metric=metric, mode=mode)
+    [line] = faults_of(f"policies:\n  - lr_scheduler:{block}\n")
+    assert line.startswith(f"s.yaml:{5 if keys.startswith('metric') else 4}:")
+    assert "'mode' of ReduceLROnPlateau" in line
+    assert f"`metric: {metric}`" in line
+    assert repr(mode) in line
 
 
 def test_reduce_on_plateau_watches_in_its_window_only(run_of: RunOf) -> None:
