@@ -78,9 +78,12 @@ class PhasePolicy(Policy):
         together = [tuple(names)] if self.scope == "global" else [(name,) for name in names]
         return [Goal(some, self.sparsity) for some in together]
 
+    def rate_factor(self, clock: Clock) -> float:
+        phase = self._now(clock)
+        return 1.0 if phase is None else phase.scale
+
     def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
-        phase = self._now(ctx.clock)
-        ctx.optimizer.scales[ctx.key] = 1.0 if phase is None else phase.scale
+        ctx.optimizer.scales[ctx.key] = self.rate_factor(ctx.clock)
 
     def on_epoch_end(self, ctx: Context, memory: Memory) -> None:
         ctx.optimizer.scales.pop(ctx.key, None)

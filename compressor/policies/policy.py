@@ -140,6 +140,10 @@ class Policy(Component):
         """Return the rates that it sets at a moment; None where it does not change them."""
         return None
 
+    def rate_factor(self, clock: Clock) -> float:
+        """Return the factor on all learning rates at a time in its window; the rates themselves do not change."""
+        return 1.0
+
     def jump(self, clock: Clock, groups: Groups) -> str | None:
         """Return in words how the learning rate jumps when its window opens; None where it does not."""
         return None

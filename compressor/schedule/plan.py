@@ -1,5 +1,6 @@
 """The plan of a schedule, epoch by epoch, without training: the answers of its policies."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,7 +58,7 @@ class Predicted(BaseModel):
 
 
 class Plan(BaseModel):
-    """The whole plan. `lr` is the rate at the beginning of each epoch, None from where validation decides it."""
+    """The whole plan. `lr` is the rate of the first step of each epoch, None from where validation decides it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -149,7 +150,8 @@ def _rates(policies: Sequence[BoundPolicy], view: View, run: Clock) -> tuple[lis
                     jumps += [] if jump is None else [f"{bound.key} {jump}"]
                     decide(bound, "enter")
             if clock.step == 0:
-                rates.append(None if clock.epoch > watched else float(groups[0]["lr"]))
+                factors = [one.policy.rate_factor(clock) for one in policies if clock.active(one.policy.window)]
+                rates.append(None if clock.epoch > watched else float(groups[0]["lr"]) * math.prod(factors))
             for bound in active:
                 decide(bound, "step")
         for bound in [bound for bound in setting if bound.policy.window.unit == "epoch"]:

@@ -1,6 +1,7 @@
 """The events of a run, called on the policies whose window is open."""
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -99,6 +100,10 @@ class Events:
         """Return the other figures of every active policy, by key."""
         found = {ctx.key: policy.figures(ctx, memory) for policy, ctx, memory in self._of_epoch()}
         return {key: figures for key, figures in found.items() if figures}
+
+    def rate_factor(self) -> float:
+        """Return the product of the factors of all active policies on the learning rates, in the current epoch."""
+        return math.prod(policy.rate_factor(self._clock) for policy, _, _ in self._of_epoch())
 
     def settled(self) -> int:
         """Return the first epoch from which on no policy adds zeros; the last epoch where a window is never reached."""

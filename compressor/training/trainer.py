@@ -141,7 +141,7 @@ class Trainer:
             "val": dict(progress.validation),
             **({"test": tests} if tests else {}),
             "losses": {"data": progress.train.get("loss"), **session.events.losses()},
-            "lr": session.optimizer.groups[0]["lr"],
+            "lr": session.optimizer.groups[0]["lr"] * session.events.rate_factor(),
             "sparsity": sparsity,
             **({"figures": figures} if figures else {}),
             **({"val_folded": folded} if folded else {}),

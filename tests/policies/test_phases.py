@@ -9,6 +9,11 @@ from helpers import difference
 from loop import Loop, is_plus_zero, random_batches, read
 from torch import nn
 
+from compressor.schedule.faults import Faults
+from compressor.schedule.plan import make_plan
+from compressor.schedule.schedule import view_of
+from compressor.timing import Clock
+
 MOMENTUM = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
 ADAM = {"name": "adam", "lr": 0.05, "weight_decay": 0.05}
 STEPS = 4
@@ -145,6 +150,31 @@ def test_globally_the_smallest_of_all_layers_go() -> None:
     assert one > two
 
 
+SCALED = {
+    dsd(1, 2, 1, lr_scales="{sparse: 0.1, redense: 0.25}"): [0.1, 0.005, 0.0025, 0.003125, 0.00625],
+    iht(1, 1, cycles=1, window=", starting_epoch: 1", lr_scales="{sparse: 0.5, dense: 2}"): [
+        0.1,
+        0.025,
+        0.05,
+        0.00625,
+        0.00625,
+    ],
+}
+"""The rates 0.1, 0.05, 0.025, 0.0125, 0.00625 of an exponential schedule, times the factor of each phase."""
+
+
+@pytest.mark.parametrize("text", SCALED)
+def test_the_rates_of_phases_stand_in_the_records_and_in_the_plan(text: str) -> None:
+    expected = pytest.approx(SCALED[text])
+    text += "  - lr_scheduler: {class: ExponentialLR, gamma: 0.5}\n"
+    assert [line["lr"] for line in train(text, epochs=5).lines] == expected
+    with torch.device("meta"):
+        network = mlp()
+    bound = read(text).bind(network, 5, Faults())
+    plan = make_plan(bound.policies, view_of(network, groups=[{"lr": 0.1}]), Clock(5, STEPS))
+    assert plan.lr == expected
+
+
 NOTHING = [(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))]
 """Images of nothing but 0: the first layer's weights have no gradient, weight decay alone moves them."""
 LR = "  - {lr_scheduler: {class: ExponentialLR, gamma: 0.5}}\n"
@@ -161,7 +191,7 @@ def test_scales_multiply_what_the_lr_policies_give() -> None:
     run = Loop(mlp(), NOTHING * 2, text, epochs=4, optimizer={"lr": 0.1, "weight_decay": 1.0}).run()
     rates = [0.1 * 1, 0.05 * 0.2, 0.025 * 0.3, 0.0125 * 1]
     assert shrinkage(run) == pytest.approx([r for r in rates for _ in range(2)], rel=1e-3)
-    assert [line["lr"] for line in run.lines] == pytest.approx([0.1, 0.05, 0.025, 0.0125])
+    assert [line["lr"] for line in run.lines] == pytest.approx(rates)
 
 
 def test_scales_multiply_rates_that_move_with_every_step() -> None:
