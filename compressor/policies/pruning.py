@@ -66,22 +66,23 @@ class PruningPolicy(Policy, name="pruner"):
     mask_gradients: bool = Field(default=False, description="set the gradients of masked weights to 0")
     discard_masks_at_minibatch_end: bool = Field(default=False, description="use each mask for one step only")
     skip_first_minibatch: bool = Field(default=False, description="make the first masks at the second mini-batch")
-    keep_mask: bool = Field(default=False, description="in these three modes: the last mask stays after the window")
+    keep_mask: bool = Field(
+        default=False,
+        description="in these three modes: after the window, the last mask stays and masked weights are 0",
+    )
     fold_batchnorm: bool = Field(
         default=False, description="rank the weights with the batch norm that follows directly merged"
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.pruner.needs_double_copies and not self.use_double_copies:
-            raise ValueError(f"{self.pruner.name} needs `use_double_copies: true`: without it no weight can come back")
         if self.window.unit == "step" and (self.mini_batch_pruning_frequency or self.skip_first_minibatch):
             raise ValueError(
                 "masks are made at the steps of the window:"
                 " remove mini_batch_pruning_frequency and skip_first_minibatch"
             )
         inside = self.mini_batch_pruning_frequency or self.window.unit == "step" or self.skip_first_minibatch
-        if self.pruner.reconstruction is not None and (inside or self._forgets):
+        if self.pruner.reconstruction is not None and (inside or self._restores):
             raise ValueError(f"{self.pruner.name} reconstructs outputs: use a window in epochs, and masks that stay")
         return self
 
@@ -92,9 +93,17 @@ class PruningPolicy(Policy, name="pruner"):
         return "forward" if self.mask_on_forward_only else "weights"
 
     @property
-    def _forgets(self) -> bool:
-        """Return whether the masks end with the window, unless `keep_mask` is set."""
+    def _restores(self) -> bool:
+        """Return whether masked weights may get other values than 0 while the policy acts."""
         return self._mode != "weights" or self.discard_masks_at_minibatch_end
+
+    @property
+    def _forgets(self) -> bool:
+        """Return whether the masks end with the window, unless `keep_mask` is set.
+
+        Double copies alone keep them, as in Distiller: the dense copies are trained on, the weights stay masked.
+        """
+        return self.mask_on_forward_only or self.discard_masks_at_minibatch_end
 
     @property
     def _scales(self) -> bool:
@@ -112,6 +121,9 @@ class PruningPolicy(Policy, name="pruner"):
 
     def check(self, view: View) -> list[Finding]:
         found = check_pruner(view, self.pruner, "fold_batchnorm" if self.fold_batchnorm else None, masks=True)
+        if self.pruner.needs_double_copies and not self.use_double_copies:
+            said = f"{self.pruner.name} needs `use_double_copies: true`: without it no weight can come back"
+            found.append(Finding("error" if view.version > 1 else "warning", said, of_policy=True))
         if self._draws_from_zero:
             said = (
                 f"{view.key}: weights pruned in one draw start again from 0, and stay 0 before a batch norm and a relu:"
@@ -238,7 +250,7 @@ class PruningPolicy(Policy, name="pruner"):
                 memory.scaling.put({})
 
     def on_last_step(self, ctx: Context, memory: Pruning) -> None:
-        if self._forgets and self.keep_mask:
+        if self._restores and self.keep_mask:
             for name, keep in (memory.last or ctx.masks.owned(ctx.key)).items():
                 ctx.masks.set(ctx.key, name, keep, mask_gradients=self.mask_gradients)
             memory.last = {}

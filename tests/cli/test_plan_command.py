@@ -170,7 +170,7 @@ policies:
   - pruner: {{{GLOBAL % 0.7}}}
     epochs: [1]
 """,
-    "double copies, forgotten": f"""\
+    "double copies behind which the mask stays": f"""\
 policies:
   - pruner: {{{LEVEL}, levels: {{'*': 0.5}}, args: {{use_double_copies: true}}}}
     epochs: [0]

@@ -4,8 +4,12 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
+
+from compressor.schedule.faults import Faults
+from compressor.schedule.schedule import Schedule, view_of
 
 RunOf = Callable[..., Any]
 
@@ -119,7 +123,7 @@ def test_row_splicings_mean_deviation_and_mask_are_checkpointed(run_of: RunOf) -
     assert seen(forgetful) == [True, True, True, True]
 
 
-def test_keep_mask_makes_the_last_mask_permanent_and_without_it_the_dense_copy_stays(run_of: RunOf) -> None:
+def test_the_last_mask_stays_and_without_keep_mask_the_dense_copy_behind_it_too(run_of: RunOf) -> None:
     for keep in (True, False):
         run = run_of(TEXT.format(s=0, m=0, keep=str(keep).lower(), end=2), row([0.5, -0.1, 2.0, 1.4]), lr=1.0)
         run.gradient = -0.01
@@ -131,5 +135,25 @@ def test_keep_mask_makes_the_last_mask_permanent_and_without_it_the_dense_copy_s
             assert not torch.signbit(run.model.weight[0, :2]).any()
         else:
             assert abs(values[0] - 0.54) < 1e-6
-            assert run.masks.keep("weight") is None
-            assert seen(run) == [True] * 4
+        assert seen(run) == [False, False, True, True]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_without_double_copies_version_1_warns_and_prunes_for_good_and_version_2_refuses(
+    run_of: RunOf, schedule_of: Callable[[str], Schedule], version: int
+) -> None:
+    text = TEXT.format(s=0, m=0, keep="false", end=2).replace("use_double_copies: true, ", "")
+    text = f"version: {version}\n{text}"
+    model, faults = row([0.5, -0.1, 2.0, 1.4]), Faults()  # mean 1, low 0.9
+    notes = schedule_of(text).bind(model, 2, faults).check(view_of(model, epochs=2), faults).notes
+    said = "SplicingPruner needs `use_double_copies: true`: without it no weight can come back"
+    if version == 2:
+        assert faults.lines == [f"s.yaml:10:5: {said}"]
+        return
+    assert (faults.lines, notes) == ([], (f"s.yaml:10:5: warning: {said}",))
+    run = run_of(text, model, epochs=2, lr=10.0)
+    run.epoch(0)
+    assert run.model.weight[0].tolist() == pytest.approx([0, 0, 2.0, 1.4])
+    run.gradient = -1.0  # the masked weights would grow past 1.1
+    run.epoch(1)
+    assert run.model.weight[0].tolist() == pytest.approx([0, 0, 12.0, 11.4])

@@ -281,7 +281,7 @@ FORGETFUL = ["mask_on_forward_only", "use_double_copies", "discard_masks_at_mini
 forgetful = pytest.mark.parametrize("mode", FORGETFUL)
 
 
-@forgetful
+@pytest.mark.parametrize("mode", [FORGETFUL[0], f"{FORGETFUL[0]}: true, use_double_copies", FORGETFUL[2]])
 @pytest.mark.parametrize("window", ["epochs: [0]", "{starting_step: 0, ending_step: 3}"])
 def test_without_keep_mask_the_mask_ends_with_the_windows_last_step(mode: str, window: str) -> None:
     window = window.strip("{}").replace(", ", "\n    ")
@@ -298,6 +298,25 @@ def test_without_keep_mask_the_mask_ends_with_the_windows_last_step(mode: str, w
     assert (run.at((2, 0))["model"]["weight"] != 0).all()
     assert run.lines[-1]["sparsity"] == 0
     assert run.masks.keep("weight") is None
+
+
+@pytest.mark.parametrize("window", ["epochs: [0]", "{starting_step: 0, ending_step: 3}"])
+def test_double_copies_alone_end_masked(window: str) -> None:
+    # Behind the window the mask stays, and the dense copy is trained on, as in Distiller.
+    window = window.strip("{}").replace(", ", "\n    ")
+    run = loop("use_double_copies: true", window).run()
+    dense, mask, forwards, after = W0, FIRST, [], []
+    for step in range(6):
+        mask = half(dense) if "step" in window and step < 3 else mask
+        forwards.append(times(dense, mask))
+        dense = less(dense, gradient(forwards[-1]))
+        after.append(dense)
+    same(matrices(run.forwards), forwards)
+    same(matrices(run.after), after)
+    shipped = run.at((2, 0))["model"]["weight"]
+    assert is_plus_zero(shipped[torch.tensor(mask) == 0])
+    assert int((shipped == 0).sum()) == 2
+    assert [line["sparsity"] for line in run.lines] == [0.5, 0.5]
 
 
 @forgetful
