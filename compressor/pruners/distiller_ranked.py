@@ -3,9 +3,11 @@
 Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (L1 over filters). At once, or with AGP's sparsity.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from compressor.component import Settings, Targets
 from compressor.component import Weights as Selection
@@ -50,6 +52,28 @@ class BlockShape(Settings):
         return self
 
 
+class Noise(Settings):
+    """Noise on the scores of a ranker: a number is its relative deviation.
+
+    In a version 1 schedule the number is a probability, as in Distiller: a ranking is drawn at random with it.
+    """
+
+    deviation: float = Field(default=0.0, ge=0, description="each score is multiplied by 1 + deviation * N(0, 1)")
+    probability: float = Field(
+        default=0.0, ge=0, le=1, description="with it a weight's structures are ranked at random, each time anew"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_number(cls, given: Any) -> Any:
+        return given if isinstance(given, (Mapping, Noise)) else {"deviation": given}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        fields = handler.resolve_ref_schema(handler(schema))
+        return {"anyOf": [{"type": "number", "minimum": 0}, fields]}
+
+
 class RankedStructurePruner(PartsPruner):
     """Prune the structures of smallest score; at least one of each weight stays.
 
@@ -66,7 +90,11 @@ class RankedStructurePruner(PartsPruner):
         default=None, description="Leader: weights that share channels are ranked by the first of them"
     )
     kwargs: BlockShape | None = Field(default=None, description="for Blocks: `{block_shape: [r, d, 1, 1]}`")
-    noise: float = Field(default=0.0, ge=0, description="each score is multiplied by 1 + noise * N(0, 1)")
+    noise: Noise = Field(
+        default=Noise(),
+        description="each score is multiplied by 1 + noise * N(0, 1); in a version 1 schedule the probability of a"
+        " random ranking, as in Distiller",
+    )
     group_size: int = Field(default=1, ge=1, description="structures are pruned in multiples of this")
     rounding_fn: Rounding = Field(default="floor", description="how sparsity x structures is rounded")
 
@@ -78,10 +106,11 @@ class RankedStructurePruner(PartsPruner):
 
     @classmethod
     def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        arguments, said = _noise_of_version_1(arguments)
         if arguments.get("group_type") != "Rows":
-            return arguments, None
-        said = "`group_type: Rows` ranks stored columns (inputs) in version 1, as Distiller's rankers do"
-        return {**arguments, "group_type": "Cols"}, said
+            return arguments, said
+        rows = "`group_type: Rows` ranks stored columns (inputs) in version 1, as Distiller's rankers do"
+        return {**arguments, "group_type": "Cols"}, f"{rows}; {said}" if said else rows
 
     @property
     def unit(self) -> Structure:
@@ -103,7 +132,8 @@ class RankedStructurePruner(PartsPruner):
                 self.unit,
                 rounding=self.rounding_fn,
                 group_size=self.group_size,
-                noise=self.noise,
+                noise=self.noise.deviation,
+                at_random=self.noise.probability,
                 leader=self.group_dependency == "Leader",
             )
         ]
@@ -113,6 +143,15 @@ class RankedStructurePruner(PartsPruner):
 
     def scale(self, window: Window, time: int) -> float | None:
         return self.rate.scale(window, time)
+
+
+def _noise_of_version_1(arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Return the arguments with `noise` as Distiller means it, and a remark where there is noise."""
+    noise = arguments.get("noise", 0)
+    if noise == 0:
+        return arguments, None
+    said = f"`noise: {noise}` is in version 1 the probability of a random ranking, as in Distiller"
+    return {**arguments, "noise": {"probability": noise}}, said
 
 
 class OneShot(RankedStructurePruner):
@@ -199,7 +238,7 @@ class _OfFilters(RankedStructurePruner):
 
     @classmethod
     def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-        return arguments, None  # `Rows` are refused by that name
+        return _noise_of_version_1(arguments)  # `Rows` are refused by that name
 
     @property
     def measured(self) -> Criterion:

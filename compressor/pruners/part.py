@@ -28,7 +28,8 @@ class Part:
 
     Weights that share channels are ranked as one, by the sum of their scores; with `leader` by those of the first.
     `extends`: all weights that share channels with `names` are pruned with them. `noise`: each score is multiplied by 1
-    + noise * N(0, 1). `together`: the weights of which a threshold takes one deviation.
+    + noise * N(0, 1). `at_random`: the probability that a ranking is drawn at random instead. `together`: the weights
+    of which a threshold takes one deviation.
     """
 
     names: Sequence[str]
@@ -41,6 +42,7 @@ class Part:
     rounding: Rounding = "floor"
     group_size: int = 1
     noise: float = 0.0
+    at_random: float = 0.0
     leader: bool = False
     extends: bool = False
     together: Sequence[str] = ()

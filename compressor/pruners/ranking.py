@@ -158,7 +158,7 @@ def _rank(request: Request, part: Part, together: Sequence[Slices], channels: Ch
     apart = structure.dim != 0 or not found or len(set(found[0].tolist())) == len(found[0])
     if len(names) == 1 and group is None and apart:
         score = part.score(request, names[0]).flatten()
-        score = score if structure.single else score.cpu().double()
+        score = _drawn(request, part, score if structure.single else score.cpu().double())
         score = _ordered(
             score, part.order, _masked_already(request, part, names, None, channels) if part.final else None
         )
@@ -172,6 +172,7 @@ def _rank(request: Request, part: Part, together: Sequence[Slices], channels: Ch
     # A flattened channel is many columns: what was removed is counted in channels, as what is ranked.
     columns = len(found[0]) // max(len(set(found[0].tolist()) - {-1}), 1)
     score = total[every] / count[every] if part.allocation.needs_scores else total[every]
+    score = _drawn(request, part, score)
     score = _ordered(score, part.order, _masked_already(request, part, names, every, channels) if part.final else None)
     layer = _layer(request, part, names, removed // max(columns, 1), len(every))
     return _Ranked(names, score, layer, every, group)
@@ -210,6 +211,14 @@ def _masked_already(
             masked = ~torch.isin(cells, channels.cells[name, part.structure.dim or 0][~masked])
         gone = masked if gone is None else gone & masked
     return gone
+
+
+def _drawn(request: Request, part: Part, score: Tensor) -> Tensor:
+    """Return random scores in place of `score` with the probability `part.at_random`; what is 0 is pruned first."""
+    if not part.at_random or float(torch.rand((), generator=request.stream)) >= part.at_random:
+        return score
+    drawn = torch.randn(score.shape, dtype=torch.float64, generator=request.stream).to(score.device)
+    return torch.where(score == 0, -math.inf, drawn)
 
 
 def _ordered(score: Tensor, order: Order, gone: Tensor | None) -> Tensor:

@@ -186,20 +186,64 @@ def test_noise_multiplies_each_norm_by_1_and_a_normal_number_of_that_deviation(
     for count, expected in ((1, "###."), (2, ".##."), (3, "..#.")):
         model = net(conv(4, 2, 1, 0), channels=4)
         component = f"{L1}Filters, desired_sparsity: {(count + 0.1) / 4}, noise: 0.5, weights: [0.weight]"
-        begun(run_of, component, model)
+        begun(run_of, component, model, version=2)
         assert alive(model[0].bias) == expected
 
 
-def test_noise_comes_from_torch_s_generator_and_no_noise_draws_nothing(run_of: RunOf) -> None:
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [(0.24, ["###.", ".##.", ".#.."]), (0.25, ["###.", "##..", "#..."])],  # at random; by the norms 4 2 1 0
+)
+@pytest.mark.parametrize(("noise", "version"), [("0.25", 1), ("{probability: 0.25}", 2)])
+def test_noise_is_in_version_1_the_probability_of_a_random_ranking(
+    run_of: RunOf, monkeypatch: pytest.MonkeyPatch, draw: float, expected: list[str], noise: str, version: int
+) -> None:
+    # A filter of zeros is pruned first in any case.
+    rand, drawn = torch.rand, torch.tensor([-1.0, 3.0, 2.0, 5.0])
+    monkeypatch.setattr(torch, "rand", lambda *of, **how: torch.tensor(draw) if of == ((),) else rand(*of, **how))
+    monkeypatch.setattr(torch, "randn", lambda *of, **how: drawn)
+    for count in (1, 2, 3):
+        model = net(conv(4, 2, 1, 0), channels=4)
+        component = f"{L1}Filters, desired_sparsity: {(count + 0.1) / 4}, noise: {noise}, weights: [0.weight]"
+        begun(run_of, component, model, version=version)
+        assert alive(model[0].bias) == expected[count - 1]
+
+
+def test_version_1_says_what_noise_means_and_refuses_what_is_no_probability(
+    schedule_of: Callable[..., Any], faults_of: Callable[[str], list[str]]
+) -> None:
+    def text(noise: object, version: int = 1) -> str:
+        component = f"{L1}Filters, desired_sparsity: 0.5, noise: {noise}, weights: [0.weight]"
+        return AT_ONCE.format(version=version, component=component)
+
+    [note] = schedule_of(text(0.5)).notes
+    assert "`noise: 0.5` is in version 1 the probability of a random ranking, as in Distiller" in note
+    assert schedule_of(text(0.0)).notes == schedule_of(text(1.5, 2)).notes == []
+    for noise, version, said in (
+        (1.5, 1, "should be less than or equal to 1, got 1.5"),
+        (-0.5, 1, "should be greater than or equal to 0, got -0.5"),
+        (-0.5, 2, "should be greater than or equal to 0, got -0.5"),
+        ("much", 2, "should be a number, got 'much'"),
+        ("{probability: 0.5}", 1, "should be a number, got a mapping"),
+    ):
+        [line] = faults_of(text(noise, version))
+        assert line.startswith("s.yaml:3:")
+        assert "'noise' of L1RankedStructureParameterPruner" in line or version == 1
+        assert line.endswith(said)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_noise_comes_from_torch_s_generator_and_no_noise_draws_nothing(run_of: RunOf, version: int) -> None:
     def pruned(noise: float) -> str:
         model = net(conv(*[1.0] * 64), channels=64)
         torch.manual_seed(seed)
-        begun(run_of, f"{L1}Filters, desired_sparsity: 0.5, noise: {noise}, weights: [0.weight]", model)
+        component = f"{L1}Filters, desired_sparsity: 0.5, noise: {noise}, weights: [0.weight]"
+        begun(run_of, component, model, version=version)
         return alive(model[0].weight)
 
     seed = 5
-    first, drawn = pruned(0.5), torch.random.get_rng_state()
-    assert pruned(0.5) == first
+    first, drawn = pruned(1), torch.random.get_rng_state()
+    assert pruned(1) == first
     assert first.count(".") == 32
     assert pruned(0) == "." * 32 + "#" * 32 != first
     torch.manual_seed(5)
@@ -208,7 +252,7 @@ def test_noise_comes_from_torch_s_generator_and_no_noise_draws_nothing(run_of: R
     pruned(0)
     assert torch.equal(torch.random.get_rng_state(), untouched)
     seed = 6
-    assert pruned(0.5) != first
+    assert pruned(1) != first
 
 
 # --- of all layers together -------------------------------------------------------------------------------------------
