@@ -20,6 +20,13 @@ class RegularizationPolicy(Policy, name="regularizer"):
         default=False, description="mask the zeros that a threshold or proximal step has made at the end"
     )
 
+    @classmethod
+    def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        if arguments.get("keep_mask") is not True or arguments["regularizer"].makes_zeros:
+            return arguments, None
+        said = "warning: `keep_mask: true` has no meaning here, it is ignored: this regularizer makes no zeros"
+        return {key: value for key, value in arguments.items() if key != "keep_mask"}, said
+
     @model_validator(mode="after")
     def _something_to_keep(self) -> Self:
         if self.keep_mask and not self.regularizer.makes_zeros:

@@ -38,6 +38,8 @@ class Document:
         self.text = text
         self.data: Any = None
         self.overridden = False
+        self.repeats: list[tuple[Place, str]] = []
+        """The keys that are given twice with the same value: what a version 1 schedule may have."""
         self.broken: set[KeyPath] = set()
         """The places of scalars that could not be read: each is a fault already."""
         self._keys: dict[KeyPath, Place] = {}
@@ -155,7 +157,7 @@ def parse_value(text: str, source: str) -> Any:
     if not text.strip():
         return None
     document = parse(source, text, faults)
-    if faults:
+    if faults or document.repeats:
         raise UserError(f"{source}: the value is not YAML: put it in quotes if it is text")
     return document.data
 
@@ -214,9 +216,12 @@ class _Builder:
                 continue
             key = str(key_node.value)
             if key in own:
-                self._faults.add(
-                    place, f"the key {key!r} is given twice: remove one; the first is at line {own[key].line}"
-                )
+                said = f"the key {key!r} is given twice: remove one; the first is at line {own[key].line}"
+                again = self.build(value_node, (*path, key))
+                if type(again) is type(data[key]) and again == data[key]:
+                    self._document.repeats.append((place, said))
+                else:
+                    self._faults.add(place, said)
                 continue
             own[key] = place
             data[key] = self.build(value_node, (*path, key))

@@ -16,6 +16,8 @@ from compressor.timing import Window
 Model = TypeVar("Model", bound=Component)
 
 _VERSION_2 = {"config", "gates", claim.KEY}
+_MEANINGLESS = {"verbose", "arch", "dataset", "remove_channels"}
+"""Keys of Distiller's components and policies that mean nothing here: version 1 ignores them, with a warning."""
 _WINDOW = set(Window.model_fields)
 _STEPS = {key for key in _WINDOW if "step" in key}
 
@@ -37,6 +39,11 @@ def read(document: Document, faults: Faults) -> Schedule:
         faults.add(document.place(("version",)), f"'version' should be 1 or 2, got {describe(version)}")
         version = 2
     schedule.version = version
+    for place, said in document.repeats:
+        if version == 1:
+            schedule.notes.append(f"{place}: warning: {said}")
+        else:
+            faults.add(place, said)
     known = {"version", "policies", "plugins", *SECTIONS} | (_VERSION_2 if version == 2 else set())
     for key in sorted(_VERSION_2 & set(data) - known):
         faults.add(document.place((key,), key=True), f"{key!r} needs `version: 2`")
@@ -117,6 +124,8 @@ class _Reader:
             return None
         arguments = {key: value for key, value in block.items() if key != "class" and key not in also}
         if self._schedule.version == 1:
+            more = {"keep_mask"} if section == "regularizers" else set()
+            arguments = self._with_meaning(arguments, cls, path, _MEANINGLESS | more)
             arguments, remark = cls.of_version_1(arguments)
             if remark is not None:
                 self._schedule.notes.append(f"{self._document.place(path)}: {name}: {remark}")
@@ -128,6 +137,17 @@ class _Reader:
         if component is not None:
             check_exclusions(component, self._schedule.version, self._document, path, self._faults)
         return component
+
+    def _with_meaning(
+        self, arguments: dict[str, Any], cls: type[Component], path: KeyPath, ignored: set[str]
+    ) -> dict[str, Any]:
+        """Return the arguments without the keys of Distiller that mean nothing here; a note warns of each."""
+        ignored = ignored - set(cls.model_fields)
+        for key in arguments:
+            if key in ignored:
+                place = self._document.place((*path, key), key=True)
+                self._schedule.notes.append(f"{place}: warning: {key!r} has no meaning here, it is ignored: remove it")
+        return {key: value for key, value in arguments.items() if key not in ignored}
 
     def _class(self, section: str, wanted: Any, path: KeyPath) -> type[Component] | None:
         place = self._document.place(path)
@@ -279,6 +299,8 @@ class _Reader:
         if cls.component is not None and not given:
             return  # the component is a fault already
         defaults: dict[str, Any] = {"window": window or Window(), **given}
+        if self._schedule.version == 1 and isinstance(arguments, dict):
+            arguments = self._with_meaning(arguments, cls, path, _MEANINGLESS)
         if "origin" in cls.model_fields and isinstance(arguments, dict):
             arguments = {"origin": "absolute" if self._schedule.version == 1 else "start", **arguments}
         if isinstance(arguments, dict) and set(arguments) & set(defaults):
@@ -288,6 +310,11 @@ class _Reader:
                     f"unknown key {key!r} in the args of {cls.name!r}",
                 )
             return
+        if self._schedule.version == 1 and isinstance(arguments, dict):
+            arguments, remark = cls.of_version_1({**arguments, **given})
+            arguments = {key: value for key, value in arguments.items() if key not in given}
+            if remark is not None:
+                self._schedule.notes.append(f"{self._document.place(path)}: {remark}")
         policy = parsing.build(
             cls, arguments, self._document, path, self._faults, what=f"the args of {cls.name!r}", **defaults
         )

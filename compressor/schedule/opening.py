@@ -51,6 +51,8 @@ def open_config(
     `flags` are values from the command line, by key. Raises `UserError` where the file is missing or cannot be read.
     """
     document = _document(name, "configs", overrides, faults)
+    for place, said in document.repeats:
+        faults.add(place, said)
     if document.data is None and faults:
         return None, document
     for key, value in flags.items():

@@ -12,8 +12,6 @@ class Remover(Component):
     """WHAT is removed physically. A policy says at the beginning of which epochs."""
 
     section: ClassVar[str] = "extensions"
-    arch: str | None = Field(default=None, description="Distiller's; accepted and not used")
-    dataset: str | None = Field(default=None, description="Distiller's; accepted and not used")
     round_to: int = Field(default=1, ge=1, description="numbers of channels stay multiples of this")
     thinning_func_str: Literal["remove_filters", "remove_channels", "contract_model"] = "contract_model"
 

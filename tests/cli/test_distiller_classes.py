@@ -149,7 +149,7 @@ def test_a_learning_rate_schedule(name: str, work: Path) -> None:
 def test_an_extension(name: str, work: Path) -> None:
     group, weight, function, smaller, shape = EXTENSIONS[name]
     pruner = f"{AT_ONCE}    group_type: {group}\n    weights: [{weight}]\n"
-    arguments = f"    thinning_func_str: {function}\n    arch: lenet\n    dataset: mnist\n"
+    arguments = f"    thinning_func_str: {function}\n"
     first = yaml.safe_load(file("pruners", "L1RankedStructureParameterPruner", pruner))
     second = yaml.safe_load(file("extensions", name, arguments, when="    epochs: [1]\n"))
     whole = {**first, **second, "policies": first["policies"] + second["policies"]}

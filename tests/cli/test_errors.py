@@ -116,6 +116,7 @@ def test_bad_yaml_is_refused_with_line_and_column(work: Path, text: str, words: 
         (3, "optimizer: {lr: fast}", ["bad.yaml:3:17", "'lr'", "fast"]),
         (4, "", ["bad.yaml", "'epochs'"]),
         (4, "epochs: [", ["bad.yaml:5:1", "YAML"]),
+        (4, "epochs: 3\nepochs: 3", ["bad.yaml:5:1", "'epochs'", "twice"]),
     ],
 )
 def test_a_bad_configuration_is_refused_with_line_and_hint(work: Path, line: int, text: str, words: list[str]) -> None:

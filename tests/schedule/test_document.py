@@ -468,3 +468,11 @@ def test_the_value_of_a_flag_is_yaml(text: str, value: object) -> None:
 def test_the_value_of_a_flag_that_is_not_yaml_is_an_error_with_the_flag_as_the_place(text: str) -> None:
     with pytest.raises(UserError, match=r"^--set x=\?: "):
         parse_value(text, "--set x=?")
+
+
+def test_an_equal_repeated_key_is_no_fault_of_the_text(parsed: Parsed) -> None:
+    document, faults = parsed("a: {b: [1, x]}\na: {b: [1, x]}\n")
+    assert faults == []
+    assert [(str(place), said) for place, said in document.repeats] == [
+        ("s.yaml:2:1", "the key 'a' is given twice: remove one; the first is at line 1")
+    ]
