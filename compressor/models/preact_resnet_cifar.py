@@ -1,6 +1,6 @@
 """Pre-activation ResNets for CIFAR: "Identity Mappings in Deep Residual Networks".
 
-K. He, X. Zhang, S. Ren, J. Sun, ECCV 2016. Module names are Distiller's.
+K. He, X. Zhang, S. Ren, J. Sun, ECCV 2016. Shortcuts and module names are Distiller's.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,13 @@ from compressor.models.registry import model
 class PreactBasicBlock(nn.Module):
     """BN, ReLU, conv, BN, ReLU[, dropout], conv, and a shortcut around them.
 
-    In a stage's first block the shortcut shares the pre-activation (the paper's appendix).
+    `convolves`: where shapes change the shortcut is a 1x1 convolution, else average pooling and channels of zeros on
+    both sides. `shared`: the shortcut reads the pre-activation (the paper's appendix), else the block's input.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, first: bool, dropout: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, *, convolves: bool, shared: bool, dropout: float
+    ) -> None:
         super().__init__()
         self.pre_bn = nn.BatchNorm2d(inputs)
         self.pre_relu = nn.ReLU()
@@ -28,10 +31,14 @@ class PreactBasicBlock(nn.Module):
         self.relu = nn.ReLU()
         self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.shared = first
+        self.shared = shared
         self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
+        if convolves and (stride != 1 or inputs != outputs):
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+        elif stride != 1 or inputs != outputs:
+            before = (outputs - inputs) // 2
+            padding = nn.ConstantPad3d((0, 0, 0, 0, before, outputs - inputs - before), 0.0)
+            self.downsample = nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
@@ -42,17 +49,28 @@ class PreactBasicBlock(nn.Module):
 
 
 class PreactResNetCifar(nn.Module):
-    """A 3x3 stem of 16 filters, three stages of `depth` blocks, BN, ReLU, global average pooling, fc."""
+    """A 3x3 stem of 16 filters, three stages of `depth` blocks, BN, ReLU, global average pooling, fc.
+
+    With `convolves` a stage's first block has a convolution in its shortcut, if any, and shares its pre-activation.
+    """
 
     def __init__(
-        self, depth: int, num_classes: int, widths: Sequence[int] = (16, 32, 64), dropout: float = 0.0
+        self,
+        depth: int,
+        num_classes: int,
+        widths: Sequence[int] = (16, 32, 64),
+        dropout: float = 0.0,
+        *,
+        convolves: bool = False,
     ) -> None:
         super().__init__()
 
+        def block(inputs: int, outputs: int, stride: int, shared: bool) -> PreactBasicBlock:
+            return PreactBasicBlock(inputs, outputs, stride, convolves=convolves, shared=shared, dropout=dropout)
+
         def stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-            first = PreactBasicBlock(inputs, outputs, stride, first=True, dropout=dropout)
-            rest = [PreactBasicBlock(outputs, outputs, 1, first=False, dropout=dropout) for _ in range(depth - 1)]
-            return nn.Sequential(first, *rest)
+            rest = [block(outputs, outputs, 1, False) for _ in range(depth - 1)]
+            return nn.Sequential(block(inputs, outputs, stride, convolves), *rest)
 
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.layer1 = stage(16, widths[0], 1)
@@ -70,6 +88,17 @@ class PreactResNetCifar(nn.Module):
         x = self.avgpool(self.final_relu(self.final_bn(x)))
         logits: Tensor = self.fc(torch.flatten(x, 1))
         return logits
+
+    def why_unknown(self, names: Sequence[str]) -> str | None:
+        """Return why this network has no parameters of these names, where earlier versions had them."""
+        known = dict(self.named_modules())
+        paths = [name.removesuffix(".weight") for name in names if name.endswith(".downsample.0.weight")]
+        if any(isinstance(known.get(path), nn.AvgPool2d) for path in paths):
+            return (
+                f"written by an earlier version, whose pre-activation ResNets had convolutions in their shortcuts"
+                f" ({paths[0]}); they are free of parameters now, as in Distiller: train the network again"
+            )
+        return None
 
 
 @model

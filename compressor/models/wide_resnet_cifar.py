@@ -11,4 +11,4 @@ def wrn_28_10_cifar(num_classes: Size = 10, dropout: Rate = 0.0) -> PreactResNet
 
     `dropout` is between the two convolutions of a block (0.3 in the paper).
     """
-    return PreactResNetCifar(4, num_classes, widths=(160, 320, 640), dropout=dropout)
+    return PreactResNetCifar(4, num_classes, widths=(160, 320, 640), dropout=dropout, convolves=True)

@@ -15,6 +15,10 @@ def load_weights(network: nn.Module, saved: Checkpoint, source: str) -> None:
 
     Raises `UserError` naming what does not fit.
     """
+    unknown = [name for name in saved["model"] if name not in network.state_dict()]
+    why = getattr(network, "why_unknown", lambda names: None)(unknown)
+    if why is not None:
+        raise UserError(f"{source}: {why}")
     resize(network, saved.get("architecture", {}), source)
     own = network.state_dict()
     theirs = saved["model"]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.models import arguments, build, catalogue
+from compressor.models.preact_resnet_cifar import PreactResNetCifar
 
 
 class Expected(NamedTuple):
@@ -22,7 +23,8 @@ GREY, COLOUR = (1, 28), (3, 32)
 
 # A ResNet's stage gains, for two more blocks, 2 * 2 * 9 * (16^2 + 32^2 + 64^2) = 193,536 weights over the three stages,
 # 2 * 2 * 2 * (16 + 32 + 64) = 896 values of BN, and 6 * 2 * 9 * 16^2 * 32^2 = 28,311,552 MACs; a pre-activation block
-# has the same convolutions. ResNet-20 has BN on 784 channels, the plain net on 688, the pre-activation net on 688.
+# has the same convolutions, and none in its shortcuts (2 * 16 * 32 * 5 = 2,560 weights, 2 * 2^17 MACs less). ResNet-20
+# has BN on 784 channels, the plain net on 688, the pre-activation net on 688.
 # VGG's convolutions: the six (channels in, out, side) of VGG-11 by hand, then VGG-13, -16, -19 add their own.
 EXPECTED = {
     "lenet_5": Expected(GREY, 431_080, 430_500, 2_293_000),
@@ -34,12 +36,12 @@ EXPECTED = {
     "resnet44_cifar": Expected(COLOUR, 661_338, 657_968, 97_436_288),
     "resnet56_cifar": Expected(COLOUR, 855_770, 851_504, 125_747_840),
     "plain20_cifar": Expected(COLOUR, 268_336 + 2 * 688 + 10, 268_336, 40_551_040),
-    "preact_resnet20_cifar": Expected(COLOUR, 272_282, 270_896, 40_813_184),
-    "preact_resnet32_cifar": Expected(COLOUR, 272_282 + 194_432, 464_432, 69_124_736),
-    "preact_resnet44_cifar": Expected(COLOUR, 272_282 + 2 * 194_432, 657_968, 97_436_288),
-    "preact_resnet56_cifar": Expected(COLOUR, 272_282 + 3 * 194_432, 851_504, 125_747_840),
+    "preact_resnet20_cifar": Expected(COLOUR, 269_722, 268_336, 40_551_040),
+    "preact_resnet32_cifar": Expected(COLOUR, 269_722 + 194_432, 461_872, 68_862_592),
+    "preact_resnet44_cifar": Expected(COLOUR, 269_722 + 2 * 194_432, 655_408, 97_174_144),
+    "preact_resnet56_cifar": Expected(COLOUR, 269_722 + 3 * 194_432, 848_944, 125_485_696),
     # 15 more blocks a stage than ResNet-20: 7.5 times the step above.
-    "preact_resnet110_cifar": Expected(COLOUR, 272_282 + 1_458_240, 1_722_416, 253_149_824),
+    "preact_resnet110_cifar": Expected(COLOUR, 269_722 + 1_458_240, 1_719_856, 252_887_680),
     "vgg11_cifar": Expected(COLOUR, 9_222_848 + 2_752 + 10, 9_222_848, 152_769_536),
     "vgg13_cifar": Expected(COLOUR, 9_407_168 + 2_944 + 10, 9_407_168, 228_267_008),
     "vgg16_cifar": Expected(COLOUR, 14_715_584 + 4_224 + 10, 14_715_584, 313_201_664),
@@ -53,6 +55,20 @@ EXPECTED = {
     "bn_cnn": Expected(GREY, 65_440 + 2 * 192 + 10, 65_440, 4_742_272),
 }
 
+# Weights of 2 and 4 dimensions, and MACs where they are recorded, with the image's side: Distiller's lab records.
+RECORDS = {
+    "alexnet": (61_090_496, None, 224, "alexnet.schedule_sensitivity.yaml, table of parameters"),
+    "resnet18": (11_678_912, None, 224, "resnet18.schedule_agp.yaml, table of parameters"),
+    "resnet50": (25_502_912, 4_089_184_256, 224, "resnet50.schedule_agp.1x1x8-blocks.yaml; MACs of its summary"),
+    "resnet20_cifar": (270_896, 40_813_184, 32, "resnet20_filters.schedule_agp.yaml, header"),
+    "resnet56_cifar": (851_504, 125_747_840, 32, "resnet56_cifar_filter_rank.yaml, header"),
+    "plain20_cifar": (268_336, 40_551_040, 32, "summary of its model"),
+    "preact_resnet20_cifar": (268_336, None, 32, "summary of its model"),
+    "simplenet_cifar": (61_770, 651_720, 32, "summary of its model"),
+    "simplenet_mnist": (430_500, 2_293_000, 28, "summary of its model"),
+    "vgg16_cifar": (14_715_584, 313_201_664, 32, "summary of its model"),
+}
+
 NAMES = {
     "lenet_5": "conv1 conv2 fc1 fc2",
     "mlp": "fc1 fc2 fc3",
@@ -60,7 +76,7 @@ NAMES = {
     "simplenet_cifar": "conv1 pool1 conv2 pool2 fc1 fc2 fc3",
     "resnet20_cifar": "conv1 bn1 layer1.0.conv1 layer2.0.downsample.0 layer3.0.downsample.1 fc",
     "plain20_cifar": "conv1 bn1 layer1.0.conv1 layer3.2.bn2 fc",
-    "preact_resnet20_cifar": "conv1 layer1.0.pre_bn layer1.0.bn layer3.2.conv2 layer2.0.downsample.0 final_bn fc",
+    "preact_resnet20_cifar": "conv1 layer1.0.pre_bn layer1.0.bn layer3.2.conv2 layer2.0.downsample.1 final_bn fc",
     "vgg16_cifar": "features.0 features.28 classifier",
     "vgg11_bn_cifar": "features.0 features.1 classifier",
     "wrn_28_10_cifar": "conv1 layer1.0.conv1 layer1.0.downsample.0 layer3.3.conv2 final_bn fc",
@@ -101,6 +117,16 @@ def test_sizes(name: str) -> None:
     assert sum(p.numel() for p in net.parameters() if p.dim() in (2, 4)) == expected.weights
     assert macs(net, torch.zeros(1, channels, side, side)) == expected.macs
     assert set(NAMES.get(name, "").split()) <= {path for path, _ in net.named_modules()}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_models_that_carry_distiller_s_names_have_its_counts(name: str) -> None:
+    weights, work, side, _ = RECORDS[name]
+    with torch.device("meta"):
+        net = build(name).eval()
+        image = torch.zeros(1, 1 if name == "simplenet_mnist" else 3, side, side)
+    assert sum(p.numel() for p in net.parameters() if p.dim() in (2, 4)) == weights
+    assert work is None or macs(net, image) == work
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name != "wrn_28_10_cifar"])
@@ -164,14 +190,36 @@ def test_residual_block_by_hand() -> None:
     assert torch.equal(block(x), x.clamp(min=0))
 
 
-def test_preactivation_is_shared_by_a_stages_first_block_only() -> None:
-    net = build("preact_resnet20_cifar").eval()
+def silent(net: nn.Module, path: str) -> nn.Module:
+    """A pre-activation block that gives what its shortcut gives."""
+    block = net.get_submodule(path)
+    nn.init.zeros_(block.get_submodule("conv2").weight)
+    block.get_submodule("pre_bn").eps = 0.0
+    return block.eval()
+
+
+def test_preactivation_is_shared_by_a_stages_first_block_only_where_shortcuts_are_convolutions() -> None:
+    net = PreactResNetCifar(2, 10, convolves=True)
     x = torch.randn(1, 16, 4, 4)
-    for path, expected in {"layer1.0": x.clamp(min=0), "layer1.1": x}.items():
-        block = net.get_submodule(path)
-        nn.init.zeros_(block.get_submodule("conv2").weight)
-        block.get_submodule("pre_bn").eps = 0.0
-        assert torch.allclose(block(x), expected)
+    assert torch.equal(silent(net, "layer1.0")(x), x.clamp(min=0))
+    assert torch.equal(silent(net, "layer1.1")(x), x)
+    convolution = net.get_submodule("layer2.0.downsample.0")
+    assert torch.equal(silent(net, "layer2.0")(x), convolution(x.clamp(min=0)))
+
+
+def test_parameter_free_shortcuts_read_the_raw_input_by_average_pooling_and_padding() -> None:
+    # Distiller's: means of 2 x 2 pixels, and 8 channels of zeros before and behind the 16.
+    net = build("preact_resnet20_cifar")
+    x = torch.randn(2, 16, 4, 4)
+    assert torch.equal(silent(net, "layer1.0")(x), x)
+    assert torch.equal(silent(net, "layer1.1")(x), x)
+    expected = torch.zeros(2, 32, 2, 2)
+    for row in range(2):
+        for column in range(2):
+            corner = x[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            expected[:, 8:24, row, column] = corner.sum((2, 3)) / 4
+    assert torch.allclose(silent(net, "layer2.0")(x), expected, atol=1e-6)
+    assert net.eval()(torch.randn(1, 3, 27, 27)).shape == (1, 10)  # sides need not be even
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar", "vgg11_cifar", "bn_cnn"])

@@ -11,8 +11,11 @@ import pytest
 import torch
 from helpers import difference
 
+from compressor import models
 from compressor.errors import UserError
-from compressor.training import checkpoint
+from compressor.models.preact_resnet_cifar import PreactResNetCifar
+from compressor.thinning import describe
+from compressor.training import checkpoint, load_weights
 
 WHOLE: dict[str, Any] = {
     "format": checkpoint.FORMAT,
@@ -153,3 +156,21 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path: Path) -> None:
 def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="no such checkpoint"):
         checkpoint.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("thinned", [False, True])
+def test_the_pre_activation_resnets_of_earlier_versions_are_refused_in_one_message(thinned: bool) -> None:
+    earlier = PreactResNetCifar(3, 10, convolves=True)
+    saved = {**WHOLE, "model": earlier.state_dict(), **({"architecture": describe(earlier)} if thinned else {})}
+    with pytest.raises(UserError) as refused:
+        load_weights(models.build("preact_resnet20_cifar"), saved, "c.pt")
+    [line] = str(refused.value).splitlines()
+    assert line.startswith("c.pt: written by an earlier version, whose pre-activation ResNets had convolutions")
+    assert "layer2.0.downsample.0" in line
+    assert "train the network again" in line
+    load_weights(models.build("preact_resnet20_cifar"), {**saved, **now()}, "c.pt")
+
+
+def now() -> dict[str, Any]:
+    network = models.build("preact_resnet20_cifar")
+    return {"model": network.state_dict(), "architecture": describe(network)}
