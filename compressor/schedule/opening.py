@@ -51,8 +51,6 @@ def open_config(
     `flags` are values from the command line, by key. Raises `UserError` where the file is missing or cannot be read.
     """
     document = _document(name, "configs", overrides, faults)
-    for place, said in document.repeats:
-        faults.add(place, said)
     if document.data is None and faults:
         return None, document
     for key, value in flags.items():
@@ -70,7 +68,7 @@ def open_config(
 
 def _document(name: str, kind: str, overrides: Overrides, faults: Faults) -> Document:
     path = lookup.find(name, kind)
-    document = parse(str(path), read(path), faults)
+    document = parse(str(path), read(path), faults, repeats=kind == "schedules")  # version 1 allows them
     for key, value in overrides if document.data is not None else ():
         if key.startswith("schedule.") == (kind == "schedules"):
             source = f"--set {key}={value}"
