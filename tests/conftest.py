@@ -66,7 +66,7 @@ def _read(text: str) -> Any:
     from compressor.schedule.faults import Faults
 
     faults = Faults()
-    return grammar.read(parse("s.yaml", text, faults), faults), faults
+    return grammar.read(parse("s.yaml", text, faults, repeats=True), faults), faults
 
 
 @pytest.fixture

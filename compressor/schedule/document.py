@@ -128,8 +128,11 @@ def read(path: Path) -> str:
         raise UserError(f"{path}:{line}:{column}: this byte is not UTF-8 text") from None
 
 
-def parse(source: str, text: str, faults: Faults) -> Document:
-    """Parse `text`; syntax errors, tags, duplicate keys and documents that grow without limit become faults."""
+def parse(source: str, text: str, faults: Faults, *, repeats: bool = False) -> Document:
+    """Parse `text`; syntax errors, tags, duplicate keys and documents that grow without limit become faults.
+
+    With `repeats` keys that are given twice with the same value are no faults: the document lists them.
+    """
     document = Document(source, text)
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -150,6 +153,8 @@ def parse(source: str, text: str, faults: Faults) -> Document:
         faults.add(Place(source, 1, 1), "the file is empty")
         return document
     document.data = _Builder(document, faults).build(node, ())
+    for place, said in document.repeats if not repeats else ():
+        faults.add(place, said)
     return document
 
 

@@ -70,7 +70,7 @@ def open_config(
 
 def _document(name: str, kind: str, overrides: Overrides, faults: Faults) -> Document:
     path = lookup.find(name, kind)
-    document = parse(str(path), read(path), faults)
+    document = parse(str(path), read(path), faults, repeats=kind == "schedules")  # version 1 allows them
     for key, value in overrides if document.data is not None else ():
         if key.startswith("schedule.") == (kind == "schedules"):
             source = f"--set {key}={value}"

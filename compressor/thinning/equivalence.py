@@ -15,15 +15,18 @@ from compressor.thinning.stays import Stay, Way
 from compressor.tracing import image_dependence
 
 TOLERANCE, EXACT = 1e-4, 1e-6
-"""The largest change of a logit, relative where the logit is larger than 1: in float32, and in float64."""
+"""The largest change of a logit that may be rounding, as a fraction of the logits' spread: in float32, in float64."""
+
+_ROUNDING = 1e-13
+"""The largest change that is rounding in float64 in any case, as a fraction of the largest logit."""
 
 
 @dataclass(frozen=True)
 class Thinned:
     """The removal, the zero filters that stay, and the largest difference of a logit on `images` images.
 
-    `exact` is that difference in float64. It is computed where the one in float32 is too large: sums in another order
-    are rounded differently, and a deep network may magnify that.
+    `exact` is that difference in float64, given where the one in float32 is large: sums in another order are rounded
+    differently, and a deep network may magnify that.
     """
 
     cut: Cut
@@ -46,10 +49,10 @@ def thin(
     """Return the cut of `network` that keeps its logits on `images` equal; constants are absorbed in biases of the
     network.
 
-    The logits are compared in float32, and in float64 where they differ too much. The caller applies the cut to the
-    network and to all tensors of its shapes (`Cut.model` and the other methods). With `training` the network is also
-    equal in training mode, and every layer keeps inputs through which it can recover. Raises `CompressError` where the
-    network cannot be traced, or the logits of the thinned one differ.
+    Float64 decides whether logits differ, where those in float32 are not the same bits. The caller applies the cut to
+    the network and to all tensors of its shapes (`Cut.model` and the other methods). With `training` the network is
+    also equal in training mode, and every layer keeps inputs through which it can recover. Raises `CompressError` where
+    the network cannot be traced, or the logits of the thinned one differ.
     """
     shape = tuple(images.shape[1:])
     graph = channel_graph(network, shape)
@@ -58,21 +61,58 @@ def thin(
     cut = cut_of(graph, network, removal)
     if not cut:
         return Thinned(cut, removal.stays, 0.0, 0)
-    largest, allowed = _difference(network, images, removal, cut, TOLERANCE)
-    exact = None
-    if not allowed:
-        exact, allowed = _difference(copy.deepcopy(network).double(), images.double(), removal, cut, EXACT)
-    if not allowed:
+    found = _difference(network, images, removal, cut)
+    large = not found.within(TOLERANCE)
+    exact = _difference_in_float64(network, images, removal, cut) if found.largest != 0 else None
+    rounding = TOLERANCE if removal.absorbed else EXACT  # constants that are absorbed were computed in float32
+    if large if exact is None else not exact.within(rounding):
+        how = f"{exact.largest:.3g} in float64, more than {rounding:g}" if exact else f"more than {TOLERANCE:g}"
         raise CompressError(
-            f"not thinned: a logit changes by {largest:.3g} on {len(images)} real images, more than"
-            f" {TOLERANCE:g} * max(1, |logit|), and in float64 by {exact:.3g}: more than rounding"
+            f"not thinned: a logit changes by {found.largest:.3g} on {len(images)} real images, {how} of the logits'"
+            f" spread ({found.spread:.3g}): more than rounding"
         )
     absorb_constants(network, removal)
-    return Thinned(cut, removal.stays, largest, len(images), exact, removal.skipped)
+    given = exact.largest if exact is not None and large else None
+    return Thinned(cut, removal.stays, found.largest, len(images), given, removal.skipped)
 
 
-def _difference(network: nn.Module, images: Tensor, removal: Removal, cut: Cut, tolerance: float) -> tuple[float, bool]:
-    """Return the largest change of a logit, and whether each one is within `tolerance` * max(1, |logit|)."""
+@dataclass(frozen=True)
+class Difference:
+    """The largest change of a logit, beside the spread of the logits and the largest of them."""
+
+    largest: float
+    spread: float
+    magnitude: float
+
+    def within(self, tolerance: float) -> bool:
+        """Return whether the change is at most `tolerance` times the spread."""
+        return self.largest <= max(tolerance * self.spread, _ROUNDING * self.magnitude)
+
+
+def difference(before: Tensor, after: Tensor) -> Difference:
+    """Return the difference of logits (N, classes).
+
+    The spread is the standard deviation of an image's logits around their mean, over all images: what is added to all
+    classes changes no answer. Of a single logit it is the deviation over the images.
+    """
+    before, after = before.flatten(1).double(), after.flatten(1).double()
+    mean = before.mean(1, keepdim=True) if before.shape[1] > 1 else before.mean()
+    spread = (before - mean).square().mean().sqrt()
+    return Difference(float((after - before).abs().max()), float(spread), float(before.abs().max()))
+
+
+def _difference_in_float64(network: nn.Module, images: Tensor, removal: Removal, cut: Cut) -> Difference | None:
+    """Return the difference in float64; None where the network does not compute in it."""
+    exact, images = copy.deepcopy(network).double(), images.double()
+    try:
+        logits = _logits(exact, images)
+    except (RuntimeError, TypeError, NotImplementedError):
+        return None
+    return _difference(exact, images, removal, cut) if logits.dtype == torch.float64 else None
+
+
+def _difference(network: nn.Module, images: Tensor, removal: Removal, cut: Cut) -> Difference:
+    """Return the difference of the logits with and without the channels that are removed."""
     before = _logits(network, images)
     trial = copy.deepcopy(network)
     absorb_constants(trial, removal)
@@ -86,8 +126,7 @@ def _difference(network: nn.Module, images: Tensor, removal: Removal, cut: Cut, 
         raise CompressError(
             f"not thinned: the logits would have shape {tuple(after.shape)}, they have {tuple(before.shape)}"
         )
-    difference = (after - before).abs()
-    return float(difference.max()), bool((difference <= tolerance * before.abs().clamp(min=1)).all())
+    return difference(before, after)
 
 
 @torch.no_grad()
@@ -104,4 +143,4 @@ def absorb_constants(network: nn.Module, removal: Removal) -> None:
 def _logits(network: nn.Module, images: Tensor) -> Tensor:
     with evaluating(network):
         out: Tensor = network(images)
-    return out.double()
+    return out

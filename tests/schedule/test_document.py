@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import UserError
-from compressor.schedule.document import MAX_BYTES, MAX_NODES, Document, describe, parse_value, read
+from compressor.schedule.document import MAX_BYTES, MAX_NODES, Document, describe, parse, parse_value, read
+from compressor.schedule.faults import Faults
 
 Parsed = Callable[[str], tuple[Document, list[str]]]
 
@@ -493,9 +494,10 @@ def test_the_value_of_a_flag_that_is_not_yaml_is_an_error_with_the_flag_as_the_p
         parse_value(text, "--set x=?")
 
 
-def test_an_equal_repeated_key_is_no_fault_of_the_text(parsed: Parsed) -> None:
-    document, faults = parsed("a: {b: [1, x]}\na: {b: [1, x]}\n")
-    assert faults == []
-    assert [(str(place), said) for place, said in document.repeats] == [
-        ("s.yaml:2:1", "the key 'a' is given twice: remove one; the first is at line 1")
-    ]
+def test_an_equal_repeated_key_is_a_fault_unless_it_is_asked_for(parsed: Parsed) -> None:
+    text, said = "a: {b: [1, x]}\na: {b: [1, x]}\n", "the key 'a' is given twice: remove one; the first is at line 1"
+    assert parsed(text)[1] == [f"s.yaml:2:1: {said}"]
+    faults = Faults()
+    document = parse("s.yaml", text, faults, repeats=True)
+    assert not faults
+    assert [(str(place), found) for place, found in document.repeats] == [("s.yaml:2:1", said)]
