@@ -11,6 +11,7 @@ from compressor.component import Targets
 from compressor.context.optimizer import Groups
 from compressor.thinning import ChannelGraph, Untraceable, channel_graph
 from compressor.timing import Window
+from compressor.tracing import Trace, logits_weights, trace_on_meta
 
 Severity = Literal["error", "warning", "note"]
 
@@ -81,6 +82,22 @@ class View:
     def transposed(self) -> set[str]:
         """Return the weights of transposed convolutions."""
         return {f"{path}.weight" for path, module in self.modules.items() if getattr(module, "transposed", False)}
+
+    @cached_property
+    def trace(self) -> Trace | None:
+        """Return the trace of a forward pass; None where the network cannot be run without storage, or the images'
+        shape is not known.
+        """
+        if self.image is None:
+            return None
+        image = self.image
+        found: Trace | None = self.once("trace", lambda: trace_on_meta(self.model, image))
+        return found
+
+    @cached_property
+    def logits(self) -> tuple[str, ...] | None:
+        """Return the weights of the layers that make the logits; None where the trace is not known."""
+        return None if self.trace is None else logits_weights(self.trace)
 
     @cached_property
     def graph(self) -> ChannelGraph | Untraceable | None:

@@ -99,7 +99,16 @@ def report(path: Path) -> Report:
         before = dense if stage == "thin" else None
         metrics, figures = loaded.saved["metrics"], loaded.saved.get("figures")
         shape, thinnings = loaded.shape, loaded.thinnings
-        measured = measure(loaded.network, shape, metrics.get("test"), thinnings, before, figures, metrics.get("train"))
+        measured = measure(
+            loaded.network,
+            shape,
+            metrics.get("test"),
+            thinnings,
+            before,
+            figures,
+            metrics.get("train"),
+            loaded.saved["classes"],
+        )
         stages = {"dense": dense, stage: loaded.network}
         if stage == "masked" and measured.totals.sparsity == 0:
             del stages["masked"]

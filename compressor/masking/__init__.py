@@ -1,6 +1,6 @@
 """From a pruner to the masks of a network: what the policies that prune share, and what depends on a run's parts."""
 
-from compressor.masking.checking import check_pruner, predict_zeros, zeros_of_goals
+from compressor.masking.checking import check_classes, check_logits, check_pruner, predict_zeros, zeros_of_goals
 from compressor.masking.masks import complete_targets, masks_of, pruned_weights, require_batch_norms, running_criterion
 from compressor.masking.merging import merge_batch_norms
 from compressor.masking.statistics import RunningMeans
@@ -9,6 +9,8 @@ from compressor.masking.survivors import Scaling, survivor_factors
 __all__ = [
     "RunningMeans",
     "Scaling",
+    "check_classes",
+    "check_logits",
     "check_pruner",
     "complete_targets",
     "masks_of",

@@ -8,10 +8,10 @@ from compressor.context import TRANSPOSED, Finding, Prediction, View
 from compressor.masking.masks import with_coupled_weights
 from compressor.pruners import Goal, PrunerBase
 from compressor.reconstruction import pruned_inputs, reconstruction_misfits
-from compressor.sparsity.structures import CHANNELS, FILTERS
+from compressor.sparsity.structures import CHANNELS, FILTERS, Structure
 from compressor.thinning import ChannelGraph, Untraceable, couplings
 from compressor.timing import Window
-from compressor.tracing import MAKE_ZEROS, Place, expected_channels, places, trace_on_meta
+from compressor.tracing import MAKE_ZEROS, Place, all_zero, expected_channels, places, reaches_logits
 
 
 def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, masks: bool = False) -> list[Finding]:
@@ -31,17 +31,70 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
     if misfits:
         return found
     found += _of_channels(view, pruner, sliced, fold, masks)
+    found += check_classes(view, {name: [cut] for name, cut in _cuts(view, pruner).items()}) if masks else []
     found += _of_statistics(view, pruner)
     found += [Finding("note", f"{view.key} prunes nothing of {line}") for line in _nothing_pruned(view, pruner)]
     return found
+
+
+def _cuts(view: View, pruner: PrunerBase) -> Mapping[str, Structure]:
+    """Return the structure of each weight that a pruner prunes, with those that it adds because they share channels."""
+    cuts = dict(pruner.cuts(view.targets))
+    graph = view.graph if pruner.extends else None
+    if isinstance(graph, ChannelGraph):
+        cuts |= dict.fromkeys(with_coupled_weights(pruner, list(cuts), graph.channels), pruner.unit)
+    return cuts
+
+
+def check_classes(view: View, cuts: Mapping[str, Sequence[Structure]]) -> list[Finding]:
+    """Return findings on weights that make the logits, where one of their structures is all weights of a class.
+
+    `cuts`: the structures that may become zero, by weight.
+    """
+    whole = {name: cut.name for name, own in cuts.items() for cut in own if cut.holds_outputs(view.shapes[name])}
+    if view.image is None:  # checked again when the images are known
+        return []
+    if view.logits is None:
+        said = "which layer makes the logits is not known, because the forward pass cannot be traced"
+        names = ", ".join(whole)
+        return [Finding("warning", f"{said}: {view.key} may prune whole classes of {names}")] if whole else []
+    found = []
+    for name, unit in whole.items():
+        if name not in view.logits:
+            continue
+        said = f"{name} makes the logits: {view.key} prunes whole classes of it ({unit})"
+        if view.version == 1:
+            found.append(Finding("warning", f"{said}, and its zeros cannot be thinned"))
+        else:
+            listed = any(isinstance(selected, list) and name in selected for selected in view.targets.values())
+            found.append(Finding("error", f"{said}: " + (f"exclude it: '!{name}'" if listed else "leave it out")))
+    return found
+
+
+def check_logits(view: View, goals: Sequence[Goal], *, allowed: bool) -> list[Finding]:
+    """Return a finding where goals leave weights all zero without which the logits do not depend on the image."""
+    zeros = [
+        name
+        for goal in goals
+        if goal.zeros(view.shapes) >= sum(math.prod(view.shapes[name]) for name in goal.names)
+        for name in goal.names
+    ]
+    if not zeros or view.trace is None or reaches_logits(view.trace, zeros):
+        return []
+    said = f"{view.key} prunes all: {all_zero(view.trace, zeros)}"
+    if allowed or view.version == 1:
+        return [Finding("warning", said)]
+    return [Finding("error", f"{said}: {PRUNE_LESS}")]
+
+
+PRUNE_LESS = "prune less, or set `allow_empty_layers: true` in the args of the pruner's policy"
 
 
 def _places(view: View) -> Mapping[str, Place] | None:
     """Return what follows each weight in a forward pass; None where it cannot be run without storage."""
 
     def make() -> Mapping[str, Place] | None:
-        found = None if view.image is None else trace_on_meta(view.model, view.image)
-        return None if found is None else places(found)
+        return None if view.trace is None else places(view.trace)
 
     found: Mapping[str, Place] | None = view.once("places", make)
     return found
@@ -93,8 +146,6 @@ def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Se
         for joint in shared.joint:
             how = "ranks as one, for" if pruner.unit.dim is not None else "prunes one by one, though"
             found.append(Finding("note", f"{view.key} {how} they share channels: {', '.join(joint)}"))
-        for name in shared.logits:
-            found.append(Finding("warning", f"{name} makes the network's output: its zeros cannot be thinned"))
         for name, keeper in shared.broken:
             said = f"{name} is pruned by {view.key}, but {keeper}"
             if view.version == 1:

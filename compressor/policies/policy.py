@@ -115,6 +115,11 @@ class Policy(Component):
         """Return whether it uses training images."""
         return False
 
+    @property
+    def allows_empty_layers(self) -> bool:
+        """Return whether the run goes on where the logits no longer depend on the image."""
+        return False
+
     def check(self, view: View) -> list[Finding]:
         """Return the findings on this model: faults, and what a user should know before the run."""
         return []

@@ -7,11 +7,12 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from compressor.component import CountsSteps, Targets
+from compressor.component import CountsSteps, Targets, Version2
 from compressor.errors import UserError
 from compressor.masking import (
     RunningMeans,
     Scaling,
+    check_logits,
     check_pruner,
     complete_targets,
     masks_of,
@@ -70,6 +71,9 @@ class PruningPolicy(Policy, name="pruner"):
     fold_batchnorm: bool = Field(
         default=False, description="rank the weights with the batch norm that follows directly merged"
     )
+    allow_empty_layers: Annotated[bool, Version2()] = Field(
+        default=False, description="warn, and go on, where the logits no longer depend on the image"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -102,6 +106,10 @@ class PruningPolicy(Policy, name="pruner"):
         return self.discard_masks_at_minibatch_end and self.pruner.scale(self.window, self.window.first) is not None
 
     @property
+    def allows_empty_layers(self) -> bool:
+        return self.allow_empty_layers
+
+    @property
     def permanent(self) -> bool:
         """Return whether the last masks stay after the window."""
         return self.keep_mask or not self._forgets
@@ -112,6 +120,9 @@ class PruningPolicy(Policy, name="pruner"):
 
     def check(self, view: View) -> list[Finding]:
         found = check_pruner(view, self.pruner, "fold_batchnorm" if self.fold_batchnorm else None, masks=True)
+        if not self.discard_masks_at_minibatch_end and not any(finding.severity == "error" for finding in found):
+            goals = self.pruner.goals(view.targets, self.window, self.window.last, view.shapes)
+            found += check_logits(view, goals, allowed=self.allow_empty_layers)
         if self._draws_from_zero:
             said = (
                 f"{view.key}: weights pruned in one draw start again from 0, and stay 0 before a batch norm and a relu:"

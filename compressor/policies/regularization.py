@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from compressor.context import TRANSPOSED
+from compressor.masking import check_classes
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.regularizers import Regularizer
 from compressor.timing import Clock
@@ -31,7 +32,8 @@ class RegularizationPolicy(Policy, name="regularizer"):
         cuts = self.regularizer.structures(view.targets)
         one_sided = {name for name in cuts if any((0 in cut.members) != (1 in cut.members) for cut in cuts[name])}
         lines += [f"{name} {TRANSPOSED}" for name in sorted(view.transposed & one_sided)]
-        return [Finding("error", line) for line in lines]
+        found = [Finding("error", line) for line in lines]
+        return found + (check_classes(view, cuts) if self.regularizer.makes_zeros and not lines else [])
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if not self.regularizer.makes_zeros or time < self.window.first:

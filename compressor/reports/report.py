@@ -11,7 +11,7 @@ from compressor.reports.latency import latencies
 from compressor.sparsity import WeightSummary, count_nonzero, prunable, summarize, weight_count
 from compressor.storage import StoredBits, dense_bits, stored_bits
 from compressor.thinning import compact_layers, thin_and_compact
-from compressor.tracing import macs
+from compressor.tracing import dependent_logits, lost_classes, macs
 
 IMAGES = 16
 """The number of random images on which the logits of the compacted network are compared."""
@@ -107,6 +107,8 @@ class Report(BaseModel):
     figures: dict[str, dict[str, float]] = {}
     """The last figures of policies, by key: gates that are open, expected L0 ..."""
     thinnings: list[Thinning] = []
+    lost_classes: list[str] | None = []
+    """The classes whose logits do not depend on the image; None where the forward pass cannot be followed."""
     comparison: Comparison | None = None
 
 
@@ -151,11 +153,12 @@ def measure(
     dense: nn.Module | None = None,
     figures: Mapping[str, dict[str, float]] | None = None,
     train: Mapping[str, float] | None = None,
+    classes: Sequence[str] = (),
 ) -> Report:
     """Return the report of `model` on images of `shape` (C, H, W).
 
     `test` has its measured top1 and top5 in percent, `train` those of its last training epoch. `dense` is the network
-    before channels were removed (only its shapes are used, it may be on the meta device).
+    before channels were removed (only its shapes are used, it may be on the meta device). `classes`: their names.
     """
     weights = prunable(model)
     largest = max(weights.values(), key=lambda weight: weight.numel(), default=None)
@@ -187,7 +190,11 @@ def measure(
         top5=test.get("top5") if test else None,
         train_top1=train.get("top1") if train else None,
     )
-    return Report(tensors=rows, totals=totals, thinnings=list(thinnings), figures=dict(figures or {}))
+    depends = dependent_logits(model, shape)
+    lost = None if depends is None else lost_classes(depends, classes)
+    return Report(
+        tensors=rows, totals=totals, thinnings=list(thinnings), figures=dict(figures or {}), lost_classes=lost
+    )
 
 
 def _parameters(model: nn.Module) -> int:

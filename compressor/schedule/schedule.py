@@ -59,6 +59,11 @@ class BoundSchedule:
     version: int = 2
     notes: tuple[str, ...] = ()
 
+    @property
+    def allows_empty_layers(self) -> bool:
+        """Return whether a run goes on where its logits no longer depend on the image."""
+        return self.version == 1 or any(bound.policy.allows_empty_layers for bound in self.policies)
+
     def at_pace(self, pace: float) -> "BoundSchedule":
         """Return the schedule for a run in which one step stands for `pace` steps: times in steps are scaled."""
         if pace == 1:
