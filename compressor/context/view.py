@@ -38,6 +38,22 @@ class Prediction:
     """The reason why the number is not known before the run, by weight."""
     asked: float | None = None
     """The sparsity that is asked for, of all these weights together; `zeros` has the rounded numbers."""
+    otherwise: str = ""
+    """In words: what `asked` refers to, and the sparsity in the other meaning (of the dense weights, of those that are
+    left), where they differ.
+    """
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The shapes of weights of which channels were removed, at the events of policies: by key and time."""
+
+    at: Mapping[tuple[str, int], Shapes] = field(default_factory=dict)
+    unknown: str = ""
+    """The reason why the shapes of other events are not known; empty: they are those of the dense model."""
 
 
 TRANSPOSED = "is of a transposed convolution: its filters and channels are not supported"
@@ -66,6 +82,13 @@ class View:
     key: str = ""
     shared: dict[str, Any] = field(default_factory=dict)
     """Results that policies share: the graph."""
+
+    def shapes_at(self, time: int) -> Shapes | None:
+        """Return the shapes of the parameters at this policy's event at `time`; None where they are not known."""
+        known: Widths = self.shared.get("widths", Widths())
+        if known.unknown and (self.key, time) not in known.at:
+            return None
+        return {**self.shapes, **known.at.get((self.key, time), {})}
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return the result of `make`, called for the first policy that asks."""

@@ -1,6 +1,13 @@
 """From a pruner to the masks of a network: what the policies that prune share, and what depends on a run's parts."""
 
-from compressor.masking.checking import check_classes, check_logits, check_pruner, predict_zeros, zeros_of_goals
+from compressor.masking.checking import (
+    check_classes,
+    check_logits,
+    check_pruner,
+    predict_outputs,
+    predict_zeros,
+    zeros_of_goals,
+)
 from compressor.masking.masks import complete_targets, masks_of, pruned_weights, require_batch_norms, running_criterion
 from compressor.masking.merging import merge_batch_norms
 from compressor.masking.statistics import RunningMeans
@@ -15,6 +22,7 @@ __all__ = [
     "complete_targets",
     "masks_of",
     "merge_batch_norms",
+    "predict_outputs",
     "predict_zeros",
     "pruned_weights",
     "require_batch_norms",

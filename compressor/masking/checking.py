@@ -199,15 +199,73 @@ def _nothing_pruned(view: View, pruner: PrunerBase) -> list[str]:
     return found
 
 
-def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int) -> Prediction:
-    """Return the zeros that a pruner makes at `time`; those of a threshold or a draw are not known before the run."""
+def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int, *, current: bool = False) -> Prediction:
+    """Return the zeros that a pruner makes at `time`; those of a threshold or a draw are not known before the run.
+
+    `current`: sparsities refer to the weights as they are then. Removed entries count as zeros of the dense weights.
+    """
     names = [name for selected in view.targets.values() for name in selected]
-    unknown = pruner.unknown(view.targets)
+    unknown, shapes = pruner.unknown(view.targets), view.shapes_at(time)
+    removes = shapes is None or any(shapes[name] != view.shapes[name] for name in names)
+    if current and removes and (shapes is None or pruner.reconstruction is not None):
+        return Prediction(unknown=dict.fromkeys(names, "it depends on the channels that are removed before"))
     if pruner.reconstruction is not None:
         goal = pruner.goals(view.targets, window, time)[0]  # the same for all of its weights
         return replace(pruned_inputs(view, names, lambda total: goal.count(goal.sparsity, total)), asked=goal.sparsity)
-    found = zeros_of_goals(view, pruner.goals(view.targets, window, time, view.shapes))
+    asked = shapes if current and shapes is not None else view.shapes
+    goals = pruner.goals(view.targets, window, time, asked)
+    found = zeros_of_goals(replace(view, shapes=asked), goals)
+    if removes and shapes is not None:
+        found = _after_removals(view, shapes, found, goals, current)
     return replace(found, unknown={**found.unknown, **unknown})
+
+
+def _after_removals(
+    view: View, shapes: Mapping[str, tuple[int, ...]], found: Prediction, goals: Sequence[Goal], current: bool
+) -> Prediction:
+    """Return a prediction with the zeros of the dense weights, and the sparsity in the other meaning."""
+    zeros = dict(found.zeros)
+    dense = left = pruned = 0
+    for goal in goals:
+        if goal.names not in zeros:
+            continue
+        before, now = (sum(math.prod(of[name]) for name in goal.names) for of in (view.shapes, shapes))
+        if current:
+            mine = zeros[goal.names]
+            zeros[goal.names] += before - now
+        else:
+            counts = [sum(goal.structure.count(of[name]) for name in goal.names) for of in (view.shapes, shapes)]
+            due = goal.count(goal.sparsity, counts[0]) - (counts[0] - counts[1])
+            mine = max(due, 0) * goal.structure.size(shapes[goal.names[0]])
+        dense, left, pruned = dense + before, left + now, pruned + mine
+    if not left:
+        return found
+    of_dense, of_left = 1 - (left - pruned) / dense, pruned / left
+    said = f"of the dense weights, that is {100 * of_left:.2f} % of those left then"
+    if current:
+        said = f"of the weights left then, that is {100 * of_dense:.2f} % of the dense weights"
+    return replace(found, zeros=zeros, otherwise=said)
+
+
+def predict_outputs(
+    view: View, pruner: PrunerBase, window: Window, time: int, *, current: bool
+) -> dict[str, int] | None:
+    """Return how many of the outputs that each weight has at `time` are pruned then; None where not whole outputs are
+    pruned, or their numbers are not known.
+    """
+    shapes = view.shapes_at(time)
+    if shapes is None or pruner.unknown(view.targets) or pruner.reconstruction is not None:
+        return None
+    found: dict[str, int] = {}
+    for goal in pruner.goals(view.targets, window, time, shapes if current else view.shapes):
+        if len(goal.names) > 1 or goal.structure.dim != 0:
+            return None
+        name = goal.names[0]
+        dense, now = goal.structure.count(view.shapes[name]), goal.structure.count(shapes[name])
+        count = goal.count(goal.sparsity, now if current else dense)
+        found[name] = count if current else max(count - (dense - now), 0)
+    selected = {name for chosen in view.targets.values() for name in chosen}
+    return found if selected <= set(found) else None
 
 
 def zeros_of_goals(view: View, goals: Sequence[Goal]) -> Prediction:

@@ -1,8 +1,9 @@
 """Masks from a pruner, at epochs (or steps), and how they act between two steps."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -17,6 +18,7 @@ from compressor.masking import (
     complete_targets,
     masks_of,
     merge_batch_norms,
+    predict_outputs,
     predict_zeros,
     pruned_weights,
     require_batch_norms,
@@ -34,10 +36,11 @@ from compressor.timing import Clock
 @dataclass
 class Pruning(Memory):
     """The reason why it stopped pruning; the masks of the last step, where they are used for one step; running
-    statistics.
+    statistics; the shapes at the last event to which sparsities refer, where they are not the dense ones.
     """
 
     refused: str = ""
+    shapes: dict[str, list[int]] = field(default_factory=dict)
     last: dict[str, Tensor] = field(default_factory=dict)
     running: dict[str, Tensor] = field(default_factory=dict)
     scaling: Scaling | None = field(default=None, metadata=DERIVED)
@@ -70,6 +73,11 @@ class PruningPolicy(Policy, name="pruner"):
     keep_mask: bool = Field(default=False, description="in these three modes: the last mask stays after the window")
     fold_batchnorm: bool = Field(
         default=False, description="rank the weights with the batch norm that follows directly merged"
+    )
+    sparsity_of: Annotated[Literal["dense", "current"], Version2()] = Field(
+        default="dense",
+        description="the weights to which sparsities refer after channels were removed: those of the dense network, or"
+        " those that there are at the event (as in Distiller, and in version 1)",
     )
     allow_empty_layers: Annotated[bool, Version2()] = Field(
         default=False, description="warn, and go on, where the logits no longer depend on the image"
@@ -155,7 +163,12 @@ class PruningPolicy(Policy, name="pruner"):
         over = time > self.window.last
         if fired is None or (not self.permanent and (over or self.discard_masks_at_minibatch_end)):
             return Prediction()
-        return predict_zeros(view, self.pruner, self.window, fired)
+        return predict_zeros(view, self.pruner, self.window, fired, current=self.sparsity_of == "current")
+
+    def pruned_outputs(self, view: View, time: int) -> Mapping[str, int] | None:
+        if not self.permanent:
+            return None
+        return predict_outputs(view, self.pruner, self.window, time, current=self.sparsity_of == "current")
 
     def thresholds(self, view: View, time: int) -> str | None:
         return self.pruner.threshold(view.targets, self.window, time)
@@ -214,7 +227,11 @@ class PruningPolicy(Policy, name="pruner"):
         # w dL/dw is the same before and behind a batch norm, and other statistics do not look at weights.
         folds = self.fold_batchnorm and self.pruner.measured is None
         folded = merge_batch_norms(ctx, pruned_weights(ctx, self.pruner)) if folds else {}
-        names, masks = masks_of(ctx, self.pruner, self.window, before, owned, folded, memory.running)
+        if self.sparsity_of == "current":
+            dense = ctx.network.dense
+            memory.shapes = {name: list(shape) for name, shape in shapes.items() if list(shape) != dense.get(name)}
+        of = self._shapes(ctx, memory)
+        names, masks = masks_of(ctx, self.pruner, self.window, before, owned, folded, memory.running, of)
         if self.pruner.reconstruction is not None:
             Event(ctx, self.pruner.reconstruction.batches, self.pruner.reconstruction.points, stay=masks).run(names)
         for name, keep in masks.items():
@@ -227,12 +244,17 @@ class PruningPolicy(Policy, name="pruner"):
             memory.last = masks
         ctx.masks.apply()
         if ctx.clock.time(self.window) == self.window.last:
-            self._say_what_is_out_of_reach(ctx)
+            self._say_what_is_out_of_reach(ctx, memory)
 
-    def _say_what_is_out_of_reach(self, ctx: Context) -> None:
+    def _shapes(self, ctx: Context, memory: Pruning) -> Mapping[str, Sequence[int]]:
+        """Return the shapes of the weights to which sparsities refer."""
+        return {**ctx.network.dense, **memory.shapes}
+
+    def _say_what_is_out_of_reach(self, ctx: Context, memory: Pruning) -> None:
         """Warn of sparsities that whole channels, or equal groups of a grouped convolution, cannot reach exactly."""
         for goal in self.pruner.goals(ctx.targets, self.window, self.window.last):
-            shapes = {name: ctx.network.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
+            dense = self._shapes(ctx, memory)
+            shapes = {name: dense.get(name, ctx.parameters[name].shape) for name in goal.names}
             total, due = sum(math.prod(shape) for shape in shapes.values()), goal.zeros(shapes)
             promised = ctx.constants.get("promised", {}).get(goal.key, due)
             if promised < due:
@@ -271,7 +293,8 @@ class PruningPolicy(Policy, name="pruner"):
         lines = [memory.refused] if memory.refused else []
         promised: dict[str, int] = ctx.constants.get("promised", {})
         for goal in self.pruner.goals(ctx.targets, self.window, self.window.last):
-            shapes = {name: ctx.network.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
+            dense = self._shapes(ctx, memory)
+            shapes = {name: dense.get(name, ctx.parameters[name].shape) for name in goal.names}
             total = sum(math.prod(shape) for shape in shapes.values())
             zeros = total - sum(count_nonzero(ctx.parameters[name]) for name in goal.names)
             if zeros < min(goal.zeros(shapes), promised.get(goal.key, total)):

@@ -299,6 +299,8 @@ class _Reader:
             return
         for key in self._of_version_2(cls, arguments):
             self._faults.add(self._document.place((*path, key), key=True), f"{key!r} needs `version: 2`")
+        if "sparsity_of" in cls.model_fields and self._schedule.version == 1 and isinstance(arguments, dict):
+            arguments = {"sparsity_of": "current", **arguments}
         policy = parsing.build(
             cls, arguments, self._document, path, self._faults, what=f"the args of {cls.name!r}", **defaults
         )

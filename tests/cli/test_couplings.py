@@ -211,6 +211,24 @@ def test_a_sparsity_of_1_on_the_only_path_is_refused(policy: str, weights: list[
         assert "'allow_empty_layers' needs `version: 2`" in compress("validate", "s.yaml", "-c", "lenet_5").err
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (1, "0.5 of the weights left then, that is 75.00 % of the dense weights"),
+        (2, "0.5 of the dense weights, that is 0.00 % of those left then"),
+    ],
+)
+def test_validate_and_plan_say_both_sparsities_after_a_removal(version: int, said: str) -> None:
+    pruner = f"{{{RANKED}Filters, weights: [conv1.weight]}}"
+    Path("s.yaml").write_text(
+        f"version: {version}\npolicies:\n- pruner: {pruner}\n  epochs: [0, 2]\n"
+        "- extension: {class: FilterRemover}\n  epochs: [1]\n"
+    )
+    line = f"s.yaml:3:3: 0.L1RankedStructureParameterPruner: in epoch 2, after the removal of channels: {said}"
+    for command in ("validate", "plan"):
+        assert compress(command, "s.yaml", "-c", "lenet_5").err.splitlines() == [line]
+
+
 def test_a_dead_block_beside_a_live_shortcut_is_no_fault() -> None:
     accepted(validated("class: Pruner, rate: {sparsity: 1.0}", "[layer1.0.conv1.weight]", "resnet20_cifar"))
     refused(
