@@ -48,6 +48,10 @@ class Data:
     classes: Sequence[str] = ()
     """The names of the classes."""
 
+    def image_shape(self) -> tuple[int, ...]:
+        """Return C, H, W of the images."""
+        return self.shape or tuple(self.sample().shape[1:])
+
     def sample(self) -> Tensor:
         """Return a batch of training images."""
         return self.batches(1)[0][0]

@@ -52,8 +52,10 @@ class Widths:
     """The shapes of weights of which channels were removed, at the events of policies: by key and time."""
 
     at: Mapping[tuple[str, int], Shapes] = field(default_factory=dict)
-    unknown: str = ""
-    """The reason why the shapes of other events are not known; empty: they are those of the dense model."""
+    unknown: bool = False
+    """Whether the shapes of other events are not known; else they are those of the dense model."""
+    removes: bool = False
+    """Whether channels are removed in the run."""
 
 
 TRANSPOSED = "is of a transposed convolution: its filters and channels are not supported"
@@ -83,9 +85,15 @@ class View:
     shared: dict[str, Any] = field(default_factory=dict)
     """Results that policies share: the graph."""
 
+    @property
+    def widths(self) -> Widths:
+        """Return what is known of the shapes over the run."""
+        found: Widths = self.shared.get("widths", Widths())
+        return found
+
     def shapes_at(self, time: int) -> Shapes | None:
         """Return the shapes of the parameters at this policy's event at `time`; None where they are not known."""
-        known: Widths = self.shared.get("widths", Widths())
+        known = self.widths
         if known.unknown and (self.key, time) not in known.at:
             return None
         return {**self.shapes, **known.at.get((self.key, time), {})}

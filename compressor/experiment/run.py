@@ -70,7 +70,7 @@ def train(
     # Build.
     dataset, count = smoke_data(config, root) if smoke else (building.load_data(config, root), None)
     if view is not None and view.image is None:  # what depends on the images' shape is known now
-        bound = bound.check(replace(view, image=dataset.shape), faults)
+        bound = bound.check(replace(view, image=dataset.shape, shared={}), faults)
         faults.raise_any()
     rng.seed_all(config.seed)
     network = building.new_model(config, dataset, where, resumed=found is not None and found.begun)

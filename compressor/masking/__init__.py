@@ -1,6 +1,7 @@
 """From a pruner to the masks of a network: what the policies that prune share, and what depends on a run's parts."""
 
 from compressor.masking.checking import (
+    AFTER_REMOVALS,
     check_classes,
     check_logits,
     check_pruner,
@@ -14,6 +15,7 @@ from compressor.masking.statistics import RunningMeans
 from compressor.masking.survivors import Scaling, survivor_factors
 
 __all__ = [
+    "AFTER_REMOVALS",
     "RunningMeans",
     "Scaling",
     "check_classes",

@@ -52,12 +52,12 @@ def check_classes(view: View, cuts: Mapping[str, Sequence[Structure]]) -> list[F
     `cuts`: the structures that may become zero, by weight.
     """
     whole = {name: cut.name for name, own in cuts.items() for cut in own if cut.holds_outputs(view.shapes[name])}
-    if view.image is None:  # checked again when the images are known
+    if not whole or view.image is None:  # checked again when the images are known
         return []
     if view.logits is None:
         said = "which layer makes the logits is not known, because the forward pass cannot be traced"
         names = ", ".join(whole)
-        return [Finding("warning", f"{said}: {view.key} may prune whole classes of {names}")] if whole else []
+        return [Finding("warning", f"{said}: {view.key} may prune whole classes of {names}")]
     found = []
     for name, unit in whole.items():
         if name not in view.logits:
@@ -208,7 +208,7 @@ def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int, *, 
     unknown, shapes = pruner.unknown(view.targets), view.shapes_at(time)
     removes = shapes is None or any(shapes[name] != view.shapes[name] for name in names)
     if current and removes and (shapes is None or pruner.reconstruction is not None):
-        return Prediction(unknown=dict.fromkeys(names, "it depends on the channels that are removed before"))
+        return Prediction(unknown=dict.fromkeys(names, AFTER_REMOVALS))
     if pruner.reconstruction is not None:
         goal = pruner.goals(view.targets, window, time)[0]  # the same for all of its weights
         return replace(pruned_inputs(view, names, lambda total: goal.count(goal.sparsity, total)), asked=goal.sparsity)
@@ -218,6 +218,9 @@ def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int, *, 
     if removes and shapes is not None:
         found = _after_removals(view, shapes, found, goals, current)
     return replace(found, unknown={**found.unknown, **unknown})
+
+
+AFTER_REMOVALS = "it depends on the channels that are removed before"
 
 
 def _after_removals(

@@ -11,6 +11,7 @@ from torch import Tensor
 from compressor.component import CountsSteps, Targets, Version2
 from compressor.errors import UserError
 from compressor.masking import (
+    AFTER_REMOVALS,
     RunningMeans,
     Scaling,
     check_logits,
@@ -92,8 +93,7 @@ class PruningPolicy(Policy, name="pruner"):
                 "masks are made at the steps of the window:"
                 " remove mini_batch_pruning_frequency and skip_first_minibatch"
             )
-        inside = self.mini_batch_pruning_frequency or self.window.unit == "step" or self.skip_first_minibatch
-        if self.pruner.reconstruction is not None and (inside or self._forgets):
+        if self.pruner.reconstruction is not None and (self._prunes_in_epochs or self._forgets):
             raise ValueError(f"{self.pruner.name} reconstructs outputs: use a window in epochs, and masks that stay")
         return self
 
@@ -102,6 +102,11 @@ class PruningPolicy(Policy, name="pruner"):
         if self.use_double_copies:
             return "dense"
         return "forward" if self.mask_on_forward_only else "weights"
+
+    @property
+    def _prunes_in_epochs(self) -> bool:
+        """Return whether it makes masks after the first mini-batch of an epoch."""
+        return self.mini_batch_pruning_frequency > 0 or self.skip_first_minibatch or self.window.unit == "step"
 
     @property
     def _forgets(self) -> bool:
@@ -163,10 +168,13 @@ class PruningPolicy(Policy, name="pruner"):
         over = time > self.window.last
         if fired is None or (not self.permanent and (over or self.discard_masks_at_minibatch_end)):
             return Prediction()
+        if self.sparsity_of == "current" and view.widths.removes and self._prunes_in_epochs:
+            names = [name for selected in view.targets.values() for name in selected]
+            return Prediction(unknown=dict.fromkeys(names, AFTER_REMOVALS))
         return predict_zeros(view, self.pruner, self.window, fired, current=self.sparsity_of == "current")
 
     def pruned_outputs(self, view: View, time: int) -> Mapping[str, int] | None:
-        if not self.permanent:
+        if not self.permanent or self._prunes_in_epochs:
             return None
         return predict_outputs(view, self.pruner, self.window, time, current=self.sparsity_of == "current")
 

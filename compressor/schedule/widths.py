@@ -21,11 +21,10 @@ def widths(policies: Sequence[BoundPolicy], view: View) -> Widths:
     removing = [bound for bound in policies if bound.policy.removes_channels != "none"]
     if not removing:
         return Widths()
-    first = min(bound.policy.window.first for bound in removing)
     graph = view.graph
-    by_step = any(bound.policy.window.unit == "step" for bound in policies if bound.policy.prunes or bound in removing)
+    by_step = any(bound.policy.window.unit == "step" and not bound.policy.sets_rates for bound in policies)
     if by_step or not isinstance(graph, ChannelGraph):
-        return Widths(unknown=f"it depends on what is removed in epoch {first}")
+        return Widths(unknown=True, removes=True)
     return _Simulation(policies, view, graph).run()
 
 
@@ -50,10 +49,10 @@ class _Simulation:
                 self._prune(bound, epoch)
             ways = {bound.policy.removes_channels for bound in acting} - {"none"}
             if ways and (not self._known or ways != {"zero"}):
-                return Widths(self._at, f"it depends on what is removed in epoch {epoch}")
+                return Widths(self._at, unknown=True, removes=True)
             if ways:
                 self._remove()
-        return Widths(self._at)
+        return Widths(self._at, removes=True)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the present shapes of the weights whose channels were removed."""

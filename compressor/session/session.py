@@ -120,8 +120,7 @@ class Session:
         self.model, self.clock, self.say = model, clock, say
         self.data, self.world = data or Data(), world or World()
         self._settings = settings or Settings()
-        shape = lambda: self.data.shape or tuple(self.data.sample().shape[1:])  # noqa: E731
-        self.network = Network(model, shape, lambda text: self.say(text), dense)
+        self.network = Network(model, self.data.image_shape, lambda text: self.say(text), dense)
         self.optimizer = OptimizerView(optimizer, self.network.parameters)
         self.masks = Masks(self.network.parameters)
         self.substitutions = Substitutions(self.network.parameters, [bound.key for bound in policies])
