@@ -103,11 +103,16 @@ class BoundSchedule:
             known = graph if not isinstance(graph, Exception) else None
             targets = bound.policy.complete(bound.targets, known)
             policies.append(replace(bound, targets=targets, open=bound.policy.shares_channels and graph is None))
-        view.once("widths", lambda: widths(policies, view))
+        if not faults and view.once("widths", lambda: widths(policies, view)).removes:
+            notes += self._removals(policies, view)
+        return replace(self, policies=tuple(policies), notes=tuple(dict.fromkeys(notes)))
+
+    def _removals(self, policies: Sequence[BoundPolicy], view: View) -> list[str]:
+        notes = []
         for bound, entry in zip(policies, self.entries, strict=True):
             for text in _of_removals(bound, view):
                 notes.append(f"{self.document.place(entry.path)}: {text}")
-        return replace(self, policies=tuple(policies), notes=tuple(dict.fromkeys(notes)))
+        return notes
 
     def _place(self, entry: Entry, finding: Finding) -> Place:
         path = entry.path if finding.of_policy else entry.component_path
