@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. torch is imported inside the commands only."""
 
+import io
 import os
 import sys
 import traceback
@@ -40,6 +41,9 @@ for command in (train, validate, plan, evaluate, report, thin, listing, schema):
 
 def main() -> None:
     """Run `compress`: exit 0 done, 2 the user must correct something, 1 failed while running, 128 + n on signal n."""
+    for stream in (sys.stdout, sys.stderr):  # an ascii terminal, a path that is not UTF-8: escaped, and no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

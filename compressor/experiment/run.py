@@ -97,7 +97,7 @@ def _train(
         load_weights(network, saved, str(found.path / folder.CHECKPOINT))
     optimizer = optimizers.build(network, config.optimizer)
     said = list(dataset.notes)  # until there is a log
-    shapes = None if saved is None else saved["state"]["dense"]
+    shapes = None if saved is None else saved["state"].get("dense")
     session = start(config, network, optimizer, bound.policies, feed, said.append, shapes)
     said += [*bound.notes, *windows_past_end(session.clock, bound.policies)]
     # Train and report.
