@@ -66,7 +66,9 @@ def on_ascii(*arguments: object) -> Result:
         pytest.raises(SystemExit) as ended,
     ):
         main()
-    return Result(int(ended.value.code or 0), out.getvalue().decode(errors="replace"), err.getvalue().decode("ascii"))
+    return Result(
+        int(ended.value.code or 0), out.getvalue().decode(errors="replace"), err.getvalue().decode(errors="replace")
+    )
 
 
 NAMES = {"letters": "läuf-✓", "bytes that are no UTF-8": os.fsdecode(b"l\xe4uf")}
