@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. torch is imported inside the commands only."""
 
+import io
 import os
 import sys
 import traceback

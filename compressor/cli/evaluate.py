@@ -1,11 +1,11 @@
 """compress eval"""
 
-import json
 from pathlib import Path
 
 import click
 
 from compressor.cli import options
+from compressor.strict_json import dumps
 
 
 @click.command(name="eval")
@@ -20,6 +20,6 @@ def evaluate(checkpoint: Path, data: Path | None, device: str, as_json: bool) ->
 
     figures = inspection.test_accuracy(checkpoint, data, device, options.say)
     if as_json:
-        click.echo(json.dumps(figures))
+        click.echo(dumps(figures))
     else:
         click.echo(f"test loss {figures['loss']:.4f}, top-1 {figures['top1']:.2f} %, top-5 {figures['top5']:.2f} %")

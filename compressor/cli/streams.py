@@ -7,7 +7,9 @@ from typing import Any, TextIO
 
 
 def prepare() -> None:
-    """Open the standard streams that are closed, and let stderr drop what cannot be written to it."""
+    """Open the standard streams that are closed; let stderr drop what cannot be written to it, and both escape
+    characters that they cannot encode.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -17,6 +19,9 @@ def prepare() -> None:
         sys.stdout = _dropping(1, None)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
         sys.stderr = _dropping(2, sys.stderr)
+    for stream in (sys.stdout, sys.stderr):  # an ascii terminal, a path that is not UTF-8: escaped, and no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def drop_lost_output() -> None:

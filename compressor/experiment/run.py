@@ -100,7 +100,7 @@ def _train(
         load_weights(network, saved, str(found.path / folder.CHECKPOINT))
     optimizer = optimizers.build(network, config.optimizer)
     said = list(dataset.notes)  # until there is a log
-    shapes = None if saved is None else saved["state"]["dense"]
+    shapes = None if saved is None else saved["state"].get("dense")
     session = start(
         config,
         network,

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from compressor.errors import UserError
+from compressor.training.contents import check_contents
 from compressor.training.files import older_copies, replace
 
 FORMAT, READABLE = 2, (1, 2)
@@ -58,9 +59,10 @@ def load(path: Path) -> Checkpoint:
         raise UserError(f"{path}: not a checkpoint of compress train (it should hold {', '.join(_NEEDED)})")
     if not _well_formed(checkpoint):
         raise UserError(f"{path}: a damaged checkpoint: its {', '.join(_NEEDED)} have wrong types")
-    if checkpoint["format"] not in READABLE:
+    if type(checkpoint["format"]) is not int or checkpoint["format"] not in READABLE:
         known = " and ".join(map(str, READABLE))
         raise UserError(f"{path}: checkpoint format {checkpoint['format']}, this version reads formats {known}")
+    check_contents(checkpoint, str(path))
     return checkpoint
 
 

@@ -13,6 +13,9 @@ from compressor.errors import CompressError
 
 _FULL = {errno.ENOSPC: "no space left on", errno.EDQUOT: "the disk quota is used up on"}
 
+_ESCAPED = "backslashreplace"
+"""How text is written that is not UTF-8: names of files may have such bytes."""
+
 
 def replace(path: Path, write: Callable[[BinaryIO], object], keep: int = 1) -> None:
     """Write to a temporary file, sync, rename, sync the folder.
@@ -43,18 +46,18 @@ def replace(path: Path, write: Callable[[BinaryIO], object], keep: int = 1) -> N
 
 def replace_text(path: Path, text: str) -> None:
     """Replace a text file in the same way."""
-    replace(path, lambda file: file.write(text.encode()))
+    replace(path, lambda file: file.write(text.encode(errors=_ESCAPED)))
 
 
 def append_text(path: Path, text: str) -> None:
     """Append to a text file, and sync. Raises `CompressError`."""
     try:
-        with open(path, "a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8", errors=_ESCAPED) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise CompressError(f"{path}: cannot be written: {_reason(error, path, lambda: len(text.encode()))}") from error
+        raise CompressError(f"{path}: cannot be written: {_reason(error, path, lambda: len(text))}") from error
 
 
 def older_copies(path: Path) -> list[Path]:

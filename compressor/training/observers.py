@@ -1,7 +1,6 @@
 """The observers of a run: a progress bar or log lines, and the metrics file. They change nothing in it."""
 
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from compressor.errors import CompressError
+from compressor.strict_json import dumps
 from compressor.training.files import append_text, replace_text
 
 
@@ -109,14 +109,7 @@ class MetricsFile(Observer):
         replace_text(path, "".join(f"{lines[epoch]}\n" for epoch in epochs if epoch in lines))
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        append_text(self._path, json.dumps(_finite(record), allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """Return the same with null for numbers that are not finite: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        append_text(self._path, dumps(record) + "\n")
 
 
 def _epoch(line: str) -> int | None:

@@ -249,6 +249,6 @@ class Trainer:
         """
         try:
             self.load_state_dict(state)
-            restore_live(self.session.model, state["live"])
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            restore_live(self.session.model, dict(state["live"]))
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
             raise UserError(f"{source}: a damaged checkpoint: its state cannot be restored ({error})") from error

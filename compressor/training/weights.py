@@ -27,11 +27,16 @@ def load_weights(network: nn.Module, saved: Checkpoint, source: str) -> None:
         for name in own
         if name in theirs and theirs[name].shape != own[name].shape
     ]
+    wrong += [f"{name} is no dense tensor of real numbers" for name, tensor in theirs.items() if not _plain(tensor)]
     names = [f"{name} is missing there" for name in own if name not in theirs]
     names += [f"{name} is unknown here" for name in theirs if name not in own]
     if wrong or names:
         raise UserError(f"{source}: the weights do not fit this model: {'; '.join((wrong + names)[:3])}")
     network.load_state_dict(theirs)
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not (tensor.is_complex() or tensor.is_quantized or tensor.is_meta)
 
 
 @torch.no_grad()
