@@ -3,7 +3,7 @@
 from compressor.context.context import Context, NoAverages, Records
 from compressor.context.data import Data, Part
 from compressor.context.network import Network
-from compressor.context.optimizer import Groups, OptimizerView
+from compressor.context.optimizer import Groups, OptimizerView, steps_by_entry
 from compressor.context.view import TRANSPOSED, Finding, Prediction, View
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "Prediction",
     "Records",
     "View",
+    "steps_by_entry",
 ]

@@ -36,13 +36,19 @@ class Network:
         if not self._traced:
             self._traced = True
             try:
-                shape = tuple(self._sample().shape[1:])
+                shape = self._shape()
                 traced = channel_graph(self.model, shape)
                 verify(traced, self.model, shape)
                 self._graph = traced
             except Untraceable as error:
                 self._say(f"warning: {error}: structures are ranked weight by weight, and nothing can be thinned")
         return self._graph
+
+    def _shape(self) -> tuple[int, ...]:
+        try:
+            return tuple(self._sample().shape[1:])
+        except LookupError as error:
+            raise Untraceable(f"channels cannot be traced: {error}") from error
 
     def when_cut(self, follow: Callable[[Cut], None]) -> None:
         """Call `follow` whenever channels were removed, for the owner of tensors in the shapes of parameters."""

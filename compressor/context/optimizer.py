@@ -6,12 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from compressor.thinning import Cut
 
 Groups = Sequence[Mapping[str, Any]]
 """Parameter groups, or their settings before there are parameters: lr, momentum ..."""
+
+
+def steps_by_entry(groups: Groups) -> bool:
+    """Return whether the optimizer has a step size of its own for each entry of a parameter (Adam)."""
+    return any("betas" in group for group in groups)
 
 
 class OptimizerView:
@@ -25,8 +30,10 @@ class OptimizerView:
             group.setdefault("initial_lr", group["lr"])
         self.scales: dict[str, float] = {}
         """Factors on every learning rate, by owner; updated at each of the owner's steps."""
-        self.frozen: set[str] = set()
-        """Weights that must not change in this step."""
+        self.unmoved: set[str] = set()
+        """Parameters without a gradient in this step: the optimizer leaves them alone, and so must all others."""
+        self.clipped: float | Tensor = 1.0
+        """The factor by which clipping has multiplied the gradients of this step."""
         self.skips = False
         """Whether this step of the optimizer is skipped: all gradients are set to None."""
         self._parameters = parameters
@@ -42,11 +49,35 @@ class OptimizerView:
         """Return the product of all factors on the learning rates."""
         return math.prod(self.scales.values())
 
-    def rate_of(self, parameter: Tensor) -> float:
-        """Return the present learning rate of one parameter."""
+    @property
+    def has_proximal_step(self) -> bool:
+        """Return whether the step size of a proximal step is known."""
+        return isinstance(self.optimizer, SGD | Adam)
+
+    def proximal_step(self, parameter: Tensor) -> float | Tensor:
+        """Return the step size t of a proximal step after the optimizer's: one number, or one for each entry (Adam).
+
+        A weight must rest where w = prox(w - t g), the minimum of loss + penalty. There the gradient g is constant:
+
+        - SGD's buffer has become (1 - dampening) / (1 - momentum) g; Nesterov's step, which has no dampening, is
+          g + momentum g / (1 - momentum), the same. So t = lr (1 - dampening) / (1 - momentum). Without momentum SGD
+          ignores dampening: t = lr.
+        - Adam's first moment, bias-corrected, is a mean: it has become g. So t = lr / (sqrt(v_hat) + eps) by entry.
+
+        Clipping multiplies g by a factor in the optimizer's step, and so it does t. Weight decay is part of g; AdamW's
+        acts beside the step.
+        """
         if not self._group_of:
             self._group_of = {id(p): group for group in self.groups for p in group["params"]}
-        return float(self._group_of[id(parameter)]["lr"]) * self.scale
+        group = self._group_of[id(parameter)]
+        rate = float(group["lr"]) * self.scale * float(self.clipped)
+        if not steps_by_entry([group]):
+            momentum = float(group["momentum"])
+            return rate * (1 - float(group["dampening"])) / (1 - momentum) if momentum else rate
+        state = self.optimizer.state[parameter]
+        second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
+        corrected: Tensor = second / (1 - float(group["betas"][1]) ** float(state["step"]))
+        return corrected.sqrt_().add_(float(group["eps"])).reciprocal_().mul_(rate)
 
     def regroup(self, parameters: Sequence[nn.Parameter], **changed: Any) -> None:
         """Move parameters (new or known to the optimizer) to a group of their own: a copy of the first with some

@@ -54,6 +54,9 @@ class Installed(Substitution):
     def penalty_gradients(self) -> None:
         """Add the gradients of the gate's penalty."""
 
+    def collect_gradients(self) -> None:
+        """Set the gradients of the gate's own tensors from those of the weights, after all penalties were added."""
+
     def losses(self) -> dict[str, float]:
         """Return the present penalty, by name."""
         return {}

@@ -106,7 +106,7 @@ class Hashed(Installed):
         return value if keep is None else value.masked_fill(~keep, 0.0)
 
     @torch.no_grad()
-    def penalty_gradients(self) -> None:
+    def collect_gradients(self) -> None:
         # Not in `after_backward`: by now other gates on the weight have seen its gradient, and penalties are in it.
         for layer in self._layers.values():
             gradient = None

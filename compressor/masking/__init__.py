@@ -1,7 +1,14 @@
 """From a pruner to the masks of a network: what the policies that prune share, and what depends on a run's parts."""
 
 from compressor.masking.checking import check_pruner, predict_zeros, zeros_of_goals
-from compressor.masking.masks import complete_targets, masks_of, pruned_weights, require_batch_norms, running_criterion
+from compressor.masking.masks import (
+    companions,
+    complete_targets,
+    masks_of,
+    pruned_weights,
+    require_batch_norms,
+    running_criterion,
+)
 from compressor.masking.merging import merge_batch_norms
 from compressor.masking.statistics import RunningMeans
 from compressor.masking.survivors import Scaling, survivor_factors
@@ -10,6 +17,7 @@ __all__ = [
     "RunningMeans",
     "Scaling",
     "check_pruner",
+    "companions",
     "complete_targets",
     "masks_of",
     "merge_batch_norms",

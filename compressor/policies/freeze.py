@@ -18,9 +18,6 @@ class FreezePolicy(Policy, name="freeze"):
 
     weights: Selection
 
-    def on_minibatch_begin(self, ctx: Context, memory: Memory) -> None:
-        ctx.optimizer.frozen.update(ctx.targets["weights"])
-
     def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
         for name in ctx.targets["weights"]:
             for key in (name, *biases_of(name)):

@@ -135,6 +135,9 @@ class GatePolicy(Policy, name="gate"):
     def penalty_gradients(self, ctx: Context, memory: Gated) -> None:
         memory.gates.penalty_gradients()
 
+    def before_parameter_optimization(self, ctx: Context, memory: Gated) -> None:
+        memory.gates.collect_gradients()
+
     def on_minibatch_end(self, ctx: Context, memory: Gated) -> None:
         memory.gate = memory.gates.state()
 

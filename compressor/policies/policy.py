@@ -41,6 +41,17 @@ A window has three more events, each in the policy's own turn:
     on_exit(run_ends)      after the last epoch, after on_epoch_end; of a window in steps after on_last_step.
                            `run_ends`: the run ends then.
 
+What acts beside the optimizer must not change what training minimizes:
+
+    gradients of penalties    (L1, L2, group lasso, group variance, gates) are added once a step, however many parts the
+                              batch has, in the weights' own precision, before clipping: loss + penalty is minimized.
+                              Those of a gate's own tensors are collected after all of them.
+    proximal steps            have the size `ctx.optimizer.proximal_step`, which knows momentum, Adam and clipping
+    weight decay              is a part of the gradient, not clipped (SGD, Adam), or acts beside it (AdamW), as in torch
+    thresholds                compare values: no rate is in them
+    `ctx.optimizer.unmoved`   has no gradient (frozen, skipped, not used): no proximal step and no threshold moves it
+    averages                  are of the weights after all this; a zero that no mask holds is small in them, not zero
+
 A policy is frozen. Its state is its memory, a dataclass of tensors, numbers, strings and containers of them, which is
 saved with the run. Before a run it answers what is wrong with it (`check`), what it will do (`predict`,
 `learning_rates`), and what it needs (`needs_validation`, `needs_images`).

@@ -1,13 +1,36 @@
 """The gradient of a penalty, added at every step of a window."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from compressor.context import TRANSPOSED
-from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
+from compressor.component import Targets
+from compressor.context import TRANSPOSED, steps_by_entry
+from compressor.masking import companions
+from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.regularizers import Regularizer
+from compressor.thinning import ChannelGraph
 from compressor.timing import Clock
+
+OF_ADAM = (
+    "no proximal step: Adam has a step size for each single weight, and for groups of them there is no closed form."
+    " Remove `proximal` (a threshold makes zeros, too), or set optimizer.name: sgd"
+)
+
+
+@dataclass
+class Pruned(Memory):
+    """The filters that a threshold has set to zero (true = zero), and the keep masks of their companions, as of the
+    channel graph at that time.
+    """
+
+    filters: dict[str, Tensor] = field(default_factory=dict, metadata=DERIVED)
+    companions: dict[str, Tensor] = field(default_factory=dict, metadata=DERIVED)
+    graph: ChannelGraph | None = field(default=None, metadata=DERIVED)
 
 
 class RegularizationPolicy(Policy, name="regularizer"):
@@ -38,7 +61,10 @@ class RegularizationPolicy(Policy, name="regularizer"):
         cuts = self.regularizer.structures(view.targets)
         one_sided = {name for name in cuts if any((0 in cut.members) != (1 in cut.members) for cut in cuts[name])}
         lines += [f"{name} {TRANSPOSED}" for name in sorted(view.transposed & one_sided)]
-        return [Finding("error", line) for line in lines]
+        found = [Finding("error", line) for line in lines]
+        if self.regularizer.needs_one_step_size and steps_by_entry(view.groups):
+            found.append(Finding("error", OF_ADAM, "proximal"))
+        return found
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if not self.regularizer.makes_zeros or time < self.window.first:
@@ -46,30 +72,78 @@ class RegularizationPolicy(Policy, name="regularizer"):
         names = [name for selected in view.targets.values() for name in selected]
         return Prediction(unknown=dict.fromkeys(names, "a threshold or proximal step depends on the values"))
 
-    def init(self, ctx: Context) -> Memory:
+    def init(self, ctx: Context) -> Pruned:
         shapes = {name: ctx.network.dense.get(name, parameter.shape) for name, parameter in ctx.parameters.items()}
         refuse(ctx, self.regularizer.misfits(ctx.targets, shapes))
-        return Memory()
+        if self.regularizer.takes_proximal_steps and not ctx.optimizer.has_proximal_step:
+            kind = type(ctx.optimizer.optimizer).__name__
+            refuse(ctx, [f"no proximal step: its size is known for SGD, Adam and AdamW, not for {kind}"])
+        if self.regularizer.needs_one_step_size and steps_by_entry(ctx.optimizer.groups):
+            refuse(ctx, [OF_ADAM])
+        return Pruned()
 
     def penalty_gradients(self, ctx: Context, memory: Memory) -> None:
         self.regularizer.add_gradient(ctx.parameters, ctx.targets)
 
-    def on_minibatch_end(self, ctx: Context, memory: Memory) -> None:
-        targets, frozen = ctx.targets, ctx.optimizer.frozen
-        if frozen:
-            targets = {key: _without(selected, frozen) for key, selected in targets.items()}
-        self.regularizer.after_step(ctx.parameters, targets, ctx.optimizer.rate_of)
+    def on_minibatch_end(self, ctx: Context, memory: Pruned) -> None:
+        targets, unmoved = ctx.targets, ctx.optimizer.unmoved
+        if unmoved:
+            targets = {key: _without(selected, unmoved) for key, selected in targets.items()}
+        self.regularizer.after_step(ctx.parameters, targets, ctx.optimizer.proximal_step)
+        if self.regularizer.thresholds:
+            self._prune_companions(ctx, memory, targets)
 
-    def on_last_step(self, ctx: Context, memory: Memory) -> None:
-        if self.keep_mask:
-            for name in {name for selected in ctx.targets.values() for name in selected}:
-                ctx.masks.set(ctx.key, name, ctx.parameters[name].detach() != 0)
+    @torch.no_grad()
+    def _prune_companions(self, ctx: Context, memory: Pruned, targets: Targets) -> None:
+        """Set to zero the companions of the filters that are zero; which they are is looked up where that changes."""
+        filters = self._zero_filters(ctx, targets)
+        graph = ctx.network.graph() if filters else None
+        if graph is not memory.graph or not _equal(filters, memory.filters):
+            memory.companions = companions(ctx, (), _kept(filters)) if filters else {}
+            memory.filters, memory.graph = filters, graph
+        for name, keep in memory.companions.items():
+            ctx.parameters[name].masked_fill_(~keep, 0.0)
+
+    def _zero_filters(self, ctx: Context, targets: Targets) -> dict[str, Tensor]:
+        """Return the filters that are zero (true = zero), of the weights that have some and whose whole filters, or
+        layers, are groups.
+        """
+        found = {}
+        for name, structures in self.regularizer.structures(targets).items():
+            whole = [structure for structure in structures if structure.of_outputs]
+            if not whole:
+                continue
+            zero = ~ctx.parameters[name].detach().flatten(1).any(1)
+            if any(structure.dim == 0 for structure in whole) or bool(zero.all()):
+                found[name] = zero
+        return {name: zero for name, zero in found.items() if bool(zero.any())}
+
+    @torch.no_grad()
+    def on_last_step(self, ctx: Context, memory: Pruned) -> None:
+        if not self.keep_mask:
+            return
+        keeps = {name: ctx.parameters[name].detach() != 0 for selected in ctx.targets.values() for name in selected}
+        if filters := self._zero_filters(ctx, ctx.targets):
+            for name, keep in companions(ctx, (), _kept(filters)).items():
+                keeps[name] = keep & keeps.get(name, keep)
+        for name, keep in keeps.items():
+            ctx.masks.set(ctx.key, name, keep)
+        ctx.masks.apply()
 
     def settled(self, clock: Clock) -> int:
         return clock.epoch_of(self.window, self.window.last) if self.keep_mask else 0
 
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
         return {ctx.key.partition(".")[2]: self.regularizer.value(ctx.parameters, ctx.targets)}
+
+
+def _kept(filters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return keep masks [filters, 1] of filters that are zero (true = zero)."""
+    return {name: ~zero[:, None] for name, zero in filters.items()}
+
+
+def _equal(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
 
 
 def _without(selected: Any, names: set[str]) -> Any:

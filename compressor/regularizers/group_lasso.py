@@ -31,9 +31,13 @@ class GroupLassoRegularizer(GroupRegularizer, name="GroupLassoRegularizer"):
     - `threshold_criteria`: after each step groups become 0 whose largest (Max) or mean |w| (Mean_Abs) is at most
       `threshold`, by default their lambda (Distiller). Groups that overlap are all judged before any is set to 0. Wen's
       clamp of single weights is an L1Regularizer of lambda 0 and threshold 1e-4 on the same weights.
-    - `proximal` replaces the gradient by a step after the optimizer's: w_g <- w_g max(0, 1 - lr lambda / ||w_g||). For
-      nested groups, the smaller ones first, that is the step of the sum (Jenatton et al. 2011). Groups that overlap
-      otherwise (rows and columns) have no closed form and are refused.
+    - `proximal` replaces the gradient by a step after the optimizer's: w_g <- w_g max(0, 1 - t lambda / ||w_g||), t =
+      lr / (1 - momentum) for SGD, so that training ends at the minimum of loss + penalty. For nested groups, the
+      smaller ones first, that is the step of the sum (Jenatton et al. 2011). Groups that overlap otherwise (rows and
+      columns), and Adam, which has a step size for each weight, have no closed form and are refused.
+
+    The bias of a filter that a threshold sets to 0, and gamma and beta of its batch norm, are set to 0, too, as under
+    pruners; after a proximal step they are where `keep_mask` prunes the filter at the end.
     """
 
     example: ClassVar[str] = """
@@ -78,19 +82,32 @@ class GroupLassoRegularizer(GroupRegularizer, name="GroupLassoRegularizer"):
                 add_directions(gradient, weight, structure, self._strength(strength, structure, weight.shape))
 
     @property
+    def takes_proximal_steps(self) -> bool:
+        return self.proximal
+
+    @property
+    def needs_one_step_size(self) -> bool:
+        return self.proximal
+
+    @property
+    def thresholds(self) -> bool:
+        return self.threshold_criteria is not None
+
+    @property
     def makes_zeros(self) -> bool:
-        return self.proximal or self.threshold_criteria is not None
+        return self.proximal or self.thresholds
 
     @torch.no_grad()
-    def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> None:
+    def after_step(self, weights: Weights, targets: Targets, step: Callable[[Tensor], float | Tensor]) -> None:
         for name, regim in targets["reg_regims"].items() if self.makes_zeros else ():
             weight, groups = weights[name].detach(), terms(regim)
             if self.proximal:
+                size = step(weights[name])
                 for strength, structure in sorted(groups, key=lambda term: term[1].size(weight.shape)):
-                    step = rate(weights[name]) * self._strength(strength, structure, weight.shape)
+                    shorter = size * self._strength(strength, structure, weight.shape)
                     lengths = norms(structure, weight).clamp_(min=TINY)
-                    _scale(weight, structure, ((lengths - step) / lengths).clamp_(min=0.0))
-            if self.threshold_criteria is not None:
+                    _scale(weight, structure, ((lengths - shorter) / lengths).clamp_(min=0.0))
+            if self.thresholds:
                 magnitudes = weight.abs()
                 kept = [self._kept(magnitudes, structure, strength) for strength, structure in groups]
                 for (_, structure), keep in zip(groups, kept, strict=True):

@@ -16,9 +16,11 @@ Strength = Annotated[float, Field(ge=0)]
 class L1Regularizer(Regularizer, name="L1Regularizer"):
     """Penalize lambda * sum |w|; the subgradient is lambda * sign(w), and 0 at w = 0.
 
-    `proximal` replaces the subgradient by a step after the optimizer's: w <- sign(w) max(|w| - lr lambda, 0), which
-    reaches exact zeros (Daubechies et al. 2004). With `threshold_criteria` (Distiller's name for "also threshold") or
-    `threshold` every |w| <= threshold becomes 0 after each step; the default threshold is lambda.
+    `proximal` replaces the subgradient by a step after the optimizer's: w <- sign(w) max(|w| - t lambda, 0), which
+    reaches exact zeros (Daubechies et al. 2004). t is lr / (1 - momentum) for SGD, and lr / (sqrt(v_hat) + eps) by
+    weight for Adam, so that training ends at the minimum of loss + penalty. With `threshold_criteria` (Distiller's name
+    for "also threshold") or `threshold` every |w| <= threshold becomes 0 after each step; the default threshold is
+    lambda.
     """
 
     example: ClassVar[str] = """
@@ -43,21 +45,24 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
                 gradient.add_(weights[name].sign(), alpha=strength)
 
     @property
-    def _thresholds(self) -> bool:
+    def takes_proximal_steps(self) -> bool:
+        return self.proximal
+
+    @property
+    def thresholds(self) -> bool:
         return self.threshold is not None or self.threshold_criteria is not None
 
     @property
     def makes_zeros(self) -> bool:
-        return self.proximal or self._thresholds
+        return self.proximal or self.thresholds
 
     @torch.no_grad()
-    def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> None:
+    def after_step(self, weights: Weights, targets: Targets, step: Callable[[Tensor], float | Tensor]) -> None:
         for name, strength in targets["reg_regims"].items():
             weight = weights[name].detach()
             if self.proximal:
-                torch._C._nn.softshrink(weight, rate(weights[name]) * strength, out=weight)  # type: ignore[call-arg]
-                weight.add_(0.0)  # softshrink leaves -0.0
-            if self._thresholds:
+                _soft_threshold(weight, step(weights[name]) * strength)
+            if self.thresholds:
                 limit = strength if self.threshold is None else self.threshold
                 weight.masked_fill_(weight.abs() <= limit, 0.0)
 
@@ -65,3 +70,11 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
     def value(self, weights: Weights, targets: Targets) -> float:
         terms = (strength * weights[name].abs().sum().item() for name, strength in targets["reg_regims"].items())
         return float(sum(terms))
+
+
+def _soft_threshold(weight: Tensor, limit: float | Tensor) -> None:
+    """Set w to sign(w) max(|w| - limit, 0), in place; adding 0 makes 0.0 of -0.0."""
+    if isinstance(limit, Tensor):
+        weight.copy_(weight.sign() * (weight.abs() - limit).clamp_(min=0.0)).add_(0.0)
+    else:
+        torch._C._nn.softshrink(weight, limit, out=weight).add_(0.0)  # type: ignore[call-arg]

@@ -35,9 +35,24 @@ class Regularizer(Component):
         """Return whether `after_step` makes exact zeros, which a policy may keep."""
         return False
 
-    def after_step(self, weights: Weights, targets: Targets, rate: Callable[[Tensor], float]) -> None:
-        """Apply a proximal step or threshold after the optimizer's step, in place; `rate` returns a weight's
-        learning rate.
+    @property
+    def takes_proximal_steps(self) -> bool:
+        """Return whether `after_step` takes a proximal step."""
+        return False
+
+    @property
+    def needs_one_step_size(self) -> bool:
+        """Return whether that step needs one size for all entries of a weight."""
+        return False
+
+    @property
+    def thresholds(self) -> bool:
+        """Return whether `after_step` prunes by a threshold."""
+        return False
+
+    def after_step(self, weights: Weights, targets: Targets, step: Callable[[Tensor], float | Tensor]) -> None:
+        """Apply a proximal step or threshold after the optimizer's step, in place; `step` returns a weight's step size,
+        or one for each entry.
         """
 
     def value(self, weights: Weights, targets: Targets) -> float:

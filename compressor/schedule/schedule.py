@@ -99,7 +99,8 @@ class BoundSchedule:
         return replace(self, policies=tuple(policies), notes=tuple(dict.fromkeys(notes)))
 
     def _place(self, entry: Entry, finding: Finding) -> Place:
-        return self.document.place(entry.path if finding.of_policy else entry.component_path)
+        path = entry.path if finding.of_policy else entry.component_path
+        return self.document.place((*path, finding.field) if finding.field else path)
 
 
 def _of_window(bound: BoundPolicy, view: View) -> list[Finding]:

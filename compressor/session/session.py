@@ -231,8 +231,7 @@ class Session:
     def enter(self) -> None:
         """Begin a step, before its forward pass: masks are applied and substitutions put in place."""
         self._expect("enter")
-        self.optimizer.frozen.clear()
-        self.optimizer.skips = False
+        self.optimizer.unmoved, self.optimizer.clipped, self.optimizer.skips = set(), 1.0, False
         self.events.fire("on_minibatch_begin")
         self.masks.before_forward()
         self.substitutions.before_forward()
@@ -271,8 +270,10 @@ class Session:
         if self.optimizer.skips:
             for parameter in every:
                 parameter.grad = None
-        if self._settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(every, self._settings.clip_norm)
+        self.optimizer.unmoved = {name for name, p in self.network.parameters.items() if p.grad is None}
+        if (largest := self._settings.clip_norm) is not None:
+            norm = nn.utils.clip_grad_norm_(every, largest)
+            self.optimizer.clipped = (largest / (norm + 1e-6)).clamp(max=1.0)  # torch's own factor
         self._rates = [group["lr"] for group in self.optimizer.groups]
         if self.optimizer.scale != 1.0:
             for group in self.optimizer.groups:

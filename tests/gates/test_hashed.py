@@ -74,7 +74,7 @@ class Hashing:
     def step(self, images: Tensor) -> None:
         """One mini-batch."""
         self.backward(images)
-        self.gate.penalty_gradients()
+        self.gate.collect_gradients()
         self.optimizer.step()
         for name, keep in self.masks.items():
             self.model.get_parameter(name).detach().masked_fill_(~keep, 0)
@@ -186,7 +186,7 @@ def test_the_gradient_is_autograds_through_a_gather_and_the_papers_sum() -> None
     run = Hashing(network(), BOTH)
     run.backward(IMAGES)
     by_entry = {name: p.grad.clone() for name, p in run.model.named_parameters() if p.grad is not None}
-    run.gate.penalty_gradients()
+    run.gate.collect_gradients()
     assert all(parameter.grad is None for parameter in run.model.parameters())
     leaves = {name: numbers.clone().requires_grad_() for name, numbers in run.numbers.items()}
     loss(functional_call(run.model, gathered(leaves, run), (IMAGES,))).backward()
@@ -316,7 +316,7 @@ def test_masked_entries_stay_zero_and_say_nothing_to_the_number_they_share() -> 
         assert not torch.signbit(weight[~keep]).any()
         assert weight[keep].all()
     run.backward(IMAGES)
-    run.gate.penalty_gradients()
+    run.gate.collect_gradients()
     leaf = run.numbers["0.weight"].clone().requires_grad_()
     values = gathered({"0.weight": leaf}, run)
     values["0.weight"] = values["0.weight"] * keep
@@ -340,7 +340,7 @@ def test_a_penalty_on_the_weight_above_the_gate_reaches_the_stored_numbers() -> 
     weight = run.model.get_parameter("0.weight")
     weight.grad = 0.5 * weight.detach().sign()
     run.model.get_parameter("0.bias").grad = None
-    run.gate.penalty_gradients()
+    run.gate.collect_gradients()
     # xi sign(xi w_k) = sign(w_k), once for each entry of the weight that is w_k: half their number.
     h, _, size = virtual("0.weight", run)
     share = torch.bincount(h[:, :-1].flatten(), minlength=size)
