@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import difference
+from loop import Loop, random_batches
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW
@@ -353,6 +355,22 @@ def test_a_filter_that_comes_back_has_companions_that_come_back(run_of: RunOf) -
     run.step()
     run.step()
     assert all((value != 0).all() for value in (run.model.conv.weight, run.model.bn.weight, run.model.bn.bias))
+
+
+@pytest.mark.parametrize("moment", [(0, 2), (1, 0), (1, 2)])
+def test_a_run_resumed_under_a_threshold_ends_in_the_same_bits(moment: tuple[int, int]) -> None:
+    def loop(seed: int) -> Loop:
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            OrderedDict(conv=nn.Linear(3, 6), bn=nn.BatchNorm1d(6), drop=nn.Dropout(0.2), fc=nn.Linear(6, 3))
+        )
+        schedule = SSL.format(version=2, how="threshold_criteria: Max, threshold: 0.4", keep="true")
+        settings: dict[str, Any] = {"optimizer": {"lr": 0.1, "momentum": 0.9}, "seed": seed}
+        return Loop(model, random_batches([5] * 3), schedule, epochs=3, **settings)
+
+    whole = loop(0).run()
+    assert 0 < len(whole.model.bn.bias) < 6
+    assert difference(loop(5).resume(whole.at(moment)).at((3, 0)), whole.at((3, 0))) is None
 
 
 def test_a_threshold_on_parts_of_filters_leaves_the_companions_alone(run_of: RunOf) -> None:
