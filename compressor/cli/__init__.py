@@ -1,6 +1,5 @@
 """The command line: parse, call one function, print. torch is imported inside the commands only."""
 
-import io
 import os
 import sys
 import traceback
