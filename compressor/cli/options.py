@@ -9,6 +9,9 @@ from compressor.importing import ALLOWED, plugins_allowed
 data = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data sets [env COMPRESS_DATA].")
 device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 config = click.option("-c", "--config", help="Configuration: a path or a bare name. Default: the schedule's `config:`.")
+other_data = click.option(
+    "--other-data", is_flag=True, help="Accept other images or classes than those of the checkpoint, with a message."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 

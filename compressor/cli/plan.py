@@ -30,4 +30,4 @@ def plan(
     made, warnings = inspection.plan(spec, data)
     for line in warnings:
         click.echo(line, err=True)
-    click.echo(made.model_dump_json(indent=2) if as_json else as_table(made))
+    click.echo(made.model_dump_json(indent=2, by_alias=True) if as_json else as_table(made))

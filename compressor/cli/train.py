@@ -22,6 +22,7 @@ from compressor.errors import CompressError
     "--smoke", is_flag=True, help="Try it: two steps an epoch, no target judged; then what the full run takes."
 )
 @click.option("--resume", is_flag=True, help="Continue --out, else the newest unfinished run of these files.")
+@options.other_data
 def train(
     schedule: str | None,
     config: str | None,
@@ -33,6 +34,7 @@ def train(
     seed: int | None,
     smoke: bool,
     resume: bool,
+    other_data: bool,
 ) -> None:
     """Train a model under a schedule; write checkpoints and a sparsity report."""
     streams.drop_lost_output()
@@ -42,11 +44,13 @@ def train(
 
     if smoke and resume:
         raise click.UsageError("--smoke and --resume: a smoke run is never resumed, leave one of the two out")
+    if other_data and not resume:
+        raise click.UsageError("--other-data: it goes with --resume; a new run may have any data (--data)")
     if resume and out is not None and schedule is None and config is None and (out / folder.CONFIG).is_file():
         config = str(out / folder.CONFIG)
         schedule = str(out / folder.SCHEDULE) if (out / folder.SCHEDULE).is_file() else None
     spec = specification(schedule, config, sets, seed=seed, init=init)
-    outcome = run.train(spec, out, data, device, resume, smoke=smoke)
+    outcome = run.train(spec, out, data, device, resume, smoke=smoke, other_data=other_data)
     if outcome.report is None:
         click.echo(f"{outcome.folder}: finished already; `compress report {outcome.folder}` shows it")
         return

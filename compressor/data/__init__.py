@@ -1,6 +1,7 @@
 """Labelled images: how they are read, split, fed, normalized and augmented."""
 
 from compressor.data.feed import DataFeed
+from compressor.data.fingerprinting import Fingerprint, differences, fingerprint
 from compressor.data.images import DataSet, Images
 from compressor.data.loading import load
 from compressor.data.memory import fits
@@ -12,11 +13,14 @@ from compressor.data.splitting import split
 __all__ = [
     "DataFeed",
     "DataSet",
+    "Fingerprint",
     "Images",
     "SmokeFeed",
     "augment",
     "catalogue",
     "class_count",
+    "differences",
+    "fingerprint",
     "fits",
     "image_shape",
     "load",

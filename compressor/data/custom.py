@@ -21,8 +21,9 @@ from compressor.importing import global_state_kept, import_callable, isolated
 def from_factory(config: DataConfig, root: Path, seed: int) -> DataSet:
     """Return the data of the factory `config.name`: a DataSet, or (train, test) of torch map-style datasets.
 
-    It is called with those of root, size, channels and seed that it accepts. Raises UserError for a factory that cannot
-    be imported or that fails, and for images and labels that are not as `Items` describes.
+    It is called with those of root, size, channels and seed that it accepts, and must return the same images each time:
+    a run that is resumed and `eval` call it again and compare (`fingerprinting`). Raises UserError for a factory that
+    cannot be imported or that fails, and for images and labels that are not as `Items` describes.
     """
     factory = import_callable(config.name, config.name)
     with global_state_kept():  # of the items that are read, too

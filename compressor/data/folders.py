@@ -18,6 +18,7 @@ from torch import Tensor
 from compressor.config import DataConfig
 from compressor.data.checks import listed
 from compressor.data.decoding import Files, read
+from compressor.data.fingerprinting import of_files
 from compressor.data.images import DataSet
 from compressor.data.memory import fits, in_memory
 from compressor.data.pixels import per_channel
@@ -183,14 +184,18 @@ def from_folders(
             f"{name}: data.size is required: {count} images are too many to check that they have one size "
             f"({listings[0].files[0]} is {width}x{height})"
         )
+    content = {
+        split: of_files(listing.folder, listing.files, listing.sizes, listing.labels)
+        for split, listing in zip(("train", "test"), listings, strict=True)
+    }
     splits = [_streamed(listing, config, channels, shape, seed) for listing in listings]
     classes = listings[0].classes
     if keep:  # decoding has set the size and the channels already
         pairs = [(split.decoded(), split.labels) for split in splits]
-        made = in_memory(name, pairs[0], pairs[1], classes, config, mean=mean, std=std)
+        made = in_memory(name, pairs[0], pairs[1], classes, config, mean=mean, std=std, content=content)
     else:
         means, stds = per_channel(mean, channels), per_channel(std, channels)
-        made = DataSet(name, splits[0], splits[1], classes, shape, mean=means, std=stds)
+        made = DataSet(name, splits[0], splits[1], classes, shape, mean=means, std=stds, content=content)
     return replace(made, notes=tuple(notes))
 
 

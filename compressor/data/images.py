@@ -1,6 +1,6 @@
 """A data set as the trainer uses it: two splits of labelled images, addressed by index."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -33,7 +33,8 @@ class Images(Protocol):
 class DataSet:
     """A data set, ready to be fed: `shape` is (C, H, W) as fed, `mean` and `std` per channel of pixels in [0, 1].
 
-    `notes` are messages for the user: what was left out, what looks wrong.
+    `notes` are messages for the user: what was left out, what looks wrong. `content` has a digest of the images of
+    `train` and of `test` as they are stored; without it `fingerprint` reads some of them.
     """
 
     name: str
@@ -44,3 +45,4 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    content: Mapping[str, str] | None = None

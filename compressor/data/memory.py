@@ -1,11 +1,12 @@
 """Sets that are held in memory as bytes, and on the device once they are fed to it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from compressor.config import DataConfig
+from compressor.data.fingerprinting import of_tensors
 from compressor.data.images import Batch, DataSet
 from compressor.data.pixels import convert, measure, per_channel, planes
 
@@ -58,12 +59,15 @@ def in_memory(
     size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    content: Mapping[str, str] | None = None,
 ) -> DataSet:
     """Return a data set of (images [N, C, H, W] in 0..255, labels) pairs, at the config's size (else `size`) and
     channels.
 
-    `mean` and `std` are those of the images as given; without them they are measured on the training images.
+    `mean` and `std` are those of the images as given; without them they are measured on the training images. `content`
+    has the digests of what the images were read from; without it the images are hashed.
     """
+    content = content or {"train": of_tensors(*train), "test": of_tensors(*test)}
     splits = [InMemory(images, labels, config.size or size, config.channels) for images, labels in (train, test)]
     shape = splits[0].shape
     if mean is None or std is None:
@@ -76,4 +80,5 @@ def in_memory(
         shape,
         mean=per_channel(mean, shape[0]),
         std=per_channel(std, shape[0]),
+        content=content,
     )

@@ -17,7 +17,14 @@ IMAGES = 256
 
 
 def thin_checkpoint(
-    path: Path, out: Path | None, root: Path | None, wanted_device: str, round_to: int, say: Callable[[str], None]
+    path: Path,
+    out: Path | None,
+    root: Path | None,
+    wanted_device: str,
+    round_to: int,
+    say: Callable[[str], None],
+    *,
+    other_data: bool,
 ) -> tuple[Path, Report]:
     """Write a checkpoint without its unused channels; return its path and its report. `say` receives warnings.
 
@@ -30,7 +37,7 @@ def thin_checkpoint(
     for one in computed(loaded.network):
         raise CompressError(f"{path}: its channels cannot be removed: {one.reason}")
     where = building.device(wanted_device)
-    dataset = inspection.dataset_of(loaded, path, root, say)
+    dataset = inspection.dataset_of(loaded, path, root, say, other_data=other_data)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
     masked = loaded.network.to(where)
     images = next(iter(feed.test()))[0][:IMAGES]

@@ -10,16 +10,17 @@ import yaml
 from filelock import FileLock, Timeout
 
 from compressor.errors import CompressError, UserError
+from compressor.experiment.identity import check_same_run, resolved
 from compressor.experiment.specification import Specification, without_claim
 from compressor.schedule import Faults, difference, parse
 from compressor.training import checkpoint, replace_text
 
 RUNS = Path("runs")
-_WRITTEN = ("config.yaml", "schedule.yaml", "schedule.expect.yaml")
+_WRITTEN = ("config.yaml", "schedule.yaml", "schedule.expect.yaml", "environment.json")
 _FIRST = {name for written in _WRITTEN for name in (written, f".{written}.partial")}
 """What a new run writes before it trains."""
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
-CONFIG, SCHEDULE, CLAIM = _WRITTEN
+CONFIG, SCHEDULE, CLAIM, ENVIRONMENT = _WRITTEN
 METRICS, SMOKE = "metrics.jsonl", "smoke.txt"
 _LOCK = ".lock"
 
@@ -128,6 +129,30 @@ def to_resume(spec: Specification, out: Path | None) -> Found | None:
     return Found(chosen, saved.is_file() or bool(checkpoint.older_copy(saved)), done[chosen])
 
 
+def own_checkpoint(spec: Specification, folder: Path) -> checkpoint.Checkpoint:
+    """Return the checkpoint of a run.
+
+    Raises `UserError` where it, or best.pt, was written by another run, and where it can neither be resumed nor is
+    complete.
+    """
+    path = folder / CHECKPOINT
+    saved = checkpoint.load(path)
+    check_same_run(spec, saved, path)
+    if not saved.get("finished"):
+        checkpoint.check_resumable(saved, path)
+        _check_best(spec, folder / BEST)
+    return saved
+
+
+def _check_best(spec: Specification, path: Path) -> None:
+    """Raise `UserError` where best.pt is another run's; one that is lost or damaged is told when it is used."""
+    try:
+        best = checkpoint.load(path)
+    except UserError:
+        return
+    check_same_run(spec, best, path)
+
+
 def _own(out: Path) -> list[Path]:
     """Return the folder itself where a run has begun in it. Raises `UserError` where it is not a run's folder."""
     if out.exists() and not out.is_dir():
@@ -161,7 +186,7 @@ def _content(folder: Path) -> set[str]:
 
 def other_content(spec: Specification, folder: Path) -> str | None:
     """Return how a run's schedule or configuration differs from `spec`, in words; None where they are the same."""
-    config = _plain(folder / CONFIG)
+    config = resolved(_plain(folder / CONFIG))
     found = difference(spec.config_data, config)
     if found:
         return found

@@ -13,6 +13,7 @@ from compressor.data import DataFeed, DataSet
 from compressor.errors import UserError
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
+from compressor.experiment.identity import same_data
 from compressor.experiment.specification import Specification
 from compressor.importing import refusal
 from compressor.reports import Report, Thinning, compare, measure
@@ -68,26 +69,30 @@ def load(path: Path) -> Loaded:
     return Loaded(config, network.eval(), saved)
 
 
-def test_accuracy(path: Path, root: Path | None, wanted_device: str, say: Callable[[str], None]) -> dict[str, float]:
-    """Return loss, top-1 and top-5 of a checkpoint on the test images; `say` receives what is said of these."""
+def test_accuracy(
+    path: Path, root: Path | None, wanted_device: str, say: Callable[[str], None], *, other_data: bool
+) -> dict[str, float]:
+    """Return loss, top-1 and top-5 (percent) of a checkpoint on the test images; `say` receives warnings.
+
+    `other_data`: on other images than it was trained on.
+    """
     loaded = load(path)
     where = building.device(wanted_device)
-    dataset = dataset_of(loaded, path, root, say)
+    dataset = dataset_of(loaded, path, root, say, other_data=other_data)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
     return evaluate(loaded.network.to(where), feed.test(), where, loaded.config)
 
 
-def dataset_of(loaded: Loaded, path: Path, root: Path | None, say: Callable[[str], None]) -> DataSet:
-    """Return the data set on which a checkpoint was trained. Raises `UserError` where the one here is another."""
+def dataset_of(
+    loaded: Loaded, path: Path, root: Path | None, say: Callable[[str], None], *, other_data: bool
+) -> DataSet:
+    """Return the data set on which a checkpoint was trained. Raises `UserError` where the one here is another, unless
+    that is accepted by `other_data`.
+    """
     dataset = building.load_data(loaded.config, root)
     for note in dataset.notes:
         say(note)
-    if dataset.shape != loaded.shape or len(dataset.classes) != len(loaded.saved["classes"]):
-        raise UserError(
-            f"{path} was trained on images of {loaded.shape} in {len(loaded.saved['classes'])} classes,"
-            f" {dataset.name} here has {dataset.shape} in {len(dataset.classes)}"
-        )
-    return dataset
+    return same_data(dataset, loaded.saved, path, other_data=other_data, say=say)
 
 
 def report(path: Path) -> Report:

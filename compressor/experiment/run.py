@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import compressor
 from compressor import models
 from compressor.config import CheckpointConfig
-from compressor.data import DataFeed, DataSet, SmokeFeed
+from compressor.data import DataFeed, DataSet, Fingerprint, SmokeFeed, fingerprint
 from compressor.errors import CompressError, Interrupted, UserError
-from compressor.experiment import building, claims, folder
+from compressor.experiment import building, claims, environment, folder, identity
 from compressor.experiment.binding import bind
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
@@ -53,20 +53,29 @@ class Outcome:
 
 
 def train(
-    spec: Specification, out: Path | None, root: Path | None, wanted_device: str, resume: bool, *, smoke: bool = False
+    spec: Specification,
+    out: Path | None,
+    root: Path | None,
+    wanted_device: str,
+    resume: bool,
+    *,
+    smoke: bool = False,
+    other_data: bool = False,
 ) -> Outcome:
     """Train in a new folder, or continue one. Raises `CompressError`; what was saved stays.
 
     `smoke`: every epoch has two steps of a few images, targets are not judged, and the full run is estimated.
+    `other_data`: a run may be continued on other images than it began with.
     """
     where = building.device(wanted_device)
     found = folder.to_resume(spec, out) if resume else None
     if found is None:
-        return _train(spec, out, root, where, None, resume=resume, smoke=smoke)
+        return _train(spec, out, root, where, None, resume=resume, smoke=smoke, other_data=other_data)
     if found.finished:
+        folder.own_checkpoint(spec, found.path)  # another run's end is not this one's
         return Outcome(found.path, None)
     with folder.held(found.path):
-        return _train(spec, out, root, where, found, resume=resume, smoke=smoke)
+        return _train(spec, out, root, where, found, resume=resume, smoke=smoke, other_data=other_data)
 
 
 def _train(
@@ -78,32 +87,37 @@ def _train(
     *,
     resume: bool,
     smoke: bool,
+    other_data: bool,
 ) -> Outcome:
     config = spec.config
+    saved = folder.own_checkpoint(spec, found.path) if found is not None and found.begun else None
     # Bind and check: everything that can be known to be wrong before there are data.
     faults = Faults()
     bound, _ = bind(spec, faults, init=found is None or not found.begun)
     faults.raise_any()
     # Build.
     dataset, count = smoke_data(config, root) if smoke else (building.load_data(config, root), None)
+    said = list(dataset.notes)  # until there is a log
+    if found is not None and saved is not None:
+        source = found.path / folder.CHECKPOINT
+        dataset = identity.same_data(dataset, saved, source, other_data=other_data, say=said.append)
     rng.seed_all(config.seed)
     network = building.new_model(config, dataset, where, resumed=found is not None and found.begun)
     kind = partial(SmokeFeed, count=count) if smoke else DataFeed
     feed = kind(dataset, config.data, config.seed, where)
     bound = bound.at_pace(feed.pace)
-    saved = None
-    if found is not None and found.begun:
-        saved = checkpoint.load_to_resume(found.path / folder.CHECKPOINT)
+    if found is not None and saved is not None:
         load_weights(network, saved, str(found.path / folder.CHECKPOINT))
     optimizer = optimizers.build(network, config.optimizer)
-    said = list(dataset.notes)  # until there is a log
     shapes = None if saved is None else saved["state"]["dense"]
     session = start(config, network, optimizer, bound.policies, feed, said.append, shapes)
     said += [*bound.notes, *windows_past_end(session.clock, bound.policies)]
     # Train and report.
     new = folder.made(spec, out, resume=resume, smoke=smoke)
     with new if found is None else nullcontext(found.path) as path:
-        outcome = _Run(spec, path, dataset, feed, session, where, smoke, bound).run(said, saved)
+        run = _Run(spec, path, dataset, fingerprint(dataset), feed, session, where, smoke, bound)
+        environment.add(path, where, run.fingerprint)
+        outcome = run.run(said, saved)
     if not isinstance(feed, SmokeFeed):
         return outcome
     return replace(outcome, shortfalls=(), estimate=estimate(config, path, dataset, feed, where, count))
@@ -116,6 +130,7 @@ class _Run:
     spec: Specification
     path: Path
     dataset: DataSet
+    fingerprint: Fingerprint
     feed: DataFeed
     session: Session
     where: torch.device
@@ -230,7 +245,12 @@ class _Run:
             "config": self.spec.config_data,
             "schedule": self.spec.schedule_text,
             "shape": list(self.dataset.shape),
-            "classes": list(self.dataset.classes),
+            "classes": self.fingerprint["classes"],
+            "normalization": {
+                "mean": [float(value) for value in self.dataset.mean],
+                "std": [float(value) for value in self.dataset.std],
+            },
+            "data": {key: self.fingerprint[key] for key in ("counts", "content")},
             "epoch": trainer.progress.epoch,
             "metrics": {"train": dict(trainer.progress.train), "validation": dict(trainer.progress.validation)},
             "thinnings": list(shipped.thinnings),

@@ -14,7 +14,7 @@ _MOMENTS = ("mean", "std", "mean_abs")
 
 def as_json(report: Report) -> str:
     """Return the whole report as JSON, indented."""
-    return report.model_dump_json(indent=2) + "\n"
+    return report.model_dump_json(indent=2, by_alias=True) + "\n"
 
 
 def as_csv(report: Report) -> str:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from compressor.reports.latency import latencies
@@ -115,10 +116,14 @@ class Report(BaseModel):
     """Sparsity of each tensor of two or more dims, of all others together, and totals; removals, and their gain.
 
     A tensor that a layer computes from a parameter (weight_norm, ...) has its computed values and its own name.
+
+    As JSON (`sparsity.json`, `report --json`, `thin --json`) it carries `schema`: the number rises when a key goes, or
+    changes its name or its meaning; a new key may join at any time. Accuracies are in percent, sparsities fractions.
     """
 
     model_config = ConfigDict(frozen=True)
 
+    layout: Literal[1] = Field(default=1, alias="schema")
     tensors: list[WeightSummary]
     others: Others = Others(parameters=0, nonzero=0, sparsity=0.0)
     totals: Totals

@@ -2,7 +2,7 @@
 
 from compressor.schedule.claim import KEY as EXPECT
 from compressor.schedule.claim import Claim
-from compressor.schedule.document import Document, difference, parse
+from compressor.schedule.document import Document, difference, other_values, parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.opening import open_config, open_schedule
 from compressor.schedule.plan import Plan, make_plan
@@ -26,6 +26,7 @@ __all__ = [
     "make_plan",
     "open_config",
     "open_schedule",
+    "other_values",
     "parse",
     "view_of",
 ]

@@ -3,6 +3,7 @@
 import math
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -331,14 +332,22 @@ def describe(value: Any) -> str:
 
 
 def difference(ours: Any, theirs: Any, path: str = "") -> str | None:
-    """The first place where two plain values differ, in words; None where they are equal."""
+    """Return the first place where two plain values differ, in words; None where they are equal."""
+    return next(other_values(ours, theirs, path), None)
+
+
+def other_values(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+    """Yield, in words, every place where two plain values differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in [*ours, *(key for key in theirs if key not in ours)]:
-            found = difference(ours.get(key), theirs.get(key), f"{path}.{key}" if path else str(key))
-            if found:
-                return found
-        return None
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        pairs = enumerate(zip(ours, theirs, strict=True))
-        return next((d for i, (a, b) in pairs if (d := difference(a, b, f"{path}.{i}"))), None)
-    return None if ours == theirs else f"{path} is {ours!r} now, {theirs!r} there"
+            yield from other_values(ours.get(key), theirs.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for index, (here, there) in enumerate(zip(ours, theirs, strict=True)):
+            yield from other_values(here, there, f"{path}.{index}")
+    elif ours != theirs:
+        yield f"{path} is {_shown(ours)} now, {_shown(theirs)} there"
+
+
+def _shown(value: Any, most: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."

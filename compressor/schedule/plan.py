@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from compressor.policies.policy import BoundPolicy, Moment, View
 from compressor.sparsity import in_use, prunable
@@ -59,10 +59,15 @@ class Predicted(BaseModel):
 
 
 class Plan(BaseModel):
-    """The whole plan. `lr` is the rate of the first step of each epoch, None from where validation decides it."""
+    """The whole plan. `lr` is the rate of the first step of each epoch, None from where validation decides it.
+
+    As JSON (`plan --json`) it carries `schema`: the number rises when a key goes, or changes its name or its meaning; a
+    new key may join at any time. Sparsities are fractions.
+    """
 
     model_config = ConfigDict(frozen=True)
 
+    layout: Literal[1] = Field(default=1, alias="schema")
     epochs: int
     policies: list[PlannedPolicy]
     lr: list[float | None]

@@ -16,14 +16,18 @@ import torch
 from compressor.errors import UserError
 from compressor.training.files import older_copies, replace
 
-FORMAT, READABLE = 2, (1, 2)
-"""The format that is written, and the formats whose weights can be read; 1 had another layout of `state`."""
+FORMAT, READABLE = 3, (1, 2, 3)
+"""The format that is written, and the formats whose weights can be read; 1 had another layout of `state`, 2 no
+`normalization` and no `data`."""
 
 Checkpoint = dict[str, Any]
-"""`format`, `model` (the plain state dict), `config`, `schedule` (text), `shape`, `classes`, `epoch`, `metrics`, and in
-a run's own checkpoint `state` (what resuming needs) and `finished`."""
+"""`format`, `model` (the plain state dict), `config`, `schedule` (text), `shape` (C, H, W of the network's input),
+`classes` (their names, in the order of the outputs), `normalization` (`mean` and `std` per channel, as used), `data`
+(`counts` and `content` of the data set's fingerprint), `epoch`, `metrics`, and in a run's own checkpoint `state` (what
+resuming needs) and `finished`."""
 
 _NEEDED = ("format", "model", "config", "shape", "classes", "metrics")
+_NEEDED_SINCE_3 = ("normalization", "data")
 
 
 _MARK = b"SHA-256 "
@@ -54,19 +58,20 @@ def load(path: Path) -> Checkpoint:
     except Exception as error:  # torn zip, foreign pickle, text: a dozen different types
         reason = str(error) if isinstance(error, _Damaged) else type(error).__name__
         raise UserError(f"{path}: not a checkpoint, or a damaged one ({reason}){older_copy(path)}") from None
-    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in _NEEDED):
-        raise UserError(f"{path}: not a checkpoint of compress train (it should hold {', '.join(_NEEDED)})")
+    newest = isinstance(checkpoint, dict) and checkpoint.get("format") == FORMAT
+    needed = (*_NEEDED, *(_NEEDED_SINCE_3 if newest else ()))
+    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in needed):
+        raise UserError(f"{path}: not a checkpoint of compress train (it should hold {', '.join(needed)})")
     if not _well_formed(checkpoint):
-        raise UserError(f"{path}: a damaged checkpoint: its {', '.join(_NEEDED)} have wrong types")
+        raise UserError(f"{path}: a damaged checkpoint: its {', '.join(needed)} have wrong types")
     if checkpoint["format"] not in READABLE:
         known = " and ".join(map(str, READABLE))
         raise UserError(f"{path}: checkpoint format {checkpoint['format']}, this version reads formats {known}")
     return checkpoint
 
 
-def load_to_resume(path: Path) -> Checkpoint:
-    """Read the checkpoint of a run that continues. Raises `UserError` where it has no state."""
-    checkpoint = load(path)
+def check_resumable(checkpoint: Checkpoint, path: Path) -> None:
+    """Raise `UserError` where a run cannot be continued from a checkpoint: it has no state, or an older format."""
     if not isinstance(checkpoint.get("state", {}).get("progress"), dict):
         raise UserError(f"{path}: this checkpoint has no state to resume from")
     if checkpoint["format"] != FORMAT:
@@ -74,7 +79,6 @@ def load_to_resume(path: Path) -> Checkpoint:
             f"{path}: checkpoint format {checkpoint['format']}: only runs of format {FORMAT} are resumed; older ones"
             f" can be started from (`--init`), evaluated and thinned"
         )
-    return checkpoint
 
 
 def finished(path: Path) -> bool:
@@ -170,4 +174,20 @@ def _well_formed(checkpoint: Checkpoint) -> bool:
         and isinstance(checkpoint["config"], dict)
         and isinstance(checkpoint["metrics"], dict)
         and isinstance(checkpoint.get("state", {}), dict)
+        and (checkpoint["format"] != FORMAT or _knows_its_data(checkpoint))
     )
+
+
+def _knows_its_data(checkpoint: Checkpoint) -> bool:
+    used, data, channels = checkpoint["normalization"], checkpoint["data"], checkpoint["shape"][0]
+    return (
+        isinstance(used, dict)
+        and all(_floats(used.get(key), channels) for key in ("mean", "std"))
+        and isinstance(data, dict)
+        and all(isinstance(data.get(key), dict) for key in ("counts", "content"))
+        and all(isinstance(counts, list) for counts in data["counts"].values())
+    )
+
+
+def _floats(values: Any, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(isinstance(value, float) for value in values)

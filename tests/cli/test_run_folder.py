@@ -14,7 +14,7 @@ from compressor.sparsity.summary import WeightSummary
 
 FILES = {
     *("schedule.yaml", "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.1.pt", "best.pt"),
-    *("sparsity.csv", "sparsity.json", "log.txt", ".lock"),
+    *("sparsity.csv", "sparsity.json", "log.txt", ".lock", "environment.json"),
 }
 
 
@@ -181,8 +181,8 @@ def test_the_table_has_the_figures_of_the_report(run: tuple[Path, Result]) -> No
 def test_eval_prints_the_run_s_own_test_figures(run: tuple[Path, Result]) -> None:
     folder, result = run
     test = saved(folder / "checkpoint.pt")["metrics"]["test"]
-    assert json.loads(succeed("eval", folder / "checkpoint.pt", "--json")) == test
-    assert json.loads(succeed("eval", folder, "--json")) == test
+    assert json.loads(succeed("eval", folder / "checkpoint.pt", "--json")) == {"schema": 1, **test}
+    assert json.loads(succeed("eval", folder, "--json")) == {"schema": 1, **test}
     shown = f"loss {test['loss']:.4f}, top-1 {test['top1']:.2f} %, top-5 {test['top5']:.2f} %"
     assert shown in succeed("eval", folder / "checkpoint.pt")
     assert shown in result.out
@@ -193,7 +193,7 @@ def test_eval_prints_the_run_s_own_test_figures(run: tuple[Path, Result]) -> Non
 
 def test_eval_of_the_best_weights_prints_theirs(run: tuple[Path, Result]) -> None:
     best = saved(run[0] / "best.pt")
-    assert json.loads(succeed("eval", run[0] / "best.pt", "--json")) == best["metrics"]["test"]
+    assert json.loads(succeed("eval", run[0] / "best.pt", "--json")) == {"schema": 1, **best["metrics"]["test"]}
     assert best["epoch"] == 4  # the last pruning event is in epoch 3, the last of 0..3
 
 
@@ -216,7 +216,8 @@ def test_init_starts_from_the_trained_weights(run: tuple[Path, Result], work: Pa
     succeed("train", "-c", "tiny", "--init", run[0] / "best.pt", *frozen, "--out", "next")
     ours, theirs = saved(work / "next" / "checkpoint.pt")["model"], saved(run[0] / "best.pt")["model"]
     assert all(torch.allclose(ours[name], theirs[name], rtol=0, atol=1e-20) for name in theirs)
-    assert json.loads(succeed("eval", "next", "--json")) == saved(run[0] / "best.pt")["metrics"]["test"]
+    test = saved(run[0] / "best.pt")["metrics"]["test"]
+    assert json.loads(succeed("eval", "next", "--json")) == {"schema": 1, **test}
 
 
 def test_without_validation_images_val_is_empty_and_the_last_epoch_is_the_best(work: Path) -> None:

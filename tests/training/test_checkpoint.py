@@ -24,7 +24,10 @@ WHOLE: dict[str, Any] = {
     "shape": [1, 8, 8],
     "classes": ["a", "b"],
     "metrics": {},
+    "normalization": {"mean": [0.5], "std": [0.25]},
+    "data": {"counts": {"train": [3, 4], "test": [1, 1]}, "content": {"train": "a1", "test": "b2"}},
 }
+OLD = {key: value for key, value in WHOLE.items() if key not in ("normalization", "data")}
 
 
 def test_what_was_saved_is_loaded_in_the_same_bits(tmp_path: Path) -> None:
@@ -33,13 +36,31 @@ def test_what_was_saved_is_loaded_in_the_same_bits(tmp_path: Path) -> None:
     assert difference(torch.load(tmp_path / "c.pt", weights_only=True), WHOLE) is None
 
 
-def test_the_format_is_two_until_the_layout_changes_again() -> None:
-    assert checkpoint.FORMAT == 2
+def test_the_format_is_three_until_the_layout_changes_again() -> None:
+    assert checkpoint.FORMAT == 3
 
 
-def test_the_weights_of_format_one_can_still_be_read(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "c.pt", {**WHOLE, "format": 1})
-    assert checkpoint.load(tmp_path / "c.pt")["format"] == 1
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_weights_of_older_formats_can_still_be_read(tmp_path: Path, number: int) -> None:
+    checkpoint.save(tmp_path / "c.pt", {**OLD, "format": number})
+    assert checkpoint.load(tmp_path / "c.pt")["format"] == number
+
+
+@pytest.mark.parametrize(
+    ("key", "junk"),
+    [
+        ("normalization", {"mean": [0.5]}),
+        ("normalization", {"mean": [0.5, 0.5], "std": [0.25, 0.25]}),
+        ("normalization", {"mean": ["0.5"], "std": [0.25]}),
+        ("data", [1]),
+        ("data", {"counts": {}}),
+        ("data", {"counts": {"train": 7}, "content": {}}),
+    ],
+)
+def test_junk_where_the_data_should_be_is_refused(tmp_path: Path, key: str, junk: Any) -> None:
+    checkpoint.save(tmp_path / "c.pt", {**WHOLE, key: junk})
+    with pytest.raises(UserError, match=r"c\.pt: a damaged checkpoint: .*normalization, data have wrong types"):
+        checkpoint.load(tmp_path / "c.pt")
 
 
 @pytest.mark.parametrize("key", WHOLE)
