@@ -2,7 +2,7 @@
 
 A fingerprint is plain data: `classes` in order, `counts` of images by class for each split, `content`, a SHA-256 for
 each split over all labels and over the images as they are stored (before they are resized, since other machines round
-in other ways). Past `WHOLE` bytes a fixed sample of the images stands for all. What is hashed of a set:
+in other ways). Past `WHOLE` bytes (or `MOST_FILES` files) a fixed sample stands for all. What is hashed of a set:
 
 - in memory (MNIST, CIFAR's batches, digits): the tensors of the files;
 - folders of image files: all names and sizes, and the bytes of the files;
@@ -26,6 +26,9 @@ from compressor.errors import UserError
 
 WHOLE = 2**26
 """The largest number of bytes of a split's images that are all hashed."""
+
+MOST_FILES = 10_000
+"""The largest number of image files of a split that are all read."""
 
 SAMPLED = 256
 """The number of images of a larger split that are hashed, at equal distances from the first to the last; of each image
@@ -63,7 +66,7 @@ def of_files(folder: Path, files: Sequence[str], sizes: Sequence[int], labels: T
 
     Raises UserError for a file that cannot be read.
     """
-    whole = sum(sizes) <= WHOLE
+    whole = sum(sizes) <= WHOLE and len(files) <= MOST_FILES
     hashed, most = (range(len(files)), WHOLE) if whole else (_sample(len(files), SAMPLED).tolist(), WHOLE // SAMPLED)
     names = b"".join(b"%s\0%d\0" % (os.fsencode(file), size) for file, size in zip(files, sizes, strict=True))
     return _digest("files", labels, [names], (_bytes(folder / files[index], most) for index in hashed))

@@ -77,8 +77,7 @@ def scan(folder: Path) -> Listing:
     again: list[str] = []
     for label, name in enumerate(classes):
         found = []
-        for path, status in _named_as_images(folder / name, again):
-            file = os.path.relpath(path, folder)
+        for file, status in _named_as_images(folder, name, again):
             if not stat.S_ISREG(status.st_mode):
                 others.append(file)
                 continue
@@ -86,7 +85,7 @@ def scan(folder: Path) -> Listing:
             if first == file:
                 found.append((file, status.st_size))
             elif Path(first).parts[0] == name:
-                again.append(path)
+                again.append(file)
             else:
                 raise UserError(
                     f"{folder / file} is the same file as {folder / first}: an image has one class; remove one of the"
@@ -101,7 +100,7 @@ def scan(folder: Path) -> Listing:
             f"{folder}: no images in the folder of {listed('class', empty)} (looked for {', '.join(EXTENSIONS)})"
         )
     left_out = (
-        ("other names of what is counted already", [os.path.relpath(path, folder) for path in again]),
+        ("other names of what is counted already", again),
         ("neither files nor folders", others),
     )
     return Listing(
@@ -119,19 +118,20 @@ def scan(folder: Path) -> Listing:
     )
 
 
-def _named_as_images(folder: Path, again: list[str]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield path and status of everything with an image's name, by name; every folder is entered once.
+def _named_as_images(folder: Path, name: str, again: list[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield path and status of everything in the folder of a class with an image's name; every folder is entered once.
 
-    Links to a folder that was entered already are put into `again`.
+    Paths are relative to `folder`. Those of links to a folder that was entered already are put into `again`.
     Breadth first: of several names of a file the one nearest to its class counts.
     """
     entered: set[Identity] = set()
-    waiting = deque([os.fspath(folder)])
+    above = len(os.path.join(folder, ""))
+    waiting = deque([os.path.join(folder, name)])
     while waiting:
         where = waiting.popleft()
         status = _status(where)
         if (status.st_dev, status.st_ino) in entered:
-            again.append(where)
+            again.append(where[above:])
             continue
         entered.add((status.st_dev, status.st_ino))
         try:
@@ -142,7 +142,7 @@ def _named_as_images(folder: Path, again: list[str]) -> Iterator[tuple[str, os.s
             if _is_folder(entry):
                 waiting.append(entry.path)
             elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
-                yield entry.path, _status(entry.path)
+                yield entry.path[above:], _status(entry.path)
 
 
 def _status(path: str) -> os.stat_result:

@@ -128,6 +128,19 @@ def test_of_many_files_a_sample_is_read_but_all_names_and_sizes_count(
     assert differences(plain, fingerprint(_folders(root)))
 
 
+def test_of_small_but_many_files_a_sample_is_read(folders: MakeFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folders(train={"cat": 3}, test={"cat": 3})
+    monkeypatch.setattr(fingerprinting, "SAMPLED", 2)  # the first and the last
+    for most, noticed in ((3, True), (2, False)):
+        monkeypatch.setattr(fingerprinting, "MOST_FILES", most)
+        before = fingerprint(_folders(root))
+        middle = root / "test/cat/001.png"
+        content = middle.read_bytes()
+        Image.new("RGB", (8, 8), (most, 0, 0)).save(middle)
+        middle.write_bytes(middle.read_bytes().ljust(len(content), b"\0"))
+        assert bool(differences(before, fingerprint(_folders(root)))) is noticed
+
+
 def _listing(folder: Path) -> tuple[list[str], list[int], torch.Tensor]:
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
     return files, [(folder / file).stat().st_size for file in files], torch.tensor([0] * 5 + [1] * 4)
