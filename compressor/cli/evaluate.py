@@ -1,6 +1,7 @@
 """compress eval"""
 
 import json
+import math
 from pathlib import Path
 
 import click
@@ -24,6 +25,7 @@ def evaluate(checkpoint: Path, data: Path | None, other_data: bool, device: str,
 
     figures = inspection.test_accuracy(checkpoint, data, device, options.say, other_data=other_data)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, **figures}))
+        finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}  # JSON has no NaN
+        click.echo(json.dumps({"schema": SCHEMA, **finite}, allow_nan=False))
     else:
         click.echo(f"test loss {figures['loss']:.4f}, top-1 {figures['top1']:.2f} %, top-5 {figures['top5']:.2f} %")

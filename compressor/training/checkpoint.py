@@ -184,9 +184,13 @@ def _knows_its_data(checkpoint: Checkpoint) -> bool:
         isinstance(used, dict)
         and all(_floats(used.get(key), channels) for key in ("mean", "std"))
         and isinstance(data, dict)
-        and all(isinstance(data.get(key), dict) for key in ("counts", "content"))
-        and all(isinstance(counts, list) for counts in data["counts"].values())
+        and _by_split(data.get("counts"), list)
+        and _by_split(data.get("content"), str)
     )
+
+
+def _by_split(values: Any, kind: type) -> bool:
+    return isinstance(values, dict) and [type(values.get(split)) for split in ("train", "test")] == [kind, kind]
 
 
 def _floats(values: Any, count: int) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -105,3 +106,7 @@ def test_every_json_output_says_its_layout_first(work: Path) -> None:
     assert report["top1"] == saved(work / "run" / "checkpoint.pt")["metrics"]["test"]["top1"]
     assert (report["sparsity"], json.loads(outputs["plan"])["total_sparsity"]) == (0.75, 0.75)
     assert "layout" not in "".join(outputs.values())
+    whole = saved(work / "run" / "checkpoint.pt")
+    whole["model"]["fc2.bias"][3] = math.nan
+    torch.save(whole, "nan.pt")
+    assert json.loads(succeed("eval", "nan.pt", "--json"), parse_constant=pytest.fail)["loss"] is None

@@ -54,7 +54,8 @@ def test_the_weights_of_older_formats_can_still_be_read(tmp_path: Path, number: 
         ("normalization", {"mean": ["0.5"], "std": [0.25]}),
         ("data", [1]),
         ("data", {"counts": {}}),
-        ("data", {"counts": {"train": 7}, "content": {}}),
+        ("data", {"counts": {"train": 7, "test": [1]}, "content": {"train": "a1", "test": "b2"}}),
+        ("data", {"counts": {"train": [7], "test": [1]}, "content": {"train": "a1"}}),
     ],
 )
 def test_junk_where_the_data_should_be_is_refused(tmp_path: Path, key: str, junk: Any) -> None:
