@@ -99,6 +99,9 @@ def _train(
     said = list(dataset.notes)  # until there is a log
     shapes = None if saved is None else saved["state"]["dense"]
     session = start(config, network, optimizer, bound.policies, feed, said.append, shapes)
+    if saved is None and config.checkpoint_path is not None:
+        held = session.keep_zeros() if config.keeps_zeros else None
+        said += building.zeros_in_words(config.checkpoint_path, network, held)
     said += [*bound.notes, *windows_past_end(session.clock, bound.policies)]
     # Train and report.
     new = folder.made(spec, out, resume=resume, smoke=smoke)
