@@ -6,7 +6,8 @@
     python -m benchmarks.golden --write FILE    also write them as JSON; --compare FILE: exit 1 where one differs
 
 A digest is the SHA-256 of every tensor of the model, masks, optimizer, averages and random states, and of metrics.jsonl
-without the seconds. Digests of two machines, or of two versions of torch, may differ; runs are on one thread.
+without the seconds and `sparsity_all`, which follows from the tensors. Digests of two machines, or of two versions of
+torch, may differ; runs are on one thread.
 """
 
 import contextlib
@@ -106,7 +107,7 @@ def digest(folder: Path) -> str:
             whole.update(path.encode())
             whole.update(_bytes(leaf))
     for line in (folder / "metrics.jsonl").read_text().splitlines():
-        record = {key: value for key, value in json.loads(line).items() if key != "seconds"}
+        record = {key: value for key, value in json.loads(line).items() if key not in ("seconds", "sparsity_all")}
         whole.update(json.dumps(record, sort_keys=True).encode())
     return whole.hexdigest()
 

@@ -2,9 +2,12 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from compressor.component import Settings
+
+SCHEMES = ("default", "xavier", "kaiming")
+"""The initializations by name; any other `init` is the path of a checkpoint."""
 
 
 class ModelConfig(Settings):
@@ -106,6 +109,19 @@ class CheckpointConfig(Settings):
     )
 
 
+class InitConfig(Settings):
+    """The checkpoint whose weights training begins with."""
+
+    path: str = Field(description="a checkpoint")
+    keep_zeros: bool = Field(
+        default=False, description="hold the weights that are zero there at zero, whatever the schedule does"
+    )
+
+
+def _form_of_init(value: Any) -> str:
+    return "InitConfig" if isinstance(value, (dict, InitConfig)) else "str"
+
+
 class Config(Settings):
     """One training configuration: a file of `configs/`."""
 
@@ -116,9 +132,12 @@ class Config(Settings):
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="of initial weights, split, order, augmentation and dropout"
     )
-    init: str = Field(
+    init: Annotated[
+        Annotated[str, Tag("str")] | Annotated[InitConfig, Tag("InitConfig")], Discriminator(_form_of_init)
+    ] = Field(
         default="default",
-        description="default: PyTorch's; xavier: Caffe's uniform; kaiming: N(0, 2/fan-in); else a checkpoint's path",
+        description="default: PyTorch's; xavier: Caffe's uniform; kaiming: N(0, 2/fan-in); else a checkpoint's path, or"
+        " {path, keep_zeros}",
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="fraction of the target that is spread over all classes"
@@ -141,3 +160,27 @@ class Config(Settings):
         """Return the names of the user's own code (`package.module:factory`), by key."""
         names = {"model.name": self.model.name, "data.name": self.data.name}
         return {key: name for key, name in names.items() if ":" in name}
+
+    @property
+    def checkpoint_path(self) -> str | None:
+        """Return the path of the checkpoint whose weights training begins with; None where they are drawn."""
+        if isinstance(self.init, InitConfig):
+            return self.init.path
+        return None if self.init in SCHEMES else self.init
+
+    @property
+    def scheme(self) -> str:
+        """Return the name of the initialization."""
+        return self.init if isinstance(self.init, str) and self.init in SCHEMES else "default"
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """Return whether the zeros of that checkpoint are held."""
+        return isinstance(self.init, InitConfig) and self.init.keep_zeros
+
+    def starting_from(self, path: str) -> "Config":
+        """Return the same configuration with another path of that checkpoint."""
+        own = self.init
+        return self.model_copy(
+            update={"init": own.model_copy(update={"path": path}) if isinstance(own, InitConfig) else path}
+        )

@@ -1,19 +1,21 @@
 """A schedule bound to the model of a configuration: everything that can be known to be wrong without the data."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from compressor import data, models
-from compressor.config import Config
+from compressor.config import SCHEMES, Config
 from compressor.errors import UserError, did_you_mean
 from compressor.experiment import building
 from compressor.experiment.specification import Specification
 from compressor.importing import random_state_kept
 from compressor.policies.policy import View
-from compressor.schedule import BoundSchedule, Faults, view_of
-from compressor.training import SCHEMES, optimizers
+from compressor.schedule import BoundSchedule, Document, Faults, view_of
+from compressor.sparsity import PRUNABLE, computed, in_use, prunable
+from compressor.training import optimizers
 
 
 def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[BoundSchedule, View | None]:
@@ -44,11 +46,14 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
             bound = spec.schedule.bind(network, config.epochs, faults).check(view, faults)
         if not faults:  # a policy's own message says more
             _check_outputs(spec, view, faults)
+        if init:
+            bound = replace(bound, notes=(*bound.notes, *_undrawn(network, config.scheme, document, faults)))
     for key, said in data.misfits(config.data).items():
         faults.add(document.place(("data", key)), said)
-    if init and config.init not in SCHEMES and not Path(config.init).is_file():
-        said = f"init: {config.init!r} is neither one of {', '.join(SCHEMES)} nor a checkpoint file"
-        faults.add(document.place(("init",)), said)
+    source = config.checkpoint_path if init else None
+    if source is not None and not Path(source).is_file():
+        said = f"init: {source!r} is neither one of {', '.join(SCHEMES)} nor a checkpoint file"
+        faults.add(document.place(("init", "path")), said)
     if ":" not in config.data.name and config.data.name not in data.catalogue():
         hint = did_you_mean(config.data.name, data.catalogue())
         faults.add(document.place(("data", "name")), f"there is no data set {config.data.name!r}: {hint}")
@@ -81,3 +86,21 @@ def _check_outputs(spec: Specification, view: View, faults: Faults) -> None:
     except UserError as error:
         key = "num_classes" if "num_classes" in str(error) and config.model.num_classes else "name"
         faults.add(spec.config_document.place(("model", key)), str(error))
+
+
+def _undrawn(network: nn.Module, scheme: str, document: Document, faults: Faults) -> list[str]:
+    """Return a line on the weights that an initialization leaves as PyTorch draws them; those that a convolution or
+    linear layer computes become faults.
+    """
+    if scheme == "default":
+        return []
+    place = document.place(("init",))
+    by_name = {one.name: one for one in computed(network)}
+    for name, one in by_name.items():
+        if isinstance(network.get_submodule(name.rpartition(".")[0]), PRUNABLE):
+            faults.add(place, f"init: {scheme}: {one.reason}; or set `init: default`")
+    known = {*prunable(network), *by_name, *(source for one in by_name.values() for source in one.sources)}
+    left = [name for name, tensor in in_use(network).items() if tensor.dim() > 1 and name not in known]
+    shown = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
+    said = f"{place}: init: {scheme} draws convolutions and linear layers; {shown} begin as PyTorch draws them"
+    return [said] if left else []

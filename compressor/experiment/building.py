@@ -10,7 +10,8 @@ from compressor.config import Config, ModelConfig
 from compressor.data import DataSet
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
-from compressor.training import SCHEMES, checkpoint, initialize, load_weights
+from compressor.session import zero_weights
+from compressor.training import checkpoint, initialize, load_weights
 
 Shape = tuple[int, int, int]
 
@@ -47,13 +48,14 @@ def new_model(config: Config, dataset: DataSet, where: torch.device, *, resumed:
     """
     classes = len(dataset.classes)
     check_classes(config, dataset.name, classes)
-    network = model(config.model, classes, trained_elsewhere=resumed or config.init not in SCHEMES)
+    source = config.checkpoint_path
+    network = model(config.model, classes, trained_elsewhere=resumed or source is not None)
     if resumed:
         pass
-    elif config.init in SCHEMES:
-        initialize(network, config.init)
+    elif source is None:
+        initialize(network, config.scheme)
     else:
-        load_weights(network, checkpoint.load(Path(config.init)), config.init)
+        load_weights(network, checkpoint.load(Path(source)), source)
     network = network.to(where)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)
@@ -104,3 +106,18 @@ def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> int:
 def load_data(config: Config, root: Path | None) -> DataSet:
     """Return the data set of a configuration."""
     return data.load(config.data, root, config.seed)
+
+
+def zeros_in_words(source: str, network: nn.Module, held: int | None) -> list[str]:
+    """Return a line on the zero weights of the checkpoint with which training begins; `held`: how many are held."""
+    parameters = dict(network.named_parameters())
+    total = sum(parameter.numel() for parameter in parameters.values() if parameter.dim() > 1)
+    zeros = zero_weights(parameters)
+    count = sum(zeros.values()) if held is None else held
+    whole = [name for name, number in zeros.items() if number == parameters[name].numel()]
+    also = f"; wholly zero: {', '.join(whole)}" if whole else ""
+    said = f"{source} has {count:,} zero weights, {100 * count / max(total, 1):.1f} % of {total:,}{also}"
+    if held is not None:
+        return [f"{said}: they stay zero to the end" if held else f"{source} has no zero weights that could be kept"]
+    how = "to keep them, give --keep-zeros, or `init: {path: ..., keep_zeros: true}` in the configuration"
+    return [f"warning: {said}: they are trained again, except where a pruner masks them; {how}"] if zeros else []

@@ -7,7 +7,6 @@ from compressor.errors import UserError
 from compressor.experiment.specification import Specification
 from compressor.reports import Report
 from compressor.schedule import Claim, Faults, difference, open_config
-from compressor.training import SCHEMES
 
 _FREE = ("seed", "init", "checkpoint")
 """The keys of a configuration that a claim leaves open; `init` is judged by itself."""
@@ -58,7 +57,7 @@ def _other(spec: Specification, claim: Claim) -> str | None:
     except UserError as error:
         return f"its configuration {name!r} cannot be read: {error}"
     assert config is not None
-    begins = spec.config.init not in SCHEMES
+    begins = spec.config.checkpoint_path is not None
     if begins != (claim.init is not None):
         return "it begins with a checkpoint (--init), this run does not" if claim.init else "this run has --init"
     ours, theirs = ({k: v for k, v in each.model_dump().items() if k not in _FREE} for each in (spec.config, config))

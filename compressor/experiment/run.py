@@ -125,6 +125,9 @@ def _train(
         classes=dataset.classes,
         allows_empty_layers=bound.allows_empty_layers,
     )
+    if saved is None and config.checkpoint_path is not None:
+        held = session.keep_zeros() if config.keeps_zeros else None
+        said += building.zeros_in_words(config.checkpoint_path, network, held)
     said += [*bound.notes, *windows_past_end(session.clock, bound.policies)]
     # Train and report.
     new = folder.made(spec, out, resume=resume, smoke=smoke)

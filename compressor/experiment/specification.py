@@ -11,7 +11,6 @@ from compressor import data, models
 from compressor.config import Config
 from compressor.errors import UserError
 from compressor.schedule import EXPECT, Document, Faults, Schedule, open_config, open_schedule
-from compressor.training import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,9 @@ def open_files(
     if built is None:
         return None
     schedule_stem = "dense" if schedule is None else Path(schedule).stem
-    if built.init not in SCHEMES and Path(built.init).is_file():
+    if built.checkpoint_path is not None and Path(built.checkpoint_path).is_file():
         # The run may be resumed from another directory.
-        built = built.model_copy(update={"init": str(Path(built.init).absolute())})
+        built = built.starting_from(str(Path(built.checkpoint_path).absolute()))
     return Specification(parsed, built, schedule_stem, Path(config_name).stem, document)
 
 
@@ -99,7 +98,7 @@ def specification(
     overrides: Sequence[tuple[str, str]] = (),
     *,
     seed: int | None = None,
-    init: str | None = None,
+    init: str | Mapping[str, Any] | None = None,
 ) -> Specification:
     """Read both files or raise `UserError` with everything that is wrong in them. `seed` and `init` are flags."""
     faults = Faults()

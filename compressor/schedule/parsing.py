@@ -85,6 +85,8 @@ def _keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
         if isinstance(here, Named):
             here = here.known.get(str(part))
         else:
+            if part == here.__name__:  # the member of a union
+                continue
             field = next((f for n, f in here.model_fields.items() if part in (n, f.alias)), None)
             here = None if field is None else _inside(field)
         if here is None:
@@ -96,7 +98,8 @@ def _inside(field: FieldInfo) -> Any:
     """Return the class that has the keys of a field's mapping: the mark of a field that names a component, or a
     model.
     """
-    options = (field.annotation, *get_args(field.annotation), *field.metadata)
+    members = get_args(field.annotation)
+    options = (field.annotation, *members, *(m for member in members for m in get_args(member)), *field.metadata)
     marks = [mark for option in options for mark in (option, *getattr(option, "__metadata__", ()))]
     models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
     return next((mark for mark in marks if isinstance(mark, Named)), models[0] if models else None)

@@ -164,7 +164,10 @@ def left_out(
         elif isinstance(value, dict):
             items = {(*at, key): key for key in value}
         for place, item in items.items():
-            left = [one for one in names.left_out(item) if one.name not in targets[field]]
+            try:
+                left = [one for one in names.left_out(item) if one.name not in targets[field]]
+            except NameFault:  # `bind` has added the fault
+                continue
             for line in said(item, left, names.parameters):
                 found.setdefault(line, []).append(str(document.place(place, key=isinstance(value, dict))))
     return found

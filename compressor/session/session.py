@@ -29,6 +29,7 @@ from compressor.session import rng
 from compressor.session.averages import Averages
 from compressor.session.events import Events
 from compressor.session.logits import LogitsCheck
+from compressor.session.zeros import masks_of_zeros
 from compressor.sparsity import Masks, Substitutions
 from compressor.thinning import Cut, Thinned, thin
 from compressor.timing import Clock
@@ -356,6 +357,17 @@ class Session:
         """Evaluate substitutions that have an inference of their own (DropConnect) in that way, inside `as_shipped`."""
         with self.substitutions.inferring():
             yield
+
+    def keep_zeros(self) -> int:
+        """Hold at zero, to the end of the run, all weights that are zero now; return their number.
+
+        Every mask of a policy only adds to these zeros. A method that restores pruned weights (splicing, network
+        surgery, the dense phases of dsd and iht) restores its own, not these.
+        """
+        held = masks_of_zeros(self.network)
+        for name, keep in held.items():
+            self.masks.set("init", name, keep)
+        return sum(keep.numel() - int(keep.sum()) for keep in held.values() if keep.dim() > 1)
 
     def thin(self, images: Tensor, *, round_to: int = 1) -> Thinned:
         """Remove all unused channels now; outputs on `images` stay equal, or `CompressError` is raised."""

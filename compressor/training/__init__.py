@@ -2,13 +2,12 @@
 
 from compressor.training.evaluation import autocast, evaluate
 from compressor.training.files import replace_text
-from compressor.training.initialization import SCHEMES, initialize
+from compressor.training.initialization import initialize
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
 from compressor.training.trainer import Trainer
 from compressor.training.weights import load_weights
 
 __all__ = [
-    "SCHEMES",
     "LogFile",
     "MetricsFile",
     "Observer",

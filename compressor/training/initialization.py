@@ -7,8 +7,6 @@ from torch import nn
 
 from compressor.sparsity import PRUNABLE
 
-SCHEMES = ("default", "xavier", "kaiming")
-
 
 @torch.no_grad()
 def initialize(model: nn.Module, scheme: str) -> None:

@@ -85,6 +85,13 @@ def test_a_pattern_that_matches_other_weights_alone_says_so(schedule_of: Parse) 
     assert "lstm.weight_ih_l0, lstm.weight_hh_l0 (LSTM)" in line
 
 
+def test_a_pattern_that_is_none_stays_the_one_fault(schedule_of: Parse) -> None:
+    faults = Faults()
+    schedule_of("version: 2\npolicies:\n" + pruner("'re:('")).bind(Net(), 3, faults)
+    [line] = faults.lines
+    assert "is not a regular expression" in line
+
+
 def computing(kind: str) -> nn.Module:
     model = Net()
     model.lstm, model.places = nn.Identity(), nn.Identity()
