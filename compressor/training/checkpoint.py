@@ -59,9 +59,7 @@ def load(path: Path) -> Checkpoint:
     except Exception as error:  # torn zip, foreign pickle, text: a dozen different types
         reason = str(error) if isinstance(error, _Damaged) else type(error).__name__
         raise UserError(f"{path}: not a checkpoint, or a damaged one ({reason}){older_copy(path)}") from None
-    written = checkpoint.get("format") if isinstance(checkpoint, dict) else None
-    newest = type(written) is int and written == FORMAT
-    needed = (*_NEEDED, *(_NEEDED_SINCE_3 if newest else ()))
+    needed = (*_NEEDED, *(_NEEDED_SINCE_3 if isinstance(checkpoint, dict) and _newest(checkpoint) else ()))
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in needed):
         raise UserError(f"{path}: not a checkpoint of compress train (it should hold {', '.join(needed)})")
     if not _well_formed(checkpoint):
@@ -164,6 +162,11 @@ class _Summed:
         self._file.flush()
 
 
+def _newest(checkpoint: Checkpoint) -> bool:
+    written = checkpoint.get("format")
+    return type(written) is int and written == FORMAT
+
+
 def _well_formed(checkpoint: Checkpoint) -> bool:
     model, shape, classes = checkpoint["model"], checkpoint["shape"], checkpoint["classes"]
     return (
@@ -177,7 +180,7 @@ def _well_formed(checkpoint: Checkpoint) -> bool:
         and isinstance(checkpoint["config"], dict)
         and isinstance(checkpoint["metrics"], dict)
         and isinstance(checkpoint.get("state", {}), dict)
-        and (checkpoint["format"] != FORMAT or _knows_its_data(checkpoint))
+        and (not _newest(checkpoint) or _knows_its_data(checkpoint))
     )
 
 
