@@ -9,6 +9,7 @@ from compressor.importing import ALLOWED, plugins_allowed
 data = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data sets [env COMPRESS_DATA].")
 device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 config = click.option("-c", "--config", help="Configuration: a path or a bare name. Default: the schedule's `config:`.")
+no_latency = click.option("--no-latency", is_flag=True, help="Do not measure the time of a forward pass.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from compressor.data import DataFeed
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, inspection
-from compressor.reports import Report, Thinning, compare, measure
+from compressor.reports import Report, Thinning, compared, measure
 from compressor.sparsity import computed
 from compressor.thinning import describe, thin
 from compressor.training import checkpoint
@@ -17,9 +17,17 @@ IMAGES = 256
 
 
 def thin_checkpoint(
-    path: Path, out: Path | None, root: Path | None, wanted_device: str, round_to: int, say: Callable[[str], None]
+    path: Path,
+    out: Path | None,
+    root: Path | None,
+    wanted_device: str,
+    round_to: int,
+    say: Callable[[str], None],
+    *,
+    measures: bool = True,
 ) -> tuple[Path, Report]:
-    """Write a checkpoint without its unused channels; return its path and its report. `say` receives warnings.
+    """Write a checkpoint without its unused channels; return its path and its report. `say` receives warnings;
+    `measures`: the report has the latency.
 
     Raises `UserError` for wrong input, `CompressError` where nothing can be removed or the outputs would change.
     """
@@ -64,4 +72,4 @@ def thin_checkpoint(
     report = measure(network, loaded.shape, metrics.get("test"), thinnings, dense, figures, metrics.get("train"))
     # Of a network that was thinned before, the masked one is smaller than the dense one already.
     stages = {"dense": dense, "thinned before" if loaded.thinnings else "masked": masked, "thin": network}
-    return target, report.model_copy(update={"comparison": compare(stages, loaded.shape)})
+    return target, compared(report, stages, loaded.shape, measures=measures)

@@ -42,7 +42,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--json": False,
     },
     "eval": {"CHECKPOINT": None, "--data": None, "--device": "auto", "--allow-plugins": False, "--json": False},
-    "report": {"RUN": None, "--allow-plugins": False, "--json": False},
+    "report": {"RUN": None, "--allow-plugins": False, "--no-latency": False, "--json": False},
     "thin": {
         "CHECKPOINT": None,
         "--round-to": 1,
@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--data": None,
         "--device": "auto",
         "--allow-plugins": False,
+        "--no-latency": False,
         "--json": False,
     },
     "list": {"[KIND]": None},
