@@ -12,6 +12,7 @@ config = click.option("-c", "--config", help="Configuration: a path or a bare na
 other_data = click.option(
     "--other-data", is_flag=True, help="Accept other images or classes than those of the checkpoint, with a message."
 )
+no_latency = click.option("--no-latency", is_flag=True, help="Do not measure the time of a forward pass.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 

@@ -10,11 +10,12 @@ from compressor.cli import options
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @options.allow_plugins
+@options.no_latency
 @options.as_json
-def report(run: Path, as_json: bool) -> None:
+def report(run: Path, no_latency: bool, as_json: bool) -> None:
     """Print the sparsity report of a run's folder or of a checkpoint."""
     from compressor.experiment import inspection
     from compressor.reports import formats
 
-    measured = inspection.report(run)
+    measured = inspection.report(run, measures=not no_latency)
     click.echo(formats.as_json(measured) if as_json else formats.as_table(measured), nl=False)

@@ -21,15 +21,32 @@ from compressor.cli import options
 @options.other_data
 @options.device
 @options.allow_plugins
+@options.no_latency
 @options.as_json
 def thin(
-    checkpoint: Path, round_to: int, out: Path | None, data: Path | None, other_data: bool, device: str, as_json: bool
+    checkpoint: Path,
+    round_to: int,
+    out: Path | None,
+    data: Path | None,
+    other_data: bool,
+    device: str,
+    no_latency: bool,
+    as_json: bool,
 ) -> None:
     """Remove all unused channels of a checkpoint or run. The outputs stay equal."""
     from compressor.experiment.channel_removal import thin_checkpoint
     from compressor.reports import formats
 
-    target, report = thin_checkpoint(checkpoint, out, data, device, round_to, options.say, other_data=other_data)
+    target, report = thin_checkpoint(
+        checkpoint,
+        out,
+        data,
+        device,
+        round_to,
+        options.say,
+        other_data=other_data,
+        measures=not no_latency,
+    )
     click.echo(formats.as_json(report) if as_json else formats.as_table(report), nl=False)
     if not as_json:
         click.echo(f"written: {target}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from compressor.data import DataFeed
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, inspection
-from compressor.reports import Report, Thinning, compare, measure
+from compressor.reports import Report, Thinning, compared, measure
 from compressor.sparsity import computed
 from compressor.thinning import describe, thin
 from compressor.training import checkpoint
@@ -25,8 +25,10 @@ def thin_checkpoint(
     say: Callable[[str], None],
     *,
     other_data: bool,
+    measures: bool = True,
 ) -> tuple[Path, Report]:
-    """Write a checkpoint without its unused channels; return its path and its report. `say` receives warnings.
+    """Write a checkpoint without its unused channels; return its path and its report. `say` receives warnings;
+    `measures`: the report has the latency.
 
     Raises `UserError` for wrong input, `CompressError` where nothing can be removed or the outputs would change.
     """
@@ -80,4 +82,4 @@ def thin_checkpoint(
     )
     # Of a network that was thinned before, the masked one is smaller than the dense one already.
     stages = {"dense": dense, "thinned before" if loaded.thinnings else "masked": masked, "thin": network}
-    return target, report.model_copy(update={"comparison": compare(stages, loaded.shape)})
+    return target, compared(report, stages, loaded.shape, measures=measures)

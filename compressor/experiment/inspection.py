@@ -16,7 +16,7 @@ from compressor.experiment.binding import bind
 from compressor.experiment.identity import same_data
 from compressor.experiment.specification import Specification
 from compressor.importing import refusal
-from compressor.reports import Report, Thinning, compare, measure
+from compressor.reports import Report, Thinning, compared, measure
 from compressor.schedule import Faults, Plan, make_plan
 from compressor.timing import Clock
 from compressor.training import checkpoint, evaluate, load_weights
@@ -95,8 +95,8 @@ def dataset_of(
     return same_data(dataset, loaded.saved, path, other_data=other_data, say=say)
 
 
-def report(path: Path) -> Report:
-    """Return the sparsity report of a run or a checkpoint, with its recorded test accuracy, and measured latency."""
+def report(path: Path, *, measures: bool = True) -> Report:
+    """Return the sparsity report of a run or a checkpoint, with its recorded test accuracy; `measures`: and latency."""
     loaded = load(path)
     stage = "thin" if "architecture" in loaded.saved else "masked"
     with torch.no_grad():
@@ -117,7 +117,7 @@ def report(path: Path) -> Report:
         stages = {"dense": dense, stage: loaded.network}
         if stage == "masked" and all(row.nonzero == row.weights for row in measured.tensors):
             del stages["masked"]
-        return measured.model_copy(update={"comparison": compare(stages, loaded.shape)})
+        return compared(measured, stages, loaded.shape, measures=measures)
 
 
 def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:

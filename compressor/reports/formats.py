@@ -3,6 +3,7 @@
 import csv
 import io
 
+from compressor.reports.latency import Latency, Timing
 from compressor.reports.report import IMAGES, Comparison, Report, Thinning, Totals
 from compressor.sparsity import WeightSummary
 
@@ -91,7 +92,7 @@ def as_table(report: Report) -> str:
             table.append(f"  skipped: no later layer reads them: {', '.join(thinning.skipped)}")
         table += [f"  {stay}" for stay in thinning.stays]
     if report.comparison is not None:
-        table += ["", *_stages(report.comparison)]
+        table += ["", *_stages(report.comparison, report.latency)]
     return "\n".join(table) + "\n"
 
 
@@ -124,22 +125,37 @@ def thinned(thinning: Thinning) -> str:
     )
 
 
-def _stages(comparison: Comparison) -> list[str]:
-    lines = [["", "parameters", "MACs", "ms an image", "times as fast"]]
-    for stage in comparison.stages:
-        gain = "zeros alone save no time" if stage.times_as_fast is None else f"{stage.times_as_fast:.2f}"
-        lines.append([stage.name, f"{stage.parameters:,}", f"{stage.macs:,}", f"{stage.milliseconds:.3f}", gain])
+def _stages(comparison: Comparison, latency: Latency | None) -> list[str]:
+    lines = [["", "parameters", "MACs"]]
+    lines += [[stage.name, f"{stage.parameters:,}", f"{stage.macs:,}"] for stage in comparison.stages]
+    for batch in latency.rounds if latency is not None else ():
+        lines[0] += [f"ms, batch {batch}", "+- IQR", "times as fast"]
+        for line, timing in zip(lines[1:], _timings(latency, batch), strict=True):
+            silent = "zeros alone save no time" if batch == 1 else "-"
+            gain = silent if timing.times_as_fast is None else f"{timing.times_as_fast:.2f}"
+            line += [f"{timing.milliseconds:.3f}", f"{timing.interquartile_range:.3f}", gain]
     left_out = []
     if comparison.compacted:
         left_out = [
             f"compacted: without the zero rows and columns of {', '.join(comparison.compacted)};"
             f" the largest difference of a logit on {IMAGES} random images is {comparison.largest_difference:.2g}"
         ]
-    threads = "1 thread" if comparison.threads == 1 else f"{comparison.threads} threads"
+    return [*_aligned(lines, left=1), *left_out, *_measured(latency)]
+
+
+def _timings(latency: Latency | None, batch: int) -> list[Timing]:
+    return [timing for timing in latency.timings if timing.batch == batch] if latency is not None else []
+
+
+def _measured(latency: Latency | None) -> list[str]:
+    """Return how it was measured, and the warnings."""
+    if latency is None:
+        return []
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    rounds = " and ".join(str(number) for number in latency.rounds.values())
     return [
-        *_aligned(lines, left=1),
-        *left_out,
-        f"one image at a time on {threads} of the {comparison.device}: medians of {comparison.rounds} rounds in turns",
+        f"on {threads} of the {latency.device}, in turns: medians and interquartile ranges of {rounds} rounds",
+        *(f"warning: {warning}" for warning in latency.warnings),
     ]
 
 

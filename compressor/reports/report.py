@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from compressor.reports.latency import latencies
+from compressor.reports.latency import Latency, latency
 from compressor.sparsity import WeightSummary, count_nonzero, in_use, prunable, summarize, weight_count
 from compressor.storage import StoredBits, dense_bits, stored_bits
 from compressor.thinning import compact_layers, thin_and_compact
@@ -86,26 +86,21 @@ class Thinning(BaseModel):
 
 
 class Stage(BaseModel):
-    """The network dense, masked, thin or compacted. For a masked one no speed is claimed."""
+    """The network dense, masked, thin or compacted."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     parameters: int
     macs: int
-    milliseconds: float
-    times_as_fast: float | None
 
 
 class Comparison(BaseModel):
-    """The measured latency for one image: the stages in turns, medians over `rounds` rounds."""
+    """The sizes of the stages of one network."""
 
     model_config = ConfigDict(frozen=True)
 
     stages: list[Stage]
-    device: str
-    threads: int
-    rounds: int
     compacted: list[str] = []
     """Layers whose zero rows and columns are removed in the stage `compacted`."""
     largest_difference: float | None = None
@@ -133,10 +128,14 @@ class Report(BaseModel):
     lost_classes: list[str] | None = []
     """The classes whose logits do not depend on the image; None where the forward pass cannot be followed."""
     comparison: Comparison | None = None
+    latency: Latency | None = None
+    """The only part that differs from call to call."""
 
 
-def compare(networks: Mapping[str, nn.Module], shape: tuple[int, int, int]) -> Comparison:
-    """Return sizes and measured latency of the stages of one network (`dense`, `masked`, `thin`).
+def compared(
+    report: Report, networks: Mapping[str, nn.Module], shape: tuple[int, int, int], *, measures: bool = True
+) -> Report:
+    """Return the report with the stages of one network (`dense`, `masked`, `thin`); `measures`: with their latency.
 
     Where the last one has zero rows or columns of weights that thinning leaves, there is one more stage, without them.
     """
@@ -146,26 +145,21 @@ def compare(networks: Mapping[str, nn.Module], shape: tuple[int, int, int]) -> C
     compaction = thin_and_compact(last, images.to(next(last.parameters()).device))
     if compaction is not None:
         networks["thin, compacted" if compaction.thinned else "compacted"] = compaction.network
-    times, rounds = latencies(networks, shape)
     stages = [
         Stage(
             name=name,
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             macs=macs(network, shape)[0],
-            milliseconds=times[name],
-            times_as_fast=None if name == "masked" else times["dense"] / times[name],
         )
         for name, network in networks.items()
     ]
-    device = next(next(iter(networks.values())).parameters()).device
-    return Comparison(
+    comparison = Comparison(
         stages=stages,
-        device=device.type,
-        threads=torch.get_num_threads(),
-        rounds=rounds,
         compacted=list(compact_layers(compaction.network)) if compaction else [],
         largest_difference=compaction.largest_difference if compaction else None,
     )
+    measured = latency(networks, shape) if measures else None
+    return report.model_copy(update={"comparison": comparison, "latency": measured})
 
 
 def measure(

@@ -50,7 +50,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--allow-plugins": False,
         "--json": False,
     },
-    "report": {"RUN": None, "--allow-plugins": False, "--json": False},
+    "report": {"RUN": None, "--allow-plugins": False, "--no-latency": False, "--json": False},
     "thin": {
         "CHECKPOINT": None,
         "--round-to": 1,
@@ -59,6 +59,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--other-data": False,
         "--device": "auto",
         "--allow-plugins": False,
+        "--no-latency": False,
         "--json": False,
     },
     "list": {"[KIND]": None},

@@ -59,7 +59,10 @@ def test_the_json_report_has_the_stages_and_claims_nothing_of_the_masked_one(mas
     report = json.loads(succeed("thin", masked, "--out", "thin.pt", "--json"))
     stages = {stage["name"]: stage for stage in report["comparison"]["stages"]}
     assert list(stages) == ["dense", "masked", "thin"]
-    assert stages["masked"]["times_as_fast"] is None
+    gains = {(timing["stage"], timing["batch"]): timing["times_as_fast"] for timing in report["latency"]["timings"]}
+    assert [gains["dense", batch] for batch in (1, 16)] == [1, 1]
+    assert [gains["masked", batch] for batch in (1, 16)] == [None, None]
+    assert all(gains["thin", batch] > 0 for batch in (1, 16))
     assert stages["masked"]["macs"] == stages["dense"]["macs"] == 16 * 64 + 160
     assert report["totals"]["dense_weights"] == 16 * 64 + 160
     [thinning] = report["thinnings"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressor.evaluating import evaluating
 from compressor.reports.formats import as_table
-from compressor.reports.report import compare, measure
+from compressor.reports.report import compared, measure
 from compressor.sparsity.structures import Taps
 from compressor.thinning import compaction
 from compressor.thinning.compaction import CompactConv2d, CompactLinear, compact, compact_layers, thin_and_compact
@@ -304,7 +304,10 @@ def test_where_channels_cannot_be_followed_the_masked_network_is_compacted(monke
 @torch.no_grad()
 def test_the_comparison_has_the_compacted_stage_with_its_work_and_its_logits() -> None:
     dense, masked = lenet(1), lenet(2)
-    found = compare({"dense": dense, "masked": masked}, SHAPE)
+    report = compared(measure(masked, SHAPE), {"dense": dense, "masked": masked}, SHAPE)
+    found, times = report.comparison, report.latency
+    assert found is not None
+    assert times is not None
     stages = {stage.name: stage for stage in found.stages}
     assert list(stages) == ["dense", "masked", "compacted"]
     columns = sum(math.ceil((9 - channel % 2) / 2) for channel in range(8))  # of 72
@@ -312,12 +315,12 @@ def test_the_comparison_has_the_compacted_stage_with_its_work_and_its_logits() -
     assert stages["masked"].macs == sum(work.values()) + 8 * 72 * 64
     assert stages["compacted"].macs == sum(work.values()) + 8 * columns * 64
     assert stages["compacted"].parameters == stages["masked"].parameters - 8 * (72 - columns)
-    assert stages["compacted"].times_as_fast == stages["dense"].milliseconds / stages["compacted"].milliseconds
+    assert [(timing.stage, timing.batch) for timing in times.timings] == [(name, n) for n in (1, 16) for name in stages]
     assert found.compacted == ["2"]
     images = torch.rand(16, *SHAPE, generator=torch.Generator().manual_seed(0))
     difference = float((compact(masked)(images) - masked(images)).abs().max())
     assert found.largest_difference == difference < 1e-5
-    table = as_table(measure(masked, SHAPE).model_copy(update={"comparison": found}))
+    table = as_table(report)
     assert "without the zero rows and columns of 2; the largest difference of a logit on 16 random images is" in table
     assert [line.split()[0] for line in table.splitlines() if "compacted " in line] == ["compacted"]
 
@@ -327,14 +330,18 @@ def test_the_comparison_of_a_network_that_thinning_suffices_for_is_as_it_was() -
     network = lenet(1)
     network[0].weight[:5] = 0
     network[0].bias[:5] = 0
-    found = compare({"dense": lenet(1), "masked": network}, SHAPE)
+    report = compared(measure(network, SHAPE), {"dense": lenet(1), "masked": network}, SHAPE, measures=False)
+    found = report.comparison
+    assert found is not None
+    assert report.latency is None
     assert [stage.name for stage in found.stages] == ["dense", "masked"]
     assert (found.compacted, found.largest_difference) == ([], None)
-    assert "compacted" not in as_table(measure(network, SHAPE).model_copy(update={"comparison": found}))
+    assert "compacted" not in as_table(report)
     network = lenet(2)
     network[0].weight[:5] = 0
     network[0].bias[:5] = 0
-    found = compare({"dense": lenet(1), "masked": network}, SHAPE)
+    found = compared(report, {"dense": lenet(1), "masked": network}, SHAPE, measures=False).comparison
+    assert found is not None
     assert [stage.name for stage in found.stages] == ["dense", "masked", "thin, compacted"]
 
 
