@@ -4,9 +4,10 @@ from compressor.context.context import Context, NoAverages, Records
 from compressor.context.data import Data, Part
 from compressor.context.network import Network
 from compressor.context.optimizer import Groups, OptimizerView, steps_by_entry
-from compressor.context.view import TRANSPOSED, Finding, Prediction, View
+from compressor.context.view import GATED, TRANSPOSED, Finding, Prediction, View
 
 __all__ = [
+    "GATED",
     "TRANSPOSED",
     "Context",
     "Data",

@@ -9,8 +9,9 @@ from torch import nn
 
 from compressor.component import Targets
 from compressor.context.optimizer import Groups
-from compressor.thinning import ChannelGraph, Untraceable, channel_graph
+from compressor.thinning import ChannelGraph, Untraceable, channel_graph, verify
 from compressor.timing import Window
+from compressor.tracing import Trace, trace_on_meta
 
 Severity = Literal["error", "warning", "note"]
 
@@ -39,6 +40,7 @@ class Prediction:
     """The sparsity that is asked for, of all these weights together; `zeros` has the rounded numbers."""
 
 
+GATED = "channels of gated weights cannot be removed in training; use `compress thin` after the run"
 TRANSPOSED = "is of a transposed convolution: its filters and channels are not supported"
 
 
@@ -58,8 +60,16 @@ class View:
     """The optimizer's settings, one mapping for each parameter group."""
     epochs: int = 1
     """The number of epochs of the run."""
+    steps: int | None = None
+    """The number of optimizer steps of an epoch; None where it is only known from the data."""
+    examples: int | None = None
+    """The number of images that go through the network at once in training; None where it is not known."""
     validates: bool = True
     """Whether there are validation images."""
+    build: Callable[[], nn.Module] | None = None
+    """Builds the model with storage; None where that is not possible before the run."""
+    gated: Mapping[str, Window] = field(default_factory=dict)
+    """The weights that a gate of the schedule replaces in the forward pass, and when."""
     targets: Targets = field(default_factory=dict)
     window: Window = field(default_factory=Window)
     key: str = ""
@@ -82,6 +92,23 @@ class View:
         """Return the weights of transposed convolutions."""
         return {f"{path}.weight" for path, module in self.modules.items() if getattr(module, "transposed", False)}
 
+    @property
+    def opens(self) -> bool:
+        """Return whether the policy's window opens in the run, as far as that is known."""
+        if self.window.unit == "epoch":
+            return self.window.first < self.epochs
+        return self.steps is None or self.window.first < self.epochs * self.steps
+
+    @cached_property
+    def trace(self) -> Trace | None:
+        """Return the trace of a forward pass without storage; None where it cannot be run, or without the images'
+        shape.
+        """
+        if self.image is None:
+            return None
+        found: Trace | None = self.once("trace", lambda: trace_on_meta(self.model, self.image or ()))
+        return found
+
     @cached_property
     def graph(self) -> ChannelGraph | Untraceable | None:
         """Return the channel graph, or the reason why it cannot be traced; None where the images' shape is not
@@ -98,4 +125,21 @@ class View:
                 return error
 
         found: ChannelGraph | Untraceable = self.once("graph", make)
+        return found
+
+    @cached_property
+    def verified_graph(self) -> ChannelGraph | Untraceable | None:
+        """Return the same, checked in forward passes of the model with storage, as a run does: this takes longer."""
+        graph, build, image = self.graph, self.build, self.image
+        if not isinstance(graph, ChannelGraph) or build is None or image is None:
+            return graph
+
+        def make() -> ChannelGraph | Untraceable:
+            try:
+                verify(graph, build(), image)
+            except Untraceable as error:
+                return error
+            return graph
+
+        found: ChannelGraph | Untraceable = self.once("verified_graph", make)
         return found

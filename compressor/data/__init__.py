@@ -1,5 +1,6 @@
 """Labelled images: how they are read, split, fed, normalized and augmented."""
 
+from compressor.data.expected import expected_steps, misfits
 from compressor.data.feed import DataFeed
 from compressor.data.images import DataSet, Images
 from compressor.data.loading import load
@@ -17,9 +18,11 @@ __all__ = [
     "augment",
     "catalogue",
     "class_count",
+    "expected_steps",
     "fits",
     "image_shape",
     "load",
+    "misfits",
     "prepare",
     "random_set",
     "split",

@@ -28,8 +28,7 @@ class DataFeed:
         self._train, self._held_out = split(len(data.train), config.validation, seed, config.images)
         self.images, self.held_out = len(self._train), len(self._held_out)
         self._batch = config.batch
-        count, rest = divmod(len(self._train), config.batch)
-        self.steps_per_epoch = count + (1 if rest > 1 or count == 0 else 0)
+        self.steps_per_epoch = epoch_steps(len(self._train), config.batch)
         self.pace = 1.0
         """The number of steps of the full run that one step stands for."""
         # Evaluation does not depend on the batch; small images are faster in large ones.
@@ -56,3 +55,9 @@ class DataFeed:
     def _plain(self, images: Images, order: Tensor) -> Batches:
         for _, batch, labels in images.batches(order, self._evaluation_batch, self._device):
             yield prepare(batch, self._data.mean, self._data.std), labels
+
+
+def epoch_steps(images: int, batch: int) -> int:
+    """Return the number of steps of an epoch: a rest of one image is left out, unless it is all there is."""
+    count, rest = divmod(images, batch)
+    return count + (1 if rest > 1 or count == 0 else 0)

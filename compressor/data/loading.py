@@ -37,14 +37,14 @@ def normalized(data: DataSet, config: DataConfig) -> DataSet:
     """Return the set with the configuration's mean and std. Raises UserError where they do not fit it."""
     data = replace(
         data,
-        mean=_override("mean", config.mean, data.mean, data.shape[0]),
-        std=_override("std", config.std, data.std, data.shape[0]),
+        mean=override("mean", config.mean, data.mean, data.shape[0]),
+        std=override("std", config.std, data.std, data.shape[0]),
     )
     check_normalization(data)
     return data
 
 
-def _override(field: str, given: list[float] | None, default: tuple[float, ...], channels: int) -> tuple[float, ...]:
+def override(field: str, given: list[float] | None, default: tuple[float, ...], channels: int) -> tuple[float, ...]:
     """Return one value per channel: the config's (one value is used for all channels) or the data set's own."""
     if given is None:
         return default

@@ -3,7 +3,7 @@
 import torch
 
 from compressor.config import DataConfig
-from compressor.data.feed import Batches, DataFeed
+from compressor.data.feed import Batches, DataFeed, epoch_steps
 from compressor.data.images import DataSet
 from compressor.data.loading import normalized
 from compressor.data.memory import fits, in_memory
@@ -36,8 +36,7 @@ class SmokeFeed(DataFeed):
             used = min(count, config.images or count)
             self.held_out = round(used * config.validation)
             self.images = used - self.held_out
-        whole, rest = divmod(self.images, config.batch)
-        self.full_steps = whole + (1 if rest > 1 or whole == 0 else 0)
+        self.full_steps = epoch_steps(self.images, config.batch)
         self._batch = max(min(IMAGES, config.batch, len(self._train) // STEPS), 1)
         self.steps_per_epoch = min(STEPS, self.full_steps)
         self.pace = self.full_steps / self.steps_per_epoch

@@ -20,6 +20,15 @@ def split(
     empty, or where there are fewer images.
     """
     every = labels_or_count if isinstance(labels_or_count, int) else len(labels_or_count)
+    trained, held = sizes(every, validation, images)
+    count = trained + held
+    # The images with the smallest draws: exact in number and independent of any library's shuffle.
+    ranked = np.argsort(draw(torch.arange(every), SPLIT, seed), kind="stable")[:count]
+    return torch.from_numpy(np.sort(ranked[held:])), torch.from_numpy(np.sort(ranked[:held]))
+
+
+def sizes(every: int, validation: float, images: int | None = None) -> tuple[int, int]:
+    """Return the numbers of images for training and validation, of `every` images. Raises `UserError` as `split`."""
     if images is not None and images > every:
         raise UserError(f"data.images: there are {every} training images, fewer than {images}")
     count = every if images is None else images
@@ -30,6 +39,4 @@ def split(
             f"data.validation: {validation} of {count} images leaves no image for {empty}; expected 0 (no validation) "
             f"or a fraction that leaves at least one on both sides"
         )
-    # The images with the smallest draws: exact in number and independent of any library's shuffle.
-    ranked = np.argsort(draw(torch.arange(every), SPLIT, seed), kind="stable")[:count]
-    return torch.from_numpy(np.sort(ranked[held:])), torch.from_numpy(np.sort(ranked[:held]))
+    return count - held, held

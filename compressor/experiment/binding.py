@@ -1,10 +1,16 @@
 """A schedule bound to the model of a configuration: everything that can be known to be wrong without the data."""
 
+import copy
 from pathlib import Path
 
+from torch import nn
+
 from compressor import data, models
+from compressor.config import Config
 from compressor.errors import UserError, did_you_mean
+from compressor.experiment import building
 from compressor.experiment.specification import Specification
+from compressor.importing import random_state_kept
 from compressor.policies.policy import View
 from compressor.schedule import BoundSchedule, Faults, view_of
 from compressor.training import SCHEMES, optimizers
@@ -24,16 +30,22 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
         named = [key for key in config.model.arguments if repr(key) in str(error)]
         faults.add(document.place(("model", *(named or ["name"])[:1])), str(error))
     else:
-        groups, image = optimizers.settings(network, config.optimizer), data.image_shape(config.data)
         view = view_of(
             network,
-            image=image,
-            groups=groups,
+            image=data.image_shape(config.data),
+            groups=optimizers.settings(network, config.optimizer),
             epochs=config.epochs,
+            steps=data.expected_steps(config.data),
+            examples=-(-config.data.batch // config.optimizer.accumulate),
             validates=config.data.validation > 0,
+            build=lambda: _with_storage(config, classes),
         )
         if spec.schedule is not None:
             bound = spec.schedule.bind(network, config.epochs, faults).check(view, faults)
+        if not faults:  # a policy's own message says more
+            _check_outputs(spec, view, faults)
+    for key, said in data.misfits(config.data).items():
+        faults.add(document.place(("data", key)), said)
     if init and config.init not in SCHEMES and not Path(config.init).is_file():
         said = f"init: {config.init!r} is neither one of {', '.join(SCHEMES)} nor a checkpoint file"
         faults.add(document.place(("init",)), said)
@@ -41,3 +53,31 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
         hint = did_you_mean(config.data.name, data.catalogue())
         faults.add(document.place(("data", "name")), f"there is no data set {config.data.name!r}: {hint}")
     return bound, view
+
+
+def _with_storage(config: Config, classes: int | None) -> nn.Module:
+    """Return the model as it is before training, without its published weights."""
+    with random_state_kept():
+        return building.model(config.model, classes, trained_elsewhere=True)
+
+
+def _check_outputs(spec: Specification, view: View, faults: Faults) -> None:
+    """Add a fault where the model does not take the images, or has another number of outputs than there are classes.
+
+    Without storage where that is possible; where it is not, the model is built.
+    """
+    config, classes = spec.config, data.class_count(spec.config.data.name)
+    try:
+        if classes is not None:
+            building.check_classes(config, config.data.name, classes)
+        if view.image is None:
+            return
+        meta = copy.deepcopy(view.model).to("meta")
+        try:
+            building.check_outputs(config, meta, view.image, config.data.name, classes)
+        except Exception:  # a network may need its values; and what is wrong is said better by the real one
+            network = _with_storage(config, config.model.num_classes or classes)
+            building.check_outputs(config, network, view.image, config.data.name, classes)
+    except UserError as error:
+        key = "num_classes" if "num_classes" in str(error) and config.model.num_classes else "name"
+        faults.add(spec.config_document.place(("model", key)), str(error))

@@ -46,8 +46,7 @@ def new_model(config: Config, dataset: DataSet, where: torch.device, *, resumed:
     `resumed`: its weights will be those of a run's checkpoint, so `init` need not exist and nothing is fetched.
     """
     classes = len(dataset.classes)
-    if config.model.num_classes is not None and config.model.num_classes < classes:
-        raise UserError(f"model.num_classes is {config.model.num_classes}, but {dataset.name} has {classes} classes")
+    check_classes(config, dataset.name, classes)
     network = model(config.model, classes, trained_elsewhere=resumed or config.init not in SCHEMES)
     if resumed:
         pass
@@ -58,12 +57,26 @@ def new_model(config: Config, dataset: DataSet, where: torch.device, *, resumed:
     network = network.to(where)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    logits = try_out(network, dataset.shape, config.model.name, dataset.name)
-    wanted = config.model.num_classes or classes
-    if logits < classes or (config.model.num_classes and logits != wanted):
-        of = "model.num_classes is" if config.model.num_classes else f"the data set {dataset.name} has"
-        raise UserError(f"the model {config.model.name} has {logits} outputs, {of} {wanted}")
+    check_outputs(config, network, dataset.shape, dataset.name, classes)
     return network
+
+
+def check_classes(config: Config, images: str, classes: int) -> None:
+    """Raise `UserError` where a model for fewer than `classes` classes is asked for."""
+    if config.model.num_classes is not None and config.model.num_classes < classes:
+        raise UserError(f"model.num_classes is {config.model.num_classes}, but {images} has {classes} classes")
+
+
+def check_outputs(config: Config, network: nn.Module, shape: Shape, images: str, classes: int | None) -> None:
+    """Raise `UserError` where the network does not take images of `shape`, or has another number of outputs.
+
+    `images` is the name of the data set. `classes` is None where it is not known.
+    """
+    logits = try_out(network, shape, config.model.name, images)
+    wanted = config.model.num_classes or classes
+    if (classes and logits < classes) or (config.model.num_classes and logits != wanted):
+        of = "model.num_classes is" if config.model.num_classes else f"the data set {images} has"
+        raise UserError(f"the model {config.model.name} has {logits} outputs, {of} {wanted}")
 
 
 @torch.no_grad()

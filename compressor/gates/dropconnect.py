@@ -1,6 +1,6 @@
 """DropConnect: Wan, Zeiler, Zhang, LeCun and Fergus, ICML 2013."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressor.component import Selects
+from compressor.component import Selects, Targets
+from compressor.context import View
 from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Site
 from compressor.sparsity import expected_relu
@@ -72,8 +73,36 @@ class DropConnect(Gate, name="DropConnect"):
             raise ValueError(f"`samples` are drawn by `inference: gaussian`, not by {self.inference}")
         return self
 
+    def check(self, view: View) -> list[str]:
+        layers = {path: view.modules[path] for path in view.targets["modules"]} if view.opens else {}
+        lines = []
+        for call in () if view.trace is None else view.trace.modules:
+            layer = layers.get(call.path)
+            if isinstance(layer, nn.Linear) and len(call.shapes[0]) != 2:
+                lines.append(_not_flat(call.path, ("N", *call.shapes[0][1:-1], layer.in_features)))
+        if self.sampling == "per_example" and view.examples is not None:
+            sizes = {path: layer.weight.numel() for path, layer in layers.items() if isinstance(layer, nn.Linear)}
+            lines += [_too_many(path, view.examples, n) for path, n in sizes.items() if view.examples * n > MOST_MASKS]
+        return lines
+
+    def gated(self, targets: Targets) -> list[str]:
+        return [f"{path}.weight" if path else "weight" for path in targets["modules"]]
+
     def install(self, site: Site) -> "Dropping":
         return Dropping(self, site)
+
+
+def _not_flat(path: str, shape: Sequence[object]) -> str:
+    """Return the message for a layer with inputs of this shape."""
+    return f"DropConnect expects inputs of shape (examples, features), {path} gets {'x'.join(map(str, shape))}"
+
+
+def _too_many(path: str, examples: int, weights: int) -> str:
+    return (
+        f"`sampling: per_example` draws {examples * weights:,} masks for {path} at once ({examples} examples x"
+        f" {weights:,} weights), at most {MOST_MASKS:,} are drawn: use smaller batches (optimizer.accumulate), or"
+        " `sampling: local`"
+    )
 
 
 class Dropping(Installed):
@@ -103,21 +132,13 @@ class Dropping(Installed):
 
     def _train(self, path: str, layer: nn.Linear, v: Tensor) -> Tensor:
         if v.dim() != 2:
-            shape = "x".join(map(str, v.shape))
-            raise UserError(
-                f"{self._site.owner}: DropConnect expects inputs of shape (examples, features), {path} gets {shape}"
-            )
+            raise UserError(f"{self._site.owner}: {_not_flat(path, v.shape)}")
         if self._gate.sampling == "local":
             p = self._gate.keep
             mean, squares = sums(v, layer.weight, layer.bias)
             return draw(p * mean, p * (1 - p) * squares)
-        masks = len(v) * layer.weight.numel()
-        if masks > MOST_MASKS:
-            raise UserError(
-                f"{self._site.owner}: `sampling: per_example` draws {masks:,} masks for {path} at once"
-                f" ({len(v)} examples x {layer.weight.numel():,} weights), at most {MOST_MASKS:,} are drawn:"
-                " use smaller batches (optimizer.accumulate), or `sampling: local`"
-            )
+        if len(v) * layer.weight.numel() > MOST_MASKS:
+            raise UserError(f"{self._site.owner}: {_too_many(path, len(v), layer.weight.numel())}")
         with torch.autocast(v.device.type, enabled=False):
             return masked_linear(v.to(layer.weight.dtype), layer.weight, layer.bias, self._gate.keep)
 

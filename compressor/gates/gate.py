@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from compressor.component import Component, Targets
+from compressor.context import View
 from compressor.sparsity import Substitution
 
 
@@ -84,9 +85,17 @@ class Gate(Component):
     makes_zeros: ClassVar[bool] = False
     """Whether zeros of the folded weights stay zeros."""
 
-    def misfits(self, targets: Targets, shapes: Mapping[str, Sequence[int]]) -> list[str]:
-        """Return one line for each weight on which this gate cannot act."""
+    def misfits(self, targets: Targets, model: nn.Module) -> list[str]:
+        """Return one line for each weight of the model on which this gate cannot act."""
         return []
+
+    def check(self, view: View) -> list[str]:
+        """Return the same, with all else that is wrong before a run."""
+        return self.misfits(view.targets, view.model)
+
+    def gated(self, targets: Targets) -> list[str]:
+        """Return the weights that it replaces in the forward pass."""
+        return list(targets["weights"])
 
     @property
     def whole_filters(self) -> bool:

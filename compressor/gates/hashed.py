@@ -10,8 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from compressor.component import Targets
 from compressor.component import Weights as Selection
-from compressor.errors import UserError, did_you_mean
+from compressor.errors import did_you_mean
 from compressor.gates.gate import Gate, Installed, Site
 from compressor.splitmix import splitmix64
 
@@ -36,8 +37,22 @@ class HashedWeights(Gate, name="HashedWeights"):
     compression: float = Field(gt=0, le=1, description="K = round(compression * (inputs + 1) * outputs)")
     seed: int = Field(default=0, ge=0, description="seed of the hashes; each layer has its own hash, by its name")
 
+    def misfits(self, targets: Targets, model: nn.Module) -> list[str]:
+        known = _linear_layers(model)
+        return [
+            f"HashedWeights needs weights of linear layers, {name} is not one: {did_you_mean(name, known)}"
+            for name in targets["weights"]
+            if name not in known
+        ]
+
     def install(self, site: Site) -> "Hashed":
         return Hashed(self, site)
+
+
+def _linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """Return the linear layers by the name of their weight."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(m.weight)]: m for m in model.modules() if isinstance(m, nn.Linear)}
 
 
 @dataclass
@@ -54,14 +69,9 @@ class Hashed(Installed):
     def __init__(self, gate: HashedWeights, site: Site) -> None:
         self._site, self._begun = site, False
         names = {id(parameter): name for name, parameter in site.parameters.items()}
-        linear = {names[id(m.weight)]: m for m in site.model.modules() if isinstance(m, nn.Linear)}
+        linear = _linear_layers(site.model)
         self._layers: dict[str, _Layer] = {}
         for name in site.targets["weights"]:
-            if name not in linear:
-                hint = did_you_mean(name, linear)
-                raise UserError(
-                    f"{site.owner}: HashedWeights needs weights of linear layers, {name} is not one: {hint}"
-                )
             weight, bias = site.parameters[name], linear[name].bias
             outputs, inputs = weight.shape
             columns = inputs if bias is None else inputs + 1

@@ -1,7 +1,7 @@
 """L0 regularization through hard concrete gates: Louizos, Welling and Kingma, ICLR 2018 (arXiv 1712.01312)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -50,9 +50,9 @@ class HardConcreteL0(Gate, name="HardConcreteL0"):
     def whole_filters(self) -> bool:
         return self.structure == "Filters"
 
-    def misfits(self, targets: Targets, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    def misfits(self, targets: Targets, model: nn.Module) -> list[str]:
         structure = plain_structures()[self.structure]
-        found = [(name, structure.misfit(shapes[name])) for name in targets["weights"]]
+        found = [(name, structure.misfit(model.get_parameter(name).shape)) for name in targets["weights"]]
         return [f"{name}: {why}" for name, why in found if why is not None]
 
     def install(self, site: Site) -> "Gates":

@@ -9,9 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressor.component import Selects
+from compressor.component import Selects, Targets
 from compressor.component import Weights as Selection
-from compressor.errors import UserError
 from compressor.gates.gate import Gate, Installed, Site
 from compressor.sparsity import bias_of
 
@@ -50,6 +49,15 @@ class NetworkSurgery(Gate, name="NetworkSurgery"):
         default=10_000, description="the masks are fixed from this optimizer step on"
     )
 
+    def misfits(self, targets: Targets, model: nn.Module) -> list[str]:
+        given = [key for key in ("c", "stop_step") if isinstance(getattr(self, key), dict)]
+        return [
+            f"`{key}` has no value for {name}, one of its weights: add it"
+            for key in given
+            for name in targets["weights"]
+            if name not in targets[key]
+        ]
+
     def install(self, site: Site) -> "Surgery":
         return Surgery(self, site)
 
@@ -83,12 +91,7 @@ class Surgery(Installed):
 
     def _of(self, field_name: str, name: str) -> Any:
         value = getattr(self._gate, field_name)
-        if not isinstance(value, dict):
-            return value
-        found = self._site.targets[field_name]
-        if name not in found:
-            raise UserError(f"{self._site.owner}: `{field_name}` has no value for {name}, one of its weights: add it")
-        return found[name]
+        return self._site.targets[field_name][name] if isinstance(value, dict) else value
 
     @torch.no_grad()
     def before_forward(self) -> None:

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from compressor.context import TRANSPOSED, Finding, Prediction, View
 from compressor.masking.masks import with_coupled_weights
+from compressor.masking.merging import direct_norms
 from compressor.pruners import Goal, PrunerBase
-from compressor.reconstruction import pruned_inputs, reconstruction_misfits
+from compressor.reconstruction import check_reconstruction, pruned_inputs
 from compressor.sparsity.structures import CHANNELS, FILTERS
 from compressor.thinning import ChannelGraph, Untraceable, couplings
 from compressor.timing import Window
-from compressor.tracing import MAKE_ZEROS, Place, expected_channels, places, trace_on_meta
+from compressor.tracing import MAKE_ZEROS, Place, expected_channels, places
 
 
 def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, masks: bool = False) -> list[Finding]:
@@ -25,9 +27,9 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
     sliced = [name for name, cut in pruner.cuts(view.targets).items() if cut.dim is not None]
     found += [Finding("error", f"{name} {TRANSPOSED}") for name in sorted(view.transposed & set(sliced))]
     if pruner.reconstruction is not None:
-        found += [
-            Finding("error", line) for line in reconstruction_misfits(list(pruner.cuts(view.targets)), view.modules)
-        ]
+        names, goals = list(pruner.cuts(view.targets)), pruner.goals(view.targets, view.window, view.window.last)
+        for goal in goals[:1]:  # the same for all of its weights
+            found += check_reconstruction(view, names, partial(goal.count, goal.sparsity), needs_call=False)
     if misfits:
         return found
     found += _of_channels(view, pruner, sliced, fold, masks)
@@ -39,11 +41,7 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
 def _places(view: View) -> Mapping[str, Place] | None:
     """Return what follows each weight in a forward pass; None where it cannot be run without storage."""
 
-    def make() -> Mapping[str, Place] | None:
-        found = None if view.image is None else trace_on_meta(view.model, view.image)
-        return None if found is None else places(found)
-
-    found: Mapping[str, Place] | None = view.once("places", make)
+    found: Mapping[str, Place] | None = view.once("places", lambda: None if view.trace is None else places(view.trace))
     return found
 
 
@@ -55,7 +53,7 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
         return [Finding("note", said)] if names else []
     if not names and norms is None:
         return []
-    graph = view.graph
+    graph = view.graph if norms is None else view.verified_graph
     if isinstance(graph, Untraceable) or graph is None:
         return [_without_channels(view, norms, graph)]
     found = []
@@ -65,7 +63,16 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
         if not graph.following_norms(name) and (known is None or name in known):
             said = f"{view.key} scores by {norms}, but no batch norm follows {name}"
             found.append(Finding("error", said))
+    if fold is not None and not found and not direct_norms(graph, view.model, _selected(view, pruner, graph)):
+        said = f"{view.key}: {fold}: no batch norm follows any of its weights directly"
+        found.append(Finding("error", said))
     return found + (_of_couplings(view, pruner, graph, whole) if masks else [])
+
+
+def _selected(view: View, pruner: PrunerBase, graph: ChannelGraph) -> list[str]:
+    """Return the weights that a pruner prunes, with those that it adds because they share channels."""
+    names = list(dict.fromkeys(name for selected in view.targets.values() for name in selected))
+    return with_coupled_weights(pruner, names, graph.channels)
 
 
 def _without_channels(view: View, norms: str | None, reason: Untraceable | None) -> Finding:

@@ -8,7 +8,13 @@ from pydantic import Field, model_validator
 from compressor.component import Weights as Selection
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.rates import Sparsity
-from compressor.reconstruction import Event, InputChannels, pruned_inputs, reconstruction_misfits
+from compressor.reconstruction import (
+    Event,
+    InputChannels,
+    check_reconstruction,
+    pruned_inputs,
+    reconstruction_misfits,
+)
 from compressor.reconstruction import Selection as Choice
 from compressor.sparsity import structures_to_prune
 from compressor.timing import Clock
@@ -51,13 +57,21 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
         return True
 
     def check(self, view: View) -> list[Finding]:
-        return [Finding("error", line) for line in reconstruction_misfits(view.targets["weights"], view.modules)]
+        names = view.targets["weights"]
+        found = check_reconstruction(view, names, self._count, needs_call=True)
+        said = "has a gate: its channels are not pruned while the gate is active"
+        return found + [Finding("warning", f"{view.key}: {name} {said}") for name in names if name in view.gated]
+
+    def _count(self, channels: int) -> int:
+        """Return how many of a number of channels are pruned."""
+        return structures_to_prune(self.sparsity, channels)
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if time < self.window.first:
             return Prediction()
-        found = pruned_inputs(view, view.targets["weights"], lambda total: structures_to_prune(self.sparsity, total))
-        return replace(found, asked=self.sparsity)
+        gated = dict.fromkeys((name for name in view.targets["weights"] if name in view.gated), "it has a gate")
+        found = pruned_inputs(view, [name for name in view.targets["weights"] if name not in gated], self._count)
+        return replace(found, unknown={**found.unknown, **gated}, asked=self.sparsity)
 
     def init(self, ctx: Context) -> Memory:
         refuse(ctx, reconstruction_misfits(ctx.targets["weights"], dict(ctx.network.model.named_modules())))

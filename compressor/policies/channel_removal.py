@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from compressor.context import GATED
 from compressor.errors import CompressError
-from compressor.policies.policy import Context, Memory, Policy
-from compressor.thinning import Remover, thin
+from compressor.policies.policy import Context, Finding, Memory, Policy, View
+from compressor.thinning import Remover, Untraceable, thin
 from compressor.timing import Clock
 
 
@@ -26,6 +27,10 @@ class ThinningPolicy(Policy, name="extension"):
     @property
     def needs_images(self) -> bool:
         return True
+
+    def check(self, view: View) -> list[Finding]:
+        why = GATED if view.gated else str(view.graph) if isinstance(view.graph, Untraceable) else ""
+        return [Finding("error", f"{view.key} can remove nothing: {why}", of_policy=True)] if why and view.opens else []
 
     def init(self, ctx: Context) -> Refusal:
         return Refusal()

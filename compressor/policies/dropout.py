@@ -8,11 +8,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch.nn.modules.dropout import _DropoutNd
 
-from compressor.component import Selects
-from compressor.errors import UserError
-from compressor.policies.policy import Context, Finding, Memory, Policy, View
+from compressor.component import Selects, Targets
+from compressor.policies.policy import Context, Finding, Memory, Policy, View, refuse
 from compressor.sparsity import count_nonzero
-from compressor.tracing import before_dropout, trace
+from compressor.tracing import Trace, before_dropout, trace
 
 DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout")
 
@@ -50,9 +49,11 @@ class DropoutPolicy(Policy, name="dropout"):
         return True
 
     def check(self, view: View) -> list[Finding]:
-        """Return what `'*'` leaves out: dropout of other classes, and inside of attention and recurrent layers."""
+        """Return also what `'*'` leaves out: dropout of other classes, and inside of attention and recurrent layers."""
+        lone = [] if view.trace is None else _unfollowed(_follows(view.targets, view.trace))
+        found = [Finding("error", f"{view.key}: {line}") for line in lone]
         if "*" not in ([self.modules] if isinstance(self.modules, str) else self.modules):
-            return []
+            return found
         named = view.targets["modules"]
         left = [
             f"{path} ({type(module).__name__})"
@@ -60,17 +61,12 @@ class DropoutPolicy(Policy, name="dropout"):
             if path not in named and (isinstance(module, _DropoutNd) or _own_ratio(module) > 0)
         ]
         said = f"{view.key}: '*' selects {', '.join(DROPOUTS)}; the dropout of {', '.join(left)} keeps its ratio"
-        return [Finding("note", said, of_policy=True)] if left else []
+        return [*found, Finding("note", said, of_policy=True)] if left else found
 
     def init(self, ctx: Context) -> Ratios:
-        upstream = before_dropout(trace(ctx.network.model, ctx.data.sample()[:1]))
-        follow = ctx.targets["follow"]
-        memory = Ratios()
-        for path in ctx.targets["modules"]:
-            weight = follow.get(path, upstream.get(path))
-            if weight is None:
-                raise UserError(f"{ctx.key}: no weight comes before {path}: name one with `follow: {{{path}: ...}}`")
-            memory.follows[path] = weight
+        follows = _follows(ctx.targets, trace(ctx.network.model, ctx.data.sample()[:1]))
+        refuse(ctx, _unfollowed(follows))
+        memory = Ratios({path: weight for path, weight in follows.items() if weight is not None})
         memory.given = {path: _dropout(ctx, path).p for path in memory.follows}
         return memory
 
@@ -113,6 +109,17 @@ def _own_ratio(module: Any) -> float:
     """Return the ratio of a layer that drops by itself, as attention and recurrent layers do."""
     ratio = getattr(module, "dropout", 0.0)
     return ratio if isinstance(ratio, float) else 0.0
+
+
+def _follows(targets: Targets, passed: Trace) -> dict[str, str | None]:
+    """Return the weight that each selected module follows; None where none is named and none comes before it."""
+    upstream = before_dropout(passed)
+    return {path: targets["follow"].get(path, upstream.get(path)) for path in targets["modules"]}
+
+
+def _unfollowed(follows: Mapping[str, str | None]) -> list[str]:
+    lone = [path for path, weight in follows.items() if weight is None]
+    return [f"no weight comes before {path}: name one with `follow: {{{path}: ...}}`" for path in lone]
 
 
 def _dropout(ctx: Context, path: str) -> Any:

@@ -1,21 +1,23 @@
 """A gate in the network, in a window."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
 
-from compressor.errors import UserError
+from compressor.component import Targets
+from compressor.context import GATED
 from compressor.gates import Gate, Installed, Place, Site
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.sparsity import bias_of
 from compressor.sparsity.structures import FILTERS
-from compressor.thinning import couplings
+from compressor.thinning import ChannelGraph, couplings
 from compressor.timing import Clock
 
-HELD = "channels of gated weights cannot be removed in training; use `compress thin` after the run"
+NONE_LEFT = "all of its filters are shared with other layers: there is nothing to gate"
 
 
 @dataclass
@@ -54,7 +56,17 @@ class GatePolicy(Policy, name="gate"):
         return self.gate.whole_filters
 
     def check(self, view: View) -> list[Finding]:
-        return [Finding("error", line) for line in self.gate.misfits(view.targets, view.shapes)]
+        lines = self.gate.check(view)
+        found = [Finding("error", line) for line in lines]
+        if self.gate.whole_filters and isinstance(view.graph, ChannelGraph) and not lines:
+            shared = not_gated(view.graph, view.targets["weights"])
+            found += [Finding("note", f"{view.key}: {line}") for line in shared.values()]
+            if len(shared) == len(view.targets["weights"]) and view.graph is view.verified_graph:
+                found.append(Finding("error", f"{view.key}: {NONE_LEFT}"))
+        return found
+
+    def gated(self, targets: Targets) -> list[str]:
+        return self.gate.gated(targets)
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if not self.gate.makes_zeros or time < self.window.first:
@@ -64,7 +76,7 @@ class GatePolicy(Policy, name="gate"):
 
     def init(self, ctx: Context) -> Gated:
         targets = ctx.targets
-        refuse(ctx, self.gate.misfits(targets, {name: p.shape for name, p in ctx.parameters.items()}))
+        refuse(ctx, self.gate.misfits(targets, ctx.network.model))
         if self.gate.whole_filters:
             targets = {**targets, "weights": self._without_shared(ctx)}
         clock, by_step = ctx.clock, self.window.unit == "step"
@@ -84,7 +96,7 @@ class GatePolicy(Policy, name="gate"):
             forget=ctx.optimizer.forget,
         )
         installed = self.gate.install(site)
-        ctx.network.held[ctx.key] = HELD
+        ctx.network.held[ctx.key] = GATED
         return Gated(gate=installed.state(), installed=installed)
 
     def _decay(self, ctx: Context, memory: Gated, *, on: bool) -> None:
@@ -102,22 +114,11 @@ class GatePolicy(Policy, name="gate"):
         """Return the selected weights without those whose filters cannot be gated, with a message."""
         graph = ctx.network.graph()
         names = list(ctx.targets["weights"])
-        if graph is None:
-            return names
-        for name in list(names):
-            found = couplings(graph, [name], FILTERS)
-            why = ""
-            if found.broken or found.logits:
-                why = found.broken[0][1] if found.broken else "they are the network's output"
-            else:
-                early = graph.read_before_norm(name)
-                why = f"{early} reads them before the batch norm after which a gate would act" if early else ""
-            if why:
-                ctx.say(f"{ctx.key}: the filters of {name} are not gated: {why}")
-                names.remove(name)
-        if not names:
-            raise UserError(f"{ctx.key}: all of its filters are shared with other layers: there is nothing to gate")
-        return names
+        shared = {} if graph is None else not_gated(graph, names)
+        for line in shared.values():
+            ctx.say(f"{ctx.key}: {line}")
+        refuse(ctx, [NONE_LEFT] if len(shared) == len(names) else [])
+        return [name for name in names if name not in shared]
 
     def resume(self, ctx: Context, memory: Gated) -> None:
         memory.gates.load(memory.gate)
@@ -165,6 +166,21 @@ class GatePolicy(Policy, name="gate"):
 
     def figures(self, ctx: Context, memory: Gated) -> dict[str, float]:
         return memory.gates.figures()
+
+
+def not_gated(graph: ChannelGraph, names: Sequence[str]) -> dict[str, str]:
+    """Return in words why the filters of some weights cannot be gated, by weight."""
+    lines = {}
+    for name in names:
+        found = couplings(graph, [name], FILTERS)
+        why = ""
+        if found.broken or found.logits:
+            why = found.broken[0][1] if found.broken else "they are the network's output"
+        elif early := graph.read_before_norm(name):
+            why = f"{early} reads them before the batch norm after which a gate would act"
+        if why:
+            lines[name] = f"the filters of {name} are not gated: {why}"
+    return lines
 
 
 def _behind(ctx: Context, name: str) -> list[Place]:

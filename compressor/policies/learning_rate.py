@@ -7,10 +7,13 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import model_validator
 
 from compressor.context import Groups
-from compressor.errors import UserError
+from compressor.errors import CompressError, UserError
 from compressor.learning_rates import LRScheduler, PureScheduler, ReduceLROnPlateau, rates_at
-from compressor.policies.policy import Context, Memory, Moment, Policy, Rates
+from compressor.policies.policy import Context, Finding, Memory, Moment, Policy, Rates, View
 from compressor.timing import Clock
+
+MOST_STEPS = 20_000
+"""The largest number of steps of a schedule that is tried before a run."""
 
 
 @dataclass
@@ -70,6 +73,22 @@ class LRPolicy(Policy, name="lr_scheduler"):
             return self.window.first
         steps = 1 if self.window.unit == "step" else clock.steps_per_epoch
         return math.floor(self.window.first * steps * clock.pace)
+
+    def check(self, view: View) -> list[Finding]:
+        """Return whether some rate of the window is not finite; of a long run only the first steps are tried."""
+        if not isinstance(self.lr_scheduler, PureScheduler) or not view.opens or not view.groups:
+            return []
+        steps = 1 if self.interval == "epoch" else view.steps
+        if steps is None:
+            return []
+        clock = Clock(view.epochs, steps)
+        end = min(self.window.last + 1, clock.end(self.window))
+        clock.epoch, clock.step = divmod(end if self.window.unit == "step" else end * steps, steps)
+        try:
+            rates_at(self.lr_scheduler, view.groups, min(max(self._time(clock), 0), MOST_STEPS))
+        except CompressError as error:
+            return [Finding("error", f"{view.key}: {error}")]
+        return []
 
     def learning_rates(self, clock: Clock, moment: Moment, groups: Groups) -> Rates | None:
         if not isinstance(self.lr_scheduler, PureScheduler):

@@ -139,6 +139,10 @@ class Policy(Component):
         """Return the targets with all weights on which it acts because they share channels with the selected ones."""
         return targets
 
+    def gated(self, targets: Targets) -> list[str]:
+        """Return the weights that it replaces in the forward pass, for policies that cannot act on such weights."""
+        return []
+
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         """Return the zeros that it holds at the end of epoch `time` (or step, for a window in steps)."""
         return Prediction()

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compressor.context import Context, Prediction, View
+from compressor.context import Context, Finding, Prediction, View
 from compressor.errors import UserError
-from compressor.reconstruction.input_channels import Array, InputChannels
+from compressor.reconstruction.input_channels import Array, InputChannels, inputs_by_channel, uneven
 from compressor.reconstruction.least_squares import Reconstruction, Selection, reconstruct, relative_error
 from compressor.sparsity import bias_of
 from compressor.thinning import ChannelGraph, channels_read, channels_with_inputs, producers_of
@@ -31,6 +31,45 @@ def reconstruction_misfits(names: Sequence[str], modules: Mapping[str, nn.Module
         elif getattr(module, "groups", 1) > 1:
             lines.append(f"{name} is of a grouped convolution: its channels cannot be chosen one by one")
     return lines
+
+
+def check_reconstruction(
+    view: View, names: Sequence[str], count: Callable[[int], int], *, needs_call: bool
+) -> list[Finding]:
+    """Return the findings on weights that lose `count(channels)` of their input channels.
+
+    `needs_call`: a weight that the forward pass does not use is not pruned, and so its sparsity is missed.
+    """
+    lines = reconstruction_misfits(names, view.modules)
+    if lines or not view.opens:
+        return [Finding("error", line) for line in lines]
+    places = {name: _inputs(view, name) for name in names}
+    lines = [why for name in names if (why := uneven(name, places[name])) is not None]
+    if lines and view.graph is view.verified_graph:
+        return [Finding("error", line) for line in lines]
+    due = [name for name in names if count(len(places[name])) > 0]
+    layers = layer_calls(view.trace, due) if view.trace is not None else []
+    lines = [why for layer in layers if (why := _not_reconstructed(layer)) is not None]
+    if needs_call and view.trace is not None:
+        used = {layer.name for layer in layers}
+        lines += [f"the forward pass does not use {name} as it is" for name in due if name not in used]
+    return [Finding("error", f"{view.key}: {line}") for line in lines]
+
+
+def _inputs(view: View, name: str) -> list[list[int]]:
+    """Return the inputs of each channel that a weight reads."""
+    cells = view.graph.channels.cells.get((name, 1)) if isinstance(view.graph, ChannelGraph) else None
+    return inputs_by_channel(torch.full((view.shapes[name][1],), -1) if cells is None else cells)
+
+
+def _not_reconstructed(layer: Layer) -> str | None:
+    """Return in words why the outputs of a layer cannot be reconstructed; None where they can."""
+    if len(layer.calls) > 1:
+        return f"{layer.name} is applied {len(layer.calls)} times: it cannot be reconstructed"
+    if layer.calls[0].function == "linear" and len(layer.shape) != 2:
+        sides = "x".join(map(str, layer.shape[1:]))
+        return f"{layer.name} makes {sides} outputs for an image, not a row: it cannot be reconstructed"
+    return None
 
 
 def pruned_inputs(view: View, names: Sequence[str], count: Callable[[int], int]) -> Prediction:
@@ -133,10 +172,8 @@ class Event:
         for name in [name for name in names if name not in {layer.name for layer in found}]:
             self._warn(f"the forward pass does not use {name} as it is: its channels are not pruned")
         for layer in found:
-            if len(layer.calls) > 1:
-                raise UserError(
-                    f"{self.ctx.key}: {layer.name} is applied {len(layer.calls)} times: it cannot be reconstructed"
-                )
+            if (why := _not_reconstructed(layer)) is not None:
+                raise UserError(f"{self.ctx.key}: {why}")
             if not self.residual:
                 layer.addition = None
             if layer.scale is not None and not bool(layer.scale.any()):  # its outputs are all 0: as if it was no norm

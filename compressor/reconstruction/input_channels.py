@@ -1,5 +1,7 @@
 """The input columns of each channel of a layer (a flattened map has several), and which channels are pruned."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +12,22 @@ from compressor.errors import UserError
 from compressor.sparsity import structures_to_prune
 
 Array = NDArray[np.float64]
+
+
+def inputs_by_channel(cells: Tensor) -> list[list[int]]:
+    """Return the inputs of each channel, given the cells of a layer's inputs (-1: a channel of its own)."""
+    together: dict[int, list[int]] = {}
+    for place, cell in enumerate(cells.tolist()):
+        together.setdefault(cell if cell >= 0 else -1 - place, []).append(place)
+    return list(together.values())
+
+
+def uneven(name: str, places: Sequence[Sequence[int]]) -> str | None:
+    """Return in words why channels with these inputs cannot be compared; None where all have the same number."""
+    sizes = {len(of_one) for of_one in places}
+    if len(sizes) < 2:
+        return None
+    return f"{name} has channels of {min(sizes)} and of {max(sizes)} inputs: they cannot be compared"
 
 
 class InputChannels:
@@ -24,13 +42,10 @@ class InputChannels:
         cells = None if graph is None else graph.channels.cells.get((name, 1))
         if cells is None:
             cells = torch.full((self._weight.shape[1],), -1)
-        together: dict[int, list[int]] = {}
-        for place, cell in enumerate(cells.tolist()):
-            together.setdefault(cell if cell >= 0 else -1 - place, []).append(place)
-        sizes = {len(places) for places in together.values()}
-        if len(sizes) > 1:
-            raise UserError(f"{name} has channels of {min(sizes)} and of {max(sizes)} inputs: they cannot be compared")
-        self.places = torch.tensor(list(together.values()))
+        together = inputs_by_channel(cells)
+        if (why := uneven(name, together)) is not None:
+            raise UserError(why)
+        self.places = torch.tensor(together)
         self.cells = cells[self.places[:, 0]]
         self.dense = int(ctx.network.dense.get(name, self._weight.shape)[1]) // self.places.shape[1]
 

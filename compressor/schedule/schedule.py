@@ -82,7 +82,8 @@ class BoundSchedule:
         """
         notes = list(self.notes)
         policies = []
-        view = replace(view, version=self.version)
+        gated = {name: one.policy.window for one in self.policies for name in one.policy.gated(one.targets)}
+        view = replace(view, version=self.version, gated=gated)
         for bound, entry in zip(self.policies, self.entries, strict=True):
             own = bound.view(view)
             for finding in [*_of_window(bound, view), *bound.policy.check(own)]:

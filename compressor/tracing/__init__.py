@@ -21,7 +21,7 @@ from compressor.tracing.macs import macs
 from compressor.tracing.meta_trace import expected_channels, trace_on_meta
 from compressor.tracing.positions import positions
 from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
-from compressor.tracing.trace import trace
+from compressor.tracing.trace import Trace, trace
 from compressor.tracing.watching import Watching, watch
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "LayerInputs",
     "Place",
     "Samples",
+    "Trace",
     "Watching",
     "at_places",
     "before_dropout",

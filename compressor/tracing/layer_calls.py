@@ -30,6 +30,8 @@ class Layer:
 
     name: str
     calls: list[Call]
+    shape: tuple[int, ...] = ()
+    """Of the outputs of the first call."""
     scale: Tensor | None = None
     addition: Call | None = None
     other: int = 0
@@ -78,7 +80,7 @@ class _Reading:
         function, reads = operation.call.function, operation.reads
         weight = next((read.weight for read in reads if read.is_weight and read.weight in self._names), None)
         if weight is not None and function in _LAYERS:
-            layer = self.layers.setdefault(weight, Layer(weight, []))
+            layer = self.layers.setdefault(weight, Layer(weight, [], operation.shapes[0]))
             layer.calls.append(operation.call)
             return _Scaled(layer, None)
         before = self._made_by(operation, 0) if reads else None

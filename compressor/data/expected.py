@@ -1,0 +1,42 @@
+"""What is known of a named data set before its files are read: the steps of an epoch, and settings that do not fit."""
+
+from collections.abc import Callable
+
+from compressor.config import DataConfig
+from compressor.data.feed import epoch_steps
+from compressor.data.loading import override
+from compressor.data.registry import image_shape, training_images
+from compressor.data.splitting import sizes
+from compressor.errors import UserError
+
+
+def expected_steps(config: DataConfig) -> int | None:
+    """Return the number of optimizer steps of an epoch; None where it is only known from the files."""
+    count = training_images(config.name)
+    if count is None or "images" in misfits(config) or "validation" in misfits(config):
+        return None
+    return epoch_steps(sizes(count, config.validation, config.images)[0], config.batch)
+
+
+def misfits(config: DataConfig) -> dict[str, str]:
+    """Return in words which settings the data set refuses, by key; empty where that is only known from the files."""
+    shape, count = image_shape(config), training_images(config.name)
+    tries: dict[str, Callable[[], object]] = {}
+    if shape is not None:
+        zeros = (0.0,) * shape[0]
+        tries |= {
+            "mean": lambda: override("mean", config.mean, zeros, shape[0]),
+            "std": lambda: override("std", config.std, zeros, shape[0]),
+        }
+    if count is not None:
+        tries |= {"images": lambda: sizes(count, 0.0, config.images)}
+        tries |= {"validation": lambda: sizes(min(count, config.images or count), config.validation)}
+    return {key: said for key, attempt in tries.items() if (said := _refusal(attempt))}
+
+
+def _refusal(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except UserError as error:
+        return str(error)
+    return ""
