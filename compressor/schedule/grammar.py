@@ -15,11 +15,13 @@ from compressor.timing import Window
 
 Model = TypeVar("Model", bound=Component)
 
-_VERSION_2 = {"config", "gates", claim.KEY}
 _MEANINGLESS = {"verbose", "arch", "dataset", "remove_channels"}
 """Keys of Distiller's components and policies that mean nothing here: version 1 ignores them, with a warning."""
+VERSION_2 = {"config", "gates", claim.KEY}
+"""The keys of a schedule that need `version: 2`."""
+VERSION_2_WINDOW = {key for key in Window.model_fields if "step" in key}
+"""The keys of a window that need it."""
 _WINDOW = set(Window.model_fields)
-_STEPS = {key for key in _WINDOW if "step" in key}
 
 
 def read(document: Document, faults: Faults) -> Schedule:
@@ -44,10 +46,10 @@ def read(document: Document, faults: Faults) -> Schedule:
             schedule.notes.append(f"{place}: warning: {said}")
         else:
             faults.add(place, said)
-    known = {"version", "policies", "plugins", *SECTIONS} | (_VERSION_2 if version == 2 else set())
-    for key in sorted(_VERSION_2 & set(data) - known):
+    known = {"version", "policies", "plugins", *SECTIONS} | (VERSION_2 if version == 2 else set())
+    for key in sorted(VERSION_2 & set(data) - known):
         faults.add(document.place((key,), key=True), f"{key!r} needs `version: 2`")
-    check_keys(document, (), {k: v for k, v in data.items() if k not in _VERSION_2}, known, faults, "the schedule")
+    check_keys(document, (), {k: v for k, v in data.items() if k not in VERSION_2}, known, faults, "the schedule")
     config = data.get("config")
     if config is not None and not isinstance(config, str):
         faults.add(document.place(("config",)), f"'config' should be a name or a path, got {describe(config)}")
@@ -212,7 +214,7 @@ class _Reader:
             return
         times = {key: value for key, value in block.items() if key in _WINDOW}
         if self._schedule.version == 1:
-            for key in sorted(_STEPS & set(times)):
+            for key in sorted(VERSION_2_WINDOW & set(times)):
                 self._faults.add(self._document.place((*path, key), key=True), f"{key!r} needs `version: 2`")
         window = parsing.build(Window, times, self._document, path, self._faults, what="the window")
         kind = given[0]

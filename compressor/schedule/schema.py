@@ -1,5 +1,6 @@
 """The JSON Schema of the YAML files, made from the components, for editors that complete and check."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel
@@ -7,6 +8,7 @@ from pydantic import BaseModel
 from compressor.config import Config
 from compressor.policies.policy import Policy
 from compressor.schedule import claim
+from compressor.schedule.grammar import VERSION_2, VERSION_2_WINDOW
 from compressor.schedule.registry import SECTIONS, components
 from compressor.timing import Window
 
@@ -40,7 +42,7 @@ def schedule() -> Schema:
         "type": "object",
         "properties": {
             "version": {"enum": [1, 2], "default": 1},
-            "config": {"type": "string", "description": "the configuration this schedule was made for"},
+            "config": {"type": ["string", "null"], "description": "the configuration this schedule was made for"},
             claim.KEY: _claim(definitions),
             "plugins": {"type": "array", "items": {"type": "string"}},
             **sections,
@@ -48,6 +50,13 @@ def schedule() -> Schema:
         },
         "required": ["policies"],
         "additionalProperties": False,
+        "if": {"properties": {"version": {"const": 2}}, "required": ["version"]},
+        "else": {
+            "properties": {
+                **dict.fromkeys(sorted(VERSION_2), False),
+                "policies": {"items": _without(sorted(VERSION_2_WINDOW))},
+            }
+        },
         "$defs": definitions,
     }
 
@@ -57,6 +66,22 @@ def _claim(definitions: Schema) -> Schema:
     definitions.update(whole.pop("$defs", {}))
     claims = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in claim.FIGURES]
     return {**whole, "anyOf": claims}
+
+
+def _without(keys: Iterable[str]) -> Schema:
+    """Return what forbids keys."""
+    return {"not": {"anyOf": [{"required": [key]} for key in keys]}}
+
+
+def _of_windows() -> Schema:
+    """Return the keys that a window's other keys need or exclude."""
+    keys = list(Window.model_fields)
+    steps = [key for key in keys if "step" in key]
+    return {
+        **{key: ["ending_step"] for key in steps if key != "ending_step"},
+        "ending_step": _without(key for key in keys if key not in steps),
+        "epochs": _without(key for key in keys if key != "epochs"),
+    }
 
 
 def _properties(cls: type[BaseModel], definitions: Schema, leave_out: set[str]) -> tuple[Schema, list[str]]:
@@ -88,16 +113,18 @@ def _policy(cls: type[Policy], definitions: Schema) -> Schema:
         "additionalProperties": False,
     }
     if cls.component is not None:
+        needed = ["args"] if block["required"] else []
+        block["type"] = "object" if needed else ["object", "null"]
         if cls.component == "pruners":
             arguments["levels"] = {"type": "object", "description": "replaces the pruner's own levels"}
         reference: Schema = {
             "type": "object",
             "properties": {"instance_name": {"type": "string"}, "args": block},
-            "required": ["instance_name"],
+            "required": ["instance_name", *needed],
             "additionalProperties": False,
         }
         inline = [
-            {**each, "properties": {**each["properties"], "args": block}}
+            {**each, "properties": {**each["properties"], "args": block}, "required": [*each["required"], *needed]}
             for each in definitions.get(cls.component, {"anyOf": []})["anyOf"]
         ]
         block = {"anyOf": [reference, *inline]}
@@ -106,5 +133,6 @@ def _policy(cls: type[Policy], definitions: Schema) -> Schema:
         "description": (cls.__doc__ or "").partition("\n")[0],
         "properties": {cls.name: block, **times},
         "required": [cls.name],
+        "dependencies": _of_windows(),
         "additionalProperties": False,
     }

@@ -6,6 +6,8 @@ refusals: weights that share channels, groups, transposed and depthwise convolut
 
 import random
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,11 +15,10 @@ import yaml
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from compressor.component import Component, Selects
+from compressor.component import Selects
 from compressor.models.checking import Size
 from compressor.policies.policy import Policy
-from compressor.schedule.registry import SECTIONS, components
-from compressor.timing import Window
+from compressor.schedule.registry import components
 
 Data = dict[str, Any]
 
@@ -73,6 +74,22 @@ class Odd(nn.Module):
         return logits
 
 
+class Lenet(nn.Module):
+    """LeNet-5's layers by their names, with a twentieth of their channels."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 3, 5), nn.Conv2d(3, 4, 5)
+        self.fc1, self.fc2 = nn.Linear(4 * 16, 8), nn.Linear(8, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits of (N, 1, 28, 28) images."""
+        x = nn.functional.max_pool2d(self.conv1(x), 2)
+        x = nn.functional.max_pool2d(self.conv2(x), 2)
+        logits: Tensor = self.fc2(torch.relu(self.fc1(torch.flatten(x, 1))))
+        return logits
+
+
 def tangled(num_classes: Size = 10) -> Tangled:
     """A tiny network with a shortcut, groups, and a transposed convolution."""
     return Tangled(num_classes)
@@ -83,7 +100,12 @@ def odd(num_classes: Size = 10) -> Odd:
     return Odd(num_classes)
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"tangled": tangled, "odd": odd}
+def tiny_lenet(num_classes: Size = 10) -> Lenet:
+    """A tiny network with the layers of LeNet-5."""
+    return Lenet(num_classes)
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"tangled": tangled, "odd": odd, "tiny_lenet": tiny_lenet}
 """The builders that the tests add to the registry of models."""
 
 _WEIGHTS = {
@@ -112,15 +134,43 @@ _OPTIMIZERS: list[Data] = [
     {"name": "adamw", "lr": 0.001, "weight_decay": 0.01},
 ]
 _EPOCHS = 3
-_KINDS = {"pruners": "pruner", "regularizers": "regularizer", "extensions": "extension", "gates": "gate"} | {
-    "lr_schedulers": "lr_scheduler"
-}
+_TINY = ("mlp", "lenet_5", "bn_cnn")
+ROOT = Path(__file__).parents[2]
 
 
 def compose(rng: random.Random) -> tuple[str, str]:
     """Return the texts of a schedule and of its configuration."""
     made = _Composer(rng)
     return yaml.safe_dump(made.schedule(), sort_keys=False), yaml.safe_dump(made.config(), sort_keys=False)
+
+
+def shipped(rng: random.Random) -> tuple[str, str]:
+    """Return the texts of a shipped schedule, and of a configuration with a tiny network of the same layers."""
+    path = rng.choice(_shipped())
+    schedule = path.read_text(encoding="utf-8")
+    model = _model_of(schedule)
+    name = "tiny_lenet" if model["name"] == "lenet_5" else model["name"]
+    small = {"hidden": [8] * len(model.get("hidden", ())), "width": 4}
+    allowed = {"mlp": ("hidden", "dropout"), "bn_cnn": ("width",)}.get(name, ())
+    given = {key: value for key, value in {**model, **small}.items() if key in allowed}
+    config = _Composer(rng).config() | {"model": {"name": name, **given}, "data": {"name": "mnist", "batch": 8}}
+    return schedule, yaml.safe_dump(config, sort_keys=False)
+
+
+@cache
+def _shipped() -> list[Path]:
+    """Return the shipped schedules whose network has a tiny one of the same layers."""
+    every = sorted((ROOT / "schedules").rglob("*.yaml"))
+    return [path for path in every if _model_of(path.read_text(encoding="utf-8")).get("name") in _TINY]
+
+
+def _model_of(schedule: str) -> Data:
+    """Return the model of the configuration that a schedule names; empty where it names none."""
+    name = yaml.safe_load(schedule).get("config")
+    if name is None:
+        return {}
+    model: Data = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))["model"]
+    return model
 
 
 class _Composer:
@@ -257,9 +307,9 @@ class _Composer:
     def _array(self, schema: Data, defs: Data) -> list[Any]:
         if "prefixItems" in schema:
             return [self._value(each, defs) for each in schema["prefixItems"]]
-        least, options = schema.get("minItems", 1), schema["items"].get("anyOf", [])
-        if least == len(options):  # [lambda, group]
-            return [self._value(each, defs) for each in options]
+        if isinstance(schema["items"], list):  # [lambda, group]
+            return [self._value(each, defs) for each in schema["items"]]
+        least = schema.get("minItems", 1)
         return [self._value(schema["items"], defs) for _ in range(min(schema.get("maxItems", least), least + 1))]
 
     def _object(self, schema: Data, defs: Data) -> Data:
@@ -268,6 +318,3 @@ class _Composer:
         if not chosen and schema.get("minProperties"):
             chosen = [self._rng.choice(list(properties))] if properties else []
         return {key: self._value(properties[key], defs) for key in chosen[: schema.get("maxProperties")]}
-
-
-__all__ = ["NETWORKS", "SECTIONS", "Component", "Window", "compose"]

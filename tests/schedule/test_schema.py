@@ -71,6 +71,9 @@ policies:
 """
 
 
+LASSO = "class: GroupLassoRegularizer"
+
+
 def test_a_good_schedule_is_accepted(schedules: jsonschema.Draft7Validator) -> None:
     schedules.validate(yaml.safe_load(GOOD))
     schedules.validate(yaml.safe_load(GOOD.replace("[fc.weight]", "['*', '!fc*']").replace("version: 1", "version: 2")))
@@ -97,6 +100,16 @@ def test_a_good_schedule_is_accepted(schedules: jsonschema.Draft7Validator) -> N
         ("class: StepLR", "class: SteppLR"),
         ("step_size: 30", "step: 30"),
         (GOOD[GOOD.index("policies:") :], "policies: []"),
+        ("policies:", "gates: {}\npolicies:"),
+        ("policies:", "config: lenet5_mnist\npolicies:"),
+        ("ending_epoch: 20", "starting_step: 0\n    ending_step: 20"),
+        ("ending_epoch: 20", "epochs: [1]\n    frequency: 2"),
+        ("- lr_scheduler: {class: StepLR, step_size: 30}", "- noise: {instance_name: fine}"),
+        ("- lr_scheduler: {class: StepLR, step_size: 30}", "- noise: {instance_name: fine, args: {kind: zeroing}}"),
+        (
+            "- lr_scheduler: {class: StepLR, step_size: 30}",
+            f"- regularizer: {{{LASSO}, reg_regims: {{fc.weight: [3D, 1]}}}}",
+        ),
     ],
 )
 def test_what_the_grammar_refuses_the_schema_refuses_too(
@@ -113,3 +126,15 @@ def test_a_configuration_without_what_it_needs_is_refused(configs: jsonschema.Dr
     good = "model: {name: lenet_5}\ndata: {name: mnist}\noptimizer: {name: sgd, lr: 0.1}\nepochs: 3\n"
     configs.validate(yaml.safe_load(good))
     assert not configs.is_valid(yaml.safe_load(good.replace(old, "")))
+
+
+@pytest.mark.parametrize("keys", ["starting_step: 0", "step_frequency: 2", "ending_step: 20, frequency: 2"])
+def test_a_window_in_steps_is_a_whole_one(
+    schedules: jsonschema.Draft7Validator, faults_of: Callable[[str], list[str]], keys: str
+) -> None:
+    text = "version: 2\npolicies:\n- {freeze: {weights: fc.weight}, starting_step: 2, ending_step: 20}\n"
+    assert faults_of(text) == []
+    schedules.validate(yaml.safe_load(text))
+    wrong = text.replace("starting_step: 2, ending_step: 20", keys)
+    assert faults_of(wrong)
+    assert not schedules.is_valid(yaml.safe_load(wrong))

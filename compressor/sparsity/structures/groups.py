@@ -57,9 +57,8 @@ class Pair:
         return tuple(value)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        found = handler(schema)
-        # An editor's draft 07 has no list whose places differ.
-        return {"type": "array", "minItems": 2, "maxItems": 2, "items": {"anyOf": found["prefixItems"]}}
+        # The `prefixItems` of later drafts are `items` in an editor's draft 07.
+        return {"type": "array", "minItems": 2, "maxItems": 2, "items": handler(schema)["prefixItems"]}
 
 
 Group = Annotated[str, GroupName(joined=False)]
