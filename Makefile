@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+LARGE := $(PYTEST) -m "slow or counted"
 
-.PHONY: demo golden test test-slow fuzz lint format docs reproduce clean
+.PHONY: demo golden test test-slow test-full fuzz lint format docs reproduce clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -12,12 +14,16 @@ golden: $(INSTALLED)  ## one digest for each shipped schedule, to compare before
 	$(BIN)/python -m benchmarks.golden
 
 test: $(INSTALLED)  ## the whole suite but the slow tests
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow"
 
-test-slow: $(INSTALLED)  ## the tests that take minutes each
-	$(BIN)/pytest -m slow
+test-slow: $(INSTALLED)  ## the slow tests, and larger counts of kills, damaged files and fuzzed ones
+	KILLS=8 FLIPS=60 FUZZ=500 $(LARGE)
 
-fuzz: $(INSTALLED)  ## 10,000 mutated schedules and configurations, about five minutes
+test-full: $(INSTALLED)  ## all counts; the last line is for the note of a change
+	KILLS=25 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 $(LARGE)
+	@echo "make test-full passed at $$(git describe --always --abbrev=40 --dirty)"
+
+fuzz: $(INSTALLED)  ## 10,000 mutated schedules and configurations, 2,000 trained: about fifteen minutes
 	FUZZ=10000 $(BIN)/pytest tests/fuzz
 
 lint: $(INSTALLED)

@@ -40,7 +40,6 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
 
 def _places(view: View) -> Mapping[str, Place] | None:
     """Return what follows each weight in a forward pass; None where it cannot be run without storage."""
-
     found: Mapping[str, Place] | None = view.once("places", lambda: None if view.trace is None else places(view.trace))
     return found
 

@@ -19,7 +19,8 @@ from compressor.cli import main
 from compressor.schedule.lookup import shipped_files
 
 ROOT = Path(__file__).parents[2]
-COUNT = int(os.environ.get("FUZZ", "150"))
+pytestmark = pytest.mark.counted
+COUNT = int(os.environ.get("FUZZ", "100"))
 SLOWEST_SECONDS = 20.0
 MEMORY_MB = 3000
 

@@ -22,6 +22,7 @@ from compressor.schedule import grammar, parsing, schema
 from compressor.schedule.document import Document, parse
 from compressor.schedule.faults import Faults
 
+pytestmark = pytest.mark.counted
 COUNT = int(os.environ.get("FUZZ", "100"))
 SEED = os.environ.get("FUZZ_SEED", "0")
 

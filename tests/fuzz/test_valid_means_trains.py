@@ -27,6 +27,7 @@ from compressor.schedule import Faults
 from compressor.schedule.schedule import BoundSchedule
 from compressor.session.events import Events
 
+pytestmark = pytest.mark.counted
 COUNT = int(os.environ.get("FUZZ_TRAINED", int(os.environ.get("FUZZ", "100")) // 5))
 SEED = os.environ.get("FUZZ_SEED", "0")
 CASES = [os.environ["FUZZ_CASE"]] if "FUZZ_CASE" in os.environ else [f"{SEED}/{number}" for number in range(COUNT)]

@@ -85,6 +85,7 @@ def damaged(whole: bytes) -> list[bytes]:
     return files
 
 
+@pytest.mark.counted
 @pytest.mark.parametrize("summed", [True, False], ids=["with its sum", "as older versions wrote it"])
 def test_a_damaged_file_is_refused_unless_it_holds_the_same(tmp_path: Path, summed: bool) -> None:
     path = tmp_path / "c.pt"
