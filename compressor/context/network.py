@@ -49,13 +49,16 @@ class Network:
     def logits(self) -> tuple[str, ...]:
         """Return the weights of the layers that make the logits; empty where the forward pass cannot be traced."""
         if self._logits is None:
-            found = trace_on_meta(self.model, self.shape)
+            try:
+                found = trace_on_meta(self.model, self.shape)
+            except Untraceable:
+                found = None
             self._logits = () if found is None else logits_weights(found)
         return self._logits
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return C, H, W of the images. Raises `Untraceable` where there are no images."""
+        """Return C, H, W of the images. Raises `Untraceable` where there are none."""
         try:
             return self._shape()
         except LookupError as error:
