@@ -131,6 +131,7 @@ def is_mid_epoch(run: Path) -> bool:
     return progress(run)[1] > 0
 
 
+@pytest.mark.counted
 def test_a_run_killed_at_random_moments_ends_in_the_same_bits(
     reference: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
