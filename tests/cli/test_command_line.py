@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "-c --config": None,
         "--set": (),
         "--init": None,
+        "--keep-zeros": False,
         "--out": None,
         "--data": None,
         "--device": "auto",

@@ -90,8 +90,12 @@ def test_an_initialization_by_name_says_what_it_does_not_draw(work: Path, monkey
     monkeypatch.syspath_prepend(work)
     (work / "two_nets.py").write_text(
         "from torch import nn\n"
-        "def lstm(num_classes=10):\n"
-        "    return nn.ModuleDict({'r': nn.LSTM(8, 4), 'fc': nn.Linear(4, num_classes)})\n"
+        "class lstm(nn.Module):\n"
+        "    def __init__(self, num_classes=10):\n"
+        "        super().__init__()\n"
+        "        self.r, self.fc = nn.LSTM(8, 4, batch_first=True), nn.Linear(4, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(self.r(x.squeeze(1))[0][:, -1])\n"
         "def normed(num_classes=10):\n"
         "    return nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, num_classes)))\n"
     )

@@ -83,7 +83,7 @@ def test_without_the_files_random_images_of_the_sets_shape_stand_for_them(work: 
 
 
 def test_where_only_the_files_tell_the_shape_the_files_are_asked_for(work: Path) -> None:
-    (work / "folders.yaml").write_text((work / "tiny.yaml").read_text().replace("digits", "imagefolder"))
+    (work / "folders.yaml").write_text((work / "tiny.yaml").read_text().replace("digits, size: 8", "imagefolder"))
     result = compress("train", "--smoke", "-c", "folders.yaml", "--data", "nowhere")
     assert result.code == 2
     assert "nowhere" in result.err

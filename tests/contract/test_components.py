@@ -111,7 +111,7 @@ def test_the_example_of_a_component_round_trips(key: str) -> None:
     again = own(rig.read(text), cls)
     assert again == component
     assert again.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"window"}) == dumped
-    jsonschema.validate(dumped, cls.model_json_schema())
+    jsonschema.validate(dumped, cls.model_json_schema(), cls=jsonschema.Draft7Validator)
 
 
 @every_component

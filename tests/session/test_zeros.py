@@ -61,7 +61,7 @@ def test_weights_with_many_zeros_count_and_vectors_do_not() -> None:
 
 def test_what_is_held_by_hand() -> None:
     model = net()
-    network = Network(model, lambda: torch.zeros(1, 1, 4), print)
+    network = Network(model, lambda: (1, 4), print)
     found = masks_of_zeros(network)
     assert {name: int((~keep).sum()) for name, keep in found.items()} == HELD
     assert torch.equal(found["fc1.weight"].flatten()[::2], torch.zeros(24, dtype=torch.bool))
