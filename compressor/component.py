@@ -67,6 +67,10 @@ class CountsSteps:
     """Mark a field as a number of optimizer steps: a run of fewer steps scales it."""
 
 
+class Version2:
+    """Mark a field that needs `version: 2` of the schedule's grammar."""
+
+
 def at_pace(settings: Model, pace: float) -> Model:
     """Return the settings for a run in which one step stands for `pace` steps: numbers of steps are divided by it."""
     changed: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from compressor.context.context import Context, NoAverages, Records
 from compressor.context.data import Data, Part
 from compressor.context.network import Network
 from compressor.context.optimizer import Groups, OptimizerView, steps_by_entry
-from compressor.context.view import TRANSPOSED, Finding, Prediction, View
+from compressor.context.view import TRANSPOSED, Finding, Prediction, View, Widths
 
 __all__ = [
     "TRANSPOSED",
@@ -19,5 +19,6 @@ __all__ = [
     "Prediction",
     "Records",
     "View",
+    "Widths",
     "steps_by_entry",
 ]

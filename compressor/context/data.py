@@ -43,6 +43,14 @@ class Data:
     validation: Mapping[str, float] = field(default_factory=dict)
     """The figures of the last validation."""
     part: Part = field(default_factory=Part)
+    shape: tuple[int, ...] | None = None
+    """C, H, W of the images; None: it is that of a sample, and nothing is said of classes that are lost."""
+    classes: Sequence[str] = ()
+    """The names of the classes."""
+
+    def image_shape(self) -> tuple[int, ...]:
+        """Return C, H, W of the images."""
+        return self.shape or tuple(self.sample().shape[1:])
 
     def sample(self) -> Tensor:
         """Return a batch of training images."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from compressor.errors import CompressError
 from compressor.thinning import ChannelGraph, Cut, Untraceable, channel_graph, verify
+from compressor.tracing import logits_weights, trace_on_meta
 
 
 class Network:
@@ -17,7 +18,7 @@ class Network:
     def __init__(
         self,
         model: nn.Module,
-        sample: Callable[[], Tensor],
+        shape: Callable[[], tuple[int, ...]],
         say: Callable[[str], None],
         dense: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
@@ -26,9 +27,10 @@ class Network:
         self.dense = dict(dense or {name: list(parameter.shape) for name, parameter in self.parameters.items()})
         self.held: dict[str, str] = {}
         """The reasons why no channels can be removed, by owner."""
-        self._sample, self._say = sample, say
+        self._shape, self._say = shape, say
         self._graph: ChannelGraph | None = None
         self._traced = False
+        self._logits: tuple[str, ...] | None = None
         self._followers: list[Callable[[Cut], None]] = []
 
     def graph(self) -> ChannelGraph | None:
@@ -36,7 +38,7 @@ class Network:
         if not self._traced:
             self._traced = True
             try:
-                shape = self._shape()
+                shape = self.shape
                 traced = channel_graph(self.model, shape)
                 verify(traced, self.model, shape)
                 self._graph = traced
@@ -44,9 +46,21 @@ class Network:
                 self._say(f"warning: {error}: structures are ranked weight by weight, and nothing can be thinned")
         return self._graph
 
-    def _shape(self) -> tuple[int, ...]:
+    def logits(self) -> tuple[str, ...]:
+        """Return the weights of the layers that make the logits; empty where the forward pass cannot be traced."""
+        if self._logits is None:
+            try:
+                found = trace_on_meta(self.model, self.shape)
+            except Untraceable:
+                found = None
+            self._logits = () if found is None else logits_weights(found)
+        return self._logits
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return C, H, W of the images. Raises `Untraceable` where there are none."""
         try:
-            return tuple(self._sample().shape[1:])
+            return self._shape()
         except LookupError as error:
             raise Untraceable(f"channels cannot be traced: {error}") from error
 
@@ -64,4 +78,4 @@ class Network:
         cut.model(self.model)
         for follow in self._followers:
             follow(cut)
-        self._graph, self._traced = None, False
+        self._graph, self._traced, self._logits = None, False, None

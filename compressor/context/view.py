@@ -11,6 +11,7 @@ from compressor.component import Targets
 from compressor.context.optimizer import Groups
 from compressor.thinning import ChannelGraph, Untraceable, channel_graph
 from compressor.timing import Window
+from compressor.tracing import Trace, logits_weights, trace_on_meta
 
 Severity = Literal["error", "warning", "note"]
 
@@ -37,6 +38,24 @@ class Prediction:
     """The reason why the number is not known before the run, by weight."""
     asked: float | None = None
     """The sparsity that is asked for, of all these weights together; `zeros` has the rounded numbers."""
+    otherwise: str = ""
+    """In words: what `asked` refers to, and the sparsity in the other meaning (of the dense weights, of those that are
+    left), where they differ.
+    """
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The shapes of weights of which channels were removed, at the events of policies: by key and time."""
+
+    at: Mapping[tuple[str, int], Shapes] = field(default_factory=dict)
+    unknown: bool = False
+    """Whether the shapes of other events are not known; else they are those of the dense model."""
+    removes: bool = False
+    """Whether channels are removed in the run."""
 
 
 TRANSPOSED = "is of a transposed convolution: its filters and channels are not supported"
@@ -66,6 +85,19 @@ class View:
     shared: dict[str, Any] = field(default_factory=dict)
     """Results that policies share: the graph."""
 
+    @property
+    def widths(self) -> Widths:
+        """Return what is known of the shapes over the run."""
+        found: Widths = self.shared.get("widths", Widths())
+        return found
+
+    def shapes_at(self, time: int) -> Shapes | None:
+        """Return the shapes of the parameters at this policy's event at `time`; None where they are not known."""
+        known = self.widths
+        if known.unknown and (self.key, time) not in known.at:
+            return None
+        return {**self.shapes, **known.at.get((self.key, time), {})}
+
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return the result of `make`, called for the first policy that asks."""
         if name not in self.shared:
@@ -81,6 +113,22 @@ class View:
     def transposed(self) -> set[str]:
         """Return the weights of transposed convolutions."""
         return {f"{path}.weight" for path, module in self.modules.items() if getattr(module, "transposed", False)}
+
+    @cached_property
+    def trace(self) -> Trace | None:
+        """Return the trace of a forward pass; None where the network cannot be run without storage, or the images'
+        shape is not known.
+        """
+        if self.image is None:
+            return None
+        image = self.image
+        found: Trace | None = self.once("trace", lambda: trace_on_meta(self.model, image))
+        return found
+
+    @cached_property
+    def logits(self) -> tuple[str, ...] | None:
+        """Return the weights of the layers that make the logits; None where the trace is not known."""
+        return None if self.trace is None else logits_weights(self.trace)
 
     @cached_property
     def graph(self) -> ChannelGraph | Untraceable | None:

@@ -61,7 +61,16 @@ def thin_checkpoint(
     checkpoint.save(target, saved)
     dense = loaded.dense().to(where)
     metrics, figures = loaded.saved["metrics"], loaded.saved.get("figures")
-    report = measure(network, loaded.shape, metrics.get("test"), thinnings, dense, figures, metrics.get("train"))
+    report = measure(
+        network,
+        loaded.shape,
+        metrics.get("test"),
+        thinnings,
+        dense,
+        figures,
+        metrics.get("train"),
+        loaded.saved["classes"],
+    )
     # Of a network that was thinned before, the masked one is smaller than the dense one already.
     stages = {"dense": dense, "thinned before" if loaded.thinnings else "masked": masked, "thin": network}
     return target, report.model_copy(update={"comparison": compare(stages, loaded.shape)})

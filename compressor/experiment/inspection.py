@@ -99,7 +99,16 @@ def report(path: Path) -> Report:
         before = dense if stage == "thin" else None
         metrics, figures = loaded.saved["metrics"], loaded.saved.get("figures")
         shape, thinnings = loaded.shape, loaded.thinnings
-        measured = measure(loaded.network, shape, metrics.get("test"), thinnings, before, figures, metrics.get("train"))
+        measured = measure(
+            loaded.network,
+            shape,
+            metrics.get("test"),
+            thinnings,
+            before,
+            figures,
+            metrics.get("train"),
+            loaded.saved["classes"],
+        )
         stages = {"dense": dense, stage: loaded.network}
         if stage == "masked" and all(row.nonzero == row.weights for row in measured.tensors):
             del stages["masked"]

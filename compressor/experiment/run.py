@@ -82,10 +82,13 @@ def _train(
     config = spec.config
     # Bind and check: everything that can be known to be wrong before there are data.
     faults = Faults()
-    bound, _ = bind(spec, faults, init=found is None or not found.begun)
+    bound, view = bind(spec, faults, init=found is None or not found.begun)
     faults.raise_any()
     # Build.
     dataset, count = smoke_data(config, root) if smoke else (building.load_data(config, root), None)
+    if view is not None and view.image is None:  # what depends on the images' shape is known now
+        bound = bound.check(replace(view, image=dataset.shape, shared={}), faults)
+        faults.raise_any()
     rng.seed_all(config.seed)
     network = building.new_model(config, dataset, where, resumed=found is not None and found.begun)
     kind = partial(SmokeFeed, count=count) if smoke else DataFeed
@@ -98,7 +101,18 @@ def _train(
     optimizer = optimizers.build(network, config.optimizer)
     said = list(dataset.notes)  # until there is a log
     shapes = None if saved is None else saved["state"]["dense"]
-    session = start(config, network, optimizer, bound.policies, feed, said.append, shapes)
+    session = start(
+        config,
+        network,
+        optimizer,
+        bound.policies,
+        feed,
+        said.append,
+        shapes,
+        shape=dataset.shape,
+        classes=dataset.classes,
+        allows_empty_layers=bound.allows_empty_layers,
+    )
     said += [*bound.notes, *windows_past_end(session.clock, bound.policies)]
     # Train and report.
     new = folder.made(spec, out, resume=resume, smoke=smoke)
@@ -276,7 +290,16 @@ class _Run:
                 self._say(f"test, best epoch by test error (selected on the test set): {_accuracies(best_test)}")
             thinnings = [Thinning.model_validate(record) for record in shipped.thinnings]
             dense, figures = self._dense if self._architecture() else None, dict(shipped.figures)
-            report = measure(self.session.model, self.dataset.shape, test, thinnings, dense, figures, progress.train)
+            report = measure(
+                self.session.model,
+                self.dataset.shape,
+                test,
+                thinnings,
+                dense,
+                figures,
+                progress.train,
+                self.dataset.classes,
+            )
             shortfalls = session.events.shortfalls()
             payload = self._payload(trainer, shipped)
         replace_text(self.path / "sparsity.csv", formats.as_csv(report))

@@ -1,6 +1,14 @@
 """From a pruner to the masks of a network: what the policies that prune share, and what depends on a run's parts."""
 
-from compressor.masking.checking import check_pruner, predict_zeros, zeros_of_goals
+from compressor.masking.checking import (
+    AFTER_REMOVALS,
+    check_classes,
+    check_logits,
+    check_pruner,
+    predict_outputs,
+    predict_zeros,
+    zeros_of_goals,
+)
 from compressor.masking.masks import (
     companions,
     complete_targets,
@@ -14,13 +22,17 @@ from compressor.masking.statistics import RunningMeans
 from compressor.masking.survivors import Scaling, survivor_factors
 
 __all__ = [
+    "AFTER_REMOVALS",
     "RunningMeans",
     "Scaling",
+    "check_classes",
+    "check_logits",
     "check_pruner",
     "companions",
     "complete_targets",
     "masks_of",
     "merge_batch_norms",
+    "predict_outputs",
     "predict_zeros",
     "pruned_weights",
     "require_batch_norms",

@@ -8,10 +8,10 @@ from compressor.context import TRANSPOSED, Finding, Prediction, View
 from compressor.masking.masks import with_coupled_weights
 from compressor.pruners import Goal, PrunerBase
 from compressor.reconstruction import pruned_inputs, reconstruction_misfits
-from compressor.sparsity.structures import CHANNELS, FILTERS
+from compressor.sparsity.structures import CHANNELS, FILTERS, Structure
 from compressor.thinning import ChannelGraph, Untraceable, couplings
 from compressor.timing import Window
-from compressor.tracing import MAKE_ZEROS, Place, expected_channels, places, trace_on_meta
+from compressor.tracing import MAKE_ZEROS, Place, all_zero, expected_channels, places, reaches_logits
 
 
 def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, masks: bool = False) -> list[Finding]:
@@ -31,17 +31,70 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
     if misfits:
         return found
     found += _of_channels(view, pruner, sliced, fold, masks)
+    found += check_classes(view, {name: [cut] for name, cut in _cuts(view, pruner).items()}) if masks else []
     found += _of_statistics(view, pruner)
     found += [Finding("note", f"{view.key} prunes nothing of {line}") for line in _nothing_pruned(view, pruner)]
     return found
+
+
+def _cuts(view: View, pruner: PrunerBase) -> Mapping[str, Structure]:
+    """Return the structure of each weight that a pruner prunes, with those that it adds because they share channels."""
+    cuts = dict(pruner.cuts(view.targets))
+    graph = view.graph if pruner.extends else None
+    if isinstance(graph, ChannelGraph):
+        cuts |= dict.fromkeys(with_coupled_weights(pruner, list(cuts), graph.channels), pruner.unit)
+    return cuts
+
+
+def check_classes(view: View, cuts: Mapping[str, Sequence[Structure]]) -> list[Finding]:
+    """Return findings on weights that make the logits, where one of their structures is all weights of a class.
+
+    `cuts`: the structures that may become zero, by weight.
+    """
+    whole = {name: cut.name for name, own in cuts.items() for cut in own if cut.holds_outputs(view.shapes[name])}
+    if not whole or view.image is None:  # checked again when the images are known
+        return []
+    if view.logits is None:
+        said = "which layer makes the logits is not known, because the forward pass cannot be traced"
+        names = ", ".join(whole)
+        return [Finding("warning", f"{said}: {view.key} may prune whole classes of {names}")]
+    found = []
+    for name, unit in whole.items():
+        if name not in view.logits:
+            continue
+        said = f"{name} makes the logits: {view.key} prunes whole classes of it ({unit})"
+        if view.version == 1:
+            found.append(Finding("warning", f"{said}, and its zeros cannot be thinned"))
+        else:
+            listed = any(isinstance(selected, list) and name in selected for selected in view.targets.values())
+            found.append(Finding("error", f"{said}: " + (f"exclude it: '!{name}'" if listed else "leave it out")))
+    return found
+
+
+def check_logits(view: View, goals: Sequence[Goal], *, allowed: bool) -> list[Finding]:
+    """Return a finding where goals leave weights all zero without which the logits do not depend on the image."""
+    zeros = [
+        name
+        for goal in goals
+        if goal.zeros(view.shapes) >= sum(math.prod(view.shapes[name]) for name in goal.names)
+        for name in goal.names
+    ]
+    if not zeros or view.trace is None or reaches_logits(view.trace, zeros):
+        return []
+    said = f"{view.key} prunes all: {all_zero(view.trace, zeros)}"
+    if allowed or view.version == 1:
+        return [Finding("warning", said)]
+    return [Finding("error", f"{said}: {PRUNE_LESS}")]
+
+
+PRUNE_LESS = "prune less, or set `allow_empty_layers: true` in the args of the pruner's policy"
 
 
 def _places(view: View) -> Mapping[str, Place] | None:
     """Return what follows each weight in a forward pass; None where it cannot be run without storage."""
 
     def make() -> Mapping[str, Place] | None:
-        found = None if view.image is None else trace_on_meta(view.model, view.image)
-        return None if found is None else places(found)
+        return None if view.trace is None else places(view.trace)
 
     found: Mapping[str, Place] | None = view.once("places", make)
     return found
@@ -93,8 +146,6 @@ def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Se
         for joint in shared.joint:
             how = "ranks as one, for" if pruner.unit.dim is not None else "prunes one by one, though"
             found.append(Finding("note", f"{view.key} {how} they share channels: {', '.join(joint)}"))
-        for name in shared.logits:
-            found.append(Finding("warning", f"{name} makes the network's output: its zeros cannot be thinned"))
         for name, keeper in shared.broken:
             said = f"{name} is pruned by {view.key}, but {keeper}"
             if view.version == 1:
@@ -148,15 +199,76 @@ def _nothing_pruned(view: View, pruner: PrunerBase) -> list[str]:
     return found
 
 
-def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int) -> Prediction:
-    """Return the zeros that a pruner makes at `time`; those of a threshold or a draw are not known before the run."""
+def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int, *, current: bool = False) -> Prediction:
+    """Return the zeros that a pruner makes at `time`; those of a threshold or a draw are not known before the run.
+
+    `current`: sparsities refer to the weights as they are then. Removed entries count as zeros of the dense weights.
+    """
     names = [name for selected in view.targets.values() for name in selected]
-    unknown = pruner.unknown(view.targets)
+    unknown, shapes = pruner.unknown(view.targets), view.shapes_at(time)
+    removes = shapes is None or any(shapes[name] != view.shapes[name] for name in names)
+    if current and removes and (shapes is None or pruner.reconstruction is not None):
+        return Prediction(unknown=dict.fromkeys(names, AFTER_REMOVALS))
     if pruner.reconstruction is not None:
         goal = pruner.goals(view.targets, window, time)[0]  # the same for all of its weights
         return replace(pruned_inputs(view, names, lambda total: goal.count(goal.sparsity, total)), asked=goal.sparsity)
-    found = zeros_of_goals(view, pruner.goals(view.targets, window, time, view.shapes))
+    asked = shapes if current and shapes is not None else view.shapes
+    goals = pruner.goals(view.targets, window, time, asked)
+    found = zeros_of_goals(replace(view, shapes=asked), goals)
+    if removes and shapes is not None:
+        found = _after_removals(view, shapes, found, goals, current)
     return replace(found, unknown={**found.unknown, **unknown})
+
+
+AFTER_REMOVALS = "it depends on the channels that are removed before"
+
+
+def _after_removals(
+    view: View, shapes: Mapping[str, tuple[int, ...]], found: Prediction, goals: Sequence[Goal], current: bool
+) -> Prediction:
+    """Return a prediction with the zeros of the dense weights, and the sparsity in the other meaning."""
+    zeros = dict(found.zeros)
+    dense = left = pruned = 0
+    for goal in goals:
+        if goal.names not in zeros:
+            continue
+        before, now = (sum(math.prod(of[name]) for name in goal.names) for of in (view.shapes, shapes))
+        if current:
+            mine = zeros[goal.names]
+            zeros[goal.names] += before - now
+        else:
+            counts = [sum(goal.structure.count(of[name]) for name in goal.names) for of in (view.shapes, shapes)]
+            due = goal.count(goal.sparsity, counts[0]) - (counts[0] - counts[1])
+            mine = max(due, 0) * goal.structure.size(shapes[goal.names[0]])
+        dense, left, pruned = dense + before, left + now, pruned + mine
+    if not left:
+        return found
+    of_dense, of_left = 1 - (left - pruned) / dense, pruned / left
+    said = f"of the dense weights, that is {100 * of_left:.2f} % of those left then"
+    if current:
+        said = f"of the weights left then, that is {100 * of_dense:.2f} % of the dense weights"
+    return replace(found, zeros=zeros, otherwise=said)
+
+
+def predict_outputs(
+    view: View, pruner: PrunerBase, window: Window, time: int, *, current: bool
+) -> dict[str, int] | None:
+    """Return how many of the outputs that each weight has at `time` are pruned then; None where not whole outputs are
+    pruned, or their numbers are not known.
+    """
+    shapes = view.shapes_at(time)
+    if shapes is None or pruner.unknown(view.targets) or pruner.reconstruction is not None:
+        return None
+    found: dict[str, int] = {}
+    for goal in pruner.goals(view.targets, window, time, shapes if current else view.shapes):
+        if len(goal.names) > 1 or goal.structure.dim != 0:
+            return None
+        name = goal.names[0]
+        dense, now = goal.structure.count(view.shapes[name]), goal.structure.count(shapes[name])
+        count = goal.count(goal.sparsity, now if current else dense)
+        found[name] = count if current else max(count - (dense - now), 0)
+    selected = {name for chosen in view.targets.values() for name in chosen}
+    return found if selected <= set(found) else None
 
 
 def zeros_of_goals(view: View, goals: Sequence[Goal]) -> Prediction:

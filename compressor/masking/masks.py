@@ -1,6 +1,6 @@
 """From a pruner to masks: the data that it may use, and the companions of the outputs that it prunes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -58,11 +58,13 @@ def masks_of(
     owned: Iterable[str],
     instead: Mapping[str, Tensor] | None = None,
     running: Mapping[str, Tensor] | None = None,
+    dense: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[list[str], dict[str, Tensor]]:
     """Return the weights that a pruner prunes, and the masks of them and of their companions.
 
     `before` and `owned` describe the masks that it made last; `instead` are values that it gets in place of weights,
-    `running` the running statistics of its weights' outputs.
+    `running` the running statistics of its weights' outputs. `dense`: the shapes to which sparsities refer; default:
+    those before channels were removed.
     """
     weights = {**ctx.parameters, **(instead or {})}
     looks: dict[Criterion, Given] = {}
@@ -79,7 +81,7 @@ def masks_of(
         time=ctx.clock.time(window),
         memory=ctx.constants,
         before=before,
-        dense=ctx.network.dense,
+        dense=ctx.network.dense if dense is None else dense,
         channels=lambda: _channels(ctx),
         given=given,
         types={f"{path}.weight": type(module).__name__ for path, module in ctx.network.model.named_modules()},

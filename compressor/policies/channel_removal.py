@@ -1,7 +1,7 @@
 """Removal of channels in mid-training, with their gradients, masks, averages and optimizer state."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from compressor.errors import CompressError
 from compressor.policies.policy import Context, Memory, Policy
@@ -22,6 +22,10 @@ class ThinningPolicy(Policy, name="extension"):
     component: ClassVar[str | None] = "extensions"
 
     extension: Remover
+
+    @property
+    def removes_channels(self) -> Literal["none", "zero", "some"]:
+        return "zero" if "zero" in self.extension.ways and self.extension.round_to == 1 else "some"
 
     @property
     def needs_images(self) -> bool:

@@ -101,15 +101,15 @@ class GatePolicy(Policy, name="gate"):
     def _without_shared(self, ctx: Context) -> list[str]:
         """Return the selected weights without those whose filters cannot be gated, with a message."""
         graph = ctx.network.graph()
-        names = list(ctx.targets["weights"])
-        if graph is None:
-            return names
+        names, logits = list(ctx.targets["weights"]), ctx.network.logits()
         for name in list(names):
-            found = couplings(graph, [name], FILTERS)
+            broken = () if graph is None else couplings(graph, [name], FILTERS).broken
             why = ""
-            if found.broken or found.logits:
-                why = found.broken[0][1] if found.broken else "they are the network's output"
-            else:
+            if name in logits:
+                why = "they make the logits"
+            elif broken:
+                why = broken[0][1]
+            elif graph is not None:
                 early = graph.read_before_norm(name)
                 why = f"{early} reads them before the batch norm after which a gate would act" if early else ""
             if why:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from compressor.component import Settings
 from compressor.component import Weights as Selection
-from compressor.masking import zeros_of_goals
+from compressor.masking import check_logits, zeros_of_goals
 from compressor.policies.policy import Context, Finding, Memory, Policy, Prediction, View
 from compressor.pruners import Goal, Request, Scope, keep_largest
 from compressor.rates import Sparsity
@@ -110,7 +110,8 @@ class PhasePolicy(Policy):
             said = f"its phases end with epoch {last - 1}, its window with epoch {end - 1}"
         elif last < view.epochs and self._last.scale != 1:
             said = f"its phases end with epoch {last - 1}; after that the learning rate is not scaled"
-        return [Finding("warning", f"{view.key}: {said}", of_policy=True)] if said else []
+        found = [Finding("warning", f"{view.key}: {said}", of_policy=True)] if said else []
+        return found + check_logits(view, self.goals(view.targets["weights"]), allowed=False)
 
 
 class SparseRate(Settings):

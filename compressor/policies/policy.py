@@ -57,7 +57,7 @@ saved with the run. Before a run it answers what is wrong with it (`check`), wha
 `learning_rates`), and what it needs (`needs_validation`, `needs_images`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -126,6 +126,11 @@ class Policy(Component):
         """Return whether it uses training images."""
         return False
 
+    @property
+    def allows_empty_layers(self) -> bool:
+        """Return whether the run goes on where the logits no longer depend on the image."""
+        return False
+
     def check(self, view: View) -> list[Finding]:
         """Return the findings on this model: faults, and what a user should know before the run."""
         return []
@@ -142,6 +147,18 @@ class Policy(Component):
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         """Return the zeros that it holds at the end of epoch `time` (or step, for a window in steps)."""
         return Prediction()
+
+    @property
+    def removes_channels(self) -> Literal["none", "zero", "some"]:
+        """Return which channels it removes: none, all whose filters are zero, or some of them, or others."""
+        return "none"
+
+    def pruned_outputs(self, view: View, time: int) -> Mapping[str, int] | None:
+        """Return how many whole outputs of each weight are zero after its event at `time`; None where it makes other
+        zeros, or not known ones.
+        """
+        found = self.predict(view, Clock(view.epochs, 1), time)
+        return None if found.zeros or found.unknown else {}
 
     def thresholds(self, view: View, time: int) -> str | None:
         """Return in words the threshold that it applies at `time`; None without a threshold."""

@@ -1,21 +1,25 @@
 """Masks from a pruner, at epochs (or steps), and how they act between two steps."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from compressor.component import CountsSteps, Targets
+from compressor.component import CountsSteps, Targets, Version2
 from compressor.errors import UserError
 from compressor.masking import (
+    AFTER_REMOVALS,
     RunningMeans,
     Scaling,
+    check_logits,
     check_pruner,
     complete_targets,
     masks_of,
     merge_batch_norms,
+    predict_outputs,
     predict_zeros,
     pruned_weights,
     require_batch_norms,
@@ -33,10 +37,11 @@ from compressor.timing import Clock
 @dataclass
 class Pruning(Memory):
     """The reason why it stopped pruning; the masks of the last step, where they are used for one step; running
-    statistics.
+    statistics; the shapes at the last event to which sparsities refer, where they are not the dense ones.
     """
 
     refused: str = ""
+    shapes: dict[str, list[int]] = field(default_factory=dict)
     last: dict[str, Tensor] = field(default_factory=dict)
     running: dict[str, Tensor] = field(default_factory=dict)
     scaling: Scaling | None = field(default=None, metadata=DERIVED)
@@ -73,6 +78,18 @@ class PruningPolicy(Policy, name="pruner"):
     fold_batchnorm: bool = Field(
         default=False, description="rank the weights with the batch norm that follows directly merged"
     )
+    sparsity_of: Annotated[Literal["dense", "current"], Version2()] = Field(
+        default="dense",
+        description="the weights to which sparsities refer after channels were removed: those of the dense network, or"
+        " those that there are at the event (as in Distiller, and in version 1)",
+    )
+    allow_empty_layers: Annotated[bool, Version2()] = Field(
+        default=False, description="warn, and go on, where the logits no longer depend on the image"
+    )
+
+    @classmethod
+    def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        return {"sparsity_of": "current", **arguments}, None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -81,8 +98,7 @@ class PruningPolicy(Policy, name="pruner"):
                 "masks are made at the steps of the window:"
                 " remove mini_batch_pruning_frequency and skip_first_minibatch"
             )
-        inside = self.mini_batch_pruning_frequency or self.window.unit == "step" or self.skip_first_minibatch
-        if self.pruner.reconstruction is not None and (inside or self._restores):
+        if self.pruner.reconstruction is not None and (self._prunes_in_epochs or self._restores):
             raise ValueError(f"{self.pruner.name} reconstructs outputs: use a window in epochs, and masks that stay")
         return self
 
@@ -91,6 +107,11 @@ class PruningPolicy(Policy, name="pruner"):
         if self.use_double_copies:
             return "dense"
         return "forward" if self.mask_on_forward_only else "weights"
+
+    @property
+    def _prunes_in_epochs(self) -> bool:
+        """Return whether it makes masks after the first mini-batch of an epoch."""
+        return self.mini_batch_pruning_frequency > 0 or self.skip_first_minibatch or self.window.unit == "step"
 
     @property
     def _restores(self) -> bool:
@@ -111,6 +132,10 @@ class PruningPolicy(Policy, name="pruner"):
         return self.discard_masks_at_minibatch_end and self.pruner.scale(self.window, self.window.first) is not None
 
     @property
+    def allows_empty_layers(self) -> bool:
+        return self.allow_empty_layers
+
+    @property
     def permanent(self) -> bool:
         """Return whether the last masks stay after the window."""
         return self.keep_mask or not self._forgets
@@ -124,6 +149,9 @@ class PruningPolicy(Policy, name="pruner"):
         if self.pruner.needs_double_copies and not self.use_double_copies:
             said = f"{self.pruner.name} needs `use_double_copies: true`: without it no weight can come back"
             found.append(Finding("error" if view.version > 1 else "warning", said, of_policy=True))
+        if not self.discard_masks_at_minibatch_end and not any(finding.severity == "error" for finding in found):
+            goals = self.pruner.goals(view.targets, self.window, self.window.last, view.shapes)
+            found += check_logits(view, goals, allowed=self.allow_empty_layers)
         if self._draws_from_zero:
             said = (
                 f"{view.key}: weights pruned in one draw start again from 0, and stay 0 before a batch norm and a relu:"
@@ -156,7 +184,15 @@ class PruningPolicy(Policy, name="pruner"):
         over = time > self.window.last
         if fired is None or (not self.permanent and (over or self.discard_masks_at_minibatch_end)):
             return Prediction()
-        return predict_zeros(view, self.pruner, self.window, fired)
+        if self.sparsity_of == "current" and view.widths.removes and self._prunes_in_epochs:
+            names = [name for selected in view.targets.values() for name in selected]
+            return Prediction(unknown=dict.fromkeys(names, AFTER_REMOVALS))
+        return predict_zeros(view, self.pruner, self.window, fired, current=self.sparsity_of == "current")
+
+    def pruned_outputs(self, view: View, time: int) -> Mapping[str, int] | None:
+        if not self.permanent or self._prunes_in_epochs:
+            return None
+        return predict_outputs(view, self.pruner, self.window, time, current=self.sparsity_of == "current")
 
     def thresholds(self, view: View, time: int) -> str | None:
         return self.pruner.threshold(view.targets, self.window, time)
@@ -215,7 +251,11 @@ class PruningPolicy(Policy, name="pruner"):
         # w dL/dw is the same before and behind a batch norm, and other statistics do not look at weights.
         folds = self.fold_batchnorm and self.pruner.measured is None
         folded = merge_batch_norms(ctx, pruned_weights(ctx, self.pruner)) if folds else {}
-        names, masks = masks_of(ctx, self.pruner, self.window, before, owned, folded, memory.running)
+        if self.sparsity_of == "current":
+            dense = ctx.network.dense
+            memory.shapes = {name: list(shape) for name, shape in shapes.items() if list(shape) != dense.get(name)}
+        of = self._shapes(ctx, memory)
+        names, masks = masks_of(ctx, self.pruner, self.window, before, owned, folded, memory.running, of)
         if self.pruner.reconstruction is not None:
             Event(ctx, self.pruner.reconstruction.batches, self.pruner.reconstruction.points, stay=masks).run(names)
         for name, keep in masks.items():
@@ -228,12 +268,17 @@ class PruningPolicy(Policy, name="pruner"):
             memory.last = masks
         ctx.masks.apply()
         if ctx.clock.time(self.window) == self.window.last:
-            self._say_what_is_out_of_reach(ctx)
+            self._say_what_is_out_of_reach(ctx, memory)
 
-    def _say_what_is_out_of_reach(self, ctx: Context) -> None:
+    def _shapes(self, ctx: Context, memory: Pruning) -> Mapping[str, Sequence[int]]:
+        """Return the shapes of the weights to which sparsities refer."""
+        return {**ctx.network.dense, **memory.shapes}
+
+    def _say_what_is_out_of_reach(self, ctx: Context, memory: Pruning) -> None:
         """Warn of sparsities that whole channels, or equal groups of a grouped convolution, cannot reach exactly."""
         for goal in self.pruner.goals(ctx.targets, self.window, self.window.last):
-            shapes = {name: ctx.network.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
+            dense = self._shapes(ctx, memory)
+            shapes = {name: dense.get(name, ctx.parameters[name].shape) for name in goal.names}
             total, due = sum(math.prod(shape) for shape in shapes.values()), goal.zeros(shapes)
             promised = ctx.constants.get("promised", {}).get(goal.key, due)
             if promised < due:
@@ -272,7 +317,8 @@ class PruningPolicy(Policy, name="pruner"):
         lines = [memory.refused] if memory.refused else []
         promised: dict[str, int] = ctx.constants.get("promised", {})
         for goal in self.pruner.goals(ctx.targets, self.window, self.window.last):
-            shapes = {name: ctx.network.dense.get(name, ctx.parameters[name].shape) for name in goal.names}
+            dense = self._shapes(ctx, memory)
+            shapes = {name: dense.get(name, ctx.parameters[name].shape) for name in goal.names}
             total = sum(math.prod(shape) for shape in shapes.values())
             zeros = total - sum(count_nonzero(ctx.parameters[name]) for name in goal.names)
             if zeros < min(goal.zeros(shapes), promised.get(goal.key, total)):

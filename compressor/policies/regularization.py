@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressor.component import Targets
 from compressor.context import TRANSPOSED, steps_by_entry
-from compressor.masking import companions
+from compressor.masking import check_classes, companions
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.regularizers import Regularizer
 from compressor.thinning import ChannelGraph
@@ -64,7 +64,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
         found = [Finding("error", line) for line in lines]
         if self.regularizer.needs_one_step_size and steps_by_entry(view.groups):
             found.append(Finding("error", OF_ADAM, "proximal"))
-        return found
+        return found + (check_classes(view, cuts) if self.regularizer.makes_zeros and not lines else [])
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if not self.regularizer.makes_zeros or time < self.window.first:

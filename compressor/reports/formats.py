@@ -76,6 +76,10 @@ def as_table(report: Report) -> str:
             table.append(
                 f"training top-1 {totals.train_top1:.2f} % in the last epoch: generalization gap {gap:.2f} points"
             )
+    if report.lost_classes is None:
+        table.append("lost classes are not known: the forward pass cannot be followed")
+    elif report.lost_classes:
+        table.append(f"lost classes, whose logits do not depend on the image: {', '.join(report.lost_classes)}")
     for key, figures in report.figures.items():
         # Those of single weights have a space in their names, and are in the JSON.
         table.append(

@@ -11,7 +11,7 @@ from compressor.reports.latency import latencies
 from compressor.sparsity import WeightSummary, count_nonzero, in_use, prunable, summarize, weight_count
 from compressor.storage import StoredBits, dense_bits, stored_bits
 from compressor.thinning import compact_layers, thin_and_compact
-from compressor.tracing import macs
+from compressor.tracing import dependent_logits, lost_classes, macs
 
 IMAGES = 16
 """The number of random images on which the logits of the compacted network are compared."""
@@ -125,6 +125,8 @@ class Report(BaseModel):
     figures: dict[str, dict[str, float]] = {}
     """The last figures of policies, by key: gates that are open, expected L0 ..."""
     thinnings: list[Thinning] = []
+    lost_classes: list[str] | None = []
+    """The classes whose logits do not depend on the image; None where the forward pass cannot be followed."""
     comparison: Comparison | None = None
 
 
@@ -169,11 +171,12 @@ def measure(
     dense: nn.Module | None = None,
     figures: Mapping[str, dict[str, float]] | None = None,
     train: Mapping[str, float] | None = None,
+    classes: Sequence[str] = (),
 ) -> Report:
     """Return the report of `model` on images of `shape` (C, H, W).
 
     `test` has its measured top1 and top5 in percent, `train` those of its last training epoch. `dense` is the network
-    before channels were removed (only its shapes are used, it may be on the meta device).
+    before channels were removed (only its shapes are used, it may be on the meta device). `classes`: their names.
     """
     values, counted = in_use(model), prunable(model)
     weights = {name: value for name, value in values.items() if value.dim() > 1}
@@ -209,7 +212,15 @@ def measure(
         top5=test.get("top5") if test else None,
         train_top1=train.get("top1") if train else None,
     )
-    return Report(tensors=rows, others=others, totals=totals, thinnings=list(thinnings), figures=dict(figures or {}))
+    depends = dependent_logits(model, shape)
+    return Report(
+        tensors=rows,
+        others=others,
+        totals=totals,
+        thinnings=list(thinnings),
+        figures=dict(figures or {}),
+        lost_classes=None if depends is None else lost_classes(depends, classes),
+    )
 
 
 def _others(tensors: Sequence[Tensor]) -> Others:

@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from compressor.component import Component
+from compressor.component import Component, Version2
 from compressor.errors import UserError, did_you_mean
 from compressor.policies.policy import Policy
 from compressor.schedule import claim, parsing
@@ -260,6 +260,15 @@ class _Reader:
         given = {cls.name: component} if component is not None else {}
         self._build(index, cls, {} if arguments is None else arguments, at, component_path, str(name), window, **given)
 
+    def _of_version_2(self, cls: type[Policy], arguments: Any) -> list[str]:
+        """Return the given arguments that only version 2 knows, in a schedule of version 1."""
+        if self._schedule.version == 2 or not isinstance(arguments, dict):
+            return []
+        fields = cls.model_fields.items()
+        return [
+            name for name, info in fields if name in arguments and any(isinstance(m, Version2) for m in info.metadata)
+        ]
+
     def _with_levels(self, component: Component, levels: Any, path: KeyPath) -> Component | None:
         """Return the pruner with the levels of Distiller's `args: {levels: ...}`, for this policy."""
         if "levels" not in type(component).model_fields:
@@ -310,6 +319,8 @@ class _Reader:
                     f"unknown key {key!r} in the args of {cls.name!r}",
                 )
             return
+        for key in self._of_version_2(cls, arguments):
+            self._faults.add(self._document.place((*path, key), key=True), f"{key!r} needs `version: 2`")
         if self._schedule.version == 1 and isinstance(arguments, dict):
             arguments, remark = cls.of_version_1({**arguments, **given})
             arguments = {key: value for key, value in arguments.items() if key not in given}

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from compressor.policies.policy import BoundPolicy, Moment, View
+from compressor.schedule.widths import widths
 from compressor.sparsity import in_use, prunable
 from compressor.timing import Clock, Window
 
@@ -41,6 +42,8 @@ class PlannedPolicy(BaseModel):
     weights: list[Matched]
     sparsity: dict[int, float]
     threshold: dict[int, str]
+    otherwise: dict[int, str] = {}
+    """What the sparsity refers to, and its value in the other meaning, where removed channels make them differ."""
 
 
 class Predicted(BaseModel):
@@ -79,6 +82,7 @@ class Plan(BaseModel):
 def make_plan(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan:
     """Return the plan of bound policies over the model of `view`, which may be without storage."""
     view = replace(view, epochs=clock.epochs)
+    view.once("widths", lambda: widths(policies, view))
     rates, jumps = _rates(policies, view, clock)
     rows, total, nonzero, zeros = _predict(policies, view, clock)
     parameters = sum(parameter.numel() for parameter in view.model.parameters())
@@ -114,10 +118,13 @@ def _policy(bound: BoundPolicy, view: View, clock: Clock) -> PlannedPolicy:
     fires = _firings(policy.window, clock)
     sparsity: dict[int, float] = {}
     threshold: dict[int, str] = {}
+    otherwise: dict[int, str] = {}
     for time in _sample(fires, MAX_VALUES):
-        asked = policy.predict(view, clock, time).asked
-        if asked is not None:
-            sparsity[time] = asked
+        found = policy.predict(view, clock, time)
+        if found.asked is not None:
+            sparsity[time] = found.asked
+        if found.otherwise:
+            otherwise[time] = found.otherwise
         said = policy.thresholds(view, time)
         if said is not None:
             threshold[time] = said
@@ -130,6 +137,7 @@ def _policy(bound: BoundPolicy, view: View, clock: Clock) -> PlannedPolicy:
         weights=[Matched(name=name, shape=list(view.shapes.get(name, ()))) for name in bound.names],
         sparsity=sparsity,
         threshold=threshold,
+        otherwise=otherwise,
     )
 
 

@@ -48,6 +48,9 @@ def _policy(policy: PlannedPolicy) -> list[str]:
         lines.append(f"  {weight.name}  {'x'.join(map(str, weight.shape))}")
     if policy.sparsity:
         lines.append("  sparsity: " + ", ".join(f"{time}: {100 * s:.2f} %" for time, s in _few(policy.sparsity)))
+    if policy.otherwise:
+        said = ", ".join(f"{time}: {text}" for time, text in _few(policy.otherwise))
+        lines.append(f"    after the removal of channels: {said}")
     if policy.threshold:
         lines.append("  threshold: " + ", ".join(f"{time}: {said}" for time, said in _few(policy.threshold)))
     return lines

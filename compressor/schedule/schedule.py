@@ -11,6 +11,8 @@ from compressor.schedule.claim import Claim
 from compressor.schedule.document import Document, KeyPath
 from compressor.schedule.faults import Faults, Place
 from compressor.schedule.selectors import WeightNames, bind, left_out
+from compressor.schedule.widths import widths
+from compressor.timing import Clock
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,11 @@ class BoundSchedule:
     version: int = 2
     notes: tuple[str, ...] = ()
 
+    @property
+    def allows_empty_layers(self) -> bool:
+        """Return whether a run goes on where its logits no longer depend on the image."""
+        return self.version == 1 or any(bound.policy.allows_empty_layers for bound in self.policies)
+
     def at_pace(self, pace: float) -> "BoundSchedule":
         """Return the schedule for a run in which one step stands for `pace` steps: times in steps are scaled."""
         if pace == 1:
@@ -96,6 +103,10 @@ class BoundSchedule:
             known = graph if not isinstance(graph, Exception) else None
             targets = bound.policy.complete(bound.targets, known)
             policies.append(replace(bound, targets=targets, open=bound.policy.shares_channels and graph is None))
+        view.once("widths", lambda: widths(policies, view))
+        for bound, entry in zip(policies, self.entries, strict=True):
+            for text in _of_removals(bound, view):
+                notes.append(f"{self.document.place(entry.path)}: {text}")
         return replace(self, policies=tuple(policies), notes=tuple(dict.fromkeys(notes)))
 
     def _place(self, entry: Entry, finding: Finding) -> Place:
@@ -114,6 +125,17 @@ def _of_window(bound: BoundPolicy, view: View) -> list[Finding]:
         said = f"{bound.key} needs validation images, the configuration has none: set data.validation"
         found.append(Finding("error", said, of_policy=True))
     return found
+
+
+def _of_removals(bound: BoundPolicy, view: View) -> list[str]:
+    """Return the sparsity at the last event in both meanings, where channels that were removed make them differ."""
+    last = bound.policy.window.last_firing(view.epochs - 1)
+    if bound.policy.window.unit == "step" or last is None:
+        return []
+    found = bound.policy.predict(bound.view(view), Clock(view.epochs, 1), last)
+    if not found.otherwise or found.asked is None:
+        return []
+    return [f"{bound.key}: in epoch {last}, after the removal of channels: {found.asked:.4g} {found.otherwise}"]
 
 
 def view_of(model: nn.Module, **known: object) -> View:

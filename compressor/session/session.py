@@ -28,6 +28,7 @@ from compressor.policies.policy import BoundPolicy
 from compressor.session import rng
 from compressor.session.averages import Averages
 from compressor.session.events import Events
+from compressor.session.logits import LogitsCheck
 from compressor.sparsity import Masks, Substitutions
 from compressor.thinning import Cut, Thinned, thin
 from compressor.timing import Clock
@@ -44,6 +45,8 @@ class Settings:
     clip_norm: float | None = None
     average_decay: float | None = None
     seed: int = 0
+    allows_empty_layers: bool = False
+    """Whether the run goes on where the logits no longer depend on the image."""
 
 
 @dataclass
@@ -117,7 +120,7 @@ class Session:
         self.model, self.clock, self.say = model, clock, say
         self.data, self.world = data or Data(), world or World()
         self._settings = settings or Settings()
-        self.network = Network(model, lambda: self.data.sample(), lambda text: self.say(text), dense)
+        self.network = Network(model, self.data.image_shape, lambda text: self.say(text), dense)
         self.optimizer = OptimizerView(optimizer, self.network.parameters)
         self.masks = Masks(self.network.parameters)
         self.substitutions = Substitutions(self.network.parameters, [bound.key for bound in policies])
@@ -148,6 +151,8 @@ class Session:
             seed=self._settings.seed,
         )
         self.events = Events(self._completed(policies), ctx, self._constants)
+        self._logits = LogitsCheck(ctx, allowed=self._settings.allows_empty_layers) if policies else None
+        self._masks_seen, self._emptied = 0, frozenset[str]()
         self.network.when_cut(self.substitutions.cut)
         if self._averages is not None:
             self.network.when_cut(self._averages.cut)
@@ -177,12 +182,32 @@ class Session:
         if not self._begun:
             self.events.fire("before_epoch")
             self.events.fire("on_epoch_begin")
+            if self.masks.changes != self._masks_seen:
+                self._emptied = self.masks.emptied()
+                self.check_logits()
             self._begun = True
         yield Epoch(self.data)
         if self._next != "enter":
             raise CompressError(f"the epoch ends within a step: {self._next} was not called")
         self.events.fire("on_epoch_end")
         clock.epoch, clock.step, self._begun = number + 1, 0, False
+
+    def check_logits(self) -> None:
+        """Raise `CompressError` where the logits of the network that would be shipped now do not depend on the image
+        any more, and name the classes that were lost; to be called before a network is saved.
+        """
+        self._masks_seen = self.masks.changes
+        if self._logits is not None and self.data.shape is not None:
+            with self.as_shipped():
+                self._logits()
+
+    def _check_emptied(self) -> None:
+        """Check the logits where a mask that stays has left nothing of a weight."""
+        if self.masks.changes == self._masks_seen:
+            return
+        before, self._emptied, self._masks_seen = self._emptied, self.masks.emptied(), self.masks.changes
+        if self._emptied - before:
+            self.check_logits()
 
     # A step
 
@@ -292,6 +317,7 @@ class Session:
         self.masks.apply()
         self.substitutions.after_step()
         self.events.fire("on_minibatch_end")
+        self._check_emptied()
         if self._averages is not None:
             self._averages.update()
         self._next = "enter"

@@ -34,10 +34,15 @@ def start(
     source: Source,
     say: Callable[[str], None],
     dense: Mapping[str, Sequence[int]] | None = None,
+    *,
+    shape: tuple[int, ...] | None = None,
+    classes: Sequence[str] = (),
+    allows_empty_layers: bool = False,
 ) -> Session:
     """Return a session over `model`. Raises `UserError` where a policy does not fit it.
 
-    `dense` has the shapes of the parameters at the beginning of the run, where channels were removed since.
+    `dense` has the shapes of the parameters at the beginning of the run, where channels were removed since. `shape`: C,
+    H, W of the images. `allows_empty_layers`: the run goes on where the logits no longer depend on the image.
     """
     return Session(
         model,
@@ -48,8 +53,12 @@ def start(
             batches=lambda count: list(itertools.islice(source.train(0, 0), count)),
             images=source.images,
             held_out=source.held_out,
+            shape=shape,
+            classes=classes,
         ),
-        settings=Settings(config.optimizer.clip_norm, config.ema.decay if config.ema else None, config.seed),
+        settings=Settings(
+            config.optimizer.clip_norm, config.ema.decay if config.ema else None, config.seed, allows_empty_layers
+        ),
         say=say,
         dense=dense,
     )

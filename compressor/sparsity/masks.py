@@ -67,6 +67,11 @@ class Masks:
         bits = self._in_forward.get(name, self._after_step.get(name))
         return None if bits is None else bits.bool()
 
+    def emptied(self) -> frozenset[str]:
+        """Return the weights of two or more dims of which nothing stays."""
+        every = {**self._after_step, **self._in_forward}
+        return frozenset(name for name, bits in every.items() if bits.dim() > 1 and not bool(bits.any()))
+
     def before(self, owner: str) -> Callable[[str], Tensor | None]:
         """Return a function that gives the owner's own mask of a weight, as booleans (true = stays), or None."""
         masks = self._owned.get(owner, {})

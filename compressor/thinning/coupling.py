@@ -14,26 +14,23 @@ from compressor.thinning.graph import ChannelGraph, Node
 class Couplings:
     """The couplings of selected weights. `joint`: those that share channels and are ranked as one.
 
-    `broken`: (weight, reason) where the channels of a selected weight cannot be removed. `logits`: weights whose
-    outputs are the network's.
+    `broken`: (weight, reason) where the channels of a selected weight cannot be removed.
     """
 
     joint: tuple[tuple[str, ...], ...]
     broken: tuple[tuple[str, str], ...]
-    logits: tuple[str, ...]
 
 
 def couplings(graph: ChannelGraph, names: Sequence[str], structure: Structure) -> Couplings:
     """Return how the named weights, of which whole outputs (or inputs) are pruned, are coupled with the network."""
     dim = structure.dim
     if dim is None:
-        return Couplings((), (), ())
+        return Couplings((), ())
     channels = graph.channels
     listed = [name for name in names if (name, dim) in channels.cells]
     sets = channels.joined([(name, dim) for name in listed])
     joint = tuple(tuple(name for name, _ in members) for members in sets if len(members) > 1)
-    logits = tuple(graph.weights[n.label] for n in graph.nodes if n.is_output and n.label in graph.weights)
-    final = tuple(name for name in listed if dim == 0 and name in logits)
+    final = {graph.weights[n.label] for n in graph.nodes if dim == 0 and n.is_output and n.label in graph.weights}
     alive = _alive_without(graph, listed) if dim == 0 else _read_by_others(graph, listed)
     broken = []
     for name in listed:
@@ -42,7 +39,7 @@ def couplings(graph: ChannelGraph, names: Sequence[str], structure: Structure) -
         if name in final or not bool(alive[mine].any()):
             continue
         broken.append((name, _keeper(graph, int(mine[alive[mine]][0]), listed, dim)))
-    return Couplings(joint, tuple(broken), final)
+    return Couplings(joint, tuple(broken))
 
 
 def _alive_without(graph: ChannelGraph, names: Sequence[str]) -> Tensor:

@@ -5,23 +5,25 @@ A module for each question:
 - `trace`: `trace(model, images)` records the operations and module calls of one pass as a `Trace`. Functions of a
   `Trace` are `activations.places` (the activation that follows each weight), `layer_calls.layer_calls` (the calls of
   each layer, the batch norm that follows it, the shortcut added to it), `dropout.before_dropout` (the weight before
-  each dropout module) and `positions.positions` (the number of positions at which each layer works).
+  each dropout module), `positions.positions` (the number of positions at which each layer works) and, of `logits`,
+  `logits_weights` (the weights that make the logits) and `reaches_logits` (whether the image reaches them).
 - `meta_trace`: a trace on the meta device, before there are any data.
 - `watching`: a `Watching` passes the arguments and results of chosen calls to functions while the network computes;
   `activations.at_places` makes one for the inputs and outputs of activations.
 - `samples`: inputs and outputs of layers at some positions of each image.
-- `image_dependence`: which channels depend on the image. `macs`: multiply-accumulates of each layer.
+- `image_dependence`: which channels, and which logits, depend on the image. `macs`: multiply-accumulates of each layer.
 """
 
 from compressor.tracing.activations import MAKE_ZEROS, Place, at_places, places
 from compressor.tracing.dropout import before_dropout
-from compressor.tracing.image_dependence import LayerInputs, probe
+from compressor.tracing.image_dependence import LayerInputs, dependent_logits, lost_classes, probe
 from compressor.tracing.layer_calls import Layer, layer_calls
+from compressor.tracing.logits import all_zero, logits_weights, reaches_logits
 from compressor.tracing.macs import macs
 from compressor.tracing.meta_trace import expected_channels, trace_on_meta
 from compressor.tracing.positions import positions
 from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
-from compressor.tracing.trace import trace
+from compressor.tracing.trace import Trace, trace
 from compressor.tracing.watching import Watching, watch
 
 __all__ = [
@@ -31,15 +33,21 @@ __all__ = [
     "LayerInputs",
     "Place",
     "Samples",
+    "Trace",
     "Watching",
+    "all_zero",
     "at_places",
     "before_dropout",
+    "dependent_logits",
     "expected_channels",
     "layer_calls",
+    "logits_weights",
+    "lost_classes",
     "macs",
     "places",
     "positions",
     "probe",
+    "reaches_logits",
     "sample_inputs",
     "sample_outputs",
     "trace",

@@ -5,7 +5,7 @@ operations computed them. Where a zero should stop NaN (0 * NaN), this is correc
 factor the values are numbers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.evaluating import evaluating
 
-__all__ = ["LayerInputs", "inputs_of", "probe"]
+__all__ = ["LayerInputs", "dependent_logits", "inputs_of", "lost_classes", "probe"]
 
 aten = torch.ops.aten
 
@@ -70,15 +70,40 @@ def probe(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -
         for path, module in model.named_modules()
         if isinstance(module, (_ConvNd, nn.Linear, _BatchNorm))
     ]
-    parameter = next(model.parameters())
-    image = torch.full((1, *shape), torch.nan, device=parameter.device, dtype=parameter.dtype)
     try:
-        with evaluating(model), torch.no_grad(), mode:
-            model(image)
+        _run(model, shape, mode)
     finally:
         for handle in handles:
             handle.remove()
     return found, mode.lost
+
+
+def dependent_logits(model: nn.Module, shape: tuple[int, ...]) -> Tensor | None:
+    """Return [classes]: whether each logit depends on the image; None where the forward pass does not show it."""
+    mode = _NaNMode(training=False)
+    try:
+        logits = _run(model, shape, mode)
+    except Exception:  # whatever a network's forward raises that cannot work with NaN
+        return None
+    if mode.lost or not isinstance(logits, Tensor) or not logits.is_floating_point():
+        return None
+    return torch.isnan(logits).flatten().cpu()
+
+
+def lost_classes(depends: Tensor, classes: Sequence[str]) -> list[str]:
+    """Return the names of the classes whose logits do not depend on the image; their numbers where there are no
+    names.
+    """
+    names = list(classes) if len(classes) == len(depends) else list(map(str, range(len(depends))))
+    return [name for name, one in zip(names, depends.tolist(), strict=True) if not one]
+
+
+def _run(model: nn.Module, shape: tuple[int, ...], mode: "_NaNMode") -> Any:
+    """Return the result of a forward pass of an image of NaN."""
+    parameter = next(model.parameters())
+    image = torch.full((1, *shape), torch.nan, device=parameter.device, dtype=parameter.dtype)
+    with evaluating(model), torch.no_grad(), mode:
+        return model(image)
 
 
 def _look(module: nn.Module, given: Tensor) -> LayerInputs:

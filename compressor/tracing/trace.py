@@ -80,6 +80,8 @@ class Trace:
 
     operations: tuple[Operation, ...]
     modules: tuple[ModuleCall, ...]
+    outputs: tuple[Read, ...] = ()
+    """The results of the forward pass: the logits, in a classifier."""
 
 
 @torch.no_grad()
@@ -90,11 +92,12 @@ def trace(model: nn.Module, images: Tensor) -> Trace:
     after = register_module_forward_hook(recorder.leave, always_call=True)
     try:
         with evaluating(model), recorder:
-            model(images)
+            result = model(images)
     finally:
         before.remove()
         after.remove()
-    return Trace(tuple(recorder.operations), tuple(recorder.modules))
+    outputs = tuple(map(recorder.read, tensors((result,))))
+    return Trace(tuple(recorder.operations), tuple(recorder.modules), outputs)
 
 
 class _Recorder(TorchFunctionMode):
@@ -116,7 +119,7 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         call, kwargs = self._calls.next(func), kwargs or {}
         given = tensors((*args, *kwargs.values()))
-        reads = tuple(map(self._read, given))
+        reads = tuple(map(self.read, given))
         result = func(*args, **kwargs)
         made = tensors((result,))
         self._alive.append((given, made))
@@ -130,7 +133,8 @@ class _Recorder(TorchFunctionMode):
         self.operations.append(operation)
         return result
 
-    def _read(self, tensor: Tensor) -> Read:
+    def read(self, tensor: Tensor) -> Read:
+        """Return what is known of a tensor."""
         address = id(tensor)
         return Read(
             tuple(tensor.shape),

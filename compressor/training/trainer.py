@@ -125,6 +125,7 @@ class Trainer:
         validates = self._validates(epoch)
         tests: dict[str, float] = {}
         with session.as_shipped():
+            session.check_logits()
             progress.validation = self.evaluate(self._feed.validation()) if validates else {}
             own = validates and session.has_own_inference
             folded = self.evaluate(self._feed.validation(), folded=True) if own else {}
@@ -223,6 +224,7 @@ class Trainer:
         stop = self._stop_signal()
         if stop is not None or (minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes):
             self._refuse_non_finite_weights()
+            self.session.check_logits()
             self._save("checkpoint")
             self._saved_at = time.monotonic()
         if stop is not None:

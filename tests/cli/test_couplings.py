@@ -133,9 +133,107 @@ def test_channels_that_others_read_too_are_broken_as_well(version: int) -> None:
 
 @pytest.mark.parametrize(("config", "weight"), [("lenet_5", "fc2.weight"), ("resnet20_cifar", "fc.weight")])
 @pytest.mark.parametrize("group", ["Filters", "Rows"])
-def test_who_prunes_the_classifier_s_own_outputs_is_warned(config: str, weight: str, group: str) -> None:
-    accepted(
-        validated(RANKED + group, f"[{weight}]", config), f"warning: {weight} makes the network's output: its zeros"
+def test_who_prunes_whole_classes_is_refused_and_offered_the_exclusion(config: str, weight: str, group: str) -> None:
+    said = f"{weight} makes the logits: 0.L1RankedStructureParameterPruner prunes whole classes of it ({group})"
+    refused(validated(RANKED + group, f"[{weight}]", config), f"{said}: exclude it: '!{weight}'")
+    if group == "Filters":  # in version 1 rows are inputs
+        warning = f"warning: {said}, and its zeros cannot be thinned"
+        accepted(validated(RANKED + group, f"[{weight}]", config, 1), warning)
+
+
+@pytest.mark.parametrize(
+    ("structure", "refuses"),
+    [
+        ("Filters, scope: coupled", True),
+        ("Layer, scope: global", True),
+        ("Blocks, block_shape: [2, 500]", True),
+        ("Blocks, block_shape: [2, 250]", False),
+        ("{Runs: 500}", True),
+        ("{Runs: 250}", False),
+        ("Cols", False),
+    ],
+)
+def test_a_structure_that_has_all_weights_of_a_class_is_refused(structure: str, refuses: bool) -> None:
+    result = validated(GENERAL + structure, "[fc2.weight]", "lenet_5")
+    assert (result.code, "fc2.weight makes the logits" in result.err) == (2 if refuses else 0, refuses)
+
+
+@pytest.mark.parametrize(
+    ("policy", "refuses"),
+    [
+        ("regularizer: LASSO [0.1, Rows]}, threshold: 0.1, threshold_criteria: Max}", True),
+        (
+            "regularizer: LASSO [0.1, Rows]}, proximal: true}",
+            True,
+        ),
+        ("regularizer: LASSO [0.1, Cols]}, proximal: true}", False),
+        ("regularizer: LASSO [0.1, Rows]}}", False),
+        (
+            "pruner: {class: StructureParameterPruner, reg_regims: {fc2.weight: [0.1, Rows]}, threshold_criteria: Max}",
+            True,
+        ),
+    ],
+)
+def test_thresholds_on_whole_classes_are_refused_too(policy: str, refuses: bool) -> None:
+    policy = policy.replace("LASSO", "{class: GroupLassoRegularizer, REGIMS").replace(
+        "REGIMS", "reg_regims: {fc2.weight:"
+    )
+    Path("s.yaml").write_text(f"version: 2\npolicies:\n- {policy}\n  epochs: [0]\n")
+    result = compress("validate", "s.yaml", "-c", "lenet_5")
+    assert result.code == (2 if refuses else 0), result.err
+    assert ("fc2.weight makes the logits" in result.err) == refuses
+    assert ("leave it out" in result.err) == refuses
+
+
+@pytest.mark.parametrize(
+    ("policy", "weights"),
+    [
+        ("pruner: {class: SparsityLevelParameterPruner, levels: {fc1.weight: 1.0, conv1.weight: 0.5}}", ["fc1.weight"]),
+        ("pruner: {class: AutomatedGradualPruner, final_sparsity: 1.0, weights: 'fc*'}", ["fc1.weight", "fc2.weight"]),
+        ("pruner: {class: Pruner, weights: 'fc*', scope: global, rate: {sparsity: 1.0}}", ["fc1.weight", "fc2.weight"]),
+        (
+            "dsd: {weights: fc1.weight, sparsity: 1.0, dense_epochs: 1, sparse_epochs: 1, redense_epochs: 1}",
+            ["fc1.weight"],
+        ),
+    ],
+)
+def test_a_sparsity_of_1_on_the_only_path_is_refused(policy: str, weights: list[str]) -> None:
+    said = f"{weights[0]} is all zero: the logits no longer depend on the image"
+    Path("s.yaml").write_text(f"version: 2\npolicies:\n- {policy}\n  starting_epoch: 0\n  ending_epoch: 3\n")
+    result = compress("validate", "s.yaml", "-c", "lenet_5")
+    assert (result.code, said in result.err) == (2, True), result.err
+    if policy.startswith("pruner"):
+        text = Path("s.yaml").read_text().replace("}\n  start", ", args: {allow_empty_layers: true}}\n  start")
+        Path("s.yaml").write_text(text)
+        result = compress("validate", "s.yaml", "-c", "lenet_5")
+        assert (result.code, "warning: " in result.err and said in result.err) == (0, True), result.err
+        Path("s.yaml").write_text(text.replace("version: 2", "version: 1"))
+        assert "'allow_empty_layers' needs `version: 2`" in compress("validate", "s.yaml", "-c", "lenet_5").err
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (1, "0.5 of the weights left then, that is 75.00 % of the dense weights"),
+        (2, "0.5 of the dense weights, that is 0.00 % of those left then"),
+    ],
+)
+def test_validate_and_plan_say_both_sparsities_after_a_removal(version: int, said: str) -> None:
+    pruner = f"{{{RANKED}Filters, weights: [conv1.weight]}}"
+    Path("s.yaml").write_text(
+        f"version: {version}\npolicies:\n- pruner: {pruner}\n  epochs: [0, 2]\n"
+        "- extension: {class: FilterRemover}\n  epochs: [1]\n"
+    )
+    line = f"s.yaml:3:3: 0.L1RankedStructureParameterPruner: in epoch 2, after the removal of channels: {said}"
+    for command in ("validate", "plan"):
+        assert compress(command, "s.yaml", "-c", "lenet_5").err.splitlines() == [line]
+
+
+def test_a_dead_block_beside_a_live_shortcut_is_no_fault() -> None:
+    accepted(validated("class: Pruner, rate: {sparsity: 1.0}", "[layer1.0.conv1.weight]", "resnet20_cifar"))
+    refused(
+        validated("class: Pruner, rate: {sparsity: 1.0}", "[conv1.weight]", "resnet20_cifar"),
+        "conv1.weight is all zero",
     )
 
 
@@ -145,7 +243,7 @@ def test_who_prunes_the_classifier_s_inputs_is_not(component: str) -> None:
 
 
 def test_filters_of_the_whole_network_are_joint_by_stage_and_warned_of_at_the_end() -> None:
-    result = validated(RANKED + "Filters", "'*'", "resnet20_cifar")
+    result = validated(RANKED + "Filters", "'*'", "resnet20_cifar", 1)
     accepted(result, ", ".join(STAGE), "layer2.0.downsample.0.weight", "layer3.0.downsample.0.weight", "fc.weight")
 
 

@@ -58,6 +58,8 @@ class Row:
         """The weights of the rig that it fits."""
         structure, criterion = AXIS["structures"][self.structure], AXIS["criteria"].get(self.criterion)
         fits = [name for name, shape in WEIGHTS.items() if structure.misfit(shape) is None]  # type: ignore[attr-defined]
+        if structure.holds_outputs(WEIGHTS["fc2.weight"]):  # type: ignore[attr-defined]
+            fits = [name for name in fits if name != "fc2.weight"]  # its outputs are the classes
         behind = criterion is not None and "batch_norms" in criterion.needs  # type: ignore[attr-defined]
         return [name for name in fits if not behind or name == "conv1.weight"]
 

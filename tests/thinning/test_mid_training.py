@@ -15,11 +15,17 @@ from torch.nn import BatchNorm2d, Conv2d, Linear
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("contract", "training")]
 
-from loop import Batch, Loop
+from loop import Batch, Loop, read
 from rig import EPOCHS, Rig, difference, resumed
 
+from compressor.errors import UserError
+from compressor.schedule.faults import Faults
+from compressor.schedule.plan import Plan, make_plan
+from compressor.schedule.plan_table import as_table
+from compressor.schedule.schedule import view_of
 from compressor.thinning.cutting import Cut
 from compressor.thinning.equivalence import thin
+from compressor.timing.clock import Clock
 
 STEPS = 3
 
@@ -229,6 +235,84 @@ def test_single_weights_are_pruned_to_their_dense_share_after_filters_went() -> 
     assert weight.shape == (6, 3, 3, 3)
     assert int(weight.count_nonzero()) == 324 - 259
     assert not run.session.events.shortfalls()
+
+
+def wide() -> Net:
+    return Net(lambda s, x: s.fc(F.relu(s.a(x)).mean((2, 3))), a=Conv2d(1, 12, 3), fc=Linear(12, 3))
+
+
+@pytest.mark.parametrize(("thin_in", "left"), [("[0, 1, 2, 3]", 1), ("[1, 3]", 1), (None, 2)])
+def test_of_the_current_weights_agp_prunes_what_a_removal_left(thin_in: str | None, left: int) -> None:
+    # s(e): 0, .633, .867, .9. Of 12 filters 7 are pruned and removed; of the 5 left 4; of 1 none, for one stays.
+    text = schedule(thin_in, when="[0, 1, 2, 3]", rate="{agp: {final_sparsity: 0.9}}")
+    runs = [loop(wide, text.replace("args: {}", "args: {sparsity_of: current}"), epochs=4).run()]
+    runs.append(loop(wide, text.replace("version: 2", "version: 1"), epochs=4).run())  # as in Distiller
+    for run in runs:
+        assert int(run.model.a.weight.flatten(1).any(1).sum()) == left
+        assert not run.session.events.shortfalls()
+
+
+BOTH = """
+version: {version}
+policies:
+  - pruner: {{class: Pruner, structure: Filters, weights: a.weight, rate: {{sparsity: 0.5}}}}
+    epochs: [0, 2]
+  - extension: {{class: FilterRemover}}
+    epochs: {thin_in}
+  - pruner: {{class: Pruner, weights: b.weight, rate: {{sparsity: 0.8}}}}
+    epochs: [2]
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "a", "b", "said"),
+    [
+        # a: 6 filters of 9 weights: 3 are removed, 1 of the other 3 is pruned. b: 6 x 3 x 9 = 162 weights are left of
+        # 324, .8 of them is 129.
+        (1, 18, 33, ["that is 66.67 % of the dense weights", "that is 89.81 % of the dense weights"]),
+        # a: half of the 6 filters are gone already. b: .8 of 324 is 259, 162 of them are gone.
+        (2, 27, 65, ["that is 0.00 % of those left then", "that is 59.88 % of those left then"]),
+    ],
+)
+def test_plan_and_run_agree_in_both_meanings_of_a_sparsity(version: int, a: int, b: int, said: list[str]) -> None:
+    text = BOTH.format(version=version, thin_in="[0]")
+    run = loop(plain, text, epochs=3).run()
+    weights = (run.model.get_parameter("a.weight"), run.model.get_parameter("b.weight"))
+    assert [int(weight.count_nonzero()) for weight in weights] == [a, b]
+    assert not run.session.events.shortfalls()
+    plan = planned(text)
+    assert [row.nonzero for row in plan.predicted[:2]] == [a, b]
+    assert [one.otherwise[2].partition(", ")[2] for one in (plan.policies[0], plan.policies[2])] == said
+    assert said[0] in as_table(plan)
+
+
+def planned(text: str) -> Plan:
+    network, faults = plain(), Faults()
+    bound = read(text).bind(network, 3, faults).check(view_of(network, image=(1, 6, 6), epochs=3), faults)
+    faults.raise_any()
+    return make_plan(bound.policies, view_of(network, image=(1, 6, 6), groups=[{"lr": 1.0}]), Clock(3, STEPS))
+
+
+def test_a_later_removal_does_not_make_a_target_missed() -> None:
+    run = loop(plain, BOTH.format(version=1, thin_in="[0, 2]"), epochs=3).run()
+    assert run.model.get_parameter("b.weight").shape == (6, 2, 3, 3)
+    assert not run.session.events.shortfalls()
+
+
+def test_what_single_zeros_let_a_removal_take_is_not_known_before_the_run() -> None:
+    text = BOTH.format(version=1, thin_in="[1]").replace("epochs: [2]", "epochs: [0, 2]")
+    rows = {row.name: row for row in planned(text).predicted}
+    for name in ("a.weight", "b.weight"):
+        assert rows[name].nonzero is None
+        assert "removed before" in str(rows[name].reason)
+    dense = {row.name: row.nonzero for row in planned(text.replace("version: 1", "version: 2")).predicted}
+    assert (dense["a.weight"], dense["b.weight"]) == (27, 65)
+
+
+def test_version_1_has_no_choice() -> None:
+    text = BOTH.format(version=1, thin_in="[0]").replace("0.8}}", "0.8}, args: {sparsity_of: dense}}")
+    with pytest.raises(UserError, match="'sparsity_of' needs `version: 2`"):
+        read(text)
 
 
 def test_blocks_that_no_longer_divide_a_thinned_weight_do_not_end_the_run() -> None:

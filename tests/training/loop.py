@@ -96,9 +96,13 @@ class Loop:
         optimizer: dict[str, Any] | None = None,
         seed: int = 0,
         run_seed: int = 0,
+        shape: tuple[int, ...] | None = None,
+        classes: Sequence[str] = (),
         **config: Any,
     ) -> None:
-        """`seed` begins the global random numbers, `run_seed` is the configuration's."""
+        """`seed` begins the global random numbers, `run_seed` is the configuration's. With a `shape` of the images lost
+        classes are looked for.
+        """
         self.model = model
         self.config = Config.model_validate(
             {
@@ -117,7 +121,15 @@ class Loop:
         feed = Feed(train, (train(0) if callable(train) else train) if validation is None else validation)
         self.said: list[str] = []
         self.session = start(
-            self.config, model, optimizers.build(model, self.config.optimizer), bound.policies, feed, self.said.append
+            self.config,
+            model,
+            optimizers.build(model, self.config.optimizer),
+            bound.policies,
+            feed,
+            self.said.append,
+            shape=shape,
+            classes=classes,
+            allows_empty_layers=bound.allows_empty_layers,
         )
         self.watch = Watch(model)
         self.trainer = Trainer(

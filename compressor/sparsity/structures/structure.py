@@ -52,6 +52,16 @@ class Structure(Component):
         """Return whether whole outputs of a layer are pruned, with their companion parameters."""
         return self.dim == 0 or self.whole
 
+    def holds_outputs(self, shape: Shape) -> bool:
+        """Return whether one structure has all weights of an output (dim 0) of a weight of this shape."""
+        if self.of_outputs:
+            return True
+        if self.single or self.size(shape) < math.prod(shape[1:]):
+            return False
+        first = torch.zeros(self.index_shape(shape), dtype=torch.bool)
+        first.view(-1)[:1] = True
+        return bool(self.expand(first, shape).flatten(1).all(1).any())
+
     def view_shape(self, shape: Shape) -> tuple[int, ...]:
         """Return the shape in which `members` are whole dims."""
         return tuple(shape)
