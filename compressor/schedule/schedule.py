@@ -103,10 +103,9 @@ class BoundSchedule:
             known = graph if not isinstance(graph, Exception) else None
             targets = bound.policy.complete(bound.targets, known)
             policies.append(replace(bound, targets=targets, open=bound.policy.shares_channels and graph is None))
-        view.once("widths", lambda: widths(policies, view))
-        for bound, entry in zip(policies, self.entries, strict=True):
-            for text in _of_removals(bound, view):
-                notes.append(f"{self.document.place(entry.path)}: {text}")
+        if not faults and view.once("widths", lambda: widths(policies, view)).removes:
+            for bound, entry in zip(policies, self.entries, strict=True):
+                notes += [f"{self.document.place(entry.path)}: {text}" for text in _of_removals(bound, view)]
         return replace(self, policies=tuple(policies), notes=tuple(dict.fromkeys(notes)))
 
     def _place(self, entry: Entry, finding: Finding) -> Place:

@@ -177,7 +177,7 @@ def proximal(keep: bool, strength: float, window: str) -> str:
     return f"version: 2\nconfig: tiny\npolicies:\n  - regularizer: {l1}\n    {window}\n"
 
 
-@pytest.mark.parametrize(("window", "strength", "last"), [("starting_epoch: 1", 0.3, 3), ("epochs: [1, 2]", 2.0, 2)])
+@pytest.mark.parametrize(("window", "strength", "last"), [("starting_epoch: 1", 0.03, 3), ("epochs: [1, 2]", 0.05, 2)])
 def test_best_of_a_regularizer_that_keeps_its_zeros_is_not_from_before_its_last_epoch(
     window: str, strength: float, last: int
 ) -> None:
