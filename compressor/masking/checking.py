@@ -31,7 +31,8 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
     if misfits:
         return found
     found += _of_channels(view, pruner, sliced, fold, masks)
-    found += check_classes(view, {name: [cut] for name, cut in _cuts(view, pruner).items()}) if masks else []
+    if masks and not any(finding.severity == "error" for finding in found):
+        found += check_classes(view, {name: [cut] for name, cut in _cuts(view, pruner).items()})
     found += _of_statistics(view, pruner)
     found += [Finding("note", f"{view.key} prunes nothing of {line}") for line in _nothing_pruned(view, pruner)]
     return found
