@@ -146,22 +146,6 @@ class View:
         return None if self.trace is None else logits_weights(self.trace)
 
     @cached_property
-    def trace(self) -> Trace | None:
-        """Return the trace of a forward pass; None where the network cannot be run without storage, or the images'
-        shape is not known.
-        """
-        if self.image is None:
-            return None
-        image = self.image
-        found: Trace | None = self.once("trace", lambda: trace_on_meta(self.model, image))
-        return found
-
-    @cached_property
-    def logits(self) -> tuple[str, ...] | None:
-        """Return the weights of the layers that make the logits; None where the trace is not known."""
-        return None if self.trace is None else logits_weights(self.trace)
-
-    @cached_property
     def graph(self) -> ChannelGraph | Untraceable | None:
         """Return the channel graph, or the reason why it cannot be traced; None where the images' shape is not
         known.
