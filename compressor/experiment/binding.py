@@ -77,10 +77,12 @@ def _check_outputs(spec: Specification, view: View, faults: Faults) -> None:
             building.check_classes(config, config.data.name, classes)
         if view.image is None:
             return
-        meta = copy.deepcopy(view.model).to("meta")
         try:
+            meta = copy.deepcopy(view.model).to("meta")
             building.check_outputs(config, meta, view.image, config.data.name, classes)
-        except Exception:  # a network may need its values; and what is wrong is said better by the real one
+        except (
+            Exception
+        ):  # a network may not be copied, or need its values; and what is wrong is said better by the real one
             network = _with_storage(config, config.model.num_classes or classes)
             building.check_outputs(config, network, view.image, config.data.name, classes)
     except UserError as error:

@@ -210,10 +210,16 @@ def test_a_wrong_regim_is_said(faults_of: Callable[[str], list[str]], regims: st
         raise UserError(line)
     schema = StructureParameterPruner.model_json_schema()
     found = {"{w: [1, Rows+Cols]}": [1, "Rows+Cols"], "{w: 1}": 1, "{w: [1]}": [1], "{w: [-1, 3D]}": [-1, "3D"]}
-    jsonschema.validate({"reg_regims": {"w": [1, "3D"]}, "threshold_criteria": "Max"}, schema, cls=jsonschema.Draft7Validator)
+    jsonschema.validate(
+        {"reg_regims": {"w": [1, "3D"]}, "threshold_criteria": "Max"}, schema, cls=jsonschema.Draft7Validator
+    )
     if regims in found:
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({"reg_regims": {"w": found[regims]}, "threshold_criteria": "Max"}, schema, cls=jsonschema.Draft7Validator)
+            jsonschema.validate(
+                {"reg_regims": {"w": found[regims]}, "threshold_criteria": "Max"},
+                schema,
+                cls=jsonschema.Draft7Validator,
+            )
 
 
 def test_the_criterion_is_max_or_mean_abs(faults_of: Callable[[str], list[str]]) -> None:
