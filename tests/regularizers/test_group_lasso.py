@@ -501,8 +501,8 @@ def test_validate_says_which_weight_a_group_does_not_fit_and_where(
 ) -> None:
     (folder / "given.py").write_text(
         "from collections import OrderedDict\nfrom torch import nn\n\n\ndef network(num_classes):\n"
-        "    parts = ('up', nn.ConvTranspose2d(1, 2, 3)), ('flat', nn.Flatten()), ('fc', nn.Linear(1800, num_classes))\n"
-        "    return nn.Sequential(OrderedDict(parts))\n"
+        "    up, fc = nn.ConvTranspose2d(1, 2, 3), nn.Linear(1800, num_classes)\n"
+        "    return nn.Sequential(OrderedDict([('up', up), ('flat', nn.Flatten()), ('fc', fc)]))\n"
     )
     monkeypatch.setenv("COMPRESS_ALLOW_PLUGINS", "1")
     monkeypatch.syspath_prepend(str(folder))
