@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from compressor.evaluating import evaluating
+from compressor.importing import late
 
 BATCH = 16
 """The larger of the two batch sizes."""
@@ -70,11 +71,10 @@ def _in_turns(networks: Mapping[str, nn.Module], images: torch.Tensor) -> dict[s
     """Return milliseconds of a forward pass of each network, one number a round."""
     # Importing it imports torch's compiler of extensions, which takes a while, and speaks of CUDA where there is none.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils.benchmark import Timer
-
+    benchmark = late("torch.utils.benchmark")
     threads = torch.get_num_threads()
     timers = {
-        name: Timer("network(images)", globals={"network": network, "images": images}, num_threads=threads)
+        name: benchmark.Timer("network(images)", globals={"network": network, "images": images}, num_threads=threads)
         for name, network in networks.items()
     }
     # `timeit` runs the network twice before the clock starts: what ran before has left other data in the caches.
