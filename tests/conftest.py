@@ -28,6 +28,14 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _brief_latency() -> None:
+    """Measure latency in a few rounds: its statistics have tests of their own, by given samples."""
+    from compressor.reports import latency
+
+    latency._SECONDS, latency._ROUNDS_AT_LEAST = 0.0, 3
+
+
 @pytest.fixture
 def parsed() -> "Callable[[str], tuple[Document, list[str]]]":
     """`parsed(text)`: the document, called `s.yaml`, and the lines of its faults."""
