@@ -131,7 +131,12 @@ def test_the_reason_is_named_and_not_a_dead_block_before_it() -> None:
     assert all_zero(trace, []).endswith(end)
 
 
-@pytest.mark.parametrize("made", [linear, pooled, cosine])
+def softmax() -> Net:
+    """Its sum over the classes depends on the image as soon as one logit does."""
+    return Net(lambda n, x: F.log_softmax(n.fc(x.flatten(1)), 1), fc=nn.Linear(32, 3))
+
+
+@pytest.mark.parametrize("made", [linear, pooled, cosine, softmax])
 def test_lost_classes_are_those_whose_logits_no_image_changes(made: Callable[[], Net]) -> None:
     net = made()
     trace = trace_on_meta(net, SHAPE)
