@@ -120,8 +120,8 @@ class _NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Let NaN mean "depends on the image" in every operation."""
 
     def __init__(self, training: bool, *, by_class: bool = False) -> None:
-        """`by_class`: a softmax over [1, classes] depends on the image where its own input does: that all of its outputs
-        have one sum tells no classes apart.
+        """`by_class`: an output of a softmax over [1, classes] depends on the image where its own input does, not where
+        only their sum does.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._training, self._by_class = training, by_class
