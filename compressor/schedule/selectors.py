@@ -134,7 +134,8 @@ class WeightNames:
             return [every[name] for name in self._by_regex(item.removeprefix("re:"), {name: name for name in every})]
         if any(character in item for character in "*?["):
             return [one for name, one in every.items() if fnmatch.fnmatchcase(name, plain(item))]
-        return [every[plain(item)]] if plain(item) in every else []
+        first = self._parameters.get(plain(item), plain(item))
+        return [one for one in every.values() if one.name == first]
 
     def _by_regex(self, pattern: str, among: Mapping[str, str]) -> list[str]:
         try:

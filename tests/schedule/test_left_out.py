@@ -95,6 +95,14 @@ def test_an_exclusion_of_what_is_left_out_anyway_says_that_it_is_known(
     assert all(f"leaves out {left}:" in line for line in lines)
 
 
+def test_a_tied_weight_is_excluded_by_any_of_its_names(schedule_of: Parse) -> None:
+    model = Net()
+    model.out = nn.Linear(5, 4, bias=False)
+    model.out.weight = model.places.weight
+    del model.lstm
+    assert notes(schedule_of, pruner("['*', '!out.weight']"), model) == []
+
+
 def test_an_exclusion_of_what_nothing_leaves_out_stays_a_fault(schedule_of: Parse) -> None:
     faults = Faults()
     schedule_of("version: 2\npolicies:\n" + pruner("['conv*', '!lstm*']")).bind(Net(), 3, faults)
