@@ -1,10 +1,11 @@
 """From the names in a schedule to the weights of a model.
 
-An item of a list that begins with `!` excludes what the rest of it matches.
+An item of a list that begins with `!` excludes what the rest of it matches. One of weights that other items
+leave out anyway says that this is known.
 """
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Protocol
 
 from torch import nn
@@ -36,6 +37,9 @@ class Selectable(Protocol):
     def select(self, item: str) -> list[str]:
         """Return what one selector matches. Raises `NameFault` where it matches nothing."""
 
+    def left_out(self, item: str) -> list[Other]:
+        """Return what one selector would match if all weights were prunable."""
+
 
 class Names:
     """Names of modules: exact, or by glob."""
@@ -50,6 +54,10 @@ class Names:
         if not found:
             raise NameFault(f"{item!r} matches no module: {did_you_mean(item, self._names)}")
         return found
+
+    def left_out(self, item: str) -> list[Other]:
+        """Return nothing: a selector matches all modules there are."""
+        return []
 
 
 class WeightNames:
@@ -116,7 +124,7 @@ class WeightNames:
         return found
 
     def left_out(self, item: str) -> list[Other]:
-        """Return the weights that a selector by pattern, class or '*' would match if they were prunable ones."""
+        """Return the weights that a selector would match if they were prunable ones that no layer computes."""
         every = self._others
         if item == "*":
             return list(every.values())
@@ -126,7 +134,8 @@ class WeightNames:
             return [every[name] for name in self._by_regex(item.removeprefix("re:"), {name: name for name in every})]
         if any(character in item for character in "*?["):
             return [one for name, one in every.items() if fnmatch.fnmatchcase(name, plain(item))]
-        return []
+        first = self._parameters.get(plain(item), plain(item))
+        return [one for one in every.values() if one.name == first]
 
     def _by_regex(self, pattern: str, among: Mapping[str, str]) -> list[str]:
         try:
@@ -163,14 +172,28 @@ def left_out(
             items = {(*at, index): item for index, item in enumerate(value)}
         elif isinstance(value, dict):
             items = {(*at, key): key for key in value}
+        try:
+            known = {name for item in items.values() if item.startswith("!") for name in _others(names, item)}
+        except NameFault:  # `bind` has added the fault
+            continue
         for place, item in items.items():
+            if item.startswith("!") or _exactness(item) == _EXACT:
+                continue
             try:
-                left = [one for one in names.left_out(item) if one.name not in targets[field]]
-            except NameFault:  # `bind` has added the fault
+                left = [one for one in names.left_out(item) if one.name not in known.union(targets[field])]
+            except NameFault:
                 continue
             for line in said(item, left, names.parameters):
                 found.setdefault(line, []).append(str(document.place(place, key=isinstance(value, dict))))
     return found
+
+
+def _others(names: Selectable, item: str) -> set[str]:
+    """Return the names of the weights that a selector leaves out, or an exclusion would."""
+    return {one.name for one in names.left_out(_pattern(item))}
+
+
+_EXACT = 3
 
 
 def _exactness(key: str) -> int:
@@ -178,7 +201,7 @@ def _exactness(key: str) -> int:
         return 0
     if key.startswith("type:"):
         return 1
-    return 2 if key.startswith("re:") or any(character in key for character in "*?[") else 3
+    return 2 if key.startswith("re:") or any(character in key for character in "*?[") else _EXACT
 
 
 def _selecting(component: Component, path: KeyPath) -> Iterator[tuple[str, Selects, Any, KeyPath]]:
@@ -242,25 +265,38 @@ def _list(items: Mapping[KeyPath, str], document: Document, names: Selectable, f
     Of the items that match a weight the most exact one decides whether it is selected; of equally exact ones the last.
     """
     matching: dict[str, list[str]] = {}
-    known = True
+    known, silent = True, _without_effect(items.values(), names)
     for at, item in items.items():
         try:
             for name in names.select(_pattern(item)):
                 matching.setdefault(name, []).append(item)
         except NameFault as fault:
+            if item in silent:
+                continue
             known = False
             faults.add(
                 document.place(at), f"{item!r} excludes nothing: {fault}" if item.startswith("!") else str(fault)
             )
     found = [name for name, own in matching.items() if _selected(own)]
     for at, item in items.items() if known else ():
-        if item.startswith("!") and not any(item in own and _excluded(own) for own in matching.values()):
+        if not item.startswith("!") or item in silent:
+            continue
+        if not any(item in own and _excluded(own) for own in matching.values()):
             faults.add(document.place(at), f"{item!r} excludes nothing: no other item selects what it matches")
             known = False
     if known and items and not found:
         first = next(iter(items))
         faults.add(document.place(first), "nothing is selected: all that it matches is excluded")
     return found
+
+
+def _without_effect(items: Collection[str], names: Selectable) -> set[str]:
+    """Return the exclusions of weights that another item leaves out anyway: they say that this is known."""
+    try:
+        left = {name for item in items if not item.startswith("!") for name in _others(names, item)}
+        return {item for item in items if item.startswith("!") and left & _others(names, item)}
+    except NameFault:  # `select` says it at its place
+        return set()
 
 
 def _pattern(item: str) -> str:

@@ -65,8 +65,8 @@ class LogitsCheck:
         said = all_zero(trace_on_meta(model, self._ctx.data.shape), zeros)
         if not self._allowed:
             raise CompressError(
-                f"epoch {clock.epoch}: {said}: prune less, or set `allow_empty_layers: true` in the args of a pruner's"
-                f" policy"
+                f"epoch {clock.epoch}: {said}: prune or penalize less (`allow_empty_layers: true` in the args of a"
+                f" pruner's policy, where the schedule has one, makes this a warning)"
             )
         if not self._empty:
             self._ctx.say(f"warning: epoch {clock.epoch}: {said}")

@@ -80,7 +80,7 @@ def probe(model: nn.Module, shape: tuple[int, ...], *, training: bool = False) -
 
 def dependent_logits(model: nn.Module, shape: tuple[int, ...]) -> Tensor | None:
     """Return [classes]: whether each logit depends on the image; None where the forward pass does not show it."""
-    mode = _NaNMode(training=False)
+    mode = _NaNMode(training=False, by_class=True)
     try:
         logits = _run(model, shape, mode)
     except Exception:  # whatever a network's forward raises that cannot work with NaN
@@ -119,9 +119,12 @@ def _look(module: nn.Module, given: Tensor) -> LayerInputs:
 class _NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Let NaN mean "depends on the image" in every operation."""
 
-    def __init__(self, training: bool) -> None:
+    def __init__(self, training: bool, *, by_class: bool = False) -> None:
+        """`by_class`: an output of a softmax over [1, classes] depends on the image where its own input does, not where
+        only their sum does.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
-        self._training = training
+        self._training, self._by_class = training, by_class
         self.paused = False
         self.lost = False
         """Whether a comparison was made with values that depend on the image: then nothing is known."""
@@ -143,6 +146,8 @@ class _NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._normalized(out, args)
         if function in (aten.mul.Tensor, aten.mul_.Tensor):
             return _product(out, args, function is aten.mul_.Tensor)
+        if self._by_class and function in _SOFTMAX and out.dim() == 2:
+            return _of_classes(function, args)
         given = [value for value in args if isinstance(value, Tensor) and value.is_floating_point()]
         for value in given if isinstance(out, Tensor) else ():
             if not out.is_floating_point():
@@ -176,6 +181,15 @@ _BATCH_NORMS = tuple(
     )
     if hasattr(aten, name)
 )
+
+
+_SOFTMAX = (aten._softmax.default, aten._log_softmax.default)
+
+
+def _of_classes(function: Any, args: tuple[Any, ...]) -> Tensor:
+    unknown = torch.isnan(args[0])
+    values: Tensor = function(torch.where(unknown, 0, args[0]), *args[1:])
+    return values.masked_fill_(unknown, torch.nan)
 
 
 def _through(function: Any, args: tuple[Any, ...], left: int, right: int, bias: int | None, **kwargs: Any) -> Tensor:

@@ -13,17 +13,21 @@ _MULTIPLIES = frozenset(
 """Functions whose result does not depend on the image where the weight is all zero."""
 
 
+_JOINS = frozenset("cat concat concatenate hstack".split())
+
+
 def logits_weights(trace: Trace) -> tuple[str, ...]:
     """Return the weights of the layers that make the logits: each of their outputs is one class.
 
-    What keeps the classes as channels (dim 1) may follow: an activation, a mean over positions, a sum.
+    What keeps the classes as a dim may follow: an activation, a mean over positions, a sum; and a concatenation, where
+    each head makes some of the classes.
     """
     found: dict[str, None] = {}
     for output in trace.outputs[:1]:
-        classes = _channels(output)
-        waiting, seen = [output.maker], set[int]()
+        classes = output.shape[1] if len(output.shape) > 1 else 0
+        waiting, seen = [(output.maker, classes)], set[int]()
         while waiting:
-            number = waiting.pop()
+            number, classes = waiting.pop()
             if number is None or number in seen:
                 continue
             seen.add(number)
@@ -33,12 +37,12 @@ def logits_weights(trace: Trace) -> tuple[str, ...]:
                 if operation.call.function in _MULTIPLIES and classes in applied.shape[:2]:
                     found[applied.weight] = None
                 continue
-            waiting += [read.maker for read in operation.reads if read.of_images and _channels(read) == classes]
+            reads = [read for read in operation.reads if read.of_images and len(read.shape) > 1]
+            if operation.call.function in _JOINS and sum(read.shape[1] for read in reads) == classes:
+                waiting += [(read.maker, read.shape[1]) for read in reads]
+            else:
+                waiting += [(read.maker, classes) for read in reads if classes in read.shape[1:]]
     return tuple(found)
-
-
-def _channels(read: Read) -> int | None:
-    return read.shape[1] if len(read.shape) > 1 else None
 
 
 def reaches_logits(trace: Trace, zeros: Collection[str]) -> bool:

@@ -77,6 +77,39 @@ def test_nothing_is_said_where_nothing_is_left_out(schedule_of: Parse, weights: 
     assert notes(schedule_of, pruner(weights)) == []
 
 
+@pytest.mark.parametrize(
+    ("exclusions", "left"),
+    [
+        ("'!lstm*', '!places.weight'", None),
+        ("'!type:LSTM', '!re:^places'", None),
+        ("'!lstm*', '!head*', '!type:Embedding'", None),
+        ("'!lstm*'", "places.weight (Embedding)"),
+        ("'!lstm.weight_hh_l0', '!places*'", "lstm.weight_ih_l0 (LSTM)"),
+    ],
+)
+def test_an_exclusion_of_what_is_left_out_anyway_says_that_it_is_known(
+    schedule_of: Parse, exclusions: str, left: str | None
+) -> None:
+    lines = notes(schedule_of, pruner(f"['*', {exclusions}]"))
+    assert len(lines) == (left is not None)
+    assert all(f"leaves out {left}:" in line for line in lines)
+
+
+def test_a_tied_weight_is_excluded_by_any_of_its_names(schedule_of: Parse) -> None:
+    model = Net()
+    model.out = nn.Linear(5, 4, bias=False)
+    model.out.weight = model.places.weight
+    del model.lstm
+    assert notes(schedule_of, pruner("['*', '!out.weight']"), model) == []
+
+
+def test_an_exclusion_of_what_nothing_leaves_out_stays_a_fault(schedule_of: Parse) -> None:
+    faults = Faults()
+    schedule_of("version: 2\npolicies:\n" + pruner("['conv*', '!lstm*']")).bind(Net(), 3, faults)
+    [line] = faults.lines
+    assert "'!lstm*' excludes nothing" in line
+
+
 def test_a_pattern_that_matches_other_weights_alone_says_so(schedule_of: Parse) -> None:
     faults = Faults()
     schedule_of(f"version: 2\npolicies:\n{pruner('type:LSTM')}").bind(Net(), 3, faults)
@@ -123,6 +156,12 @@ def test_a_star_leaves_out_a_computed_weight_and_says_what_to_do(
         [line] = notes(schedule_of, pruner(item), computing(kind))
         assert f"leaves out conv.weight, which {by} computes" in line
         assert line.endswith(f"{remedy} where the model is built")
+
+
+@every_kind
+def test_a_computed_weight_can_be_excluded(schedule_of: Parse, kind: str, by: str, remedy: str, source: str) -> None:
+    for item in ("'!conv.weight'", "'!conv*'"):
+        assert notes(schedule_of, pruner(f"['*', {item}]"), computing(kind)) == []
 
 
 @every_kind

@@ -78,8 +78,9 @@ def test_a_run_ends_at_the_event_that_empties_the_only_path_and_keeps_the_checkp
 )
 def test_gates_and_thresholds_that_empty_it_end_the_run_before_it_is_saved(policies: str) -> None:
     it = loop(policies)
-    with pytest.raises(CompressError, match=f"epoch 0: 1.weight is all zero: {LOST}"):
+    with pytest.raises(CompressError, match=f"epoch 0: 1.weight is all zero: {LOST}") as caught:
         it.run()
+    assert "pruner's policy, where the schedule has one" in str(caught.value)
     assert (it.snapshots, it.best) == ({}, {})
 
 

@@ -65,6 +65,25 @@ def bare() -> Net:
     return net
 
 
+def joined() -> Net:
+    """Each head makes some of the classes."""
+    return Net(
+        lambda n, x: torch.cat([n.a(x.flatten(1)), n.b(x.flatten(1))], 1), a=nn.Linear(32, 1), b=nn.Linear(32, 2)
+    )
+
+
+def averaged() -> Net:
+    """Two heads on a stack: the classes are its last dim."""
+    return Net(
+        lambda n, x: torch.stack([n.a(x.flatten(1)), n.b(x.flatten(1))]).mean(0), a=nn.Linear(32, 3), b=nn.Linear(32, 3)
+    )
+
+
+def of_tokens() -> Net:
+    """A head for each of 16 tokens, and their mean."""
+    return Net(lambda n, x: n.fc(x.flatten(2).transpose(1, 2)).mean(1), fc=nn.Linear(2, 3))
+
+
 def cosine() -> Net:
     """A head whose rows are normalized first."""
     return Net(lambda n, x: F.linear(x.flatten(1), F.normalize(n.fc.weight)), fc=nn.Linear(32, 3, bias=False))
@@ -77,6 +96,9 @@ def cosine() -> Net:
         (pooled, {"last.weight"}),
         (two_heads, {"a.weight", "b.weight"}),
         (block, {"fc.weight"}),
+        (joined, {"a.weight", "b.weight"}),
+        (averaged, {"a.weight", "b.weight"}),
+        (of_tokens, {"fc.weight"}),
         (bare, set()),
         (cosine, {"fc.weight"}),
     ],
@@ -131,7 +153,12 @@ def test_the_reason_is_named_and_not_a_dead_block_before_it() -> None:
     assert all_zero(trace, []).endswith(end)
 
 
-@pytest.mark.parametrize("made", [linear, pooled, cosine])
+def softmax() -> Net:
+    """Its sum over the classes depends on the image as soon as one logit does."""
+    return Net(lambda n, x: F.log_softmax(n.fc(x.flatten(1)), 1), fc=nn.Linear(32, 3))
+
+
+@pytest.mark.parametrize("made", [linear, pooled, cosine, softmax])
 def test_lost_classes_are_those_whose_logits_no_image_changes(made: Callable[[], Net]) -> None:
     net = made()
     trace = trace_on_meta(net, SHAPE)
