@@ -88,6 +88,8 @@ class View:
     """Builds the model with storage; None where that is not possible before the run."""
     gated: Mapping[str, Window] = field(default_factory=dict)
     """The weights that a gate of the schedule replaces in the forward pass, and when."""
+    computed: Mapping[str, Window] = field(default_factory=dict)
+    """The parameters whose values a gate computes after each step, and when."""
     targets: Targets = field(default_factory=dict)
     window: Window = field(default_factory=Window)
     key: str = ""

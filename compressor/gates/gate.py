@@ -97,6 +97,10 @@ class Gate(Component):
         """Return the weights that it replaces in the forward pass."""
         return list(targets["weights"])
 
+    def computed(self, targets: Targets) -> list[str]:
+        """Return the parameters whose values it computes after each step: what else is written to them is lost."""
+        return []
+
     @property
     def whole_filters(self) -> bool:
         """Return whether it acts on whole output channels: then those that are shared with other layers are left

@@ -1,7 +1,7 @@
 """HashedNets: Chen, Wilson, Tyree, Weinberger and Chen, ICML 2015 (arXiv 1504.04788)."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from compressor.component import Targets
 from compressor.component import Weights as Selection
 from compressor.errors import did_you_mean
 from compressor.gates.gate import Gate, Installed, Site
+from compressor.sparsity import biases_of
 from compressor.splitmix import splitmix64
 
 
@@ -21,8 +22,8 @@ class HashedWeights(Gate, name="HashedWeights"):
     """Share K trained numbers, signed, among a linear layer's weights and biases, by two hashes (HashedNets, Chen).
 
     V_ij = xi(i, j) w[h(i, j)], the bias is V's last column, and dL/dw_k = sum of xi(i, j) dL/dV_ij over h(i, j) = k.
-    Only w is trained; weight and bias are V at any time, and ordinary ones after the window. A regularizer of the
-    weight acts on w where its policy comes before the gate's.
+    Only w is trained; weight and bias are V at any time, and ordinary ones after the window. The gradient of a
+    regularizer of the weight acts on w; proximal steps and thresholds are refused.
     """
 
     example: ClassVar[str] = """
@@ -44,6 +45,9 @@ class HashedWeights(Gate, name="HashedWeights"):
             for name in targets["weights"]
             if name not in known
         ]
+
+    def computed(self, targets: Targets) -> list[str]:
+        return [own for name in targets["weights"] for own in (name, *biases_of(name))]
 
     def install(self, site: Site) -> "Hashed":
         return Hashed(self, site)
@@ -131,6 +135,9 @@ class Hashed(Installed):
     def after_step(self) -> None:
         for layer in self._layers.values():
             self._expand(layer)
+
+    def gated(self) -> Collection[str]:
+        return [name for layer in self._layers.values() for name in layer.parts]
 
     def figures(self) -> dict[str, float]:
         every = [layer.hashed for layer in self._layers.values()]

@@ -68,6 +68,9 @@ class GatePolicy(Policy, name="gate"):
     def gated(self, targets: Targets) -> list[str]:
         return self.gate.gated(targets)
 
+    def computed(self, targets: Targets) -> list[str]:
+        return self.gate.computed(targets)
+
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if not self.gate.makes_zeros or time < self.window.first:
             return Prediction()
@@ -135,7 +138,7 @@ class GatePolicy(Policy, name="gate"):
     def penalty_gradients(self, ctx: Context, memory: Gated) -> None:
         memory.gates.penalty_gradients()
 
-    def before_parameter_optimization(self, ctx: Context, memory: Gated) -> None:
+    def collect_gradients(self, ctx: Context, memory: Gated) -> None:
         memory.gates.collect_gradients()
 
     def on_minibatch_end(self, ctx: Context, memory: Gated) -> None:

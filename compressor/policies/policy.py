@@ -16,6 +16,7 @@ The loop of `session/session.py` and `training/trainer.py`:
             substitutions.after_backward()            # the weights are restored, with their gradients
             policy.penalty_gradients                  # closed-form gradients of penalties, added to .grad
             policy.before_parameter_optimization      # may skip the optimizer's step
+            policy.collect_gradients                  # of hashed numbers, from the weights' gradients
             masks.zero_gradients()                    # for masks that act on gradients, too
             masks.before_step()                       # dense copies are restored
             clip the gradients
@@ -148,6 +149,10 @@ class Policy(Component):
         """Return the weights that it replaces in the forward pass, for policies that cannot act on such weights."""
         return []
 
+    def computed(self, targets: Targets) -> list[str]:
+        """Return the parameters whose values it computes after each step: what other policies write there is lost."""
+        return []
+
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         """Return the zeros that it holds at the end of epoch `time` (or step, for a window in steps)."""
         return Prediction()
@@ -210,6 +215,9 @@ class Policy(Component):
 
     def before_parameter_optimization(self, ctx: Context, memory: Any) -> None:
         """Act before the optimizer's step."""
+
+    def collect_gradients(self, ctx: Context, memory: Any) -> None:
+        """Set the gradients of tensors of its own from those of the weights, which are final now."""
 
     def on_minibatch_end(self, ctx: Context, memory: Any) -> None:
         """Act after the masks were applied."""

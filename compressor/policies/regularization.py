@@ -21,6 +21,11 @@ OF_ADAM = (
     " Remove `proximal` (a threshold makes zeros, too), or set optimizer.name: sgd"
 )
 
+OF_COMPUTED = (
+    "no proximal step and no threshold: a gate computes its values after each step. Remove `proximal` and `threshold`,"
+    " or leave it out, or use windows that do not overlap"
+)
+
 
 @dataclass
 class Pruned(Memory):
@@ -64,6 +69,8 @@ class RegularizationPolicy(Policy, name="regularizer"):
         found = [Finding("error", line) for line in lines]
         if self.regularizer.needs_one_step_size and steps_by_entry(view.groups):
             found.append(Finding("error", OF_ADAM, "proximal"))
+        if self.regularizer.makes_zeros:
+            found += [Finding("error", f"{name}: {OF_COMPUTED}", "reg_regims") for name in _computed(view)]
         return found + (check_classes(view, cuts) if self.regularizer.makes_zeros and not lines else [])
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
@@ -135,6 +142,25 @@ class RegularizationPolicy(Policy, name="regularizer"):
 
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
         return {ctx.key.partition(".")[2]: self.regularizer.value(ctx.parameters, ctx.targets)}
+
+
+def _computed(view: View) -> list[str]:
+    """Return the selected parameters whose values a gate computes while the policy acts, or may act."""
+    mine, found = view.window, []
+    for name in dict.fromkeys(name for selected in view.targets.values() for name in selected):
+        gate = view.computed.get(name)
+        if gate is None:
+            continue
+        first, end = gate.first, gate.end
+        if gate.unit != mine.unit:
+            if view.steps is None:  # checked again when it is known
+                continue
+            in_steps = gate.unit == "step"
+            first = first // view.steps if in_steps else first * view.steps
+            end = -(-end // view.steps) if in_steps else end * view.steps
+        if mine.number(end - 1) > mine.number(first - 1):
+            found.append(name)
+    return found
 
 
 def _kept(filters: Mapping[str, Tensor]) -> dict[str, Tensor]:

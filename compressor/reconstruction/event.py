@@ -148,7 +148,7 @@ class Event:
             self.ctx.records.figures[self.ctx.key] = {**dict(zip(kinds, means, strict=True)), **each}
 
     def _due(self, names: Sequence[str]) -> list[str]:
-        gated = {name for substitution in self.ctx.substitutions for name in substitution.fold()}
+        gated = {name for substitution in self.ctx.substitutions for name in substitution.gated()}
         due = []
         for channels in (InputChannels(self.ctx, name) for name in names):
             if int(channels.alive().sum()) <= self._count(channels):

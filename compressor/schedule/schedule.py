@@ -90,7 +90,8 @@ class BoundSchedule:
         notes = list(self.notes)
         policies = []
         gated = {name: one.policy.window for one in self.policies for name in one.policy.gated(one.targets)}
-        view = replace(view, version=self.version, gated=gated)
+        computed = {name: one.policy.window for one in self.policies for name in one.policy.computed(one.targets)}
+        view = replace(view, version=self.version, gated=gated, computed=computed)
         for bound, entry in zip(self.policies, self.entries, strict=True):
             own = bound.view(view)
             for finding in [*_of_window(bound, view), *bound.policy.check(own)]:

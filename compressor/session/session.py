@@ -290,6 +290,7 @@ class Session:
         """Prepare the optimizer's step, which comes next: mask and clip gradients, scale learning rates."""
         self._expect("before_optimizer")
         self.events.fire("before_parameter_optimization")
+        self.events.fire("collect_gradients")
         self.masks.zero_gradients()
         self.masks.before_step()
         every = [parameter for group in self.optimizer.groups for parameter in group["params"]]  # gates', too

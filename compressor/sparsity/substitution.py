@@ -1,6 +1,6 @@
 """Substitutions: values that are used in the forward pass in place of a parameter (random, shared or gated)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import ClassVar
 
@@ -33,6 +33,10 @@ class Substitution:
     def fold(self) -> Mapping[str, Tensor]:
         """Return the values that are shipped, by parameter name, for every parameter that has another value now."""
         return {}
+
+    def gated(self) -> Collection[str]:
+        """Return the parameters that cannot be reconstructed: what is written to them would be changed, or lost."""
+        return self.fold()
 
     @property
     def ships(self) -> bool:

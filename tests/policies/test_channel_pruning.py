@@ -363,6 +363,14 @@ def test_a_layer_behind_a_gate_is_left_alone_and_that_is_said() -> None:
     ]
 
 
+def test_a_layer_of_hashed_weights_is_left_alone_too_and_that_is_said() -> None:
+    gates = "gates:\n  hashed: {class: HashedWeights, weights: [fc2.weight], compression: 0.5}\n"
+    text = schedule("[fc2.weight]", window=", epochs: [1]", more=gates) + "  - {gate: {instance_name: hashed}}\n"
+    run = Ran(with_planted("linear"), text, epochs=2)
+    assert run.said == [f"warning: {OWNER}: fc2.weight has a gate: its channels are not pruned"]
+    assert bool((run.loop.forwards[-1]["fc2.weight"] != 0).all())
+
+
 def test_a_run_that_ends_before_the_window_misses_the_target() -> None:
     missed = Ran(plain(), schedule(window=", epochs: [5]"))
     assert "b.weight should have 3 input channels, has 6" in missed.loop.session.events.shortfalls()[0]

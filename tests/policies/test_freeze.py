@@ -168,3 +168,19 @@ def test_the_biases_of_a_recurrent_layer_are_frozen_with_its_matrices() -> None:
     run = Loop(Net(), random_batches([5] * STEPS), text, epochs=1).run()
     same = {name for name, value in run.after[-1].items() if torch.equal(value, run.forwards[0][name])}
     assert same == {"lstm.weight_ih_l0", "lstm.bias_ih_l0"}
+
+
+@pytest.mark.parametrize("first", ["freeze", "gate"])
+def test_frozen_hashed_weights_stay_in_either_order(run_of: Any, first: str) -> None:
+    entries = {
+        "freeze": "  - {freeze: {weights: weight}, starting_epoch: 1}\n",
+        "gate": "  - {gate: {class: HashedWeights, weights: weight, compression: 0.5}}\n",
+    }
+    order = sorted(entries, key=lambda name: name != first)
+    torch.manual_seed(0)
+    run = run_of("version: 2\npolicies:\n" + "".join(entries[name] for name in order), nn.Linear(4, 3))
+    run.gradient = 0.25
+    run.epoch(0)
+    before = {name: parameter.detach().clone() for name, parameter in run.model.named_parameters()}
+    run.epoch(1)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in run.model.named_parameters())

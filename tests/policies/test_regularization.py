@@ -19,7 +19,7 @@ from torch.optim import SGD, Adam, AdamW
 
 from compressor.config import OptimizerConfig
 from compressor.errors import UserError
-from compressor.policies.regularization import OF_ADAM
+from compressor.policies.regularization import OF_ADAM, OF_COMPUTED
 from compressor.schedule.faults import Faults
 from compressor.schedule.schedule import view_of
 from compressor.session import Session
@@ -405,3 +405,39 @@ def test_validate_refuses_it_with_its_line(schedule_of: ScheduleOf, name: str) -
     place = text(ROWS).splitlines()[2].index("true") + 1
     said = f"s.yaml:3:{place}: {OF_ADAM}"
     assert faults.lines == ([] if name == "sgd" else [said])
+
+
+HASHED = "  - gate: {{class: HashedWeights, weights: weight, compression: 0.5}}\n    {gate}\n"
+
+
+@pytest.mark.parametrize("more", MAKE_ZEROS.values(), ids=MAKE_ZEROS)
+@pytest.mark.parametrize(
+    ("gate", "own", "refused"),
+    [
+        ("ending_epoch: 2", "starting_epoch: 1", True),
+        ("ending_epoch: 2", "starting_epoch: 2", False),
+        ("ending_epoch: 2", "epochs: [0, 3]", True),
+        ("starting_epoch: 2", "starting_epoch: 1\n    frequency: 4", False),
+        ("ending_step: 11", "starting_epoch: 1", True),
+        ("ending_step: 10", "starting_epoch: 1", False),
+        ("starting_epoch: 1", "ending_step: 11", True),
+        ("starting_epoch: 1", "ending_step: 10", False),
+    ],
+)
+def test_what_a_gate_computes_after_each_step_has_no_proximal_step_and_no_threshold(
+    schedule_of: ScheduleOf, gate: str, own: str, refused: bool, more: str
+) -> None:
+    model, faults = nn.Linear(4, 3), Faults()
+    penalty = f"{{class: L1Regularizer, {more}, reg_regims: {{weight: 0.25, bias: 0.1}}}}"
+    given = text(penalty, more=f"    {own}\n" + HASHED.format(gate=gate))
+    schedule_of(given).bind(model, 4, faults).check(view_of(model, epochs=4, steps=10), faults)
+    place = given.splitlines()[2].index("{weight") + 1
+    said = [f"s.yaml:3:{place}: {name}: {OF_COMPUTED}" for name in ("weight", "bias")]
+    assert faults.lines == (said if refused else [])
+
+
+def test_a_penalty_by_gradient_is_no_fault_there(schedule_of: ScheduleOf) -> None:
+    model, faults = nn.Linear(4, 3), Faults()
+    given = text("{class: L1Regularizer, reg_regims: {weight: 0.25}}", more=HASHED.format(gate="ending_epoch: 2"))
+    schedule_of(given).bind(model, 4, faults).check(view_of(model, epochs=4, steps=10), faults)
+    assert faults.lines == []
