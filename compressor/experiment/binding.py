@@ -53,6 +53,8 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
     source = config.checkpoint_path if init else None
     if source is not None and not Path(source).is_file():
         said = f"init: {source!r} is neither one of {', '.join(SCHEMES)} nor a checkpoint file"
+        if source in SCHEMES:
+            said = f"init: there is no checkpoint file {source!r}: write `init: {source}`, which has no zeros to keep"
         faults.add(document.place(("init", "path")), said)
     if ":" not in config.data.name and config.data.name not in data.catalogue():
         hint = did_you_mean(config.data.name, data.catalogue())

@@ -74,8 +74,11 @@ def check_classes(view: View, cuts: Mapping[str, Sequence[Structure]]) -> list[F
     return found
 
 
-def check_logits(view: View, goals: Sequence[Goal], *, allowed: bool) -> list[Finding]:
-    """Return a finding where goals leave weights all zero without which the logits do not depend on the image."""
+def check_logits(view: View, goals: Sequence[Goal], *, allowed: bool | None) -> list[Finding]:
+    """Return a finding where goals leave weights all zero without which the logits do not depend on the image.
+
+    `allowed`: the policy's `allow_empty_layers`; None where it has no such argument.
+    """
     zeros = [
         name
         for goal in goals
@@ -87,10 +90,10 @@ def check_logits(view: View, goals: Sequence[Goal], *, allowed: bool) -> list[Fi
     said = f"{view.key} prunes all: {all_zero(view.trace, zeros)}"
     if allowed or view.version == 1:
         return [Finding("warning", said)]
-    return [Finding("error", f"{said}: {PRUNE_LESS}")]
+    return [Finding("error", f"{said}: prune less{'' if allowed is None else ALLOW}")]
 
 
-PRUNE_LESS = "prune less, or set `allow_empty_layers: true` in the args of the pruner's policy"
+ALLOW = ", or set `allow_empty_layers: true` in the args of the pruner's policy"
 
 
 def _places(view: View) -> Mapping[str, Place] | None:

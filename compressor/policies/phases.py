@@ -111,7 +111,7 @@ class PhasePolicy(Policy):
         elif last < view.epochs and self._last.scale != 1:
             said = f"its phases end with epoch {last - 1}; after that the learning rate is not scaled"
         found = [Finding("warning", f"{view.key}: {said}", of_policy=True)] if said else []
-        return found + check_logits(view, self.goals(view.targets["weights"]), allowed=False)
+        return found + check_logits(view, self.goals(view.targets["weights"]), allowed=None)
 
 
 class SparseRate(Settings):

@@ -24,13 +24,21 @@ def others(model: nn.Module, weights: Collection[str]) -> list[Other]:
     """Return the parameters that no pattern selects, in the model's order."""
     by_name = {one.name: one for one in computed(model)}
     sources = {source for one in by_name.values() for source in one.sources}
-    found = []
-    for name, tensor in in_use(model).items():
+    found, tensors, parameters = [], in_use(model), dict(model.named_parameters())
+    for one in by_name.values():
+        if one.name not in tensors:  # its value, and with it its shape, is not known
+            own = [parameters[source] for source in one.sources if source in parameters]
+            if not own or max(tensor.dim() for tensor in own) > 1:
+                found.append(_of(model, one.name, sum(tensor.numel() for tensor in own), one))
+    for name, tensor in tensors.items():
         if tensor.dim() > 1 and name not in weights and name not in sources:
-            module = model.get_submodule(name.rpartition(".")[0])
-            layer = parametrize.type_before_parametrizations(module).__name__
-            found.append(Other(name, layer, tensor.numel(), by_name.get(name)))
+            found.append(_of(model, name, tensor.numel(), by_name.get(name)))
     return found
+
+
+def _of(model: nn.Module, name: str, size: int, one: Computed | None) -> Other:
+    module = model.get_submodule(name.rpartition(".")[0])
+    return Other(name, parametrize.type_before_parametrizations(module).__name__, size, one)
 
 
 def said(item: str, left: Sequence[Other], parameters: int) -> list[str]:

@@ -53,7 +53,7 @@ def macs(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, dict[str, 
     names = {id(weight): name for name, weight in prunable(model).items()}
     by_weight = dict.fromkeys(names.values(), 0)
     for path, module in model.named_modules():
-        name = names.get(id(getattr(module, "weight", None)))
+        name = names.get(id(module._parameters.get("weight")))
         if name is not None:  # a weight that several layers share works in each of them
             by_weight[name] += by_module.get(path, 0) if path else counter.get_total_flops() // 2
     return counter.get_total_flops() // 2, by_weight

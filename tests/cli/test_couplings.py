@@ -202,6 +202,7 @@ def test_a_sparsity_of_1_on_the_only_path_is_refused(policy: str, weights: list[
     Path("s.yaml").write_text(f"version: 2\npolicies:\n- {policy}\n  starting_epoch: 0\n  ending_epoch: 3\n")
     result = compress("validate", "s.yaml", "-c", "lenet_5")
     assert (result.code, said in result.err) == (2, True), result.err
+    assert ("allow_empty_layers" in result.err) == policy.startswith("pruner")
     if policy.startswith("pruner"):
         text = Path("s.yaml").read_text().replace("}\n  start", ", args: {allow_empty_layers: true}}\n  start")
         Path("s.yaml").write_text(text)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -156,6 +157,20 @@ def test_a_star_leaves_out_a_computed_weight_and_says_what_to_do(
         [line] = notes(schedule_of, pruner(item), computing(kind))
         assert f"leaves out conv.weight, which {by} computes" in line
         assert line.endswith(f"{remedy} where the model is built")
+
+
+def test_a_computed_weight_of_unknown_value_is_left_out_in_words_too(schedule_of: Parse) -> None:
+    model = nn.ModuleDict({"conv": nn.Conv2d(1, 3, 2)})
+    with torch.device("meta"):
+        model.head = parametrizations.orthogonal(nn.Linear(2, 3))  # its base is not there yet
+    model.free = nn.Linear(2, 2)
+    del model.free.weight
+    model.free.weight = torch.ones(2, 2)
+    lines = notes(schedule_of, pruner("'*'"), model)
+    assert [line.partition("leaves out ")[2].partition(" computes")[0] for line in lines] == [
+        "head.weight, which Orthogonal",
+        "free.weight, which the model's own code",
+    ]
 
 
 @every_kind
