@@ -1,5 +1,10 @@
 """`compress` and `python -m compressor`: ready for signals before anything large is imported."""
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.pop(0)  # the working directory, put there by `python -m`: a file in it would stand for a library
+
 import contextlib
 import os
 import signal

@@ -14,6 +14,8 @@ NESTED, COPIES = 5, 1_000
 
 _NO_GROUP = regex.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", regex.DOTALL)
 _COUNT = regex.compile(r"\{(\d*),?(\d*)\}")
+_OTHER_SYNTAX = regex.compile(r"\(\?(?:#|[\w-]*[xV])|\[:")
+"""Comments, the flags `x` and `V1`, POSIX classes: with them a bracket or a brace need not mean what it seems to."""
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -40,7 +42,11 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def _refuse_large(pattern: str) -> None:
-    """Raise `ValueError` for a pattern whose compiled form may be much larger than itself."""
+    """Raise `ValueError` for a pattern whose compiled form may be much larger than itself, or cannot be estimated."""
+    if found := _OTHER_SYNTAX.search(pattern):
+        raise ValueError(
+            f"{pattern!r} has {found[0]!r}: comments, POSIX classes and the flags x and V1 are not allowed"
+        )
     plain = _NO_GROUP.sub("", pattern)
     depth = deepest = 0
     for character in plain:

@@ -1,5 +1,6 @@
 """Files that name code: nothing of it runs, and no command succeeds, unless the user allows it."""
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import TINY, compress, saved, succeed
+from helpers import TINY, compress, environment, saved, succeed
 
 import compressor
 from compressor.errors import UserError
@@ -172,3 +173,11 @@ def test_what_is_allowed_trains_and_is_read_again_with_the_flag_alone() -> None:
     sys.modules.pop("zz_evil")
     for command in (("eval", "run"), ("train", "-c", "own", "--out", "run", "--resume")):
         assert (compress(*command).code, ran()) == (2, False)
+
+
+def test_a_file_of_the_working_directory_does_not_stand_for_a_library(tmp_path: Path) -> None:
+    for name in ("click", "pydantic", "torch", "yaml"):
+        (tmp_path / f"{name}.py").write_text("open('marker', 'w')\n")
+    command = [sys.executable, "-m", "compressor", "list", "pruners"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, (tmp_path / "marker").exists()) == (0, "", False)

@@ -120,9 +120,23 @@ def test_a_pattern_that_would_be_multiplied_out_is_not_compiled(pattern: str, mo
         patterns.matching(pattern, ["a"])
 
 
+HIDDEN = ["(?x)#[\n((a{1000}){1000})#]", "(?#[)((a{1000}){1000})(?#])", "(?i-s:(?ix:(a{ 1000}){1 000}))"]
+HIDDEN += ["(?V1)[[a])]", 7 * "((((([[:alpha:])))))]" + "a" + 35 * ")+"]
+
+
+@pytest.mark.parametrize("pattern", HIDDEN)
+def test_a_pattern_whose_groups_and_counts_cannot_be_seen_is_not_compiled(
+    pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns.regex, "compile", lambda *given: pytest.fail("compiled"))
+    with pytest.raises(ValueError, match="are not allowed"):
+        patterns.matching(pattern, ["a"])
+
+
 @pytest.mark.parametrize(
     ("pattern", "found"),
     [
+        (r"(?i)^(?P<x>LAYER)0", ["layer0.weight"]),
         (r"^(?!layer0)", ["layer1.weight"]),
         (r"(\w)\1", []),
         (r"[(](?:\(\(\(\(\(\()*|1", ["layer1.weight"]),
