@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from compressor import data, models
-from compressor.config import SCHEMES, Config
+from compressor.config import SCHEMES, Config, InitConfig
 from compressor.errors import UserError, did_you_mean
 from compressor.experiment import building
 from compressor.experiment.specification import Specification
@@ -28,8 +28,11 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
     classes = config.model.num_classes or data.class_count(config.data.name)
     try:
         network = models.skeleton(config.model.name, num_classes=classes, **config.model.arguments)
+        if config.model.pretrained and init and config.checkpoint_path is None:
+            models.check_pretrained(config.model.name)
     except UserError as error:
-        named = [key for key in config.model.arguments if repr(key) in str(error)]
+        keys = ("pretrained", *config.model.arguments)
+        named = [key for key in keys if repr(key) in str(error) or f"`{key}`" in str(error)]
         faults.add(document.place(("model", *(named or ["name"])[:1])), str(error))
     else:
         view = view_of(
@@ -52,7 +55,8 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
         faults.add(document.place(("data", key)), said)
     source = config.checkpoint_path if init else None
     if source is not None and not Path(source).is_file():
-        said = f"init: {source!r} is neither one of {', '.join(SCHEMES)} nor a checkpoint file"
+        schemes = "" if isinstance(config.init, InitConfig) else f"neither one of {', '.join(SCHEMES)} nor "
+        said = f"init: {source!r} is {schemes or 'not '}a checkpoint file"
         if source in SCHEMES:
             said = f"init: there is no checkpoint file {source!r}: write `init: {source}`, which has no zeros to keep"
         faults.add(document.place(("init", "path")), said)

@@ -13,7 +13,7 @@ from compressor.models import factory, torchvision_models
 from compressor.models.checking import checked, construct, shapes
 from compressor.models.registry import Builder, builders, model
 
-__all__ = ["arguments", "build", "catalogue", "model", "skeleton"]
+__all__ = ["arguments", "build", "catalogue", "check_pretrained", "model", "skeleton"]
 
 
 def build(name: str, /, *, num_classes: int | None = None, pretrained: bool = False, **arguments: Any) -> nn.Module:
@@ -29,7 +29,7 @@ def build(name: str, /, *, num_classes: int | None = None, pretrained: bool = Fa
     if builder is None:
         return torchvision_models.build(name, arguments, pretrained=pretrained)
     if pretrained:
-        raise UserError(f"model {name!r} has no published weights: remove `pretrained`, or start from a checkpoint")
+        check_pretrained(name)
     valid = checked(name, _parameters(builder), arguments)
     return construct(name, lambda: builder(**valid))
 
@@ -44,6 +44,14 @@ def skeleton(name: str, /, *, num_classes: int | None = None, **arguments: Any) 
     if next(network.parameters(), None) is None:
         raise UserError(f"the model {name!r} has no parameters to train")
     return network
+
+
+def check_pretrained(name: str) -> None:
+    """Raise `UserError` where the network `name` has no weights that `pretrained` could mean."""
+    if ":" in name:
+        factory.check_pretrained(name)
+    elif _own(name) is not None:
+        raise UserError(f"model {name!r} has no published weights: remove `pretrained`, or start from a checkpoint")
 
 
 def arguments(name: str) -> dict[str, inspect.Parameter]:

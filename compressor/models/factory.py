@@ -16,19 +16,25 @@ def build(name: str, arguments: dict[str, Any], *, pretrained: bool) -> nn.Modul
     """
     factory = _find(name)
     parameters = _parameters(factory)
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    takes_all = _takes_all(parameters)
     if "num_classes" not in parameters and not takes_all:
         arguments = {key: value for key, value in arguments.items() if key != "num_classes"}
     if pretrained:
         arguments = {**arguments, "pretrained": True}
-    named = {key: p for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     if not takes_all:
-        refuse_unknown(name, named, arguments)
+        refuse_unknown(name, _named(parameters), arguments)
     with isolated(f"model {name!r}: the factory failed"):
         network = factory(**arguments)
     if not isinstance(network, nn.Module):
         raise UserError(f"model {name!r}: the factory should return a torch.nn.Module, got {type(network).__name__}")
     return network.train()
+
+
+def check_pretrained(name: str) -> None:
+    """Raise `UserError` where the factory does not take `pretrained`."""
+    parameters = _parameters(_find(name))
+    if not _takes_all(parameters):
+        refuse_unknown(name, _named(parameters), {"pretrained": True})
 
 
 def arguments(name: str) -> dict[str, inspect.Parameter]:
@@ -46,3 +52,12 @@ def _parameters(factory: Any) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(factory).parameters)
     except (TypeError, ValueError):
         return {"arguments": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
+
+
+def _takes_all(parameters: dict[str, inspect.Parameter]) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def _named(parameters: dict[str, inspect.Parameter]) -> dict[str, inspect.Parameter]:
+    """Return the parameters that can be given by name."""
+    return {key: p for key, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}

@@ -27,7 +27,7 @@ def open_schedule(name: str, overrides: Overrides, faults: Faults) -> Schedule:
     document = _document(name, "schedules", overrides, faults)
     schedule = grammar.read(document, faults)
     beside = claim.document_beside(Path(document.source), schedule.version, faults)
-    if beside is not None:
+    if beside is not None and (beside.data is not None or not faults):  # else it could not be parsed
         schedule.claim = claim.build(beside, (), beside.data, faults)
         schedule.claim_text = beside.text
     if schedule.claim is not None:
@@ -38,9 +38,18 @@ def open_schedule(name: str, overrides: Overrides, faults: Faults) -> Schedule:
                 faults.add(place, f"{claim.KEY!r} needs the key 'config': the schedule names no configuration")
             else:
                 lookup.find(wanted, "configs")
+                if schedule.claim.init is not None:
+                    _find_start(schedule.claim.init)
         except UserError as error:  # a run is resumed from other directories, too
             schedule.notes.append(f"{place}: warning: the claim cannot be compared: {error}")
     return schedule
+
+
+def _find_start(start: claim.Start) -> None:
+    """Raise `UserError` where a file of the run that a claimed one begins with is not found."""
+    lookup.find(start.config, "configs")
+    if start.schedule is not None:
+        lookup.find(start.schedule, "schedules")
 
 
 def open_config(

@@ -117,5 +117,7 @@ def _say(error: ErrorDetails) -> str:
     message = error["msg"]
     if error["type"] == "value_error":
         return message.removeprefix("Value error, ")
+    if error["type"] == "model_type":
+        message = "should be a mapping"
     message = message.removeprefix("Input ").replace("a valid integer", "an integer").replace("a valid ", "a ")
     return f"{message}, got {describe(error['input'])}"

@@ -165,3 +165,25 @@ def test_a_removal_that_can_remove_nothing_is_refused_at_its_line(model: str, ot
 )
 def test_a_configuration_is_refused_at_its_line(model: str, data: str, place: str, said: str) -> None:
     refused(model, data, f"{TWO}- freeze: {{weights: '*'}}\n", place, said)
+
+
+def test_published_weights_of_a_model_that_has_none_are_refused(work: Path) -> None:
+    (work / "s.yaml").write_text("version: 2\npolicies: [{freeze: {weights: '*'}}]\n")
+    result = compress("validate", "s", "-c", "tiny", "--set", "model.pretrained=true")
+    assert result.code == 2
+    assert "--set model.pretrained=true: model 'mlp' has no published weights" in result.err
+
+
+def test_so_are_those_of_a_factory_that_does_not_take_them(work: Path) -> None:
+    (work / "mine_only.py").write_text(
+        "from torch import nn\n\n\ndef make(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))\n"
+    )
+    (work / "own.yaml").write_text(
+        "model: {name: 'mine_only:make', pretrained: true}\ndata: {name: mnist}\noptimizer: {lr: 0.1}\nepochs: 1\n"
+    )
+    (work / "s.yaml").write_text("version: 2\npolicies: [{freeze: {weights: '*'}}]\n")
+    result = compress("validate", "s", "-c", "own", "--allow-plugins")
+    assert result.code == 2
+    assert "own.yaml:1:45: model 'mine_only:make'" in result.err
+    assert "pretrained" in result.err

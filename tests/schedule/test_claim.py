@@ -46,6 +46,9 @@ def test_a_version_1_schedule_has_its_claim_beside_it(tmp_path: Path) -> None:
         (V2, "{sparsity: 0.5}\n", "s.expect.yaml:1:1: s.yaml has version 2: write this under `expect:` in it"),
         (V1, "{sparsity: 0.5}\n", "s.expect.yaml:1:1: 'expect' needs the key 'config': the schedule names no config"),
         (V2 + "expect: {config: lenet5_digits}\n", None, "s.yaml:4:9: 'expect': should have one of top1, "),
+        (V2 + "expect: {top1: 97}\n", None, "s.yaml:4:16: 'top1' of 'expect': should be a mapping, got 97"),
+        (V1, "{sparsity: 0.5\n", "s.expect.yaml:2:1: not YAML: expected ',' or '}'"),
+        (V1, "null\n", "s.expect.yaml:1:1: 'expect' should be a mapping, got nothing"),
         (V2 + "expect: {sparsity: 90}\n", None, "s.yaml:4:20: 'sparsity' of 'expect': should be less "),
         (
             V2 + "expect: {top1: {mim: 90}}\n",
@@ -67,3 +70,11 @@ def test_a_claim_for_a_configuration_that_does_not_exist_is_a_warning_with_the_n
     [note] = schedule.notes
     assert note.startswith(f"{tmp_path}/s.yaml:4:9: warning: the claim cannot be compared: no config 'lenet5_digit'")
     assert "did you mean 'lenet5_digits'" in note
+
+
+@pytest.mark.parametrize("start", ["{config: mlp_digit}", "{config: mlp_digits, schedule: lenet5_ag}"])
+def test_so_is_one_that_begins_with_a_run_of_files_that_do_not_exist(tmp_path: Path, start: str) -> None:
+    schedule, faults = opened(tmp_path, V2 + f"expect: {{sparsity: 0.5, init: {start}}}\n")
+    assert faults == []
+    [note] = schedule.notes
+    assert "did you mean" in note
