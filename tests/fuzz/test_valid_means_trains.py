@@ -50,6 +50,10 @@ DELIBERATE = {
     "structures of a transposed convolution": "is of a transposed convolution",
     "a sum of channels that is pruned in part (version 2)": "is pruned by .*, but",
     "a criterion on a layer that is not used": "criterion .*: the forward pass does not use",
+    "whole classes pruned (version 2)": "makes the logits: .* prunes whole classes",
+    "a network without a path from the image": "the logits no longer depend on the image",
+    "a splicing that could restore no weight (version 2)": "SplicingPruner needs `use_double_copies: true`",
+    "a proximal step without a closed form": "no proximal step: Adam",
 }
 """Findings that refuse a schedule though its training might go on: the reason, and a pattern of the message."""
 
