@@ -127,7 +127,7 @@ class _NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._training, self._by_class = training, by_class
         self.paused = False
         self.lost = False
-        """Whether a comparison was made with values that depend on the image: then nothing is known."""
+        """Whether a truth value or an integer was made of values that depend on the image: then nothing is known."""
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -151,7 +151,7 @@ class _NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [value for value in args if isinstance(value, Tensor) and value.is_floating_point()]
         for value in given if isinstance(out, Tensor) else ():
             if not out.is_floating_point():
-                self.lost |= out.dtype == torch.bool and bool(torch.isnan(value).any())
+                self.lost |= not out.is_complex() and bool(torch.isnan(value).any())
             elif value.shape == out.shape:  # sign and its like make numbers of NaN
                 out.masked_fill_(torch.isnan(value), torch.nan)
         return out

@@ -182,6 +182,22 @@ def test_weights_that_no_path_connects_are_found_where_none_is_all_zero() -> Non
     assert not found.any()
 
 
-def test_a_pass_that_cannot_be_followed_says_so() -> None:
-    net = Net(lambda n, x: n.fc(x.flatten(1)) * (x.mean() > 0), fc=nn.Linear(32, 3))
-    assert dependent_logits(net, SHAPE) is None
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda n, x: n.fc(x.flatten(1)) * (x.mean() > 0),
+        lambda n, x: n.fc((4 * x).round().int().float().flatten(1)),  # pixels of a few bits
+        lambda n, x: n.fc(torch.bucketize(x, torch.tensor([0.2, 0.5])).float().flatten(1)),
+        lambda n, x: n.fc(F.one_hot(x.flatten(1).argmax(1), 32).float()),
+    ],
+    ids=["comparison", "integers", "buckets", "largest"],
+)
+def test_a_pass_that_cannot_be_followed_says_so(made: Callable[[Any, Tensor], Tensor]) -> None:
+    assert dependent_logits(Net(made, fc=nn.Linear(32, 3)), SHAPE) is None
+
+
+def test_a_pass_through_complex_numbers_is_followed() -> None:
+    net = Net(lambda n, x: n.fc(torch.fft.fft2(x).abs().flatten(1)), fc=nn.Linear(32, 3))
+    found = dependent_logits(net, SHAPE)
+    assert found is not None
+    assert found.all()
