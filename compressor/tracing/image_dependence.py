@@ -149,11 +149,12 @@ class _NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._by_class and function in _SOFTMAX and out.dim() == 2:
             return _of_classes(function, args)
         given = [value for value in args if isinstance(value, Tensor) and value.is_floating_point()]
-        for value in given if isinstance(out, Tensor) else ():
-            if not out.is_floating_point():
-                self.lost |= not out.is_complex() and bool(torch.isnan(value).any())
-            elif value.shape == out.shape:  # sign and its like make numbers of NaN
-                out.masked_fill_(torch.isnan(value), torch.nan)
+        first = out[0] if isinstance(out, tuple) and out else out  # a quantizer returns what it clipped, too
+        for value in given if isinstance(first, Tensor) else ():
+            if not first.is_floating_point():
+                self.lost |= not first.is_complex() and bool(torch.isnan(value).any())
+            elif value.shape == first.shape:  # sign and its like make numbers of NaN
+                first.masked_fill_(torch.isnan(value), torch.nan)
         return out
 
     def _normalized(self, out: Any, args: tuple[Any, ...]) -> Any:

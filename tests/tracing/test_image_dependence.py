@@ -76,6 +76,7 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "sign": torch.sign,
     "heaviside": lambda x: torch.heaviside(x, torch.zeros(())),
     "nan_to_num": lambda x: x.nan_to_num(),
+    "quantize": lambda x: torch.fake_quantize_per_tensor_affine(x, 1 / 64, 0, -1024, 1023),
     **{name: getattr(nn, name)() for name in (ACTIVATIONS + " Softplus Softshrink Softsign Tanh Mish").split()},
 }
 
