@@ -98,6 +98,8 @@ def _train(
     # Build.
     dataset, count = smoke_data(config, root) if smoke else (building.load_data(config, root), None)
     said = list(dataset.notes)  # until there is a log
+    if found is not None and saved is None:
+        said.append(f"{found.path} has no {folder.CHECKPOINT}: the run begins again")
     if found is not None and saved is not None:
         source = found.path / folder.CHECKPOINT
         dataset = identity.same_data(dataset, saved, source, other_data=other_data, say=said.append)

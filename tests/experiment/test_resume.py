@@ -108,7 +108,8 @@ def test_resume_of_a_run_that_has_no_checkpoint_yet_starts_it_afresh(work: Path,
     run = work / "runs" / "prune-tiny-1"
     for path in run.glob("checkpoint*.pt"):
         path.unlink()
-    succeed(*RESUME)
+    said = succeed(*RESUME)
+    assert said.startswith("runs/prune-tiny-1 has no checkpoint.pt: the run begins again\n")
     assert run_difference(run, reference) is None
     assert [path.name for path in (work / "runs").iterdir()] == ["prune-tiny-1"]
 
