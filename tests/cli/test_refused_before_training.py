@@ -187,3 +187,18 @@ def test_so_are_those_of_a_factory_that_does_not_take_them(work: Path) -> None:
     assert result.code == 2
     assert "own.yaml:1:45: model 'mine_only:make'" in result.err
     assert "pretrained" in result.err
+
+
+@pytest.mark.parametrize(
+    ("phases", "offers"),
+    [
+        ("dsd: {weights: '*', sparsity: 1.0, dense_epochs: 0, sparse_epochs: 1, redense_epochs: 1}", False),
+        ("pruner: {class: SparsityLevelParameterPruner, levels: {'*': 1.0}}", True),
+    ],
+)
+def test_empty_layers_are_offered_where_the_policy_can_allow_them(work: Path, phases: str, offers: bool) -> None:
+    (work / "s.yaml").write_text(f"version: 2\npolicies: [{{{phases}}}]\n")
+    result = compress("validate", "s", "-c", "tiny")
+    assert result.code == 2
+    assert "prunes all" in result.err
+    assert ("allow_empty_layers" in result.err) == offers
