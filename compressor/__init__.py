@@ -20,7 +20,8 @@ def __getattr__(name: str) -> str:
         raise AttributeError(f"module 'compressor' has no attribute {name!r}")
     from importlib.metadata import version
 
-    return version("compressor")
+    found = globals()["__version__"] = version("compressor")
+    return found
 
 
 def load(path: str | os.PathLike[str], *, allow_plugins: bool = False) -> nn.Module:

@@ -65,8 +65,8 @@ def load(path: Path) -> Checkpoint:
     if not _well_formed(checkpoint):
         raise UserError(f"{path}: a damaged checkpoint: its {', '.join(needed)} have wrong types")
     if type(checkpoint["format"]) is not int or checkpoint["format"] not in READABLE:
-        known = " and ".join(map(str, READABLE))
-        raise UserError(f"{path}: checkpoint format {checkpoint['format']}, this version reads formats {known}")
+        known = ", ".join(map(str, READABLE))
+        raise UserError(f"{path}: checkpoint format {checkpoint['format']!r}, this version reads the formats {known}")
     check_contents(checkpoint, str(path))
     return checkpoint
 
