@@ -2,7 +2,7 @@
 
 import difflib
 import os.path
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class CompressError(Exception):
@@ -48,6 +48,12 @@ def _comparable(name: str, known: list[str]) -> list[str]:
             break
         found.append(each)
     return found
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return at most so many names with commas, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class Interrupted(CompressError):

@@ -8,7 +8,7 @@ from torch import nn
 
 from compressor import data, models
 from compressor.config import SCHEMES, Config, InitConfig
-from compressor.errors import UserError, did_you_mean
+from compressor.errors import UserError, did_you_mean, listed
 from compressor.experiment import building
 from compressor.experiment.specification import Specification
 from compressor.importing import random_state_kept
@@ -109,6 +109,7 @@ def _undrawn(network: nn.Module, scheme: str, document: Document, faults: Faults
             faults.add(place, f"init: {scheme}: {one.reason}; or set `init: default`")
     known = {*prunable(network), *by_name, *(source for one in by_name.values() for source in one.sources)}
     left = [name for name, tensor in in_use(network).items() if tensor.dim() > 1 and name not in known]
-    shown = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
-    said = f"{place}: init: {scheme} draws convolutions and linear layers; {shown} begin as PyTorch draws them"
+    said = (
+        f"{place}: init: {scheme} draws convolutions and linear layers; {listed(left, 4)} begin as PyTorch draws them"
+    )
     return [said] if left else []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.context import Context, Finding, Prediction, View
-from compressor.errors import UserError
+from compressor.errors import UserError, listed
 from compressor.reconstruction.input_channels import Array, InputChannels, inputs_by_channel, uneven
 from compressor.reconstruction.least_squares import Reconstruction, Selection, reconstruct, relative_error
 from compressor.sparsity import bias_of
@@ -258,9 +258,8 @@ class Event:
         shared = pruned[read[pruned]]
         if len(shared):
             who = [name for name, cells in by_weight.items() if bool(cells[shared].any())]
-            others = ", ".join(who[:2]) + (f" and {len(who) - 2} more" if len(who) > 2 else "")
             self._warn(
-                f"{channels.name}: {len(shared)} channels that it no longer reads are read by {others}:"
+                f"{channels.name}: {len(shared)} channels that it no longer reads are read by {listed(who, 2)}:"
                 f" they are pruned for this layer only, and the filters that make them stay"
             )
         gone = torch.zeros_like(read)

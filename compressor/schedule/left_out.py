@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 from torch.nn.utils import parametrize
 
+from compressor.errors import listed
 from compressor.sparsity import Computed, computed, in_use
 
 
@@ -54,19 +55,14 @@ def said(item: str, left: Sequence[Other], parameters: int) -> list[str]:
     lines = []
     if layers:
         share = 100 * sum(one.size for one in left if one.computed is None) / max(parameters, 1)
-        listed = "; ".join(f"{_few(names)} ({layer})" for layer, names in layers.items())
+        shown = "; ".join(f"{listed(names)} ({layer})" for layer, names in layers.items())
         lines.append(
-            f"{item!r} selects the weights of convolutions and linear layers; it leaves out {listed}: {share:.1f} % of"
+            f"{item!r} selects the weights of convolutions and linear layers; it leaves out {shown}: {share:.1f} % of"
             f" the parameters. They are pruned only where they are named"
         )
     for how, names in steps.items():
         lines.append(
-            f"{item!r} leaves out {_few(names)}, which {how.by} computes: a mask on what it is computed from is no mask"
-            f" on the weight. To prune it, {how.remedy}"
+            f"{item!r} leaves out {listed(names)}, which {how.by} computes: a mask on what it is computed from is no"
+            f" mask on the weight. To prune it, {how.remedy}"
         )
     return lines
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
-    return ", ".join(names[:3] if more else names) + more

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from compressor.context import Context
-from compressor.errors import CompressError
+from compressor.errors import CompressError, listed
 from compressor.session import rng
 from compressor.sparsity import prunable
 from compressor.tracing import all_zero, dependent_logits, lost_classes, trace_on_meta
@@ -49,7 +49,7 @@ class LogitsCheck:
             if new:
                 ctx.say(
                     f"warning: epoch {ctx.clock.epoch}: {len(lost)} of {len(found)} classes are lost: the logits of"
-                    f" {_few(new)} no longer depend on the image"
+                    f" {listed([repr(name) for name in new], 20)} no longer depend on the image"
                     + (f" ({' and '.join(makers)} {'make' if len(makers) > 1 else 'makes'} them)" if makers else "")
                 )
             self._lost |= set(new)
@@ -90,8 +90,3 @@ class LogitsCheck:
             finally:
                 for weight in again:
                     weight.zero_()
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(map(repr, names[:20])) + more

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressor.errors import listed
 from compressor.sparsity.structures import Structure
 from compressor.thinning.graph import ChannelGraph, Node
 
@@ -70,17 +71,13 @@ def _keeper(graph: ChannelGraph, cell: int, names: Sequence[str], dim: int) -> s
     if dim == 1:
         readers = [n for n in graph.nodes if n.into is not None and bool((n.into == cell).any())]
         others = [graph.weights[n.label] for n in readers if graph.weights[n.label] not in names]
-        return f"{_few(others)} {'reads' if len(others) == 1 else 'read'} the same channels"
+        return f"{listed(list(dict.fromkeys(others)))} {'reads' if len(others) == 1 else 'read'} the same channels"
     others = [graph.weights[n.label] for n in through if n.kind == "producer" and graph.weights[n.label] not in names]
     joins = [n.label for n in through if n.kind == "operation" and len(n.inputs) > 1]
     if others:
         how = f"joined by {joins[0]}" if joins else "joined"
-        return f"{_few(others)} {'makes' if len(others) == 1 else 'make'} the same channels ({how})"
+        return (
+            f"{listed(list(dict.fromkeys(others)))} {'makes' if len(others) == 1 else 'make'} the same channels ({how})"
+        )
     mixing: list[Node] = [n for n in through if n.kind == "mixing"]
     return f"{mixing[0].label} mixes channels" if mixing else "an operation after it is not 0 where its input is 0"
-
-
-def _few(names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
-    more = f" and {len(unique) - 3} more" if len(unique) > 3 else ""
-    return ", ".join(unique[:3]) + more

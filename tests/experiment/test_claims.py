@@ -78,3 +78,15 @@ def test_the_claim_of_a_version_1_schedule_goes_with_it_into_the_folder(claimed:
     # 512 of 1,184 weights
     assert claims(result.out + result.err) == ["claimed: sparsity at least 40.00 %; reached: 43.24 %"]
     assert (claimed / "run" / "schedule.expect.yaml").read_text() == (claimed / "old.expect.yaml").read_text()
+
+
+def test_a_figure_that_is_not_reached_is_marked(claimed: Path) -> None:
+    text = CLAIMED.replace("min: 1.0, seeds: 3", "min: 100")
+    text = text.replace("sparsity: 0.5, macs: 591", "sparsity: 0.51, macs: 592")
+    (claimed / "claimed.yaml").write_text(text)
+    result = compress("train", "-s", "claimed", "--out", "run")
+    top1, sparsity, macs = claims(result.out + result.err)
+    assert top1.startswith("claimed: test top-1 at least 100.00 %; reached: ")
+    assert top1.endswith(" % (missed)")
+    assert sparsity == "claimed: sparsity at least 51.00 %; reached: 50.00 % (missed)"
+    assert macs == "claimed: at most 592 MACs; reached: 592"
