@@ -67,6 +67,11 @@ class CountsSteps:
     """Mark a field as a number of optimizer steps: a run of fewer steps scales it."""
 
 
+def of_version_2(cls: type[BaseModel]) -> list[str]:
+    """Return the fields of a class that are marked as unknown to version 1."""
+    return [name for name, info in cls.model_fields.items() if any(isinstance(m, Version2) for m in info.metadata)]
+
+
 class Version2:
     """Mark a field that needs `version: 2` of the schedule's grammar."""
 

@@ -186,9 +186,10 @@ for _name in _EXAMPLES:
 
 
 def _either_name(schema: dict[str, Any]) -> None:
-    """Add both names of PolynomialLR's length to the schema, for editors."""
+    """Add both names of PolynomialLR's length to the schema, for editors: one of them is needed."""
     schema["properties"]["total_iters"] = schema["properties"]["T_max"]
     schema["required"].remove("T_max")
+    schema["oneOf"] = [{"required": ["T_max"]}, {"required": ["total_iters"]}]
 
 
 class PolynomialLR(PureScheduler, name="PolynomialLR"):

@@ -82,7 +82,7 @@ def check_logits(view: View, goals: Sequence[Goal], *, allowed: bool | None) -> 
     zeros = [
         name
         for goal in goals
-        if goal.zeros(view.shapes) >= sum(math.prod(view.shapes[name]) for name in goal.names)
+        if goal.names and goal.zeros(view.shapes) >= sum(math.prod(view.shapes[name]) for name in goal.names)
         for name in goal.names
     ]
     if not zeros or view.trace is None or reaches_logits(view.trace, zeros):
@@ -205,7 +205,7 @@ def _nothing_pruned(view: View, pruner: PrunerBase) -> list[str]:
     found = []
     for goal in pruner.goals(view.targets, window, window.last):
         total = sum(goal.structure.count(view.shapes[name]) for name in goal.names)
-        if goal.sparsity > 0 and goal.count(goal.sparsity, total) == 0:
+        if goal.names and goal.sparsity > 0 and goal.count(goal.sparsity, total) == 0:
             found.append(f"{', '.join(goal.names)}: {goal.sparsity:g} of {total} {goal.structure.name} rounds to 0")
     return found
 

@@ -150,6 +150,8 @@ def _noise_of_version_1(arguments: dict[str, Any]) -> tuple[dict[str, Any], str 
     noise = arguments.get("noise", 0)
     if noise == 0:
         return arguments, None
+    if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 <= noise <= 1:
+        return {**arguments, "noise": {"probability": noise}}, None  # a fault, which is said at its place
     said = f"`noise: {noise}` is in version 1 the probability of a random ranking, as in Distiller"
     return {**arguments, "noise": {"probability": noise}}, said
 

@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from compressor.component import Component, Version2
+from compressor.component import Component, of_version_2
 from compressor.errors import UserError, did_you_mean
 from compressor.policies.policy import Policy
 from compressor.schedule import claim, parsing
@@ -266,10 +266,7 @@ class _Reader:
         """Return the given arguments that only version 2 knows, in a schedule of version 1."""
         if self._schedule.version == 2 or not isinstance(arguments, dict):
             return []
-        fields = cls.model_fields.items()
-        return [
-            name for name, info in fields if name in arguments and any(isinstance(m, Version2) for m in info.metadata)
-        ]
+        return [name for name in of_version_2(cls) if name in arguments]
 
     def _with_levels(self, component: Component, levels: Any, path: KeyPath) -> Component | None:
         """Return the pruner with the levels of Distiller's `args: {levels: ...}`, for this policy."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from compressor.component import of_version_2
 from compressor.config import Config
 from compressor.policies.policy import Policy
 from compressor.schedule import claim
@@ -54,11 +55,21 @@ def schedule() -> Schema:
         "else": {
             "properties": {
                 **dict.fromkeys(sorted(VERSION_2), False),
-                "policies": {"items": _without(sorted(VERSION_2_WINDOW))},
+                "policies": {"items": {**_without(sorted(VERSION_2_WINDOW)), "properties": _of_version_1()}},
             }
         },
         "$defs": definitions,
     }
+
+
+def _of_version_1() -> Schema:
+    """Return what version 1 forbids among the arguments of policies, by policy."""
+    found = {}
+    for name, cls in sorted(components("policies").items()):
+        if issubclass(cls, Policy) and (keys := of_version_2(cls)):
+            forbidden: Schema = {"properties": dict.fromkeys(keys, False)}
+            found[name] = forbidden if cls.component is None else {"properties": {"args": forbidden}}
+    return found
 
 
 def _claim(definitions: Schema) -> Schema:
@@ -94,11 +105,13 @@ def _properties(cls: type[BaseModel], definitions: Schema, leave_out: set[str]) 
 
 def _component(cls: type[BaseModel], name: str, definitions: Schema) -> Schema:
     properties, required = _properties(cls, definitions, set())
+    whole = cls.model_json_schema(by_alias=True)
     return {
         "type": "object",
         "description": (cls.__doc__ or "").partition("\n")[0],
         "properties": {"class": {"const": name}, **properties},
         "required": ["class", *required],
+        **({"oneOf": whole["oneOf"]} if "oneOf" in whole else {}),  # one of two names of a key
         "additionalProperties": False,
     }
 

@@ -202,3 +202,15 @@ def test_empty_layers_are_offered_where_the_policy_can_allow_them(work: Path, ph
     assert result.code == 2
     assert "prunes all" in result.err
     assert ("allow_empty_layers" in result.err) == offers
+
+
+def test_a_global_pruner_of_a_name_that_matches_nothing_is_one_fault(work: Path) -> None:
+    (work / "s.yaml").write_text(
+        "version: 2\npruners:\n"
+        "  p: {class: Pruner, structure: Filters, scope: global, weights: ['fc9*'], rate: {sparsity: 0.5}}\n"
+        "policies:\n  - {pruner: {instance_name: p}, epochs: [0]}\n"
+    )
+    result = compress("validate", "s.yaml", "-c", "tiny")
+    assert result.code == 2
+    assert result.err.startswith("s.yaml:3:67: 'fc9*' matches no weight: ")
+    assert result.err.count("\n") == 1
