@@ -34,6 +34,7 @@ FINITE = [value for value in SCALARS if not isinstance(value, float) or (math.is
 CANNOT_SAY = {
     "which instances the file has": r"no \w+ is called",
     "a fraction from a whole number: 1.0 is 1": r"an integer, got .*\.0$",
+    "which `mode` goes with a `metric`": r"is best at its (min|max), got",
     "that `noise` is a probability in version 1": r"'noise' of .* (less than or equal to 1|a number, got a mapping)",
     "which of two numbers of a list is larger, and which of its places is 1": r"should be \[|block_shape should be",
 }
