@@ -60,7 +60,10 @@ class Noise(Settings):
 
     deviation: float = Field(default=0.0, ge=0, description="each score is multiplied by 1 + deviation * N(0, 1)")
     probability: float = Field(
-        default=0.0, ge=0, le=1, description="with it a weight's structures are ranked at random, each time anew"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="the probability that a weight's structures are ranked at random, drawn at each event",
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""Batch-norm statistics taken anew: their numbers by hand, and that nothing else is touched."""
+"""Batch-norm statistics that are computed again: their numbers by hand; nothing else changes."""
 
 import copy
 from collections.abc import Callable

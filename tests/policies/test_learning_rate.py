@@ -255,7 +255,7 @@ PLATEAU = [1.0, 0.9, 0.9, 0.9, 0.95, 0.8, 0.85, 0.85, 0.85, 0.85, 0.85, 0.5]
 
 
 def test_reduce_on_plateau_by_hand(run_of: RunOf) -> None:
-    # patience 1: the second epoch in a row without improvement halves the rate, and counting begins anew.
+    # patience 1: the second epoch in a row without improvement halves the rate, and counting starts again.
     run = run_of(text("ReduceLROnPlateau, factor: 0.5, patience: 1"), model(), epochs=12, lr=1.0)
     found = []
     for epoch, loss in enumerate(PLATEAU):
@@ -288,7 +288,7 @@ def test_reduce_on_plateau_keeps_its_memory_over_a_resume(run_of: RunOf, stop: i
             run.epoch(epoch, {"loss": PLATEAU[epoch]})
             found[id(run)].append(run.optimizer.param_groups[0]["lr"])
     assert found[id(second)] == expected[stop:]
-    if stop == 3:  # the negative control: without its memory it starts counting anew
+    if stop == 3:  # the negative control: without its memory it starts to count again
         assert found[id(forgetful)] != expected[stop:]
 
 

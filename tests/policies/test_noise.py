@@ -1,4 +1,4 @@
-"""Noise in the place of pruning: what is disturbed in which forward passes, and that it is free before and after."""
+"""Noise instead of pruning: what is disturbed in which forward passes; before and after nothing is."""
 
 from collections.abc import Callable, Sequence
 from functools import cache

@@ -43,7 +43,7 @@ def test_the_first_generation_is_even_and_no_round_changes_it_without_redraws() 
 
 
 def test_particles_are_drawn_in_proportion_to_their_weights() -> None:
-    # Three quarters of the parents have offset 0 in the first place; half of their places are drawn anew, evenly.
+    # Three quarters of the parents have offset 0 in the first place; half of their places are drawn again, evenly.
     seen: list[list[int]] = []
 
     def fitness(offsets: Tensor) -> float:

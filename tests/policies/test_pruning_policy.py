@@ -38,7 +38,7 @@ def seen(run: Any) -> list[list[float]]:
 
 
 def firings(run: Any, epochs: int) -> list[tuple[int, int]]:
-    """(epoch, step) of every time that the pruner chose its masks anew; -1 is the epoch's begin."""
+    """(epoch, step) of every time that the pruner computed its masks; -1 is the epoch's begin."""
     times: list[tuple[int, int]] = []
     masks, owner = run.masks, next(iter(run.events.memory))
     real, now = masks.set, [0, -1]
@@ -131,7 +131,7 @@ policies:
     assert values(run) == [0, 2, 3, 4]
     run.epoch(1)
     assert values(run) == [0, 0, 3, 4]
-    run.epoch(2)  # the first one chooses anew; what the second one pruned stays pruned
+    run.epoch(2)  # the first one computes its masks again; what the second one pruned stays pruned
     assert values(run) == [0, 0, 3, 4]
     assert torch.equal(
         run.masks.owned("1.MagnitudeParameterPruner")["weight"], torch.tensor([[False, False, True, True]])
@@ -180,7 +180,7 @@ def test_double_copies_train_the_dense_weights_behind_the_mask(run_of: RunOf) ->
     run.epoch(0)
     assert seen(run) == [[0, 0, 3, -4], [0, 0, 3.5, -3.5]]
     assert values(run) == [2, -1, 4, -3]
-    run.epoch(1)  # chosen anew by the dense weights: -1 and 2 are the smallest
+    run.epoch(1)  # computed again from the dense weights: -1 and 2 are the smallest
     assert seen(run)[2:] == [[0, 0, 4, -3], [0, 0, 4.5, -2.5]]
     run.epoch(2)
     assert seen(run)[4:] == [[0, 0, 5, -2], [0, 0, 5.5, -1.5]]  # the mask stays behind the window

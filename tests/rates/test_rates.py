@@ -100,11 +100,11 @@ def test_a_deviation_is_taken_once_and_that_of_the_survivors_each_time() -> None
     once.goal(WINDOW, 2, state(memory=memory))
     assert set(memory) == {"a", "b"}
     later = state(memory=memory, a=A * 0.5, b=torch.tensor([2.0, -2, 0, 0]))
-    found, anew = once.goal(WINDOW, 4, later), each.goal(WINDOW, 4, later)
+    found, again = once.goal(WINDOW, 4, later), each.goal(WINDOW, 4, later)
     assert isinstance(found, ThresholdGoal)
-    assert isinstance(anew, ThresholdGoal)
+    assert isinstance(again, ThresholdGoal)
     assert found.of == pytest.approx({"a": (4 / 3) ** 0.5, "b": 12**0.5})
-    assert anew.of == pytest.approx({"a": (1 / 3) ** 0.5, "b": 8**0.5})
+    assert again.of == pytest.approx({"a": (1 / 3) ** 0.5, "b": 8**0.5})
 
 
 def test_a_deviation_of_all_together_is_the_same_for_each() -> None:

@@ -15,7 +15,7 @@ from compressor.sparsity.substitution import Cutter, Substitution
 
 
 class Toy(Substitution):
-    """Puts `made(weight)` in the place of fc2.weight, and notes what is called."""
+    """Use `made(weight)` instead of fc2.weight, and record the calls."""
 
     title = "toy"
 
@@ -171,7 +171,7 @@ def test_both_are_told_of_removed_channels(made: tuple[Session, list[str]]) -> N
     it.masks.set("mine", "fc2.weight", keep)
     it.masks.set("mine", "fc2.bias", keep[:, 0])
     it.masks.apply()
-    # fc3 reads fc2 directly: its outputs stay equal without unit 5, whatever stands in the place of the others.
+    # fc3 reads fc2 directly: its outputs stay equal without unit 5, whatever values the others have.
     it.thin(batches(0)[0][0])
     assert calls == ["gate cut", "quantizer cut"]
     for title in ("gate", "quantizer"):

@@ -97,7 +97,7 @@ def test_the_fix_point_reaches_from_a_dead_end_back_to_the_image_and_on_from_a_d
     )  # fmt: skip
     with torch.no_grad():
         net[1].weight.copy_(torch.ones(2, 36))
-        net[3].weight.copy_(torch.eye(2))  # neuron 1 is heard of by neuron 1 alone, and so on
+        net[3].weight.copy_(torch.eye(2))  # neuron 1 is read by neuron 1 alone, and so on
         net[5].weight.copy_(torch.eye(2))
         net[7].weight.copy_(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))  # nobody hears of the last neuron 1
     assert not thinned(net).stays
