@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """End the process at once. An exception in its place gets lost where a library catches everything."""
+    """End the process at once: a library that catches all exceptions would lose one that is raised here."""
     if os.getpid() == _PROCESS:  # a worker that was forked has nothing to say
         with contextlib.suppress(OSError):
             os.write(2, b"interrupted\n")

@@ -32,7 +32,7 @@ def drop_lost_output() -> None:
 
 
 def leave_stdout() -> None:
-    """Forget what could not be written to stdout: Python would complain of it once more when it ends."""
+    """Discard what could not be written to stdout: Python would report it again when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
