@@ -125,6 +125,9 @@ def _form_of_init(value: Any) -> str:
 class Config(Settings):
     """One training configuration: a file of `configs/`."""
 
+    extends: str | None = Field(
+        default=None, exclude=True, description="a configuration that this one is merged over: a path or a bare name"
+    )
     model: ModelConfig
     data: DataConfig
     optimizer: OptimizerConfig

@@ -13,7 +13,7 @@ from compressor.errors import CompressError
 @options.config
 @options.sets
 @click.option("--init", type=str, metavar="CHECKPOINT", help="Start from trained weights.")
-@click.option("--keep-zeros", is_flag=True, help="Hold the weights that are zero in --init at zero.")
+@click.option("--keep-zeros", is_flag=True, help="Hold the weights that are zero in that checkpoint at zero.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. Default: runs/SCHEDULE-CONFIG-N.")
 @options.data
 @options.device
@@ -48,15 +48,10 @@ def train(
         raise click.UsageError("--smoke and --resume: a smoke run is never resumed, leave one of the two out")
     if other_data and not resume:
         raise click.UsageError("--other-data: it goes with --resume; a new run may have any data (--data)")
-    if keep_zeros and init is None:
-        raise click.UsageError(
-            "--keep-zeros needs --init CHECKPOINT (in a configuration: `init: {path: CHECKPOINT, keep_zeros: true}`)"
-        )
-    start = {"path": init, "keep_zeros": True} if keep_zeros else init
     if resume and out is not None and schedule is None and config is None and (out / folder.CONFIG).is_file():
         config = str(out / folder.CONFIG)
         schedule = str(out / folder.SCHEDULE) if (out / folder.SCHEDULE).is_file() else None
-    spec = specification(schedule, config, sets, seed=seed, init=start)
+    spec = specification(schedule, config, sets, seed=seed, init=init, keep_zeros=keep_zeros)
     outcome = run.train(spec, out, data, device, resume, smoke=smoke, other_data=other_data)
     if outcome.report is None:
         click.echo(f"{outcome.folder}: finished already; `compress report {outcome.folder}` shows it")

@@ -98,11 +98,14 @@ def specification(
     overrides: Sequence[tuple[str, str]] = (),
     *,
     seed: int | None = None,
-    init: str | Mapping[str, Any] | None = None,
+    init: str | None = None,
+    keep_zeros: bool = False,
 ) -> Specification:
-    """Read both files or raise `UserError` with everything that is wrong in them. `seed` and `init` are flags."""
+    """Read both files or raise `UserError` with everything that is wrong in them. `seed`, `init` and `keep_zeros` are
+    flags.
+    """
     faults = Faults()
-    flags = {"seed": seed, "init": init}
+    flags = {"seed": seed, "init": init, "keep-zeros": keep_zeros}
     spec = open_files(schedule, config, overrides, faults, flags=flags)
     faults.raise_any()
     if spec is None:

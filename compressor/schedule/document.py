@@ -3,7 +3,7 @@
 import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,44 @@ class Document:
         self._forget_below(path)
         self._note(path, value, Place(source))
 
+    def over(self, base: "Document") -> "Document":
+        """Return this document merged over `base`, as JSON Merge Patch (RFC 7396) does; its text is YAML of the result.
+
+        Mappings are merged at every depth; a list or a value replaces what stands in `base`; null removes a key of
+        `base`. Every key and value keeps the place in the file that it comes from.
+        """
+        merged = Document(self.source, "")
+        merged.repeats = [*base.repeats, *self.repeats]
+        merged.data = merged._merge(self, self.data, base, base.data, ())
+        merged.text = yaml.safe_dump(merged.data, sort_keys=False, allow_unicode=True)
+        return merged
+
+    def _merge(self, own: "Document", ours: Any, base: "Document", theirs: Any, path: KeyPath) -> Any:
+        """Return `ours` merged over `theirs`; the places of what is taken are noted here."""
+        if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+            return self._take(own, ours, path)
+        self._values[path] = own.place(path)
+        data: dict[str, Any] = {}
+        for key in [*theirs, *(key for key in ours if key not in theirs)]:
+            here = (*path, key)
+            if key not in ours:
+                data[key] = self._take(base, theirs[key], here)
+            elif key not in theirs:
+                data[key] = self._take(own, ours[key], here)
+            elif ours[key] is not None or here in own.broken:
+                self._keys[here] = own.place(here, key=True)
+                data[key] = self._merge(own, ours[key], base, theirs[key], here)
+        return data
+
+    def _take(self, source: "Document", value: Any, path: KeyPath) -> Any:
+        """Return a value of another document, and note its places and those of all inside."""
+        self._keys[path], self._values[path] = source.place(path, key=True), source.place(path)
+        if path in source.broken:
+            self.broken.add(path)
+        for key, item in _inside(value):
+            self._take(source, item, (*path, key))
+        return value
+
     def _forget_below(self, path: KeyPath) -> None:
         for known in [p for p in self._values if p[: len(path)] == path]:
             del self._values[known]
@@ -96,9 +134,13 @@ class Document:
 
     def _note(self, path: KeyPath, value: Any, place: Place) -> None:
         self._keys[path] = self._values[path] = place
-        below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        for key, item in below:
+        for key, item in _inside(value):
             self._note((*path, key), item, place)
+
+
+def _inside(value: Any) -> Iterable[tuple[str | int, Any]]:
+    """Return the keys and values of a mapping, or the places and values of a list; nothing of a scalar."""
+    return value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
 
 
 def _longest_key(mapping: dict[str, Any], rest: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 from compressor.component import Component, of_version_2
 from compressor.errors import UserError, did_you_mean
 from compressor.policies.policy import Policy
-from compressor.schedule import claim, parsing
+from compressor.schedule import claim, extending, parsing
 from compressor.schedule.document import Document, KeyPath, check_keys, describe
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import NOT_BUILT, SECTIONS, components, plug_in
@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=Component)
 
 _MEANINGLESS = {"verbose", "arch", "dataset", "remove_channels"}
 """Keys of Distiller's components and policies that mean nothing here: version 1 ignores them, with a warning."""
-VERSION_2 = {"config", "gates", claim.KEY}
+VERSION_2 = {"config", "gates", claim.KEY, extending.KEY}
 """The keys of a schedule that need `version: 2`."""
 VERSION_2_WINDOW = {key for key in Window.model_fields if "step" in key}
 """The keys of a window that need it."""
@@ -184,8 +184,9 @@ class _Reader:
             self._policy(index, item)
         for section, instances in self._instances.items():
             for name in instances:
-                if (section, name) not in self._used and not self._faults:
-                    place = self._document.place((section, name), key=True)
+                place = self._document.place((section, name), key=True)
+                extended = place.line and place.source != self._document.source  # a base is for several schedules
+                if (section, name) not in self._used and not self._faults and not extended:
                     self._schedule.notes.append(f"{place}: warning: no policy uses {name!r} of {section!r}")
 
     def _policy(self, index: int, block: Any) -> None:

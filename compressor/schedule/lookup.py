@@ -28,12 +28,12 @@ def _files(folder: Path) -> dict[str, Path]:
     }
 
 
-def find(name: str, kind: str) -> Path:
-    """Return the file that `name` means.
+def find(name: str, kind: str, beside: Path = Path()) -> Path:
+    """Return the file that `name` means; `beside`: a folder that is searched first.
 
     Raises `UserError` with the folders that were searched and the names in them.
     """
-    folders = [Path(), Path(kind), shipped(kind)]
+    folders = list(dict.fromkeys([beside, Path(), Path(kind), shipped(kind)]))
     candidates = [folder / (name + suffix) for folder in folders for suffix in ("", ".yaml", ".yml")]
     try:
         for candidate in candidates:
@@ -41,7 +41,7 @@ def find(name: str, kind: str) -> Path:
                 return candidate
     except (OSError, ValueError):  # a name that no file can have
         pass
-    known = {name for folder in folders[1:] if folder.is_dir() for name in _files(folder)}
-    known |= {path.stem for path in Path().glob("*.yaml") if not claim.is_claim(path)}
+    known = {name for folder in folders[-2:] if folder.is_dir() for name in _files(folder)}
+    known |= {path.stem for folder in folders[:-2] for path in folder.glob("*.yaml") if not claim.is_claim(path)}
     looked = ", ".join(str(folder.absolute()) for folder in folders)
     raise UserError(f"no {kind.removesuffix('s')} {name!r} in {looked}: {did_you_mean(name, known)}")

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compressor.config import Config
+from compressor.config import SCHEMES, Config
 from compressor.errors import UserError, did_you_mean
 from compressor.importing import refusal
-from compressor.schedule import claim, grammar, lookup, parsing
+from compressor.schedule import claim, extending, grammar, lookup, parsing, variables
 from compressor.schedule.document import Document, parse, parse_value, read
 from compressor.schedule.faults import Faults
 from compressor.schedule.schedule import Schedule
@@ -57,18 +57,20 @@ def open_config(
 ) -> tuple[Config | None, Document]:
     """Return the configuration that a path or bare name means (None where it has faults) and its document.
 
-    `flags` are values from the command line, by key. Raises `UserError` where the file is missing or cannot be read.
+    `flags` are values from the command line, by key; `init` replaces the path alone where the file has `{path, ...}`,
+    and `keep-zeros` holds the zeros of the checkpoint, wherever that is named. Raises `UserError` where the file is
+    missing or cannot be read.
     """
     document = _document(name, "configs", overrides, faults)
     for place, said in document.repeats:
         faults.add(place, said)
     if document.data is None and faults:
         return None, document
-    for key, value in flags.items():
-        if value is not None:
-            document.set(key, value, f"--{key}")
+    if isinstance(document.data, dict):
+        _set_flags(document, flags)
+    expanded = variables.expand(document, faults)
     built = parsing.build(Config, document.data, document, (), faults, what="the configuration")
-    if built is None:
+    if built is None or not expanded:
         _check_names(document, catalogues, faults)
         return None, document
     refused = [(key, text) for key, name in built.own_code.items() if (text := refusal(name))]
@@ -80,11 +82,37 @@ def open_config(
 def _document(name: str, kind: str, overrides: Overrides, faults: Faults) -> Document:
     path = lookup.find(name, kind)
     document = parse(str(path), read(path), faults, repeats=kind == "schedules")  # version 1 allows them
+    document = extending.extended(document, kind, faults)
     for key, value in overrides if document.data is not None else ():
         if key.startswith("schedule.") == (kind == "schedules"):
-            source = f"--set {key}={value}"
-            document.set(key.removeprefix("schedule."), parse_value(value, source), source)
+            source, inside = f"--set {key}={value}", key.removeprefix("schedule.")
+            if inside == extending.KEY:
+                raise UserError(f"{source}: {extending.KEY!r} is a key of a file: write a file that extends the other")
+            document.set(inside, parse_value(value, source), source)
     return document
+
+
+def _set_flags(document: Document, flags: Mapping[str, Any]) -> None:
+    """Set what flags of the command line say. Raises `UserError` where there is no checkpoint whose zeros are kept."""
+    for key, value in flags.items():
+        if value is None or value is False:
+            continue
+        if key == "keep-zeros":
+            _keep_zeros(document)
+            continue
+        of_path = key == "init" and isinstance(document.data.get(key), dict) and value not in SCHEMES
+        document.set("init.path" if of_path and isinstance(value, str) else key, value, f"--{key}")
+
+
+def _keep_zeros(document: Document) -> None:
+    source = document.data.get("init")
+    if isinstance(source, str) and source not in SCHEMES:
+        document.set("init", {"path": source}, str(document.place(("init",))))
+    elif not isinstance(source, dict):
+        raise UserError(
+            "--keep-zeros needs a checkpoint: --init CHECKPOINT, or `init: CHECKPOINT` in the configuration"
+        )
+    document.set("init.keep_zeros", True, "--keep-zeros")
 
 
 def _check_names(document: Document, catalogues: Catalogues, faults: Faults) -> None:

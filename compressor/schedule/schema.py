@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from compressor.component import of_version_2
 from compressor.config import Config
 from compressor.policies.policy import Policy
-from compressor.schedule import claim
+from compressor.schedule import claim, extending
 from compressor.schedule.grammar import VERSION_2, VERSION_2_WINDOW
 from compressor.schedule.registry import SECTIONS, components
 from compressor.timing import Window
@@ -16,11 +16,27 @@ from compressor.timing import Window
 Schema = dict[str, Any]
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
+_EXTENDS: Schema = {"required": [extending.KEY], "properties": {extending.KEY: {"type": "string"}}}
+"""A file that extends another one: its mappings are parts of what they are merged into."""
+_PARTS: Schema = {"type": ["object", "null"], "additionalProperties": {"type": ["object", "null"]}}
 
 
 def config() -> Schema:
-    """Return the schema of a configuration."""
-    return {"$schema": _DRAFT, **Config.model_json_schema(by_alias=True)}
+    """Return the schema of a configuration. One that extends another needs no key itself."""
+    whole = Config.model_json_schema(by_alias=True)
+    blocks: Schema = {}
+    for key, one in whole["properties"].items():
+        needed = [name for block in _blocks(one) for name in whole["$defs"][block].pop("required", [])]
+        if needed:
+            blocks[key] = {"required": needed}
+    alone = {"required": whole.pop("required"), "properties": blocks}
+    return {"$schema": _DRAFT, **whole, "if": _EXTENDS, "else": alone}
+
+
+def _blocks(schema: Schema) -> list[str]:
+    """Return the names of the definitions that a key's mapping may have."""
+    options = [schema, *schema.get("anyOf", []), *schema.get("oneOf", [])]
+    return [option["$ref"].rpartition("/")[2] for option in options if "$ref" in option]
 
 
 def schedule() -> Schema:
@@ -45,19 +61,27 @@ def schedule() -> Schema:
             "version": {"enum": [1, 2], "default": 1},
             "config": {"type": ["string", "null"], "description": "the configuration this schedule was made for"},
             claim.KEY: _claim(definitions),
+            extending.KEY: {
+                "type": ["string", "null"],
+                "description": "a schedule that this one is merged over: a path or a bare name",
+            },
             "plugins": {"type": "array", "items": {"type": "string"}},
-            **sections,
+            **dict.fromkeys(sections, _PARTS),
             "policies": {"type": "array", "minItems": 1, "items": {"anyOf": policies}},
         },
-        "required": ["policies"],
         "additionalProperties": False,
-        "if": {"properties": {"version": {"const": 2}}, "required": ["version"]},
-        "else": {
-            "properties": {
-                **dict.fromkeys(sorted(VERSION_2), False),
-                "policies": {"items": {**_without(sorted(VERSION_2_WINDOW)), "properties": _of_version_1()}},
-            }
-        },
+        "allOf": [
+            {"if": _EXTENDS, "else": {"properties": sections, "required": ["policies"]}},
+            {
+                "if": {"properties": {"version": {"const": 2}}, "required": ["version"]},
+                "else": {
+                    "properties": {
+                        **dict.fromkeys(sorted(VERSION_2), False),
+                        "policies": {"items": {**_without(sorted(VERSION_2_WINDOW)), "properties": _of_version_1()}},
+                    }
+                },
+            },
+        ],
         "$defs": definitions,
     }
 

@@ -83,7 +83,7 @@ def test_what_is_wrong_with_init_is_said_in_one_line(given: str, said: str) -> N
 def test_the_flag_needs_a_checkpoint() -> None:
     result = compress("train", "-c", "tiny", "--keep-zeros")
     assert result.code == 2
-    assert "--keep-zeros needs --init CHECKPOINT" in result.err
+    assert "--keep-zeros needs a checkpoint: --init CHECKPOINT, or `init: CHECKPOINT` in the conf" in result.err
 
 
 def test_an_initialization_by_name_says_what_it_does_not_draw(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,3 +138,30 @@ def test_a_window_in_steps_is_a_whole_one(
     wrong = text.replace("starting_step: 2, ending_step: 20", keys)
     assert faults_of(wrong)
     assert not schedules.is_valid(yaml.safe_load(wrong))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "accepted"),
+    [
+        ("config", "{extends: base, optimizer: {momentum: 0.5}, data: {size: 8}, ema: null}", True),
+        ("config", "{extends: base, optimizer: {momentum: 1.5}}", False),
+        ("config", "{extends: [base]}", False),
+        ("config", "{extends: null, optimizer: {momentum: 0.5}}", False),
+        ("config", "{optimizer: {momentum: 0.5}}", False),
+        ("config", "{model: {name: mlp}, data: {name: digits}, optimizer: {lr: 1}, epochs: 1, init: {}}", False),
+        ("config", "{model: {name: mlp}, data: {name: digits}, optimizer: {}, epochs: 1}", False),
+        ("schedule", "{version: 2, extends: base, pruners: {fine: {final_sparsity: 0.9}, other: null}}", True),
+        ("schedule", "{version: 2, extends: base, pruners: {fine: 3}}", False),
+        ("schedule", "{version: 2, extends: base, policies: [{pruner: {}}]}", False),
+        ("schedule", "{extends: base}", False),
+        ("schedule", "{version: 2, pruners: {fine: {final_sparsity: 0.9}}}", False),
+    ],
+)
+def test_a_file_that_extends_another_one_has_parts_of_it(
+    schedules: jsonschema.Draft7Validator,
+    configs: jsonschema.Draft7Validator,
+    kind: str,
+    text: str,
+    accepted: bool,
+) -> None:
+    assert (configs if kind == "config" else schedules).is_valid(yaml.safe_load(text)) == accepted
