@@ -75,6 +75,11 @@ def catalogue() -> dict[str, str]:
 def _own(name: str) -> Builder | None:
     """Return our builder of that name; None where torchvision has one."""
     own = builders()
+    body = name.removesuffix("_earlyexit")
+    if body != name and (body in own or body in torchvision_models.names()):
+        raise UserError(
+            f"the model {name!r} is known from Distiller, and not built yet: it has early exits; without them: {body!r}"
+        )
     if name not in own and name not in (theirs := torchvision_models.names()):
         raise UserError(f"there is no model {name!r}: {did_you_mean(name, [*own, *theirs])}")
     return own.get(name)

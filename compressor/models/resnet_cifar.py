@@ -101,3 +101,14 @@ def resnet56_cifar(num_classes: Size = 10) -> ResNetCifar:
 def plain20_cifar(num_classes: Size = 10) -> ResNetCifar:
     """The plain 20-layer net of He et al. 2016: ResNet-20 without its shortcuts."""
     return ResNetCifar(PlainBlock, 3, num_classes)
+
+
+@model
+def plain20_cifar_nobn(num_classes: Size = 10) -> ResNetCifar:
+    """The plain 20-layer net of He et al. 2016 without batch norms, as in Distiller."""
+    network = plain20_cifar(num_classes)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+    return network

@@ -4,7 +4,7 @@ He, Zhang and Sun, "Channel Pruning for Accelerating Very Deep Neural Networks",
 squares. The channels are not chosen by a LASSO but by L1 norms (Li et al. 2017). `channel_pruning` has both.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,12 @@ class FMReconstructionChannelPruner(OneShot, name="FMReconstructionChannelPruner
     kwargs: None = None
     batches: int = Field(default=40, ge=1, description="number of calibration batches")
     points: int = Field(default=10, ge=1, description="random positions of each image's map")
+
+    @classmethod
+    def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+        if "noise" not in arguments:  # the name that this one class of Distiller has for it
+            arguments = {("noise" if key == "ranking_noise" else key): value for key, value in arguments.items()}
+        return super().of_version_1(arguments)
 
     @property
     def reconstruction(self) -> ReconstructionData:

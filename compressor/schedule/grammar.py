@@ -5,18 +5,16 @@ from typing import Any, TypeVar
 from compressor.component import Component, of_version_2
 from compressor.errors import UserError, did_you_mean
 from compressor.policies.policy import Policy
-from compressor.schedule import claim, extending, parsing
+from compressor.schedule import claim, distiller, extending, parsing
 from compressor.schedule.document import Document, KeyPath, check_keys, describe
-from compressor.schedule.faults import Faults
-from compressor.schedule.registry import NOT_BUILT, SECTIONS, components, plug_in
+from compressor.schedule.faults import Faults, Place
+from compressor.schedule.registry import SECTIONS, components, plug_in
 from compressor.schedule.schedule import Entry, Schedule
 from compressor.schedule.selectors import check_exclusions
 from compressor.timing import Window
 
 Model = TypeVar("Model", bound=Component)
 
-_MEANINGLESS = {"verbose", "arch", "dataset", "remove_channels"}
-"""Keys of Distiller's components and policies that mean nothing here: version 1 ignores them, with a warning."""
 VERSION_2 = {"config", "gates", claim.KEY, extending.KEY}
 """The keys of a schedule that need `version: 2`."""
 VERSION_2_WINDOW = {key for key in Window.model_fields if "step" in key}
@@ -84,6 +82,7 @@ class _Reader:
         self._data: dict[str, Any] = schedule.document.data
         self._faults = faults
         self._used: set[tuple[str, str]] = set()
+        self._not_built: dict[str, Place] = {}
         self._instances: dict[str, dict[str, Component | None]] = {}
         for section in (*SECTIONS, "gates"):
             if section in self._data:
@@ -126,8 +125,7 @@ class _Reader:
             return None
         arguments = {key: value for key, value in block.items() if key != "class" and key not in also}
         if self._schedule.version == 1:
-            more = {"keep_mask"} if section == "regularizers" else set()
-            arguments = self._with_meaning(arguments, cls, path, _MEANINGLESS | more)
+            arguments = self._with_meaning(arguments, cls, path, distiller.meaningless(section))
             arguments, remark = cls.of_version_1(arguments)
             if remark is not None:
                 self._schedule.notes.append(f"{self._document.place(path)}: {name}: {remark}")
@@ -162,14 +160,27 @@ class _Reader:
         elsewhere = [other for other in (*SECTIONS, "gates") if wanted in components(other)]
         if elsewhere:
             self._faults.add(place, f"{wanted} does not belong under {section!r}, but under {elsewhere[0]!r}")
-        elif any(wanted in names for names in NOT_BUILT.values()):
-            self._faults.add(place, f"{wanted} is known from Distiller, and not available yet")
+        elif wanted in distiller.QUANTIZERS and section == "quantizers":
+            self._not_built.setdefault(wanted, place)
+        elif wanted in distiller.QUANTIZERS:
+            self._faults.add(place, f"{wanted} does not belong under {section!r}, but under 'quantizers'")
         else:
-            self._faults.add(place, f"no class {wanted!r} in {section!r}: {did_you_mean(wanted, known)}")
+            every = [*known, *(distiller.QUANTIZERS if section == "quantizers" else ())]
+            self._faults.add(place, f"no class {wanted!r} in {section!r}: {did_you_mean(wanted, every)}")
         return None
 
     def policies(self) -> None:
-        """Read the `policies` section."""
+        """Read the `policies` section; of all quantizers together one fault says that they are not built."""
+        self._policies()
+        if self._not_built:
+            names = ", ".join(self._not_built)
+            self._faults.add(
+                next(iter(self._not_built.values())),
+                f"known from Distiller, and not built yet: {names}. All else in the file is checked; a run is not"
+                f" possible before the quantizers and their policies are removed",
+            )
+
+    def _policies(self) -> None:
         block = self._data.get("policies")
         place = self._document.place(("policies",))
         if not isinstance(block, list) or not block:
@@ -178,6 +189,8 @@ class _Reader:
                 "'policies'" in did_you_mean(key, ["policies"]) for key in self._data
             ):
                 return  # the misspelt key is a fault already
+            if "policies" not in self._data and self._not_built:
+                return  # Distiller's post-training quantizers need no policy
             self._faults.add(place, f"a schedule needs 'policies', a list of one or more; got {got}")
             return
         for index, item in enumerate(block):
@@ -195,15 +208,9 @@ class _Reader:
             self._faults.add(self._document.place(path), f"a policy should be a mapping, got {describe(block)}")
             return
         kinds = components("policies")
-        given = [key for key in block if key in kinds]
-        for later in [key for key in ("quantizer", "extension") if key in block and key not in kinds]:
-            named = block[later].get("instance_name") if isinstance(block[later], dict) else None
-            if named in self._data.get(f"{later}s", {}):
-                return  # the class is a fault already
-            place = self._document.place((*path, later), key=True)
-            self._faults.add(place, f"policies of kind {later!r} are known from Distiller, and not available yet")
-            return
-        check_keys(self._document, path, block, {*kinds, *_WINDOW}, self._faults, "a policy")
+        known = {*kinds, "quantizer"} if "quantizer" in block else {*kinds}
+        given = [key for key in block if key in known]
+        check_keys(self._document, path, block, known | _WINDOW, self._faults, "a policy")
         if len(given) != 1:
             if not given and any(key not in _WINDOW for key in block):
                 return  # the misspelt kind is a fault already
@@ -219,12 +226,23 @@ class _Reader:
                 self._faults.add(self._document.place((*path, key), key=True), f"{key!r} needs `version: 2`")
         window = parsing.build(Window, times, self._document, path, self._faults, what="the window")
         kind = given[0]
+        if kind not in kinds:
+            self._quantizer(block[kind], (*path, kind))
+            return
         cls = kinds[kind]
         assert issubclass(cls, Policy)
         if cls.component is None:
             self._build(index, cls, block[kind], (*path, kind), (*path, kind), kind, window)
         else:
             self._applied(index, cls, block[kind], (*path, kind), window)
+
+    def _quantizer(self, block: Any, path: KeyPath) -> None:
+        """Check how a policy names its quantizer, by reference or inline: no quantizer is built yet."""
+        if isinstance(block, dict) and "instance_name" in block and "class" not in block:
+            check_keys(self._document, path, block, {"instance_name", "args"}, self._faults, "'quantizer'")
+            self._reference("quantizers", block["instance_name"], (*path, "instance_name"))
+        else:
+            self._component("quantizers", "quantizer", block, path, also=("args",))
 
     def _applied(self, index: int, cls: type[Policy], block: Any, path: KeyPath, window: Window | None) -> None:
         """Add a policy that applies a component: by reference (`instance_name`), or inline (`class`)."""
@@ -309,7 +327,7 @@ class _Reader:
             return  # the component is a fault already
         defaults: dict[str, Any] = {"window": window or Window(), **given}
         if self._schedule.version == 1 and isinstance(arguments, dict):
-            arguments = self._with_meaning(arguments, cls, path, _MEANINGLESS)
+            arguments = self._with_meaning(arguments, cls, path, distiller.meaningless(None))
         if "origin" in cls.model_fields and isinstance(arguments, dict):
             arguments = {"origin": "absolute" if self._schedule.version == 1 else "start", **arguments}
         if isinstance(arguments, dict) and set(arguments) & set(defaults):

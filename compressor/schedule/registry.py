@@ -18,11 +18,6 @@ SECTIONS = ("pruners", "regularizers", "quantizers", "lr_schedulers", "extension
 AXES = ("criteria", "structures", "allocations", "rates")
 """The kinds of components that other components name in a field; a schedule has no section for them."""
 
-NOT_BUILT = {
-    "quantizers": ("DorefaQuantizer", "PACTQuantizer", "QuantAwareTrainRangeLinearQuantizer", "WRPNQuantizer"),
-}
-"""Class names that Distiller's schedules use, and that are not built yet, by section."""
-
 
 @cache
 def _import_shipped() -> None:

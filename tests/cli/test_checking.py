@@ -118,7 +118,7 @@ def test_a_quantizer_and_the_policy_that_names_it_are_one_error() -> None:
     assert result.code == 2
     assert len(result.err.splitlines()) == 1, result.err
     assert "DorefaQuantizer" in result.err
-    assert "not available yet" in result.err
+    assert "not built yet" in result.err
 
 
 def test_an_extension_policy_that_names_nothing_is_still_an_error() -> None:

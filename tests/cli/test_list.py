@@ -33,7 +33,8 @@ KNOWN = {
     "gates": "HardConcreteL0 NetworkSurgery",
     "lr-schedulers": "StepLR MultiStepLR ConstantLR LinearLR ExponentialLR CosineAnnealingLR CyclicLR OneCycleLR"
     " CosineAnnealingWarmRestarts PolynomialLR MultiStepMultiGammaLR ReduceLROnPlateau",
-    "models": f"{CIFAR_RESNETS} {PREACT} {VGGS} lenet_5 simplenet_cifar simplenet_mnist wrn_28_10_cifar bn_cnn mlp"
+    "models": f"{CIFAR_RESNETS} {PREACT} {VGGS} mobilenet alexnet_bn preact_resnet50 lenet_5"
+    " simplenet_cifar simplenet_mnist wrn_28_10_cifar bn_cnn mlp"
     " resnet18 resnet50 mobilenet_v2 vgg16",
     "datasets": "mnist fashion_mnist cifar10 cifar100 imagefolder digits",
     "schedules": "",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.errors import UserError
 from compressor.models import arguments, build, catalogue
 from compressor.models.preact_resnet_cifar import PreactResNetCifar
 
@@ -30,12 +31,15 @@ EXPECTED = {
     "lenet_5": Expected(GREY, 431_080, 430_500, 2_293_000),
     "mlp": Expected(GREY, 266_610, 266_200, 266_200),
     "simplenet_mnist": Expected(GREY, 431_080, 430_500, 2_293_000),
+    # 20 * 25 + 50 * 500 + 500 weights; 24^2 and 8^2 places, and one.
+    "simplenet_v2_mnist": Expected(GREY, 26_000 + 80, 26_000, 1_888_500),
     "simplenet_cifar": Expected(COLOUR, 61_770 + 6 + 16 + 120 + 84 + 10, 61_770, 651_720),
     "resnet20_cifar": Expected(COLOUR, 270_896 + 2 * 784 + 10, 270_896, 40_813_184),
     "resnet32_cifar": Expected(COLOUR, 466_906, 464_432, 69_124_736),
     "resnet44_cifar": Expected(COLOUR, 661_338, 657_968, 97_436_288),
     "resnet56_cifar": Expected(COLOUR, 855_770, 851_504, 125_747_840),
     "plain20_cifar": Expected(COLOUR, 268_336 + 2 * 688 + 10, 268_336, 40_551_040),
+    "plain20_cifar_nobn": Expected(COLOUR, 268_336 + 10, 268_336, 40_551_040),
     "preact_resnet20_cifar": Expected(COLOUR, 269_722, 268_336, 40_551_040),
     "preact_resnet32_cifar": Expected(COLOUR, 269_722 + 194_432, 461_872, 68_862_592),
     "preact_resnet44_cifar": Expected(COLOUR, 269_722 + 2 * 194_432, 655_408, 97_174_144),
@@ -55,6 +59,24 @@ EXPECTED = {
     "bn_cnn": Expected(GREY, 65_440 + 2 * 192 + 10, 65_440, 4_742_272),
 }
 
+IMAGENET = (3, 224)
+
+# MobileNet v1: of table 1 a stem of 864 weights and 10,838,016 MACs, and for each of 13 blocks 9 c + c d weights at
+# 112^2, 56^2, 28^2, 14^2 or 7^2 places; BN on 10,944 channels. AlexNet-BN: maps of 54^2, 54^2, 27^2, 14^2 and 14^2.
+# The pre-activation ResNets have the convolutions of torchvision's; MACs of those are known (4.09 G of ResNet-50). BN
+# of ResNet-18: 64 of the stem, 2 * 128, 192 + 256, 384 + 512, 768 + 1024 of the blocks, 512 at the end.
+LARGE = {
+    "mobilenet": Expected(IMAGENET, 4_209_088 + 2 * 10_944 + 1000, 4_209_088, 568_740_352),
+    "mobilenet_025": Expected(IMAGENET, 470_072, 463_600, 41_030_272),
+    "mobilenet_050": Expected(IMAGENET, 1_331_592, 1_319_648, 149_497_088),
+    "mobilenet_075": Expected(IMAGENET, 2_585_560, 2_568_144, 325_400_448),
+    "alexnet_bn": Expected(IMAGENET, 60_961_280 + 2 * 9_472 + 96 + 1000, 60_961_280, 1_937_082_368),
+    "preact_resnet18": Expected(IMAGENET, 11_678_912 + 2 * 3_968 + 1000, 11_678_912, 1_814_073_344),
+    "preact_resnet34": Expected(IMAGENET, 21_779_648 + 2 * 7_680 + 1000, 21_779_648, 3_663_761_408),
+    "preact_resnet50": Expected(IMAGENET, 25_502_912 + 2 * 22_784 + 1000, 25_502_912, 4_089_184_256),
+    "preact_resnet101": Expected(IMAGENET, 44_442_816 + 2 * 48_896 + 1000, 44_442_816, 7_801_405_440),
+}
+
 # Weights of 2 and 4 dimensions, and MACs where they are recorded, with the image's side: Distiller's lab records.
 RECORDS = {
     "alexnet": (61_090_496, None, 224, "alexnet.schedule_sensitivity.yaml, table of parameters"),
@@ -66,6 +88,7 @@ RECORDS = {
     "preact_resnet20_cifar": (268_336, None, 32, "summary of its model"),
     "simplenet_cifar": (61_770, 651_720, 32, "summary of its model"),
     "simplenet_mnist": (430_500, 2_293_000, 28, "summary of its model"),
+    "mobilenet": (4_209_088, None, 224, "mobilenet.imagenet.schedule_agp.yaml, table of parameters"),
     "vgg16_cifar": (14_715_584, 313_201_664, 32, "summary of its model"),
 }
 
@@ -81,6 +104,10 @@ NAMES = {
     "vgg11_bn_cifar": "features.0 features.1 classifier",
     "wrn_28_10_cifar": "conv1 layer1.0.conv1 layer1.0.downsample.0 layer3.3.conv2 final_bn fc",
     "bn_cnn": "conv1 bn1 conv4 bn4 fc",
+    "mobilenet": "model.0.0 model.0.1 model.1.0 model.1.3 model.13.0 model.13.3 model.13.4 fc",
+    "alexnet_bn": "features.0 features.2 features.13 classifier.0 classifier.3 classifier.6",
+    "preact_resnet18": "conv1 layer1.0.pre_bn layer2.0.downsample.0 layer4.1.conv2 final_bn fc",
+    "preact_resnet50": "conv1 layer1.0.pre_bn layer1.0.conv3 layer1.0.downsample.0 layer4.2.bn3 final_bn fc",
 }
 
 
@@ -105,7 +132,54 @@ def macs(net: nn.Module, image: Tensor) -> int:
 
 
 def test_every_own_model_is_expected() -> None:
-    assert {name for name, what in catalogue().items() if what != "torchvision"} == EXPECTED.keys()
+    assert {name for name, what in catalogue().items() if what != "torchvision"} == EXPECTED.keys() | LARGE.keys()
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_sizes_of_networks_for_imagenet(name: str) -> None:
+    expected = LARGE[name]
+    channels, side = expected.image
+    with torch.device("meta"):
+        net = build(name).eval()
+        assert macs(net, torch.zeros(1, channels, side, side)) == expected.macs
+    assert sum(p.numel() for p in net.parameters() if p.dim() in (2, 4)) == expected.weights
+    assert sum(p.numel() for p in net.parameters()) == expected.parameters
+    assert set(NAMES.get(name, "").split()) <= {path for path, _ in net.named_modules()}
+    relus = [path for path, module in net.named_modules() if isinstance(module, nn.ReLU)]
+    calls = [node.target for node in torch.fx.symbolic_trace(net).graph.nodes if node.op == "call_module"]
+    assert [calls.count(path) for path in relus] == [1] * len(relus)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
+def test_preactivation_resnets_have_the_convolutions_of_torchvision_under_the_same_names(depth: int) -> None:
+    def shapes(name: str) -> dict[str, torch.Size]:
+        with torch.device("meta"):
+            return {key: p.shape for key, p in build(name).named_parameters() if p.dim() > 1}
+
+    assert shapes(f"preact_resnet{depth}") == shapes(f"resnet{depth}")
+
+
+def test_a_plain_net_without_batch_norms() -> None:
+    net = build("plain20_cifar_nobn")
+    assert not [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert torch.equal(net.get_submodule("layer1.0.bn1")(torch.ones(1, 16, 2, 2)), torch.ones(1, 16, 2, 2))
+
+
+def test_a_shortcut_of_a_preactivation_block_for_imagenet() -> None:
+    net = build("preact_resnet18", num_classes=10)
+    x = torch.randn(1, 64, 4, 4)
+    assert torch.equal(silent(net, "layer1.0")(x), x)  # the input itself
+    convolution = net.get_submodule("layer2.0.downsample.0")
+    assert torch.equal(silent(net, "layer2.0")(x), convolution(x.clamp(min=0)))  # the pre-activation
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar_earlyexit", "resnet50_earlyexit"])
+def test_a_network_with_early_exits_is_known_and_refused(name: str) -> None:
+    body = name.removesuffix("_earlyexit")
+    with pytest.raises(UserError, match=f"known from Distiller, and not built yet: it has early exits.*'{body}'"):
+        build(name)
+    with pytest.raises(UserError, match="there is no model 'resnet21_cifar_earlyexit'"):
+        build("resnet21_cifar_earlyexit")
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -33,6 +33,9 @@ def text(version: int, **given: str) -> str:
     ("block", "key", "value", "line"),
     [
         ("lr", "verbose", "true", 9),
+        ("lr", "last_epoch", "-1", 9),
+        ("pruner", "name", "low", 5),
+        ("extension", "layer_names", "[fc]", 7),
         ("extension", "arch", "resnet20_cifar", 7),
         ("extension", "dataset", "cifar10", 7),
         ("regularizer", "keep_mask", "true", 3),
@@ -79,6 +82,8 @@ def test_a_regularizer_s_mask_of_nothing_is_a_warning_in_version_1_and_an_error_
     ("given", "key"),
     [
         ({"lr": ", verbos: true"}, "verbos"),
+        ({"pruner": ", last_epoch: 1"}, "last_epoch"),
+        ({"lr": ", layer_names: [fc]"}, "layer_names"),
         ({"extension": ", keep_mask: true"}, "keep_mask"),
         ({"pruner": ", keep_mask: true"}, "keep_mask"),
         ({"args": ", remove_filters: true"}, "remove_filters"),
@@ -102,3 +107,23 @@ def test_an_equal_repeated_key_is_a_warning_in_version_1_and_an_error_in_version
     assert faults_of(REPEATED.format(version=2, more="step_size: 3")) == [f"s.yaml:3:49: {said}"]
     for other in ("4", "3.0", "'3'", "[3]"):
         assert f"s.yaml:3:49: {said}" in faults_of(REPEATED.format(version=1, more=f"step_size: {other}"))
+
+
+RECONSTRUCTED = """\
+version: {version}
+policies:
+  - pruner: {{class: FMReconstructionChannelPruner, group_type: Channels, desired_sparsity: 0.5, weights: [fc.weight],
+             {key}: 0.25}}
+    epochs: [0]
+"""
+
+
+def test_ranking_noise_is_the_noise_of_the_one_class_that_calls_it_so_in_version_1(
+    schedule_of: Callable[[str], Schedule], faults_of: Callable[[str], list[str]]
+) -> None:
+    [named] = schedule_of(RECONSTRUCTED.format(version=1, key="ranking_noise")).entries
+    [usual] = schedule_of(RECONSTRUCTED.format(version=1, key="noise")).entries
+    assert named.policy == usual.policy
+    assert "probability=0.25" in repr(named.policy)
+    [fault] = faults_of(RECONSTRUCTED.format(version=2, key="ranking_noise"))
+    assert "unknown key 'ranking_noise'" in fault

@@ -10,11 +10,11 @@ from torch import nn
 from compressor.errors import UserError
 from compressor.importing import plugins_allowed
 from compressor.policies.policy import BoundPolicy
-from compressor.schedule import grammar
+from compressor.schedule import distiller, grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import Schedule
-from compressor.schedule.registry import NOT_BUILT, SECTIONS, components
+from compressor.schedule.registry import SECTIONS, components
 from compressor.schedule.schedule import view_of
 
 Read = Callable[[str], list[str]]
@@ -284,25 +284,49 @@ def test_row_a_class_in_the_wrong_section_is_an_error_that_names_the_right_one(f
     )
 
 
-def test_row_a_distiller_class_that_has_not_landed_is_one_error_that_says_so(faults_of: Read) -> None:
-    for section, name in [(section, name) for section, names in NOT_BUILT.items() for name in names]:
-        assert name not in components(section)
-        text = (
-            f"{section}:\n  it: {{class: {name}, anything: [1]}}\n"
-            "policies:\n  - lr_scheduler: {class: StepLR, step_size: 3}\n"
-        )
-        check(faults_of(text), ("2:15", f"{name} is known from Distiller, and not available yet"))
+QUANTIZED = """\
+quantizers:
+  acts: {{class: {one}, bits_activations: 4, overrides: {{conv1: {{bits_weights: null}}}}}}
+  weights: {{class: {other}}}
+pruners:
+  fine: {{class: AutomatedGradualPruner, initial_sparsity: 0.05, {final}: 0.8, weights: [fc.weight]}}
+policies:
+  - quantizer: {{instance_name: {named}}}
+    starting_epoch: 0
+    ending_epoch: 20
+    frequency: 1
+  - quantizer: {{instance_name: weights}}
+  - pruner: {{instance_name: fine}}
+"""
+FINE = {"one": "PACTQuantizer", "other": "WRPNQuantizer", "final": "final_sparsity", "named": "acts"}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ("extension", "quantizer") if kind not in components("policies")])
-def test_row_a_distiller_policy_of_a_class_that_has_not_landed_adds_no_misleading_error(
-    faults_of: Read, kind: str
-) -> None:
-    section, name = f"{kind}s", NOT_BUILT[f"{kind}s"][0]
-    text = f"{section}:\n  it: {{class: {name}}}\npolicies:\n  - {kind}: {{instance_name: it}}\n    epochs: [0]\n"
-    lines = faults_of(text)
-    assert lines
-    assert all("known from Distiller, and not available yet" in line for line in lines), lines
+def test_row_quantizers_of_distiller_are_recognised_and_are_one_fault_together(faults_of: Read) -> None:
+    said = "known from Distiller, and not built yet: {}. All else in the file is checked"
+    check(faults_of(QUANTIZED.format(**FINE)), ("2:17", said.format("PACTQuantizer, WRPNQuantizer")))
+    for name in distiller.QUANTIZERS:
+        assert name not in components("quantizers")
+        text = QUANTIZED.format(**{**FINE, "one": name, "other": name})
+        check(faults_of(text), ("2:17", said.format(name)))
+        check(
+            faults_of(f"quantizers:\n  post: {{class: {name}}}\n"), ("2:17", said.format(name))
+        )  # of trained networks
+        inline = f"policies:\n  - quantizer: {{class: {name}, bits_weights: 4}}\n    epochs: [0]\n"
+        check(faults_of(inline), ("2:24", said.format(name)))
+
+
+def test_the_other_faults_of_a_file_with_quantizers_are_reported_with_it(faults_of: Read) -> None:
+    known = ("2:17", "not built yet")
+    misspelt = QUANTIZED.format(**{**FINE, "final": "final_sparsty"})
+    check(faults_of(misspelt), known, ("5:65", "unknown key 'final_sparsty' | did you mean 'final_sparsity'"))
+    unnamed = QUANTIZED.format(**{**FINE, "named": "act"})
+    check(faults_of(unnamed), known, ("7:32", "no quantizer is called 'act' | 'acts'"))
+    other = QUANTIZED.format(**{**FINE, "other": "WRPNQuantiser"})
+    check(faults_of(other), known, ("3:20", "no class 'WRPNQuantiser' in 'quantizers' | did you mean 'WRPNQuantizer'"))
+    window = QUANTIZED.format(**FINE).replace("ending_epoch", "ending_epok")
+    check(faults_of(window), known, ("9:5", "unknown key 'ending_epok' | 'ending_epoch'"))
+    moved = QUANTIZED.format(**FINE).replace("class: AutomatedGradualPruner", "class: PACTQuantizer")
+    check(faults_of(moved), known, ("5:17", "PACTQuantizer does not belong under 'pruners', but under 'quantizers'"))
 
 
 def test_a_policy_that_is_no_mapping_or_has_no_kind_or_two_is_a_fault(faults_of: Read) -> None:
