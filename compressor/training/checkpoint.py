@@ -90,6 +90,20 @@ def finished(path: Path) -> bool:
         return False
 
 
+def is_signed(path: Path) -> bool:
+    """Return whether a file is one that `save` wrote, or the rest of one: it ends with a SHA-256, or any comment."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _COMMENT, 0))
+        if _MARK in file.read():
+            return True
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return bool(archive.comment)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            return False
+
+
 def older_copy(path: Path) -> str:
     """Return what to do where `path` cannot be used: the end of a message that names the newest older copy that is
     whole. Empty where there are no copies.
