@@ -1,6 +1,5 @@
 """A schedule bound to the model of a configuration: everything that can be known to be wrong without the data."""
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from torch import nn
 
 from compressor import data, models
 from compressor.config import SCHEMES, Config, InitConfig
+from compressor.copying import without_storage
 from compressor.errors import UserError, did_you_mean, listed
 from compressor.experiment import building
 from compressor.experiment.specification import Specification
@@ -15,6 +15,7 @@ from compressor.importing import random_state_kept
 from compressor.policies.policy import View
 from compressor.schedule import BoundSchedule, Document, Faults, view_of
 from compressor.sparsity import PRUNABLE, computed, in_use, prunable
+from compressor.tracing import OnMeta
 from compressor.training import optimizers
 
 
@@ -84,8 +85,8 @@ def _check_outputs(spec: Specification, view: View, faults: Faults) -> None:
         if view.image is None:
             return
         try:
-            meta = copy.deepcopy(view.model).to("meta")
-            building.check_outputs(config, meta, view.image, config.data.name, classes)
+            with OnMeta():  # type: ignore[no-untyped-call]
+                building.check_outputs(config, without_storage(view.model), view.image, config.data.name, classes)
         except (
             Exception
         ):  # a network may not be copied, or need its values; and what is wrong is said better by the real one

@@ -1,9 +1,9 @@
 """`compress thin`: a checkpoint with unused channels removed."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
+from compressor.copying import copied
 from compressor.data import DataFeed
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, inspection
@@ -43,7 +43,7 @@ def thin_checkpoint(
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
     masked = loaded.network.to(where)
     images = next(iter(feed.test()))[0][:IMAGES]
-    network = copy.deepcopy(masked)
+    network = copied(masked)
     thinned = thin(network, images, round_to=round_to)
     if not thinned.cut:
         stays = "".join(f"\n  {stay}" for stay in thinned.stays)

@@ -7,14 +7,14 @@ NIPS 2016) rows and columns: without them both matrices are smaller, and the out
 be removed, thinning is better; what it has to leave is compacted here.
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressor.errors import CompressError
+from compressor.copying import copied
+from compressor.errors import CompressError, UserError
 from compressor.evaluating import evaluating
 from compressor.sparsity import computed
 from compressor.thinning.equivalence import thin
@@ -140,7 +140,7 @@ def compact(network: nn.Module, *, if_it_pays: bool = False) -> nn.Module:
     With `if_it_pays` only the layers that become faster: where many taps are left, the library's convolution of the
     live filters and channels is faster than a gathered product.
     """
-    own = copy.deepcopy(network).eval()
+    own = copied(network).eval()
     made: dict[int, Compact | None] = {}
     for path, module in list(own.named_modules(remove_duplicate=False)):
         if id(module) not in made:
@@ -191,11 +191,15 @@ class Compaction:
 def thin_and_compact(network: nn.Module, images: Tensor) -> Compaction | None:
     """Return the network thinned; then zero rows and columns are removed.
 
-    None where there are none left, or where layers compute their weights (weight_norm, ...).
+    None where there are none left, where layers compute their weights (weight_norm, ...), or where the network cannot
+    be copied.
     """
-    if computed(network) or not compact_layers(compact(network, if_it_pays=True)):
+    try:
+        if computed(network) or not compact_layers(compact(network, if_it_pays=True)):
+            return None
+        own = copied(network)
+    except UserError:  # it cannot be copied: a report goes on without this stage
         return None
-    own = copy.deepcopy(network)
     try:
         cut = thin(own, images).cut
         cut.model(own)

@@ -1,11 +1,11 @@
 """Find the unused channels of a network, and check on real images that the outputs stay equal without them."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from compressor.copying import copied
 from compressor.errors import CompressError
 from compressor.evaluating import evaluating
 from compressor.thinning.cutting import Cut, cut_of
@@ -103,7 +103,7 @@ def difference(before: Tensor, after: Tensor) -> Difference:
 
 def _difference_in_float64(network: nn.Module, images: Tensor, removal: Removal, cut: Cut) -> Difference | None:
     """Return the difference in float64; None where the network does not compute in it."""
-    exact, images = copy.deepcopy(network).double(), images.double()
+    exact, images = copied(network).double(), images.double()
     try:
         logits = _logits(exact, images)
     except (RuntimeError, TypeError, NotImplementedError):
@@ -114,7 +114,7 @@ def _difference_in_float64(network: nn.Module, images: Tensor, removal: Removal,
 def _difference(network: nn.Module, images: Tensor, removal: Removal, cut: Cut) -> Difference:
     """Return the difference of the logits with and without the channels that are removed."""
     before = _logits(network, images)
-    trial = copy.deepcopy(network)
+    trial = copied(network)
     absorb_constants(trial, removal)
     cut.model(trial)
     try:

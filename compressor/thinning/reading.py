@@ -4,7 +4,6 @@ torch-pruning follows autograd from the logits back to the weights, and knows ho
 concatenation, splitting and flattening.
 """
 
-import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,10 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from compressor.copying import without_storage
+from compressor.errors import UserError
 from compressor.importing import late
 from compressor.sparsity import computed
 from compressor.thinning.graph import ChannelGraph, Kind, Node, Untraceable
 from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS, is_depthwise
+from compressor.tracing import OnMeta
 
 _PLACES = 5_000_000
 """The largest number of positions of one walk; the widest network tested, RegNetY-128GF, needs less than a tenth."""
@@ -40,10 +42,13 @@ def channel_graph(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
         raise Untraceable(f"its channels cannot be traced: {one.reason}")
     torch_pruning = late("torch_pruning")  # half a second, which most commands need not wait for
 
-    skeleton = _without_storage(model)
+    try:
+        skeleton = without_storage(model).eval()
+    except UserError as error:
+        raise Untraceable(f"its channels cannot be traced: {error}") from error
     graph = torch_pruning.DependencyGraph()
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
+        with warnings.catch_warnings(), torch.enable_grad(), OnMeta():  # type: ignore[no-untyped-call]
             warnings.simplefilter("ignore")
             graph.build_dependency(skeleton, torch.zeros(1, *shape, device="meta"), verbose=False)
         return _Reader(graph, skeleton).read()
@@ -53,16 +58,6 @@ def channel_graph(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
         reason = (str(error).splitlines() or [""])[0]
         said = f"torch-pruning cannot trace its channels: a reshape, split or join ({type(error).__name__}: {reason})"
         raise Untraceable(said) from error
-
-
-def _without_storage(model: nn.Module) -> nn.Module:
-    """Return a copy of the network on the meta device, all parameters trainable, in eval mode."""
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta", dtype=torch.float32))
-    for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(model, memo).eval()
 
 
 class _Reader:

@@ -1,11 +1,12 @@
 """A check of the channel graph against the network: what is zero in the graph must be zero in the network."""
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from compressor.copying import copied
+from compressor.errors import UserError
 from compressor.thinning.graph import ChannelGraph, Node, Untraceable
 from compressor.thinning.layers import dims
 from compressor.tracing import LayerInputs, probe
@@ -24,7 +25,7 @@ def verify(graph: ChannelGraph, model: nn.Module, shape: tuple[int, ...]) -> Non
     draws = torch.Generator().manual_seed(0)
     for share in _SHARES:
         gone = torch.rand(max(graph.cells, 1), generator=draws) < share
-        trial = copy.deepcopy(model)
+        trial = _trial(model)
         parameters = dict(trial.named_parameters())
         pruned = {}
         for path, name in graph.weights.items():
@@ -42,6 +43,13 @@ def verify(graph: ChannelGraph, model: nn.Module, shape: tuple[int, ...]) -> Non
         for number, node in enumerate(graph.nodes):
             if node.kind in ("depthwise", "norm"):
                 _agree(node, graph.zero_input(number, dead)[node.out.clamp(min=0)] & (node.out >= 0), seen)
+
+
+def _trial(model: nn.Module) -> nn.Module:
+    try:
+        return copied(model)
+    except UserError as error:
+        raise Untraceable(f"its channels cannot be checked: {error}") from error
 
 
 def _agree(node: Node, zero: Tensor, seen: Mapping[str, LayerInputs]) -> None:

@@ -20,7 +20,7 @@ from compressor.tracing.image_dependence import LayerInputs, dependent_logits, l
 from compressor.tracing.layer_calls import Layer, layer_calls
 from compressor.tracing.logits import all_zero, logits_weights, reaches_logits
 from compressor.tracing.macs import macs
-from compressor.tracing.meta_trace import expected_channels, trace_on_meta
+from compressor.tracing.meta_trace import OnMeta, expected_channels, trace_on_meta
 from compressor.tracing.positions import positions
 from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
 from compressor.tracing.trace import Trace, trace
@@ -31,6 +31,7 @@ __all__ = [
     "Batches",
     "Layer",
     "LayerInputs",
+    "OnMeta",
     "Place",
     "Samples",
     "Trace",

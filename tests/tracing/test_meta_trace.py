@@ -53,3 +53,26 @@ def test_a_network_that_asks_for_values_cannot_be_rehearsed() -> None:
 def test_how_many_channels_a_network_wants(shape: Any, wanted: int | None) -> None:
     assert expected_channels(Net(), shape) == wanted
     assert expected_channels(shapes(Net), shape) == wanted
+
+
+MEAN, LAST = torch.tensor([0.1, 0.2, 0.3]).reshape(3, 1, 1), nn.Linear(4, 7)
+
+
+class WithValuesBeside(nn.Module):
+    """A network that uses tensors and a layer that are not its own, reads their values, and makes some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.scales = nn.Conv2d(3, 4, 3), [torch.ones(4, 1, 1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first((x - MEAN) / MEAN.max().item()) * self.scales[0]
+        x = x[:, torch.tensor([0, 2, 1, 3])] + torch.arange(4.0).reshape(4, 1, 1)
+        return LAST(x.mean((2, 3)))
+
+
+def test_tensors_with_values_beside_the_network_are_taken_by_their_shapes() -> None:
+    found = trace_on_meta(WithValuesBeside(), (3, 8, 8))
+    assert found is not None
+    assert found.outputs[0].shape == (2, 7)
+    assert not MEAN.is_meta
