@@ -1,5 +1,5 @@
 """Weights of files, put into networks."""
 
-from compressor.training.weights.fitting import load_weights, restore_live
+from compressor.training.weights.fitting import fit, load_weights, restore_live
 
-__all__ = ["load_weights", "restore_live"]
+__all__ = ["fit", "load_weights", "restore_live"]
