@@ -116,6 +116,13 @@ class InitConfig(Settings):
     keep_zeros: bool = Field(
         default=False, description="hold the weights that are zero there at zero, whatever the schedule does"
     )
+    head: Literal["keep", "reset"] = Field(
+        default="keep",
+        description="reset: the layers that make the logits begin with new random weights, for other classes",
+    )
+    strict: bool = Field(
+        default=True, description="false: begin with the tensors that fit; all that are left out are listed"
+    )
 
 
 def _form_of_init(value: Any) -> str:
@@ -140,7 +147,7 @@ class Config(Settings):
     ] = Field(
         default="default",
         description="default: PyTorch's; xavier: Caffe's uniform; kaiming: N(0, 2/fan-in); else a checkpoint's path, or"
-        " {path, keep_zeros}",
+        " {path, keep_zeros, head, strict}",
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="fraction of the target that is spread over all classes"
@@ -180,6 +187,11 @@ class Config(Settings):
     def keeps_zeros(self) -> bool:
         """Return whether the zeros of that checkpoint are held."""
         return isinstance(self.init, InitConfig) and self.init.keep_zeros
+
+    @property
+    def start(self) -> InitConfig:
+        """Return how that checkpoint is read."""
+        return self.init if isinstance(self.init, InitConfig) else InitConfig(path=self.init)
 
     def starting_from(self, path: str) -> "Config":
         """Return the same configuration with another path of that checkpoint."""

@@ -1,5 +1,6 @@
 """The parts of an experiment: device, model, data."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from compressor.data import DataSet
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.session import zero_weights
-from compressor.training import checkpoint, initialize, load_weights
+from compressor.training import checkpoint, fit, initialize
 
 Shape = tuple[int, int, int]
 
@@ -40,11 +41,14 @@ def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool =
     )
 
 
-def new_model(config: Config, dataset: DataSet, where: torch.device, *, resumed: bool) -> nn.Module:
+def new_model(
+    config: Config, dataset: DataSet, where: torch.device, *, resumed: bool, say: Callable[[str], None]
+) -> nn.Module:
     """Return a network that is ready to train on `dataset`: built, initialized or loaded from `init`, tried on one
     image.
 
-    `resumed`: its weights will be those of a run's checkpoint, so `init` need not exist and nothing is fetched.
+    `say` receives what was done to make the weights of `init` fit. `resumed`: its weights will be those of a run's
+    checkpoint, so `init` need not exist and nothing is fetched.
     """
     classes = len(dataset.classes)
     check_classes(config, dataset.name, classes)
@@ -55,7 +59,18 @@ def new_model(config: Config, dataset: DataSet, where: torch.device, *, resumed:
     elif source is None:
         initialize(network, config.scheme)
     else:
-        load_weights(network, checkpoint.load(Path(source)), source)
+        saved, start = checkpoint.load(Path(source)), config.start
+        lines = fit(
+            network,
+            saved["model"],
+            source,
+            head=start.head,
+            strict=start.strict,
+            image=dataset.shape,
+            architecture=saved.get("architecture", {}),
+        )
+        for line in lines:
+            say(line)
     network = network.to(where)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)

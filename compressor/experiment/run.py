@@ -107,7 +107,7 @@ def _train(
         bound = bound.check(replace(view, image=dataset.shape, shared={}), faults)
         faults.raise_any()
     rng.seed_all(config.seed)
-    network = building.new_model(config, dataset, where, resumed=found is not None and found.begun)
+    network = building.new_model(config, dataset, where, resumed=found is not None and found.begun, say=said.append)
     kind = partial(SmokeFeed, count=count) if smoke else DataFeed
     feed = kind(dataset, config.data, config.seed, where)
     bound = bound.at_pace(feed.pace)

@@ -1,19 +1,20 @@
 """Physical removal of channels: which can be removed, and all tensors that change with them."""
 
-from compressor.thinning.architecture import describe, resize
+from compressor.thinning.architecture import Architecture, describe, resize
 from compressor.thinning.channel_use import channels_read, channels_with_inputs, producers_of
 from compressor.thinning.compaction import compact_layers, thin_and_compact
 from compressor.thinning.coupling import couplings
 from compressor.thinning.cutting import Cut
 from compressor.thinning.equivalence import Thinned, thin
 from compressor.thinning.graph import ChannelGraph, Untraceable
-from compressor.thinning.layers import CONVOLUTIONS, dims
+from compressor.thinning.layers import CONVOLUTIONS, dims, shapes_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removers import Remover
 from compressor.thinning.verification import verify
 
 __all__ = [
     "CONVOLUTIONS",
+    "Architecture",
     "ChannelGraph",
     "Cut",
     "Remover",
@@ -28,6 +29,7 @@ __all__ = [
     "dims",
     "producers_of",
     "resize",
+    "shapes_of",
     "thin",
     "thin_and_compact",
     "verify",

@@ -5,7 +5,7 @@ from compressor.training.files import replace_text
 from compressor.training.initialization import initialize
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
 from compressor.training.trainer import Trainer
-from compressor.training.weights import load_weights
+from compressor.training.weights import fit, load_weights
 
 __all__ = [
     "LogFile",
@@ -15,6 +15,7 @@ __all__ = [
     "Trainer",
     "autocast",
     "evaluate",
+    "fit",
     "initialize",
     "load_weights",
     "replace_text",
