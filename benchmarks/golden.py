@@ -27,8 +27,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from compressor import lookup
 from compressor.cli import cli
-from compressor.schedule import lookup
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import components

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.claims import lowest
+from compressor.lookup import shipped_files
 from compressor.schedule import Faults, open_schedule
-from compressor.schedule.lookup import shipped_files
 
 NOT_RUN = {"resnet18_gst", "resnet20_cifar_drop_filter", "vgg11_gst"}
 """Schedules whose header says that no run of them is recorded."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from compressor.cli import options
+from compressor.errors import CompressError
 from compressor.strict_json import dumps
 
 SCHEMA = 1
@@ -16,9 +17,17 @@ SCHEMA = 1
 @options.data
 @options.other_data
 @options.device
+@click.option(
+    "--min-top1",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Exit with 1 where the top-1 accuracy is below it.",
+)
 @options.allow_plugins
 @options.as_json
-def evaluate(checkpoint: Path, data: Path | None, other_data: bool, device: str, as_json: bool) -> None:
+def evaluate(
+    checkpoint: Path, data: Path | None, other_data: bool, device: str, min_top1: float | None, as_json: bool
+) -> None:
     """Print loss, top-1 and top-5 of a checkpoint (or a run's folder) on the test images."""
     from compressor.experiment import inspection
 
@@ -27,3 +36,5 @@ def evaluate(checkpoint: Path, data: Path | None, other_data: bool, device: str,
         click.echo(dumps({"schema": SCHEMA, **figures}))
     else:
         click.echo(f"test loss {figures['loss']:.4f}, top-1 {figures['top1']:.2f} %, top-5 {figures['top5']:.2f} %")
+    if min_top1 is not None and not figures["top1"] >= min_top1:
+        raise CompressError(f"{checkpoint}: test top-1 {figures['top1']:.6g} % is below --min-top1 {min_top1:.6g} %")

@@ -4,11 +4,25 @@ from pathlib import Path
 
 import click
 
+from compressor.cli import completion
 from compressor.importing import ALLOWED, plugins_allowed
 
 data = click.option("--data", type=click.Path(path_type=Path), help="Folder of the data sets [env COMPRESS_DATA].")
-device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-config = click.option("-c", "--config", help="Configuration: a path or a bare name. Default: the schedule's `config:`.")
+device = click.option(
+    "--device",
+    metavar="auto|cpu|cuda|cuda:N",
+    default="auto",
+    show_default=True,
+    shell_complete=completion.devices,
+    help="auto: CUDA where there is one.",
+)
+schedule = click.argument("schedule", shell_complete=completion.schedules)
+config = click.option(
+    "-c",
+    "--config",
+    shell_complete=completion.configs,
+    help="Configuration: a path or a bare name. Default: the schedule's `config:`.",
+)
 other_data = click.option(
     "--other-data", is_flag=True, help="Accept other images or classes than those of the checkpoint, with a message."
 )

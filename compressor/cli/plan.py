@@ -8,7 +8,7 @@ from compressor.cli import options
 
 
 @click.command()
-@click.argument("schedule")
+@options.schedule
 @options.config
 @options.sets
 @options.data

@@ -4,15 +4,20 @@ from pathlib import Path
 
 import click
 
-from compressor.cli import options, streams
+from compressor.cli import completion, options, streams
 from compressor.errors import CompressError
 
 
 @click.command()
-@click.option("-s", "--schedule", help="Schedule: a path or a bare name. Without one: plain dense training.")
+@click.option(
+    "-s",
+    "--schedule",
+    shell_complete=completion.schedules,
+    help="Schedule: a path or a bare name. Without one: plain dense training.",
+)
 @options.config
 @options.sets
-@click.option("--init", type=str, metavar="CHECKPOINT", help="Start from trained weights.")
+@click.option("--init", metavar="CHECKPOINT", shell_complete=completion.files, help="Start from trained weights.")
 @click.option("--keep-zeros", is_flag=True, help="Hold the weights that are zero in that checkpoint at zero.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. Default: runs/SCHEDULE-CONFIG-N.")
 @options.data

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import nn
 
 from compressor.errors import CompressError
@@ -32,6 +33,11 @@ class Network:
         self._traced = False
         self._logits: tuple[str, ...] | None = None
         self._followers: list[Callable[[Cut], None]] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of the parameters; the CPU where there are none."""
+        return next((parameter.device for parameter in self.parameters.values()), torch.device("cpu"))
 
     def graph(self) -> ChannelGraph | None:
         """Return the network's channel graph; None, with one message, where it cannot be traced."""

@@ -13,7 +13,7 @@ from compressor.experiment import building
 from compressor.experiment.specification import Specification
 from compressor.importing import random_state_kept
 from compressor.policies.policy import View
-from compressor.schedule import BoundSchedule, Document, Faults, view_of
+from compressor.schedule import BoundSchedule, Document, Faults, Message, view_of
 from compressor.sparsity import PRUNABLE, computed, in_use, prunable
 from compressor.tracing import OnMeta
 from compressor.training import optimizers
@@ -97,7 +97,7 @@ def _check_outputs(spec: Specification, view: View, faults: Faults) -> None:
         faults.add(spec.config_document.place(("model", key)), str(error))
 
 
-def _undrawn(network: nn.Module, scheme: str, document: Document, faults: Faults) -> list[str]:
+def _undrawn(network: nn.Module, scheme: str, document: Document, faults: Faults) -> list[Message]:
     """Return a line on the weights that an initialization leaves as PyTorch draws them; those that a convolution or
     linear layer computes become faults.
     """
@@ -110,7 +110,5 @@ def _undrawn(network: nn.Module, scheme: str, document: Document, faults: Faults
             faults.add(place, f"init: {scheme}: {one.reason}; or set `init: default`")
     known = {*prunable(network), *by_name, *(source for one in by_name.values() for source in one.sources)}
     left = [name for name, tensor in in_use(network).items() if tensor.dim() > 1 and name not in known]
-    said = (
-        f"{place}: init: {scheme} draws convolutions and linear layers; {listed(left, 4)} begin as PyTorch draws them"
-    )
-    return [said] if left else []
+    said = f"init: {scheme} draws convolutions and linear layers; {listed(left, 4)} begin as PyTorch draws them"
+    return [Message(place, said, "note")] if left else []

@@ -18,14 +18,23 @@ Shape = tuple[int, int, int]
 
 
 def device(wanted: str) -> torch.device:
-    """Return the device; `auto` is CUDA where there is one.
+    """Return the device `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`; CUDA's number N becomes the
+    process's own device, which libraries use that are told none.
 
-    Raises `UserError` where CUDA is wanted and there is none.
+    Raises `UserError` with the devices that exist where it is none of them.
     """
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise UserError("--device cuda: torch sees no CUDA device here; --device cpu works")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    numbered = [f"cuda:{number}" for number in range(count)]
+    known = ["cpu", *(["cuda", *numbered] if count else [])]
+    if wanted == "auto":
+        return torch.device("cuda" if count else "cpu")
+    if wanted not in known:
+        none = "" if count or not wanted.startswith("cuda") else ": torch sees no CUDA device here"
+        raise UserError(f"there is no device {wanted!r}{none}: --device takes {', '.join(['auto', *known])}")
+    found = torch.device(wanted)
+    if found.index is not None:
+        torch.cuda.set_device(found)
+    return found
 
 
 def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool = False) -> nn.Module:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from compressor import data, models
-from compressor.schedule import components, lookup
+from compressor import data, lookup, models
+from compressor.schedule import components
 
 
 def catalogue(kind: str) -> dict[str, str]:

@@ -73,10 +73,16 @@ def _version(name: str) -> str | None:
 
 
 def _device(device: torch.device) -> dict[str, Any]:
-    """Return the kind of device, and of an accelerator its name and CUDA's version."""
+    """Return the kind of device, and of an accelerator its number, its name and CUDA's version."""
     if device.type != "cuda":
         return {"type": device.type}
-    return {"type": device.type, "name": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+    number = torch.cuda.current_device() if device.index is None else device.index
+    return {
+        "type": device.type,
+        "index": number,
+        "name": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+    }
 
 
 def _commit() -> str | None:

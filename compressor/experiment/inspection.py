@@ -17,7 +17,7 @@ from compressor.experiment.identity import same_data
 from compressor.experiment.specification import Specification
 from compressor.importing import refusal
 from compressor.reports import Report, Thinning, compared, measure
-from compressor.schedule import Faults, Plan, make_plan
+from compressor.schedule import Faults, Message, Plan, make_plan
 from compressor.timing import Clock
 from compressor.training import checkpoint, evaluate, load_weights
 
@@ -129,7 +129,7 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     bound, view = bind(spec, faults)
     faults.raise_any()
     assert view is not None
-    warnings = list(bound.notes)
+    warnings: list[str] = list(bound.notes)
     steps = 1
     if any(policy.policy.counts_steps for policy in bound.policies):
         try:
@@ -142,7 +142,7 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     return make_plan(bound.policies, view, clock), warnings
 
 
-def validate(spec: Specification, faults: Faults) -> list[str]:
+def validate(spec: Specification, faults: Faults) -> list[Message]:
     """Bind a schedule to its configuration's model, without data; what does not fit becomes a fault.
 
     Returns the warnings.

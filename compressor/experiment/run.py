@@ -248,7 +248,7 @@ class _Run:
             f"{self.path}: {config.model.name} ({count:,} parameters) on {self.dataset.name},"
             f" {feed.images + feed.held_out:,} training images ({100 * config.data.validation:g} % for validation),"
             f" {len(self.dataset.test):,} test images; {config.epochs} epochs of {feed.steps_per_epoch} steps"
-            f" on {self.where.type}"
+            f" on {self.where}"
         ]
         if state:
             progress = state["progress"]

@@ -3,7 +3,7 @@
 from compressor.schedule.claim import KEY as EXPECT
 from compressor.schedule.claim import Claim
 from compressor.schedule.document import Document, difference, other_values, parse
-from compressor.schedule.faults import Faults
+from compressor.schedule.faults import Faults, Message
 from compressor.schedule.opening import open_config, open_schedule
 from compressor.schedule.plan import Plan, make_plan
 from compressor.schedule.plan_table import as_table
@@ -18,6 +18,7 @@ __all__ = [
     "Claim",
     "Document",
     "Faults",
+    "Message",
     "Plan",
     "Schedule",
     "as_table",

@@ -6,6 +6,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from compressor.component import Settings
+from compressor.lookup import CLAIM
 from compressor.schedule import parsing
 from compressor.schedule.document import Document, parse, read
 from compressor.schedule.faults import Faults
@@ -58,12 +59,7 @@ def build(document: Document, path: tuple[str, ...], data: Any, faults: Faults) 
 
 def beside(schedule: Path) -> Path:
     """Return the file that has the claim of a version 1 schedule: NAME.expect.yaml beside NAME.yaml."""
-    return schedule.with_name(f"{schedule.stem}.{KEY}.yaml")
-
-
-def is_claim(path: Path) -> bool:
-    """Return whether a YAML file among the schedules is the claim of one."""
-    return path.name.endswith(f".{KEY}.yaml")
+    return schedule.with_name(schedule.stem + CLAIM)
 
 
 def document_beside(schedule: Path, version: int, faults: Faults) -> Document | None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from compressor.errors import UserError, did_you_mean
-from compressor.schedule.faults import Faults, Place
+from compressor.schedule.faults import Faults, Message, Place
 
 MAX_BYTES = 256 * 1024
 MAX_NODES = 50_000
@@ -160,15 +160,16 @@ def read(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(Message(Place(str(path)), f"cannot be read: {error.strerror}")) from None
     if len(raw) > MAX_BYTES:
-        raise UserError(f"{path}: the file has {len(raw)} bytes, at most {MAX_BYTES} are allowed")
+        said = f"the file has {len(raw)} bytes, at most {MAX_BYTES} are allowed"
+        raise UserError(Message(Place(str(path)), said))
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         column = len(raw[raw.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8")) + 1
-        raise UserError(f"{path}:{line}:{column}: this byte is not UTF-8 text") from None
+        raise UserError(Message(Place(str(path), line, column), "this byte is not UTF-8 text")) from None
 
 
 def parse(source: str, text: str, faults: Faults, *, repeats: bool = False) -> Document:

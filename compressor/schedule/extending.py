@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from compressor import lookup
 from compressor.errors import UserError
-from compressor.schedule import claim, lookup
+from compressor.schedule import claim
 from compressor.schedule.document import Document, describe, parse, read
 from compressor.schedule.faults import Faults
 

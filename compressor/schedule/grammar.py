@@ -7,7 +7,7 @@ from compressor.errors import UserError, did_you_mean
 from compressor.policies.policy import Policy
 from compressor.schedule import claim, distiller, extending, parsing
 from compressor.schedule.document import Document, KeyPath, check_keys, describe
-from compressor.schedule.faults import Faults, Place
+from compressor.schedule.faults import Faults, Message, Place
 from compressor.schedule.registry import SECTIONS, components, plug_in
 from compressor.schedule.schedule import Entry, Schedule
 from compressor.schedule.selectors import check_exclusions
@@ -41,7 +41,7 @@ def read(document: Document, faults: Faults) -> Schedule:
     schedule.version = version
     for place, said in document.repeats:
         if version == 1:
-            schedule.notes.append(f"{place}: warning: {said}")
+            schedule.notes.append(Message(place, said, "warning"))
         else:
             faults.add(place, said)
     known = {"version", "policies", "plugins", *SECTIONS} | (VERSION_2 if version == 2 else set())
@@ -128,7 +128,7 @@ class _Reader:
             arguments = self._with_meaning(arguments, cls, path, distiller.meaningless(section))
             arguments, remark = cls.of_version_1(arguments)
             if remark is not None:
-                self._schedule.notes.append(f"{self._document.place(path)}: {name}: {remark}")
+                self._schedule.notes.append(Message(self._document.place(path), f"{name}: {remark}", "note"))
         built = parsing.build(cls, arguments, self._document, path, self._faults, what=f"{wanted} {name!r}")
         return self._checked(built, path)
 
@@ -146,7 +146,8 @@ class _Reader:
         for key in arguments:
             if key in ignored:
                 place = self._document.place((*path, key), key=True)
-                self._schedule.notes.append(f"{place}: warning: {key!r} has no meaning here, it is ignored: remove it")
+                said = f"{key!r} has no meaning here, it is ignored: remove it"
+                self._schedule.notes.append(Message(place, said, "warning"))
         return {key: value for key, value in arguments.items() if key not in ignored}
 
     def _class(self, section: str, wanted: Any, path: KeyPath) -> type[Component] | None:
@@ -200,7 +201,7 @@ class _Reader:
                 place = self._document.place((section, name), key=True)
                 extended = place.line and place.source != self._document.source  # a base is for several schedules
                 if (section, name) not in self._used and not self._faults and not extended:
-                    self._schedule.notes.append(f"{place}: warning: no policy uses {name!r} of {section!r}")
+                    self._schedule.notes.append(Message(place, f"no policy uses {name!r} of {section!r}", "warning"))
 
     def _policy(self, index: int, block: Any) -> None:
         path: KeyPath = ("policies", index)
@@ -343,7 +344,7 @@ class _Reader:
             arguments, remark = cls.of_version_1({**arguments, **given})
             arguments = {key: value for key, value in arguments.items() if key not in given}
             if remark is not None:
-                self._schedule.notes.append(f"{self._document.place(path)}: {remark}")
+                self._schedule.notes.append(Message(self._document.place(path), remark, "note"))
             if "sparsity_of" in cls.model_fields:
                 arguments = {"sparsity_of": "current", **arguments}
         policy = parsing.build(

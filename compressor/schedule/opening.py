@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compressor import lookup
 from compressor.config import SCHEMES, Config
 from compressor.errors import UserError, did_you_mean
 from compressor.importing import refusal
-from compressor.schedule import claim, extending, grammar, lookup, parsing, variables
+from compressor.schedule import claim, extending, grammar, parsing, variables
 from compressor.schedule.document import Document, parse, parse_value, read
-from compressor.schedule.faults import Faults
+from compressor.schedule.faults import Faults, Message
 from compressor.schedule.schedule import Schedule
 
 Overrides = Sequence[tuple[str, str]]
@@ -41,7 +42,7 @@ def open_schedule(name: str, overrides: Overrides, faults: Faults) -> Schedule:
                 if schedule.claim.init is not None:
                     _find_start(schedule.claim.init)
         except UserError as error:  # a run is resumed from other directories, too
-            schedule.notes.append(f"{place}: warning: the claim cannot be compared: {error}")
+            schedule.notes.append(Message(place, f"the claim cannot be compared: {error}", "warning"))
     return schedule
 
 

@@ -9,7 +9,7 @@ from compressor.component import at_pace
 from compressor.policies.policy import BoundPolicy, Finding, Policy, View
 from compressor.schedule.claim import Claim
 from compressor.schedule.document import Document, KeyPath
-from compressor.schedule.faults import Faults, Place
+from compressor.schedule.faults import Faults, Message, Place
 from compressor.schedule.selectors import WeightNames, bind, left_out
 from compressor.schedule.widths import widths
 from compressor.timing import Clock
@@ -33,7 +33,7 @@ class Schedule:
     version: int = 1
     config: str | None = None
     entries: list[Entry] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Message] = field(default_factory=list)
     claim: Claim | None = None
     claim_text: str | None = None
     """The text of NAME.expect.yaml, beside a version 1 schedule."""
@@ -42,7 +42,7 @@ class Schedule:
         """Set the ends of the windows and resolve the selectors; names that are not in `model` become faults."""
         names = WeightNames(model)
         bound = []
-        left: dict[str, list[str]] = {}
+        left: dict[str, list[Place]] = {}
         for entry in self.entries:
             policy = entry.policy.model_copy(update={"window": entry.policy.window.bind(epochs)})
             targets = bind(policy.applied, self.document, entry.component_path, names, faults)
@@ -55,10 +55,10 @@ class Schedule:
         return BoundSchedule(tuple(bound), tuple(self.entries), self.document, self.version, notes)
 
 
-def _placed(line: str, places: Sequence[str]) -> str:
+def _placed(line: str, places: Sequence[Place]) -> Message:
     """Return a line with its first place before it, and the others behind it."""
-    others = ", ".join(places[1:])
-    return f"{places[0]}: {line}" + (f" (also {others})" if others else "")
+    others = ", ".join(map(str, places[1:]))
+    return Message(places[0], line + (f" (also {others})" if others else ""), "note")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class BoundSchedule:
     entries: tuple[Entry, ...] = ()
     document: Document = field(default_factory=lambda: Document("the schedule", ""))
     version: int = 2
-    notes: tuple[str, ...] = ()
+    notes: tuple[Message, ...] = ()
 
     @property
     def allows_empty_layers(self) -> bool:
@@ -99,8 +99,7 @@ class BoundSchedule:
                 if finding.severity == "error":
                     faults.add(place, finding.text)
                 else:
-                    warning = "warning: " if finding.severity == "warning" else ""
-                    notes.append(f"{place}: {warning}{finding.text}")
+                    notes.append(Message(place, finding.text, finding.severity))
             graph = own.graph if bound.policy.shares_channels else None
             known = graph if not isinstance(graph, Exception) else None
             targets = bound.policy.complete(bound.targets, known)
@@ -109,11 +108,11 @@ class BoundSchedule:
             notes += self._removals(policies, view)
         return replace(self, policies=tuple(policies), notes=tuple(dict.fromkeys(notes)))
 
-    def _removals(self, policies: Sequence[BoundPolicy], view: View) -> list[str]:
+    def _removals(self, policies: Sequence[BoundPolicy], view: View) -> list[Message]:
         notes = []
         for bound, entry in zip(policies, self.entries, strict=True):
             for text in _of_removals(bound, view):
-                notes.append(f"{self.document.place(entry.path)}: {text}")
+                notes.append(Message(self.document.place(entry.path), text, "note"))
         return notes
 
     def _place(self, entry: Entry, finding: Finding) -> Place:

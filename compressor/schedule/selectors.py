@@ -13,7 +13,7 @@ from torch import nn
 from compressor.component import Component, Selects, Targets
 from compressor.errors import did_you_mean
 from compressor.schedule.document import Document, KeyPath, describe
-from compressor.schedule.faults import Faults
+from compressor.schedule.faults import Faults, Place
 from compressor.schedule.left_out import Other, others, said
 from compressor.schedule.patterns import matching as found_in
 from compressor.sparsity import Computed, computed, prunable
@@ -161,9 +161,9 @@ def _refuse_long(item: str) -> None:
 
 def left_out(
     component: Component, document: Document, path: KeyPath, names: WeightNames, targets: Targets
-) -> dict[str, list[str]]:
+) -> dict[str, list[Place]]:
     """Return what the selectors of `component` (at `path`) leave out, in words, with the places of the selectors."""
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Place]] = {}
     for field, mark, value, at in _selecting(component, path):
         if mark.modules:
             continue
@@ -184,7 +184,7 @@ def left_out(
             except NameFault:
                 continue
             for line in said(item, left, names.parameters):
-                found.setdefault(line, []).append(str(document.place(place, key=isinstance(value, dict))))
+                found.setdefault(line, []).append(document.place(place, key=isinstance(value, dict)))
     return found
 
 

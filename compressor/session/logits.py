@@ -33,10 +33,10 @@ class LogitsCheck:
         """
         ctx = self._ctx
         assert ctx.data.shape is not None
-        state = rng.capture()
+        state = rng.capture(ctx.network.device)
         with self._revived():
             found = dependent_logits(ctx.network.model, ctx.data.shape)
-        rng.restore(state)
+        rng.restore(state, ctx.network.device)
         if found is None:
             if not self._unknown:
                 ctx.say("warning: the forward pass cannot be followed: lost classes are not looked for")

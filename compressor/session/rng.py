@@ -14,23 +14,31 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def capture() -> dict[str, Any]:
-    """Return the states of Python's, NumPy's and torch's generators as tensors and plain values."""
+_CPU = torch.device("cpu")
+
+
+def capture(device: torch.device = _CPU) -> dict[str, Any]:
+    """Return the states of Python's, NumPy's and torch's generators as tensors and plain values; of CUDA's generators
+    that of `device` alone, the run's.
+    """
     kind, keys, position, has_gauss, cached = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
     }
 
 
-def restore(state: dict[str, Any]) -> None:
-    """Restore captured states; CUDA's only where the number of devices is the same."""
+def restore(state: dict[str, Any], device: torch.device = _CPU) -> None:
+    """Restore captured states; that of a CUDA device on `device`, whichever number it has now.
+
+    Of several states, which older checkpoints have, the first one is the run's.
+    """
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"][0], device)

@@ -429,7 +429,7 @@ class Session:
             "dense": {name: list(shape) for name, shape in self.network.dense.items()},
             "averages": None if self._averages is None else self._averages.state_dict(),
             "streams": self.world.state_dict(),
-            "rng": rng.capture(),
+            "rng": rng.capture(self.network.device),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -447,4 +447,4 @@ class Session:
         if self._averages is not None:
             self._averages.load_state_dict(state["averages"])
         self.world.load_state_dict(state["streams"])
-        rng.restore(state["rng"])
+        rng.restore(state["rng"], self.network.device)

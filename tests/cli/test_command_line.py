@@ -34,7 +34,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--resume": False,
         "--other-data": False,
     },
-    "validate": {"SCHEDULE": None, "-c --config": None, "--set": (), "--allow-plugins": False},
+    "validate": {"SCHEDULE": None, "-c --config": None, "--set": (), "--allow-plugins": False, "--json": False},
     "plan": {
         "SCHEDULE": None,
         "-c --config": None,
@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--data": None,
         "--other-data": False,
         "--device": "auto",
+        "--min-top1": None,
         "--allow-plugins": False,
         "--json": False,
     },

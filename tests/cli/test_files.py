@@ -8,7 +8,7 @@ import pytest
 import yaml
 from helpers import PRUNE, TINY, compress, metrics, succeed
 
-from compressor.schedule.lookup import shipped_files
+from compressor.lookup import shipped_files
 
 SHIPPED = Path(__file__).resolve().parents[2]
 

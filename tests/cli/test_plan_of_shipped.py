@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from helpers import succeed
 
-from compressor.schedule import lookup
+from compressor import lookup
 
 CONFIGS = {"resnet20_cifar_agp": "resnet20_cifar10", "resnet20_cifar_filters": "resnet20_cifar10"}
 """Of schedules of version 1, which name none."""

@@ -12,10 +12,10 @@ from helpers import compress, succeed
 
 from compressor.component import REGISTRY
 from compressor.importing import plugins_allowed
+from compressor.lookup import shipped_files
 from compressor.schedule import grammar
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
-from compressor.schedule.lookup import shipped_files
 from compressor.schedule.registry import components
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from compressor.config import DataConfig
 from compressor.data.images import DataSet
 from compressor.data.memory import in_memory
 from compressor.data.registry import BUILDERS, Builder, builders
-from compressor.schedule.lookup import shipped_files
+from compressor.lookup import shipped_files
 from compressor.schedule.registry import components
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import yaml
 from mutating import as_data, as_text
 
 from compressor.cli import main
-from compressor.schedule.lookup import shipped_files
+from compressor.lookup import shipped_files
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.counted

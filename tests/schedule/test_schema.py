@@ -8,10 +8,10 @@ import jsonschema
 import pytest
 import yaml
 
+from compressor.lookup import shipped, shipped_files
 from compressor.schedule import schema
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
-from compressor.schedule.lookup import shipped, shipped_files
 from compressor.schedule.registry import SECTIONS, components
 
 EXAMPLES = {

@@ -52,3 +52,25 @@ def test_capturing_draws_nothing() -> None:
     plain = drawn()
     rng.seed_all(7)
     assert [(rng.capture(), draw())[1] for draw in DRAWS.values()] == plain
+
+
+def test_of_cuda_the_run_s_own_device_is_captured_and_restored_on_the_one_it_has_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states = {0: torch.tensor([10]), 1: torch.tensor([11])}
+    put: dict[int, int] = {}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device.index])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: put.update({device.index: int(state)}))
+    state = rng.capture(torch.device("cuda:1"))
+    rng.restore(state, torch.device("cuda:0"))
+    assert put == {0: 11}
+    rng.restore({**state, "cuda": list(states.values())}, torch.device("cuda:1"))  # an older checkpoint: all devices
+    assert put == {0: 11, 1: 10}
+    rng.restore(state)  # the run goes on without CUDA
+    assert put == {0: 11, 1: 10}
+
+
+def test_a_run_without_cuda_does_not_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: pytest.fail("a context on every device"))
+    assert rng.capture()["cuda"] == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import UserError
-from compressor.schedule.lookup import find, shipped
+from compressor.lookup import find, shipped
 
 
 @pytest.fixture

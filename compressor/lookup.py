@@ -1,12 +1,15 @@
-"""Schedules and configurations by path or name: in the working directory, in schedules/ or configs/, in the package."""
+"""Schedules and configurations by path or name: in the working directory, in schedules/ or configs/, in the package.
+
+The shell's completion uses it: nothing large is imported here.
+"""
 
 from pathlib import Path
 
-import compressor
 from compressor.errors import UserError, did_you_mean
-from compressor.schedule import claim
 
-_PACKAGE = Path(compressor.__file__).parent
+_PACKAGE = Path(__file__).parent
+CLAIM = ".expect.yaml"
+"""The end of the name of a file that has the claim of the version 1 schedule beside it."""
 
 
 def shipped(kind: str) -> Path:
@@ -24,8 +27,15 @@ def _files(folder: Path) -> dict[str, Path]:
     return {
         path.relative_to(folder).with_suffix("").as_posix(): path
         for path in sorted(folder.rglob("*.yaml"))
-        if not claim.is_claim(path)
+        if not path.name.endswith(CLAIM)
     }
+
+
+def names(kind: str, beside: Path = Path()) -> set[str]:
+    """Return the bare names that `find` takes here."""
+    known = {name for folder in (Path(kind), shipped(kind)) if folder.is_dir() for name in _files(folder)}
+    flat = (path for folder in (beside, Path()) for path in folder.glob("*.yaml"))
+    return known | {path.stem for path in flat if not path.name.endswith(CLAIM)}
 
 
 def find(name: str, kind: str, beside: Path = Path()) -> Path:
@@ -41,7 +51,5 @@ def find(name: str, kind: str, beside: Path = Path()) -> Path:
                 return candidate
     except (OSError, ValueError):  # a name that no file can have
         pass
-    known = {name for folder in folders[-2:] if folder.is_dir() for name in _files(folder)}
-    known |= {path.stem for folder in folders[:-2] for path in folder.glob("*.yaml") if not claim.is_claim(path)}
     looked = ", ".join(str(folder.absolute()) for folder in folders)
-    raise UserError(f"no {kind.removesuffix('s')} {name!r} in {looked}: {did_you_mean(name, known)}")
+    raise UserError(f"no {kind.removesuffix('s')} {name!r} in {looked}: {did_you_mean(name, names(kind, beside))}")
