@@ -37,4 +37,4 @@ def load(path: str | os.PathLike[str], *, allow_plugins: bool = False) -> nn.Mod
     from compressor.importing import plugins_allowed
 
     with plugins_allowed(allow_plugins):
-        return inspection.load(Path(path)).network
+        return inspection.network(Path(path))

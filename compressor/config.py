@@ -18,6 +18,11 @@ class ModelConfig(Settings):
     name: str = Field(description="`compress list models`, or package.module:factory")
     num_classes: int | None = Field(default=None, ge=1, description="default: the data set's")
     pretrained: bool = Field(default=False, description="torchvision's published weights")
+    output: str | int | None = Field(
+        default=None,
+        description="which of several outputs are the logits: a key, attribute or index, or several joined by dots;"
+        " default: `logits`, `out` or the first",
+    )
 
     @property
     def arguments(self) -> dict[str, Any]:

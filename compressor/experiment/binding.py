@@ -10,6 +10,7 @@ from compressor.config import SCHEMES, Config, InitConfig
 from compressor.copying import without_storage
 from compressor.errors import UserError, did_you_mean, listed
 from compressor.experiment import building
+from compressor.experiment.outputs import OUTPUT, check_classes, check_forms
 from compressor.experiment.specification import Specification
 from compressor.importing import random_state_kept
 from compressor.policies.policy import View
@@ -28,7 +29,7 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
     bound, view = BoundSchedule(notes=tuple(spec.schedule.notes) if spec.schedule else ()), None
     classes = config.model.num_classes or data.class_count(config.data.name)
     try:
-        network = models.skeleton(config.model.name, num_classes=classes, **config.model.arguments)
+        network = building.skeleton(config.model, classes)
         if config.model.pretrained and init and config.checkpoint_path is None:
             models.check_pretrained(config.model.name)
     except UserError as error:
@@ -46,10 +47,18 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
             validates=config.data.validation > 0,
             build=lambda: _with_storage(config, classes),
         )
+        notes, wrong = list[str](), None
+        try:
+            notes = _check_outputs(config, view)
+        except UserError as error:
+            wrong = error
         if spec.schedule is not None:
-            bound = spec.schedule.bind(network, config.epochs, faults).check(view, faults)
-        if not faults:  # a policy's own message says more
-            _check_outputs(spec, view, faults)
+            bound = spec.schedule.bind(network, config.epochs, faults)
+            if wrong is None or OUTPUT not in str(wrong):  # else nothing is known of its logits
+                bound = bound.check(view, faults)
+        if wrong is not None and (OUTPUT in str(wrong) or not faults):  # a policy's own message says more
+            _add(wrong, spec, faults)
+        bound = replace(bound, notes=(*bound.notes, *notes))
         if init:
             bound = replace(bound, notes=(*bound.notes, *_undrawn(network, config.scheme, document, faults)))
     for key, said in data.misfits(config.data).items():
@@ -73,28 +82,39 @@ def _with_storage(config: Config, classes: int | None) -> nn.Module:
         return building.model(config.model, classes, trained_elsewhere=True)
 
 
-def _check_outputs(spec: Specification, view: View, faults: Faults) -> None:
-    """Add a fault where the model does not take the images, or has another number of outputs than there are classes.
+def check_outputs(spec: Specification, view: View, faults: Faults) -> list[str]:
+    """Add a fault where the model does not take the images, or does not give one logit for each class.
 
-    Without storage where that is possible; where it is not, the model is built.
+    Returns a line where it gives several outputs.
     """
-    config, classes = spec.config, data.class_count(spec.config.data.name)
     try:
-        if classes is not None:
-            building.check_classes(config, config.data.name, classes)
-        if view.image is None:
-            return
-        try:
-            with OnMeta():  # type: ignore[no-untyped-call]
-                building.check_outputs(config, without_storage(view.model), view.image, config.data.name, classes)
-        except (
-            Exception
-        ):  # a network may not be copied, or need its values; and what is wrong is said better by the real one
-            network = _with_storage(config, config.model.num_classes or classes)
-            building.check_outputs(config, network, view.image, config.data.name, classes)
+        return _check_outputs(spec.config, view)
     except UserError as error:
-        key = "num_classes" if "num_classes" in str(error) and config.model.num_classes else "name"
-        faults.add(spec.config_document.place(("model", key)), str(error))
+        _add(error, spec, faults)
+        return []
+
+
+def _add(error: UserError, spec: Specification, faults: Faults) -> None:
+    found = [key for key in ("output", "num_classes") if f"model.{key}" in str(error)]
+    keys = [key for key in found if getattr(spec.config.model, key) is not None]
+    faults.add(spec.config_document.place(("model", *(keys or ["name"])[:1])), str(error))
+
+
+def _check_outputs(config: Config, view: View) -> list[str]:
+    """Return what `check_forms` says, without storage where that is possible; where it is not, the model is built."""
+    classes = data.class_count(config.data.name)
+    if classes is not None:
+        check_classes(config, config.data.name, classes)
+    if view.image is None:
+        return []
+    try:
+        with OnMeta():  # type: ignore[no-untyped-call]
+            return check_forms(config, without_storage(view.model), view.image, config.data.name, classes)
+    except (
+        Exception
+    ):  # a network may not be copied, or need its values; and what is wrong is said better by the real one
+        network = _with_storage(config, config.model.num_classes or classes)
+        return check_forms(config, network, view.image, config.data.name, classes)
 
 
 def _undrawn(network: nn.Module, scheme: str, document: Document, faults: Faults) -> list[Message]:

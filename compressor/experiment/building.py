@@ -10,11 +10,9 @@ from compressor import data, models
 from compressor.config import Config, ModelConfig
 from compressor.data import DataSet
 from compressor.errors import UserError
-from compressor.evaluating import evaluating
+from compressor.experiment.outputs import check_classes, check_outputs
 from compressor.session import zero_weights
 from compressor.training import checkpoint, fit, initialize
-
-Shape = tuple[int, int, int]
 
 
 def device(wanted: str) -> torch.device:
@@ -42,12 +40,19 @@ def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool =
 
     Published weights are not fetched where other weights are loaded anyway.
     """
-    return models.build(
+    network = models.build(
         config.name,
         num_classes=config.num_classes or classes,
         pretrained=config.pretrained and not trained_elsewhere,
         **config.arguments,
     )
+    return models.with_output(network, config.output)
+
+
+def skeleton(config: ModelConfig, classes: int | None) -> nn.Module:
+    """Return the same network without storage."""
+    network = models.skeleton(config.name, num_classes=config.num_classes or classes, **config.arguments)
+    return models.with_output(network, config.output)
 
 
 def new_model(
@@ -85,46 +90,6 @@ def new_model(
         network = network.to(memory_format=torch.channels_last)
     check_outputs(config, network, dataset.shape, dataset.name, classes)
     return network
-
-
-def check_classes(config: Config, images: str, classes: int) -> None:
-    """Raise `UserError` where a model for fewer than `classes` classes is asked for."""
-    if config.model.num_classes is not None and config.model.num_classes < classes:
-        raise UserError(f"model.num_classes is {config.model.num_classes}, but {images} has {classes} classes")
-
-
-def check_outputs(config: Config, network: nn.Module, shape: Shape, images: str, classes: int | None) -> None:
-    """Raise `UserError` where the network does not take images of `shape`, or has another number of outputs.
-
-    `images` is the name of the data set. `classes` is None where it is not known.
-    """
-    logits = try_out(network, shape, config.model.name, images)
-    wanted = config.model.num_classes or classes
-    if (classes and logits < classes) or (config.model.num_classes and logits != wanted):
-        of = "model.num_classes is" if config.model.num_classes else f"the data set {images} has"
-        raise UserError(f"the model {config.model.name} has {logits} outputs, {of} {wanted}")
-
-
-@torch.no_grad()
-def try_out(network: nn.Module, shape: Shape, name: str, images: str) -> int:
-    """Run the network on one image, so that a wrong shape is reported before training, in one line.
-
-    Returns the number of outputs.
-    """
-    parameter = next(network.parameters(), torch.empty(0))
-    try:
-        with evaluating(network):
-            logits = network(torch.zeros(1, *shape, device=parameter.device))
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"the model {name} does not take {images} images of {'x'.join(map(str, shape))}: {reason}"
-        ) from None
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-        raise UserError(
-            f"the model {name} is not a classifier: the output for one image should be a (1, classes) tensor of logits"
-        )
-    return logits.shape[1]
 
 
 def load_data(config: Config, root: Path | None) -> DataSet:

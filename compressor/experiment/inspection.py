@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressor import models
 from compressor.config import Config
 from compressor.data import DataFeed, DataSet
 from compressor.errors import UserError
@@ -67,6 +68,11 @@ def load(path: Path) -> Loaded:
     network = building.model(config.model, len(saved["classes"]), trained_elsewhere=True)
     load_weights(network, saved, str(path))
     return Loaded(config, network.eval(), saved)
+
+
+def network(path: Path) -> nn.Module:
+    """Return the network of a run's folder or a checkpoint, with its own outputs where it gives several."""
+    return models.as_built(load(path).network)
 
 
 def test_accuracy(

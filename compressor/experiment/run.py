@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 import compressor
-from compressor import models
 from compressor.config import CheckpointConfig
 from compressor.data import DataFeed, DataSet, Fingerprint, SmokeFeed, fingerprint
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import building, claims, environment, folder, identity
-from compressor.experiment.binding import bind
+from compressor.experiment.binding import bind, check_outputs
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
 from compressor.experiment.specification import Specification
@@ -104,7 +103,9 @@ def _train(
         source = found.path / folder.CHECKPOINT
         dataset = identity.same_data(dataset, saved, source, other_data=other_data, say=said.append)
     if view is not None and view.image is None:  # what depends on the images' shape is known now
-        bound = bound.check(replace(view, image=dataset.shape, shared={}), faults)
+        view = replace(view, image=dataset.shape, shared={})
+        said += check_outputs(spec, view, faults)
+        bound = bound.check(view, faults)
         faults.raise_any()
     rng.seed_all(config.seed)
     network = building.new_model(config, dataset, where, resumed=found is not None and found.begun, say=said.append)
@@ -280,9 +281,7 @@ class _Run:
     @cached_property
     def _dense(self) -> nn.Module:
         """Return the network without storage, before channels were removed."""
-        model = self.spec.config.model
-        classes = model.num_classes or len(self.dataset.classes)
-        return models.skeleton(model.name, num_classes=classes, **model.arguments)
+        return building.skeleton(self.spec.config.model, len(self.dataset.classes))
 
     def _architecture(self) -> dict[str, Any]:
         """Return how a thinned network differs from the dense one; nothing while it is dense."""

@@ -11,9 +11,24 @@ from torch import nn
 from compressor.errors import UserError, did_you_mean
 from compressor.models import factory, torchvision_models
 from compressor.models.checking import checked, construct, shapes
+from compressor.models.output import Key, as_built, chosen, described, other_logits, output_seen, with_output
 from compressor.models.registry import Builder, builders, model
 
-__all__ = ["arguments", "build", "catalogue", "check_pretrained", "model", "skeleton"]
+__all__ = [
+    "Key",
+    "arguments",
+    "as_built",
+    "build",
+    "catalogue",
+    "check_pretrained",
+    "chosen",
+    "described",
+    "model",
+    "other_logits",
+    "output_seen",
+    "skeleton",
+    "with_output",
+]
 
 
 def build(name: str, /, *, num_classes: int | None = None, pretrained: bool = False, **arguments: Any) -> nn.Module:

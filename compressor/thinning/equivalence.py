@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from compressor.copying import copied
 from compressor.errors import CompressError
 from compressor.evaluating import evaluating
+from compressor.importing import random_state_kept
 from compressor.thinning.cutting import Cut, cut_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removal import EVERY_WAY, Removal, decide
@@ -19,6 +21,10 @@ TOLERANCE, EXACT = 1e-4, 1e-6
 
 _ROUNDING = 1e-13
 """The largest change that is rounding in float64 in any case, as a fraction of the largest logit."""
+
+
+_FEW = 8
+"""The number of images of the check in training mode."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,47 @@ def thin(
             f"not thinned: a logit changes by {found.largest:.3g} on {len(images)} real images, {how} of the logits'"
             f" spread ({found.spread:.3g}): more than rounding"
         )
+    if training:
+        _check_training_form(network, images, removal, cut)
     absorb_constants(network, removal)
     given = exact.largest if exact is not None and large else None
     return Thinned(cut, removal.stays, found.largest, len(images), given, removal.skipped)
+
+
+@torch.no_grad()
+def _check_training_form(network: nn.Module, images: Tensor, removal: Removal, cut: Cut) -> None:
+    """Raise `CompressError` where the thinned network does not run in the modes of its modules, or gives other logits.
+
+    In training mode it may use other layers, such as auxiliary heads, of which the graph knows nothing. Logits are
+    compared in float64, where the network draws no random numbers beside those of dropout layers.
+    """
+    before = copied(network)
+    for module in before.modules():
+        if isinstance(module, _DropoutNd):  # what it draws depends on the number of channels
+            module.eval()
+    after = copied(before)
+    absorb_constants(after, removal)
+    cut.model(after)
+    images = images[:_FEW]
+    with random_state_kept():
+        try:
+            after(images)
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise CompressError(
+                f"not thinned: the thinned network does not run in training mode, where it uses other layers ({reason})"
+            ) from error
+        state = torch.get_rng_state()
+        try:
+            found = difference(before.double()(images.double()), after.double()(images.double()))
+        except (RuntimeError, TypeError, NotImplementedError):  # it does not compute in float64
+            return
+        drawn = not torch.equal(state, torch.get_rng_state())
+    if not drawn and not found.within(TOLERANCE):
+        raise CompressError(
+            f"not thinned: in training mode, where the network uses other layers, a logit changes by"
+            f" {found.largest:.3g}, more than {TOLERANCE:g} of the logits' spread ({found.spread:.3g})"
+        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("contract", 
 from loop import Batch, Loop, read
 from rig import EPOCHS, Rig, difference, resumed
 
-from compressor.errors import UserError
+from compressor.errors import CompressError, UserError
 from compressor.schedule.faults import Faults
 from compressor.schedule.plan import Plan, make_plan
 from compressor.schedule.plan_table import as_table
@@ -375,3 +375,43 @@ def test_a_network_that_cannot_be_thinned_trains_on_masked_and_says_so_twice(cas
     assert warnings[0].startswith("warning: ")
     assert why in warnings[0]
     assert [why in line for line in refused.session.events.shortfalls()] == [True]
+
+
+def heads(extra: Callable[[Any, Tensor], Tensor]) -> Net:
+    """A network with a part that is used in training mode alone."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        y = F.relu(net.a(x))
+        logits: Tensor = net.fc(F.relu(net.b(y)).mean((2, 3)))
+        return logits + extra(net, y) if net.training else logits
+
+    net = Net(forward, a=Conv2d(1, 6, 3), b=Conv2d(6, 4, 1), fc=Linear(4, 3), aux=Linear(6, 3), drop=nn.Dropout(0.5))
+    with torch.no_grad():
+        net.a.weight[:3] = 0
+        net.a.bias[:3] = 0
+    return net.train()
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (lambda net, y: net.aux(y.mean((2, 3))), "does not run in training mode"),
+        (lambda net, y: y[:, 1].mean((1, 2))[:, None] * net.aux.weight[:, 0], "in training mode, where the network"),
+        (lambda net, y: net.drop(y).mean() * 0, ""),
+        (lambda net, y: torch.rand(1) + y.mean() * 0, ""),
+    ],
+    ids=["another layer", "a channel by its number", "dropout", "random"],
+)
+def test_layers_that_only_training_uses(extra: Callable[[Any, Tensor], Tensor], said: str) -> None:
+    torch.manual_seed(0)
+    net = heads(extra)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    if said:
+        with pytest.raises(CompressError, match=said):
+            thin(net, torch.rand(4, 1, 6, 6), training=True)
+        assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    else:
+        images = torch.rand(4, 1, 6, 6)
+        state = torch.get_rng_state()
+        assert thin(net, images, training=True).cut
+        assert torch.equal(torch.get_rng_state(), state)

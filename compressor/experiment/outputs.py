@@ -1,0 +1,122 @@
+"""The outputs of a network, tried before training: it takes the images, and gives one logit for each class."""
+
+import warnings
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from compressor import models
+from compressor.config import Config
+from compressor.errors import CompressError, UserError
+from compressor.evaluating import evaluating
+from compressor.importing import random_state_kept
+
+Shape = tuple[int, int, int]
+
+OUTPUT = "model.output"
+"""A message that has this is about the choice among several outputs."""
+
+
+class Tried(NamedTuple):
+    """The outputs of one forward pass: as the network gives them, and the logits among them."""
+
+    given: Any
+    logits: Tensor
+
+
+def check_classes(config: Config, images: str, classes: int) -> None:
+    """Raise `UserError` where a model for fewer than `classes` classes is asked for."""
+    if config.model.num_classes is not None and config.model.num_classes < classes:
+        raise UserError(f"model.num_classes is {config.model.num_classes}, but {images} has {classes} classes")
+
+
+def check_outputs(config: Config, network: nn.Module, shape: Shape, images: str, classes: int | None) -> Tried:
+    """Raise `UserError` where the network does not take images of `shape`, or has another number of outputs.
+
+    `images` is the name of the data set. `classes` is None where it is not known.
+    """
+    tried, name = _try_out(config, network, shape, images), config.model.name
+    wanted, columns = config.model.num_classes or classes, tried.logits.shape[1]
+    other = None if wanted in (None, columns) else models.other_logits(tried.given, wanted)
+    if other is not None and config.model.output is None:
+        raise UserError(
+            f"the model {name} gives {models.described(tried.given)}: {_named(models.chosen(tried.given))} has"
+            f" {columns} columns, but there are {wanted} classes: set model.output: {other}"
+        )
+    if (classes and columns < classes) or (config.model.num_classes and columns != wanted):
+        of = "model.num_classes is" if config.model.num_classes else f"the data set {images} has"
+        raise UserError(f"the model {name} has {columns} outputs, {of} {wanted}")
+    return tried
+
+
+def check_forms(config: Config, network: nn.Module, shape: Shape, images: str, classes: int | None) -> list[str]:
+    """Raise `UserError` where the network gives no logits of all classes, in eval mode or in training mode.
+
+    Returns a line where it gives several outputs, of which one is used. The forward pass in training mode changes the
+    statistics of batch norms: a copy is given.
+    """
+    name, key = config.model.name, config.model.output
+    shipped = check_outputs(config, network, shape, images, classes)
+    # As many as go through it at once in training, but two are enough.
+    trained = _try_out(
+        config, network, shape, images, training=min(2, -(-config.data.batch // config.optimizer.accumulate))
+    )
+    if trained.logits.shape[1] != shipped.logits.shape[1]:
+        raise UserError(
+            f"the model {name} has {shipped.logits.shape[1]} outputs, in training mode {trained.logits.shape[1]}"
+        )
+    several = {"training": trained.given, "eval": shipped.given}
+    several = {mode: given for mode, given in several.items() if not isinstance(given, Tensor)}
+    if not several:
+        if key is not None:
+            raise UserError("model.output: the model gives one tensor, in training and in eval mode: remove it")
+        return []
+    given = next(iter(several.values()))
+    return [
+        f"the model {name} gives {models.described(given)} in {' and '.join(several)} mode:"
+        f" {_named(models.chosen(given) if key is None else key)} is used as the logits; the others have no loss of"
+        " their own, so layers that only they use are not trained (`model.output` chooses)"
+    ]
+
+
+def _named(key: models.Key) -> str:
+    """Return an output in words."""
+    if isinstance(key, str):
+        return repr(key)
+    return "the first" if key == 0 else "the last" if key == -1 else f"number {key}"
+
+
+def _try_out(config: Config, network: nn.Module, shape: Shape, images: str, *, training: int = 0) -> Tried:
+    """Run the network on one image in eval mode, or on so many images in training mode, so that what is wrong is
+    reported before training, in one line.
+    """
+    count, mode = training or 1, "training" if training else "eval"
+    where = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    try:
+        with (
+            torch.set_grad_enabled(training > 0),
+            nullcontext() if training else evaluating(network),
+            random_state_kept(),
+            models.output_seen(network) as seen,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # the run itself shows them
+            logits = network(torch.zeros(count, *shape, device=where))
+    except CompressError as error:
+        raise UserError(f"the model {config.model.name} in {mode} mode: {error}") from None
+    except Exception as error:  # whatever the user's code raises
+        said = f"the model {config.model.name} does not take {images} images of {'x'.join(map(str, shape))}"
+        if training:
+            said += f" in training mode ({count} at once)"
+        kind = "" if isinstance(error, (RuntimeError, ValueError)) else f"{type(error).__name__}: "
+        raise UserError(f"{said}: {kind}{(str(error).splitlines() or [''])[0]}") from None
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
+        form = f"for {count} images in training mode" if training else "for one image"
+        several = "" if isinstance(seen[0], Tensor) else ": choose the logits by `model.output: KEY`"
+        raise UserError(
+            f"the model {config.model.name} is not a classifier: the output {form} should be a ({count}, classes)"
+            f" tensor of logits, it is {models.described(seen[0])}{several}"
+        )
+    return Tried(seen[0], logits)
