@@ -58,7 +58,7 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
                 bound = bound.check(view, faults)
         if wrong is not None and (OUTPUT in str(wrong) or not faults):  # a policy's own message says more
             _add(wrong, spec, faults)
-        bound = replace(bound, notes=(*bound.notes, *notes))
+        bound = replace(bound, notes=(*bound.notes, *(Message(None, note, "note") for note in notes)))
         if init:
             bound = replace(bound, notes=(*bound.notes, *_undrawn(network, config.scheme, document, faults)))
     for key, said in data.misfits(config.data).items():
