@@ -10,6 +10,7 @@ import click
 from compressor.cli import streams
 from compressor.cli.evaluate import evaluate
 from compressor.cli.listing import listing
+from compressor.cli.new import new
 from compressor.cli.plan import plan
 from compressor.cli.report import report
 from compressor.cli.schema import schema
@@ -35,7 +36,7 @@ def cli() -> None:
     """Compress image classifiers from a schedule file: prune, regularize, report."""
 
 
-for command in (train, validate, plan, evaluate, report, thin, listing, schema):
+for command in (new, train, validate, plan, evaluate, report, thin, listing, schema):
     cli.add_command(command)
 
 

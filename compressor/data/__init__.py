@@ -10,6 +10,7 @@ from compressor.data.pipeline import augment, prepare
 from compressor.data.registry import catalogue, class_count, image_shape, training_images
 from compressor.data.smoke import SmokeFeed, random_set
 from compressor.data.splitting import split
+from compressor.data.surveying import Survey, survey
 
 __all__ = [
     "DataFeed",
@@ -17,6 +18,7 @@ __all__ = [
     "Fingerprint",
     "Images",
     "SmokeFeed",
+    "Survey",
     "augment",
     "catalogue",
     "class_count",
@@ -30,5 +32,6 @@ __all__ = [
     "prepare",
     "random_set",
     "split",
+    "survey",
     "training_images",
 ]

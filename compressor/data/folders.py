@@ -169,7 +169,7 @@ def from_folders(
     images of different sizes where the config gives no size.
     """
     listings = [scan(train), scan(test)]
-    _check_same_classes(*listings)
+    check_same_classes(*listings)
     notes = [note for listing in listings for note in listing.notes]
     if shared := listings[0].names.keys() & listings[1].names.keys():
         example = test / listings[1].names[min(shared)]
@@ -204,7 +204,8 @@ def _streamed(listing: Listing, config: DataConfig, channels: int, shape: tuple[
     return Streamed(Files(listing.folder, paths, config.size, channels, shape), listing.labels, config.workers, seed)
 
 
-def _check_same_classes(train: Listing, test: Listing) -> None:
+def check_same_classes(train: Listing, test: Listing) -> None:
+    """Raise `UserError` unless both splits have the same classes."""
     for here, there in ((train, test), (test, train)):
         if extra := sorted(set(here.classes) - set(there.classes)):
             raise UserError(

@@ -15,6 +15,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 @dataset("imagefolder", "your own: <root>/train/<class>/* and <root>/test/<class>/* (or val), read as RGB")
 def imagefolder(config: DataConfig, root: Path, seed: int) -> DataSet:
     """Return image folders; a `test` without class folders in it (ImageNet's) is replaced by `val`."""
+    train, test = splits(root)
+    return from_folders("imagefolder", train, test, config, seed, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def splits(root: Path) -> tuple[Path, Path]:
+    """Return the folders of the training and the test images. Raises `UserError` where one is missing."""
     tests = [root / name for name in ("test", "val") if class_names(root / name)]
     if not tests or not class_names(root / "train"):
         if not root.is_dir():
@@ -25,4 +31,4 @@ def imagefolder(config: DataConfig, root: Path, seed: int) -> DataSet:
             f"imagefolder: expected train/<class>/* and test/<class>/* (or val/<class>/*) in {root.absolute()}, "
             f"{found}. Name the folder that has them with --data or COMPRESS_DATA"
         )
-    return from_folders("imagefolder", root / "train", tests[0], config, seed, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return root / "train", tests[0]

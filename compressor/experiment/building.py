@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from compressor import data, models
-from compressor.config import Config, ModelConfig
+from compressor.config import Config, InitConfig, ModelConfig
 from compressor.data import DataSet
 from compressor.errors import UserError
-from compressor.experiment.outputs import check_classes, check_outputs
+from compressor.experiment.outputs import Shape, check_classes, check_outputs
 from compressor.session import zero_weights
 from compressor.training import checkpoint, fit, initialize
 
@@ -73,23 +73,27 @@ def new_model(
     elif source is None:
         initialize(network, config.scheme)
     else:
-        saved, start = checkpoint.load(Path(source)), config.start
-        lines = fit(
-            network,
-            saved["model"],
-            source,
-            head=start.head,
-            strict=start.strict,
-            image=dataset.shape,
-            architecture=saved.get("architecture", {}),
-        )
-        for line in lines:
+        for line in load_start(network, source, config.start, dataset.shape):
             say(line)
     network = network.to(where)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)
     check_outputs(config, network, dataset.shape, dataset.name, classes)
     return network
+
+
+def load_start(network: nn.Module, source: str, start: InitConfig, shape: Shape) -> list[str]:
+    """Load the weights with which training begins; return what was done to make them fit. `shape`: of the images."""
+    saved = checkpoint.load(Path(source))
+    return fit(
+        network,
+        saved["model"],
+        source,
+        head=start.head,
+        strict=start.strict,
+        image=shape,
+        architecture=saved.get("architecture", {}),
+    )
 
 
 def load_data(config: Config, root: Path | None) -> DataSet:

@@ -2,7 +2,7 @@
 
 from compressor.schedule.claim import KEY as EXPECT
 from compressor.schedule.claim import Claim
-from compressor.schedule.document import Document, difference, other_values, parse
+from compressor.schedule.document import Document, difference, other_values, parse, parse_value
 from compressor.schedule.faults import Faults, Message
 from compressor.schedule.opening import open_config, open_schedule
 from compressor.schedule.plan import Plan, make_plan
@@ -29,5 +29,6 @@ __all__ = [
     "open_schedule",
     "other_values",
     "parse",
+    "parse_value",
     "view_of",
 ]

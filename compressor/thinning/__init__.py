@@ -3,7 +3,7 @@
 from compressor.thinning.architecture import Architecture, describe, resize
 from compressor.thinning.channel_use import channels_read, channels_with_inputs, producers_of
 from compressor.thinning.compaction import compact_layers, thin_and_compact
-from compressor.thinning.coupling import couplings
+from compressor.thinning.coupling import couplings, removable
 from compressor.thinning.cutting import Cut
 from compressor.thinning.equivalence import Thinned, thin
 from compressor.thinning.graph import ChannelGraph, Untraceable
@@ -28,6 +28,7 @@ __all__ = [
     "describe",
     "dims",
     "producers_of",
+    "removable",
     "resize",
     "shapes_of",
     "thin",

@@ -1,13 +1,13 @@
 """The channels that selected weights share with other weights."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from compressor.errors import listed
-from compressor.sparsity.structures import Structure
+from compressor.sparsity.structures import FILTERS, Structure
 from compressor.thinning.graph import ChannelGraph, Node
 
 
@@ -81,3 +81,21 @@ def _keeper(graph: ChannelGraph, cell: int, names: Sequence[str], dim: int) -> s
         )
     mixing: list[Node] = [n for n in through if n.kind == "mixing"]
     return f"{mixing[0].label} mixes channels" if mixing else "an operation after it is not 0 where its input is 0"
+
+
+def removable(graph: ChannelGraph, names: Sequence[str], kept: Collection[str] = ()) -> list[str]:
+    """Return those of the named weights whose outputs can be removed, where all outputs that share channels with them
+    are pruned with them: the largest such set, in the given order.
+
+    `kept`: weights that are not pruned, nor what shares channels with them.
+    """
+    channels = graph.channels
+    sets = channels.joined([slices for slices in channels.cells if slices[1] == 0])
+    chosen = {name for members in sets for name, _ in members if all(one in names for one, _ in members)}
+    stays = set(kept)
+    while True:
+        chosen -= {name for members in sets for name, _ in members if any(one in stays for one, _ in members)}
+        stays = {name for name, _ in couplings(graph, sorted(chosen), FILTERS).broken}
+        if not stays:
+            break
+    return [name for name in names if name in chosen]

@@ -66,6 +66,15 @@ COMMANDS: dict[str, dict[str, Any]] = {
     },
     "list": {"[KIND]": None},
     "schema": {"--config": False},
+    "new": {
+        "--model": "x",
+        "--data": "digits",
+        "--goal": "filters:0.5",
+        "--init": None,
+        "--set": (),
+        "--out": Path(),
+        "--allow-plugins": False,
+    },
 }
 
 
@@ -74,6 +83,7 @@ def described(command: click.Command) -> dict[str, Any]:
     arguments = [p for p in command.params if isinstance(p, click.Argument) and p.required]
     fitting = [p.type.choices[0] if isinstance(p.type, click.Choice) else "x" for p in arguments]
     parent = click.Context(cli, **cli.context_settings)
+    fitting += [part for p in command.params if isinstance(p, click.Option) and p.required for part in (p.opts[0], "x")]
     given = command.make_context(command.name, fitting, parent=parent).params
     shown: dict[str, Any] = {}
     for parameter in command.params:
