@@ -27,7 +27,11 @@ from compressor.errors import CompressError
 @click.option(
     "--smoke", is_flag=True, help="Try it: two steps an epoch, no target judged; then what the full run takes."
 )
-@click.option("--resume", is_flag=True, help="Continue --out, else the newest unfinished run of these files.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue --out, else the newest unfinished run of these files; with more epochs: train it on.",
+)
 @options.other_data
 def train(
     schedule: str | None,

@@ -91,7 +91,7 @@ def write_files(spec: Specification, folder: Path) -> None:
     """Write schedule.yaml and the resolved config.yaml."""
     for name in _FIRST:
         (folder / name).unlink(missing_ok=True)
-    replace_text(folder / CONFIG, yaml.safe_dump(spec.config_data, sort_keys=False))
+    write_config(spec, folder)
     if spec.schedule_text is not None:
         replace_text(folder / SCHEDULE, spec.schedule_text)
     if spec.claim_text is not None:
@@ -105,28 +105,47 @@ class Found:
     path: Path
     begun: bool
     finished: bool
+    planned: int
+    """The number of epochs in its configuration: at most those that are asked for."""
 
 
 def to_resume(spec: Specification, out: Path | None) -> Found | None:
     """Return the run that --resume continues: in `out`, else the newest unfinished one of this schedule and
     configuration, else the newest finished one; None where there is none, or it was killed before it had its files.
 
+    A run that was planned for fewer epochs is taken where there is none of the same number: it is trained on.
+
     Raises `UserError` where the folder holds something else, or a run of another schedule or configuration.
     """
     folders = _numbered(spec) if out is None else _own(out)
     others = {path: other_content(spec, path) for path in folders}
-    same = [path for path, other in others.items() if other is None]
+    planned = {path: planned_epochs(path) for path in folders}
+    fitting = [path for path, other in others.items() if other is None]
+    same = [path for path in fitting if planned[path] == spec.config.epochs] or fitting
     # Of other content: what would be continued is refused, with the difference.
-    done = {path: checkpoint.finished(path / CHECKPOINT) for path in same or folders}
+    done = {
+        path: checkpoint.finished(path / CHECKPOINT) and not (path in same and _ends_before(path, spec.config.epochs))
+        for path in same or folders
+    }
     chosen = next((path for path, finished in done.items() if not finished), same[0] if same else None)
     if out is not None and folders:
         chosen = out
     if chosen is None:
         return None
+    if planned[chosen] > spec.config.epochs:
+        raise UserError(
+            f"{chosen} was planned for {planned[chosen]} epochs, {spec.config.epochs} is fewer: a run is continued with"
+            f" as many or more"
+        )
     if others[chosen]:
         raise UserError(f"{chosen} is a run of another schedule or configuration: {others[chosen]}")
     saved = chosen / CHECKPOINT
-    return Found(chosen, saved.is_file() or bool(checkpoint.older_copy(saved)), done[chosen])
+    return Found(chosen, saved.is_file() or bool(checkpoint.older_copy(saved)), done[chosen], planned[chosen])
+
+
+def _ends_before(folder: Path, epochs: int) -> bool:
+    """Return whether a finished run has had fewer epochs: it was planned for them, or is being trained on."""
+    return bool(checkpoint.load(folder / CHECKPOINT).get("epoch", epochs) < epochs)
 
 
 def own_checkpoint(spec: Specification, folder: Path) -> checkpoint.Checkpoint:
@@ -138,7 +157,7 @@ def own_checkpoint(spec: Specification, folder: Path) -> checkpoint.Checkpoint:
     path = folder / CHECKPOINT
     saved = checkpoint.load(path)
     check_same_run(spec, saved, path)
-    if not saved.get("finished"):
+    if not saved.get("finished") or saved["epoch"] < spec.config.epochs:
         checkpoint.check_resumable(saved, path)
         _check_best(spec, folder / BEST)
     return saved
@@ -185,14 +204,29 @@ def _content(folder: Path) -> set[str]:
 
 
 def other_content(spec: Specification, folder: Path) -> str | None:
-    """Return how a run's schedule or configuration differs from `spec`, in words; None where they are the same."""
+    """Return how a run's schedule or configuration differs from `spec`, in words; None where they are the same, but for
+    fewer epochs than `spec` has.
+    """
     config = resolved(_plain(folder / CONFIG))
+    if planned_epochs(folder) < spec.config.epochs:
+        config["epochs"] = spec.config.epochs
     found = difference(spec.config_data, config)
     if found:
         return found
     schedule = _plain(folder / SCHEDULE) if (folder / SCHEDULE).is_file() else None
     ours = spec.schedule.document.data if spec.schedule else None
     return difference(without_claim(ours), without_claim(schedule), "schedule")
+
+
+def planned_epochs(folder: Path) -> int:
+    """Return the number of epochs in a run's configuration; 0 where it cannot be read."""
+    epochs = resolved(_plain(folder / CONFIG)).get("epochs")
+    return epochs if isinstance(epochs, int) else 0
+
+
+def write_config(spec: Specification, folder: Path) -> None:
+    """Write the resolved config.yaml, completely or not at all."""
+    replace_text(folder / CONFIG, yaml.safe_dump(spec.config_data, sort_keys=False))
 
 
 def _plain(path: Path) -> object:

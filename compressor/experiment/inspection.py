@@ -15,6 +15,7 @@ from compressor.errors import UserError
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.identity import same_data
+from compressor.experiment.more_epochs import earlier_tests
 from compressor.experiment.specification import Specification
 from compressor.importing import refusal
 from compressor.reports import Report, Thinning, compared, measure
@@ -119,7 +120,7 @@ def report(path: Path, *, measures: bool = True) -> Report:
             figures,
             metrics.get("train"),
             loaded.saved["classes"],
-        )
+        ).model_copy(update={"earlier_tests": earlier_tests(metrics)})
         stages = {"dense": dense, stage: loaded.network}
         if stage == "masked" and all(row.nonzero == row.weights for row in measured.tensors):
             del stages["masked"]

@@ -4,7 +4,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
@@ -19,6 +19,7 @@ from compressor.data import DataFeed, DataSet, Fingerprint, SmokeFeed, fingerpri
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import building, claims, environment, folder, identity
 from compressor.experiment.binding import bind, check_outputs
+from compressor.experiment.more_epochs import check_ends, earlier_tests, kept_tests, numbered
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
 from compressor.experiment.specification import Specification
@@ -73,6 +74,8 @@ def train(
     if found.finished:
         folder.own_checkpoint(spec, found.path)  # another run's end is not this one's
         return Outcome(found.path, None)
+    if found.begun and found.planned < spec.config.epochs:
+        check_ends(spec, found.planned, found.path / folder.CHECKPOINT)
     with folder.held(found.path):
         return _train(spec, out, root, where, found, resume=resume, smoke=smoke, other_data=other_data)
 
@@ -136,6 +139,8 @@ def _train(
     new = folder.made(spec, out, resume=resume, smoke=smoke)
     with new if found is None else nullcontext(found.path) as path:
         run = _Run(spec, path, dataset, fingerprint(dataset), feed, session, where, smoke, bound)
+        if found is not None and found.planned != config.epochs:
+            folder.write_config(spec, path)
         environment.add(path, where, run.fingerprint)
         outcome = run.run(said, saved)
     if not isinstance(feed, SmokeFeed):
@@ -156,6 +161,8 @@ class _Run:
     where: torch.device
     smoke: bool
     bound: BoundSchedule
+    _kept: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    """The test figures of before, where the run is trained on for more epochs."""
     _signal: int | None = None
     _say: Callable[[str], None] = print
 
@@ -226,11 +233,22 @@ class _Run:
             rng.seed_all(config.seed)  # so that training does not depend on how much was drawn for the weights
         else:
             trainer.restore(state, str(self.path / folder.CHECKPOINT))
+            self._train_on(trainer, saved)
             if metrics.lost:
                 self._say(f"warning: {metrics.lost}; the run continues without them")
             self._check_best(trainer)
         trainer.run()
         return self._finish(trainer, log)
+
+    def _train_on(self, trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
+        """Prepare for more epochs than the run was planned for when `saved` was written, and keep its test figures."""
+        self._kept = kept_tests(saved)
+        planned = int(saved["config"]["epochs"])
+        if planned < self.spec.config.epochs:
+            self._say(f"{self.path} was planned for {numbered(planned)}: it is trained on to {self.spec.config.epochs}")
+            trainer.train_on(planned)
+        for test in earlier_tests(self._kept):
+            self._say(formats.tested_before(test))
 
     def _check_best(self, trainer: Trainer) -> None:
         """Forget the best epoch so far where its weights cannot be read any more."""
@@ -272,7 +290,11 @@ class _Run:
             },
             "data": {key: self.fingerprint[key] for key in ("counts", "content")},
             "epoch": trainer.progress.epoch,
-            "metrics": {"train": dict(trainer.progress.train), "validation": dict(trainer.progress.validation)},
+            "metrics": {
+                "train": dict(trainer.progress.train),
+                "validation": dict(trainer.progress.validation),
+                **self._kept,
+            },
             "thinnings": list(shipped.thinnings),
             "figures": dict(shipped.figures),
             **self._architecture(),
@@ -302,6 +324,7 @@ class _Run:
 
     def _finish(self, trainer: Trainer, log: LogFile) -> Outcome:
         """Use the test set, once: with the last weights and with the best ones."""
+        state = trainer.state_dict()  # before the tests draw random numbers: the run may be trained on
         self._test_best()
         session, progress = self.session, trainer.progress
         with session.as_shipped() as shipped:
@@ -323,7 +346,7 @@ class _Run:
                 figures,
                 progress.train,
                 self.dataset.classes,
-            )
+            ).model_copy(update={"earlier_tests": earlier_tests(self._kept)})
             shortfalls = session.events.shortfalls()
             payload = self._payload(trainer, shipped)
         replace_text(self.path / "sparsity.csv", formats.as_csv(report))
@@ -333,8 +356,7 @@ class _Run:
             payload["metrics"]["test_by_own_inference"] = own
         if best_test:
             payload["metrics"]["best_test_selected_on_the_test_set"] = best_test
-        state = {**trainer.state_dict(), "live": shipped.live}
-        self._save_checkpoint({**payload, "state": state, "finished": True})
+        self._save_checkpoint({**payload, "state": {**state, "live": shipped.live}, "finished": True})
         log.say(formats.as_table(report))
         for line in [] if self.smoke else claims.lines(self.spec, report, (own or test)["top1"]):
             self._say(line)

@@ -229,7 +229,10 @@ class Policy(Component):
         """Act after validation; `ctx.data.validation` has the figures."""
 
     def on_exit(self, ctx: Context, memory: Any, run_ends: bool) -> None:
-        """Act when the window is over, after validation and best.pt; `run_ends`: the run ends then."""
+        """Act when the window is over, after validation and best.pt; `run_ends`: the run ends then.
+
+        Called again, without it, where a run is trained on after its end.
+        """
 
     def losses(self, ctx: Context, memory: Any) -> dict[str, float]:
         """Return the penalty's present value, for the log; called once an epoch."""

@@ -4,7 +4,7 @@ import csv
 import io
 
 from compressor.reports.latency import Latency, Timing
-from compressor.reports.report import IMAGES, Comparison, Report, Thinning, Totals
+from compressor.reports.report import IMAGES, Comparison, EarlierTest, Report, Thinning, Totals
 from compressor.sparsity import WeightSummary
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
@@ -72,6 +72,7 @@ def as_table(report: Report) -> str:
     table += _stored(totals)
     if totals.top1 is not None and totals.top5 is not None:
         table.append(f"test top-1 {totals.top1:.2f} %, top-5 {totals.top5:.2f} %")
+        table += map(tested_before, report.earlier_tests)
         if totals.train_top1 is not None:
             gap = totals.train_top1 - totals.top1
             table.append(
@@ -94,6 +95,13 @@ def as_table(report: Report) -> str:
     if report.comparison is not None:
         table += ["", *_stages(report.comparison, report.latency)]
     return "\n".join(table) + "\n"
+
+
+def tested_before(test: EarlierTest) -> str:
+    """Return the test figures of before a run was trained on, in words."""
+    accuracies = "-" if test.top1 is None or test.top5 is None else f"top-1 {test.top1:.2f} %, top-5 {test.top5:.2f} %"
+    after = "1 epoch" if test.epochs == 1 else f"{test.epochs} epochs"
+    return f"test after {after}, before the run was trained on: {accuracies}"
 
 
 def _stored(totals: Totals) -> list[str]:

@@ -66,6 +66,17 @@ class Totals(BaseModel):
     """In the last training epoch: augmented images, weights that still changed, dropout."""
 
 
+class EarlierTest(BaseModel):
+    """The test figures after so many epochs, of a run that was trained on after them; accuracies in percent."""
+
+    model_config = ConfigDict(frozen=True)
+
+    epochs: int
+    loss: float | None = None
+    top1: float | None = None
+    top5: float | None = None
+
+
 class Thinning(BaseModel):
     """One removal of channels: when, the parameters before and after, and the largest change of a logit on real
     images.
@@ -124,6 +135,8 @@ class Report(BaseModel):
     totals: Totals
     figures: dict[str, dict[str, float]] = {}
     """The last figures of policies, by key: gates that are open, expected L0 ..."""
+    earlier_tests: list[EarlierTest] = []
+    """Of a run with more epochs than it was planned for: the test images were used before, once each."""
     thinnings: list[Thinning] = []
     lost_classes: list[str] | None = []
     """The classes whose logits do not depend on the image; None where the forward pass cannot be followed."""

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -69,6 +69,19 @@ class Events:
                 policy.on_exit(ctx, memory, clock.run_ends(window))
         if event == "on_epoch_end" and clock.time(window) == window.last:
             policy.on_exit(ctx, memory, clock.run_ends(window))
+
+    def reopen(self, planned: int) -> None:
+        """Leave the windows that ended with a run of `planned` epochs, where it is trained on after them.
+
+        They left as at the end of a run (`run_ends`), after which nothing follows; now something does.
+        """
+        steps = self._clock.steps_per_epoch
+        ended = replace(self._clock, epochs=planned, epoch=planned - 1, step=max(steps - 1, 0))
+        for bound in self._policies:
+            policy, ctx, memory = self._turn(bound)
+            clock = ended.from_origin() if policy.sets_rates else ended
+            if clock.time(policy.window) == policy.window.last:
+                policy.on_exit(ctx, memory, False)
 
     def active(self, event: str) -> Iterable[tuple[Policy, Context, Memory]]:
         """Yield the policies that handle an event now."""

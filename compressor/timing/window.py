@@ -52,7 +52,7 @@ class Window(Settings):
 
     def bind(self, epochs: int) -> "Window":
         """Return the window with its end set: an open end is the run's number of epochs."""
-        if self.epochs is not None or self.ending_epoch is not None or self.ending_step is not None:
+        if not self.open:
             return self
         return self.model_copy(update={"ending_epoch": max(epochs, self.starting_epoch + 1)})
 
@@ -67,6 +67,11 @@ class Window(Settings):
             "step_frequency": max(round(self.step_frequency / pace), 1),
         }
         return self.model_copy(update=changed)
+
+    @property
+    def open(self) -> bool:
+        """Return whether it ends with the run: the file gives no end."""
+        return self.epochs is None and self.ending_epoch is None and self.ending_step is None
 
     @property
     def unit(self) -> Unit:

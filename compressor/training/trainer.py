@@ -215,6 +215,14 @@ class Trainer:
         self.progress.best_epoch, self.progress.best_score = epoch, score
         return True
 
+    def train_on(self, planned: int) -> None:
+        """Prepare a restored run, planned for `planned` epochs, for more: as if it had been planned for all of them."""
+        if self.progress.epoch == planned and self.progress.step == 0:
+            self.session.events.reopen(planned)
+        best = self.progress.best_epoch
+        if best is not None and best < self.session.events.settled():  # more zeros are still to come
+            self.forget_best()
+
     def forget_best(self) -> None:
         """Let the best epoch be one of those that are still to come."""
         self.progress.best_epoch, self.progress.best_score = None, -math.inf
