@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from compressor import data, models
-from compressor.config import Config, ModelConfig
+from compressor.config import Config, InitConfig, ModelConfig
 from compressor.data import DataSet
 from compressor.errors import UserError
-from compressor.experiment.outputs import check_classes, check_outputs
+from compressor.experiment.outputs import Shape, check_classes, check_outputs
 from compressor.session import zero_weights
-from compressor.training import checkpoint, fit, initialize
+from compressor.training import Found, fit, initialize, read
 
 
 def device(wanted: str) -> torch.device:
@@ -61,7 +61,7 @@ def new_model(
     """Return a network that is ready to train on `dataset`: built, initialized or loaded from `init`, tried on one
     image.
 
-    `say` receives what was done to make the weights of `init` fit. `resumed`: its weights will be those of a run's
+    `say` receives what was read, and what was done to make it fit. `resumed`: its weights will be those of a run's
     checkpoint, so `init` need not exist and nothing is fetched.
     """
     classes = len(dataset.classes)
@@ -73,23 +73,30 @@ def new_model(
     elif source is None:
         initialize(network, config.scheme)
     else:
-        saved, start = checkpoint.load(Path(source)), config.start
-        lines = fit(
-            network,
-            saved["model"],
-            source,
-            head=start.head,
-            strict=start.strict,
-            image=dataset.shape,
-            architecture=saved.get("architecture", {}),
-        )
-        for line in lines:
+        for line in put(network, read(Path(source), config.start.weights), config.start, dataset.shape):
             say(line)
     network = network.to(where)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)
     check_outputs(config, network, dataset.shape, dataset.name, classes)
     return network
+
+
+def put(network: nn.Module, found: Found, start: InitConfig, image: Shape) -> list[str]:
+    """Load the weights of a file; return what was read and done, in words. Raises `UserError` where they do not fit.
+
+    `image`: C, H, W of the network's input.
+    """
+    architecture = None if found.own is None else found.own.get("architecture", {})
+    return found.said + fit(
+        network,
+        found.tensors,
+        start.path,
+        head=start.head,
+        strict=start.strict,
+        image=image,
+        architecture=architecture,
+    )
 
 
 def load_data(config: Config, root: Path | None) -> DataSet:
