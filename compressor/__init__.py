@@ -24,17 +24,21 @@ def __getattr__(name: str) -> str:
     return found
 
 
-def load(path: str | os.PathLike[str], *, allow_plugins: bool = False) -> nn.Module:
+def load(
+    path: str | os.PathLike[str], *, config: str | os.PathLike[str] | None = None, allow_plugins: bool = False
+) -> nn.Module:
     """Return the network of a checkpoint or a run's folder with its weights, in eval mode; a thinned one has its thin
     shapes.
 
-    `allow_plugins`: import and run the code that the checkpoint names (`package.module:factory`); else that is an
-    error, unless COMPRESS_ALLOW_PLUGINS=1. Raises `compressor.errors.UserError` where the file is not a checkpoint.
+    `config`: the configuration (a path or a bare name) that has the model of weights of another tool. `allow_plugins`:
+    import and run the code that the file names (`package.module:factory`); else that is an error, unless
+    COMPRESS_ALLOW_PLUGINS=1. Raises `compressor.errors.UserError` where the file has no weights, or none that fit.
     """
+    import os
     from pathlib import Path
 
     from compressor.experiment import inspection  # imports torch
     from compressor.importing import plugins_allowed
 
     with plugins_allowed(allow_plugins):
-        return inspection.network(Path(path))
+        return inspection.network(Path(path), None if config is None else os.fspath(config))

@@ -117,7 +117,10 @@ class CheckpointConfig(Settings):
 class InitConfig(Settings):
     """The checkpoint whose weights training begins with."""
 
-    path: str = Field(description="a checkpoint")
+    path: str = Field(description="a checkpoint, a run's folder (its best.pt), or a file of weights of another tool")
+    weights: str | None = Field(
+        default=None, description="the key of the weights in the file, model_ema for instance; default: the usual ones"
+    )
     keep_zeros: bool = Field(
         default=False, description="hold the weights that are zero there at zero, whatever the schedule does"
     )
@@ -152,7 +155,7 @@ class Config(Settings):
     ] = Field(
         default="default",
         description="default: PyTorch's; xavier: Caffe's uniform; kaiming: N(0, 2/fan-in); else a checkpoint's path, or"
-        " {path, keep_zeros, head, strict}",
+        " {path, weights, keep_zeros, head, strict}",
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="fraction of the target that is spread over all classes"

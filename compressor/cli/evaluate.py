@@ -14,6 +14,8 @@ SCHEMA = 1
 
 @click.command(name="eval")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
+@options.config_of_weights
+@options.sets_of_config
 @options.data
 @options.other_data
 @options.device
@@ -26,12 +28,21 @@ SCHEMA = 1
 @options.allow_plugins
 @options.as_json
 def evaluate(
-    checkpoint: Path, data: Path | None, other_data: bool, device: str, min_top1: float | None, as_json: bool
+    checkpoint: Path,
+    config: str | None,
+    sets: list[tuple[str, str]],
+    data: Path | None,
+    other_data: bool,
+    device: str,
+    min_top1: float | None,
+    as_json: bool,
 ) -> None:
-    """Print loss, top-1 and top-5 of a checkpoint (or a run's folder) on the test images."""
+    """Print loss, top-1 and top-5 of a checkpoint, a run's folder, or weights of another tool on the test images."""
     from compressor.experiment import inspection
 
-    figures = inspection.test_accuracy(checkpoint, data, device, options.say, other_data=other_data)
+    figures = inspection.test_accuracy(
+        checkpoint, data, device, options.say, other_data=other_data, config=config, sets=sets
+    )
     if as_json:
         click.echo(dumps({"schema": SCHEMA, **figures}))
     else:

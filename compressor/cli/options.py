@@ -23,6 +23,12 @@ config = click.option(
     shell_complete=completion.configs,
     help="Configuration: a path or a bare name. Default: the schedule's `config:`.",
 )
+config_of_weights = click.option(
+    "-c",
+    "--config",
+    shell_complete=completion.configs,
+    help="For weights of another tool: the configuration with their model and data, a path or a bare name.",
+)
 other_data = click.option(
     "--other-data", is_flag=True, help="Accept other images or classes than those of the checkpoint, with a message."
 )
@@ -61,6 +67,9 @@ def overrides(ctx: click.Context, parameter: click.Parameter, values: tuple[str,
     return pairs
 
 
+sets_of_config = click.option(
+    "--set", "sets", multiple=True, callback=overrides, metavar="A.B=C", help="Override that configuration."
+)
 sets = click.option(
     "--set", "sets", multiple=True, callback=overrides, metavar="A.B=C", help="Override the config, or `schedule.…`."
 )

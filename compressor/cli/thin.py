@@ -17,6 +17,8 @@ from compressor.cli import options
     help="Numbers of channels stay multiples of this.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The thin checkpoint. Default: thin.pt beside CHECKPOINT.")
+@options.config_of_weights
+@options.sets_of_config
 @options.data
 @options.other_data
 @options.device
@@ -27,13 +29,15 @@ def thin(
     checkpoint: Path,
     round_to: int,
     out: Path | None,
+    config: str | None,
+    sets: list[tuple[str, str]],
     data: Path | None,
     other_data: bool,
     device: str,
     no_latency: bool,
     as_json: bool,
 ) -> None:
-    """Remove all unused channels of a checkpoint or run. The outputs stay equal."""
+    """Remove all unused channels of a checkpoint, a run, or weights of another tool. The outputs stay equal."""
     from compressor.experiment.channel_removal import thin_checkpoint
     from compressor.reports import formats
 
@@ -46,6 +50,8 @@ def thin(
         options.say,
         other_data=other_data,
         measures=not no_latency,
+        config=config,
+        sets=sets,
     )
     click.echo(formats.as_json(report) if as_json else formats.as_table(report), nl=False)
     if not as_json:

@@ -17,7 +17,12 @@ from compressor.errors import CompressError
 )
 @options.config
 @options.sets
-@click.option("--init", metavar="CHECKPOINT", shell_complete=completion.files, help="Start from trained weights.")
+@click.option(
+    "--init",
+    metavar="CHECKPOINT",
+    shell_complete=completion.files,
+    help="Start from trained weights: a checkpoint, a run's folder (its best.pt), or another tool's.",
+)
 @click.option("--keep-zeros", is_flag=True, help="Hold the weights that are zero in that checkpoint at zero.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder. Default: runs/SCHEDULE-CONFIG-N.")
 @options.data

@@ -64,7 +64,7 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
     for key, said in data.misfits(config.data).items():
         faults.add(document.place(("data", key)), said)
     source = config.checkpoint_path if init else None
-    if source is not None and not Path(source).is_file():
+    if source is not None and not Path(source).exists():
         schemes = "" if isinstance(config.init, InitConfig) else f"neither one of {', '.join(SCHEMES)} nor "
         said = f"init: {source!r} is {schemes or 'not '}a checkpoint file"
         if source in SCHEMES:

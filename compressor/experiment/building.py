@@ -12,7 +12,7 @@ from compressor.data import DataSet
 from compressor.errors import UserError
 from compressor.experiment.outputs import Shape, check_classes, check_outputs
 from compressor.session import zero_weights
-from compressor.training import checkpoint, fit, initialize
+from compressor.training import Found, fit, initialize, read
 
 
 def device(wanted: str) -> torch.device:
@@ -61,7 +61,7 @@ def new_model(
     """Return a network that is ready to train on `dataset`: built, initialized or loaded from `init`, tried on one
     image.
 
-    `say` receives what was done to make the weights of `init` fit. `resumed`: its weights will be those of a run's
+    `say` receives what was read, and what was done to make it fit. `resumed`: its weights will be those of a run's
     checkpoint, so `init` need not exist and nothing is fetched.
     """
     classes = len(dataset.classes)
@@ -73,7 +73,7 @@ def new_model(
     elif source is None:
         initialize(network, config.scheme)
     else:
-        for line in load_start(network, source, config.start, dataset.shape):
+        for line in put(network, read(Path(source), config.start.weights), config.start, dataset.shape):
             say(line)
     network = network.to(where)
     if config.channels_last:
@@ -82,17 +82,20 @@ def new_model(
     return network
 
 
-def load_start(network: nn.Module, source: str, start: InitConfig, shape: Shape) -> list[str]:
-    """Load the weights with which training begins; return what was done to make them fit. `shape`: of the images."""
-    saved = checkpoint.load(Path(source))
-    return fit(
+def put(network: nn.Module, found: Found, start: InitConfig, image: Shape) -> list[str]:
+    """Load the weights of a file; return what was read and done, in words. Raises `UserError` where they do not fit.
+
+    `image`: C, H, W of the network's input.
+    """
+    architecture = None if found.own is None else found.own.get("architecture", {})
+    return found.said + fit(
         network,
-        saved["model"],
-        source,
+        found.tensors,
+        start.path,
         head=start.head,
         strict=start.strict,
-        image=shape,
-        architecture=saved.get("architecture", {}),
+        image=image,
+        architecture=architecture,
     )
 
 

@@ -1,12 +1,13 @@
 """`compress thin`: a checkpoint with unused channels removed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compressor.copying import copied
-from compressor.data import DataFeed
+from compressor.data import DataFeed, fingerprint
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, inspection
+from compressor.experiment.identity import recorded
 from compressor.reports import Report, Thinning, compared, measure
 from compressor.sparsity import computed
 from compressor.thinning import describe, thin
@@ -26,16 +27,18 @@ def thin_checkpoint(
     *,
     other_data: bool,
     measures: bool = True,
+    config: str | None = None,
+    sets: Sequence[tuple[str, str]] = (),
 ) -> tuple[Path, Report]:
     """Write a checkpoint without its unused channels; return its path and its report. `say` receives warnings;
-    `measures`: the report has the latency.
+    `measures`: the report has the latency. `config`, `sets`: of weights of another tool.
 
     Raises `UserError` for wrong input, `CompressError` where nothing can be removed or the outputs would change.
     """
     target = out or (path if path.is_dir() else path.parent) / "thin.pt"
     if target.exists():
         raise UserError(f"{target} exists and is not overwritten: give another file with --out")
-    loaded = inspection.load(path)
+    loaded = inspection.load(path, config, sets, root=root, say=say)
     for one in computed(loaded.network):
         raise CompressError(f"{path}: its channels cannot be removed: {one.reason}")
     where = building.device(wanted_device)
@@ -64,6 +67,8 @@ def thin_checkpoint(
     )
     thinnings = [*loaded.thinnings, record]
     saved = {key: value for key, value in loaded.saved.items() if key not in ("state", "finished")}
+    if not loaded.own:
+        saved |= recorded(dataset, fingerprint(dataset))
     saved["model"] = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
     saved["architecture"] = describe(network)
     saved["thinnings"] = [one.model_dump() for one in thinnings]

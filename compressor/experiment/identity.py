@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.config import Config
-from compressor.data import DataSet, differences, fingerprint
+from compressor.data import DataSet, Fingerprint, differences, fingerprint
 from compressor.errors import UserError
 from compressor.experiment.specification import Specification, without_claim
 from compressor.schedule import Faults, other_values, parse
@@ -45,6 +45,19 @@ def resolved(config: Any) -> dict[str, Any]:
         return Config.model_validate(config).model_dump(mode="python")
     except ValueError:
         return dict(config) if isinstance(config, dict) else {}
+
+
+def recorded(dataset: DataSet, found: Fingerprint) -> dict[str, Any]:
+    """Return what a checkpoint says of the data; `found`: their fingerprint."""
+    return {
+        "shape": list(dataset.shape),
+        "classes": found["classes"],
+        "normalization": {
+            "mean": [float(value) for value in dataset.mean],
+            "std": [float(value) for value in dataset.std],
+        },
+        "data": {key: found[key] for key in ("counts", "content")},
+    }
 
 
 def same_data(

@@ -1,6 +1,6 @@
 """The answers about a finished or interrupted run: its test accuracy, its report; and the plan of a schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,29 +8,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor import models
-from compressor.config import Config
+import compressor
+from compressor import data, lookup, models
+from compressor.config import Config, InitConfig
 from compressor.data import DataFeed, DataSet
 from compressor.errors import UserError
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.identity import same_data
 from compressor.experiment.more_epochs import earlier_tests
-from compressor.experiment.specification import Specification
+from compressor.experiment.outputs import check_outputs
+from compressor.experiment.specification import Specification, specification
 from compressor.importing import refusal
 from compressor.reports import Report, Thinning, compared, measure
-from compressor.schedule import Faults, Message, Plan, make_plan
+from compressor.schedule import Faults, Message, Plan, make_plan, parse
+from compressor.thinning import describe
 from compressor.timing import Clock
-from compressor.training import checkpoint, evaluate, load_weights
+from compressor.training import Found, checkpoint, evaluate, load_weights, read
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A loaded checkpoint: its configuration, its network and what it recorded."""
+    """A loaded checkpoint, or weights of another tool under a configuration: its network and what was recorded."""
 
     config: Config
     network: nn.Module
     saved: dict[str, Any]
+    own: bool = True
+    """Whether it is a checkpoint of `compress`, which knows the data that it was trained on."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -51,14 +56,38 @@ class Loaded:
         return network
 
 
-def load(path: Path) -> Loaded:
-    """Return a run's folder (its checkpoint.pt) or a checkpoint, loaded. Raises `UserError` where it is neither."""
+Say = Callable[[str], None]
+
+
+def load(
+    path: Path,
+    config: str | None = None,
+    sets: Sequence[tuple[str, str]] = (),
+    *,
+    root: Path | None = None,
+    say: Say = lambda text: None,
+) -> Loaded:
+    """Return a run's folder (its checkpoint.pt), a checkpoint, or the weights of another tool, loaded.
+
+    `config`, with `sets`: the configuration that has the model and the data of such weights; without one, the file may
+    name a model of which there is a single shipped configuration. `say` receives what was read. The data are only read
+    where shape and classes of the images are not known by name. Raises `UserError` where there are no such weights.
+    """
     if path.is_dir():
         if not (path / folder.CHECKPOINT).is_file():
             older = checkpoint.older_copy(path / folder.CHECKPOINT)
             raise UserError(f"{path}: no {folder.CHECKPOINT} in this folder (yet){older}")
         path = path / folder.CHECKPOINT
-    saved = checkpoint.load(path)
+    given = None if config is None else specification(None, config, sets, init=str(path))
+    found = read(path, given.config.start.weights if given else None)
+    if found.own is not None:
+        if config is not None or sets:
+            raise UserError(f"{path} has its own configuration: leave out {'--config' if config else '--set'}")
+        return _own(path, found.own)
+    return _foreign(path, found, given or _shipped_for(found, path, sets, say), root, say)
+
+
+def _own(path: Path, saved: checkpoint.Checkpoint) -> Loaded:
     try:
         config = Config.model_validate(saved["config"])
     except ValueError as error:
@@ -71,40 +100,125 @@ def load(path: Path) -> Loaded:
     return Loaded(config, network.eval(), saved)
 
 
-def network(path: Path) -> nn.Module:
-    """Return the network of a run's folder or a checkpoint, with its own outputs where it gives several."""
-    return models.as_built(load(path).network)
+def network(path: Path, config: str | None = None) -> nn.Module:
+    """Return the network of what `load` takes, with its own outputs where it gives several."""
+    return models.as_built(load(path, config).network)
+
+
+def _foreign(path: Path, found: Found, spec: Specification, root: Path | None, say: Say) -> Loaded:
+    """Return the weights of another tool in the network of a configuration, with a record like that of a checkpoint."""
+    config = spec.config
+    shape, count = data.image_shape(config.data), data.class_count(config.data.name)
+    classes = [str(number) for number in range(config.model.num_classes or count or 0)]
+    if shape is None or not classes:
+        dataset = building.load_data(config, root)
+        shape, classes = dataset.shape, list(dataset.classes)
+    network = building.model(config.model, len(classes), trained_elsewhere=True)
+    dense = describe(network)
+    for line in building.put(network, found, InitConfig(path=str(path)), shape):
+        say(line)
+    check_outputs(config, network.eval(), shape, config.data.name, len(classes))
+    saved: dict[str, Any] = {
+        "format": checkpoint.FORMAT,
+        "version": compressor.__version__,
+        "model": network.state_dict(),
+        "config": spec.config_data,
+        "schedule": None,
+        "shape": list(shape),
+        "classes": classes,
+        "epoch": found.epoch or 0,
+        "metrics": {},
+        "thinnings": [],
+        "figures": {},
+    }
+    if (thin := describe(network)) != dense:
+        saved["architecture"] = thin
+    return Loaded(config, network, saved, own=False)
+
+
+def _shipped_for(found: Found, path: Path, sets: Sequence[tuple[str, str]], say: Say) -> Specification:
+    """Return the shipped configuration of the model that a file of another tool names.
+
+    Raises `UserError` where it names none, or where there is none or more than one for it.
+    """
+    name = found.arch or path.name.partition("-")[0]
+    fitting = {}
+    for config, file in lookup.shipped_files("configs").items():
+        block = parse(str(file), file.read_text(encoding="utf-8"), Faults()).data
+        if "/" not in config and block["model"]["name"] == name:
+            fitting[config] = str(block["data"]["name"])
+    of_its_data = [config for config, images in fitting.items() if f"_{images.rstrip('0123456789')}" in name]
+    chosen = list(fitting) if len(fitting) == 1 else of_its_data
+    if len(chosen) != 1:
+        says = f"it names the model {found.arch!r}" if found.arch else "it names no model"
+        known = f"; shipped for {name}: {', '.join(fitting)}" if fitting else ""
+        raise UserError(
+            f"{path}: weights of another tool ({says}): give the configuration of their model and data with"
+            f" --config{known}"
+        )
+    say(f"{path}: it names the model {name}: read under the configuration {chosen[0]}; --config gives another one")
+    return specification(None, chosen[0], sets, init=str(path))
 
 
 def test_accuracy(
-    path: Path, root: Path | None, wanted_device: str, say: Callable[[str], None], *, other_data: bool
+    path: Path,
+    root: Path | None,
+    wanted_device: str,
+    say: Say,
+    *,
+    other_data: bool,
+    config: str | None,
+    sets: Sequence[tuple[str, str]],
 ) -> dict[str, float]:
     """Return loss, top-1 and top-5 (percent) of a checkpoint on the test images; `say` receives warnings.
 
-    `other_data`: on other images than it was trained on.
+    `other_data`: on other images than it was trained on. `config`, `sets`: of weights of another tool.
     """
-    loaded = load(path)
+    loaded = load(path, config, sets, root=root, say=say)
     where = building.device(wanted_device)
     dataset = dataset_of(loaded, path, root, say, other_data=other_data)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
     return evaluate(loaded.network.to(where), feed.test(), where, loaded.config)
 
 
-def dataset_of(
-    loaded: Loaded, path: Path, root: Path | None, say: Callable[[str], None], *, other_data: bool
-) -> DataSet:
-    """Return the data set on which a checkpoint was trained. Raises `UserError` where the one here is another, unless
-    that is accepted by `other_data`.
+def dataset_of(loaded: Loaded, path: Path, root: Path | None, say: Say, *, other_data: bool) -> DataSet:
+    """Return the data set on which a checkpoint was trained; for weights of another tool that of the configuration.
+
+    Raises `UserError` where the one here is another, unless that is accepted by `other_data`.
     """
     dataset = building.load_data(loaded.config, root)
     for note in dataset.notes:
         say(note)
+    if not loaded.own:
+        return _expected(dataset, loaded, path)
     return same_data(dataset, loaded.saved, path, other_data=other_data, say=say)
 
 
-def report(path: Path, *, measures: bool = True) -> Report:
-    """Return the sparsity report of a run or a checkpoint, with its recorded test accuracy; `measures`: and latency."""
-    loaded = load(path)
+def _expected(dataset: DataSet, loaded: Loaded, path: Path) -> DataSet:
+    """Return the data set. Raises `UserError` where it has other images or more classes than the network's."""
+    outputs = len(loaded.saved["classes"])
+    if dataset.shape != loaded.shape or len(dataset.classes) > outputs:
+        raise UserError(
+            f"{path}: its network has {outputs} outputs for images of {loaded.shape}, {dataset.name} here has"
+            f" {len(dataset.classes)} classes and images of {dataset.shape}"
+        )
+    return dataset
+
+
+def report(
+    path: Path,
+    *,
+    measures: bool = True,
+    config: str | None = None,
+    sets: Sequence[tuple[str, str]] = (),
+    root: Path | None = None,
+    say: Say = lambda text: None,
+) -> Report:
+    """Return the sparsity report of a run or a checkpoint, with its recorded test accuracy; `measures`: and latency.
+
+    `config`, `sets`: of weights of another tool; `root` has the data where only these tell the images' shape.
+    """
+    loaded = load(path, config, sets, root=root, say=say)
     stage = "thin" if "architecture" in loaded.saved else "masked"
     with torch.no_grad():
         dense = loaded.dense()

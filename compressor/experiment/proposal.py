@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from torch import nn
@@ -22,6 +23,7 @@ from compressor.schedule import view_of
 from compressor.sparsity import computed, prunable
 from compressor.thinning import ChannelGraph, removable
 from compressor.tracing import OnMeta
+from compressor.training import read
 
 FORMS = "filters:0.5 (half of the filters of each layer, removed) or elements:0.9 (90 % of the weights, set to zero)"
 _OF_ANY_NAME = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -125,10 +127,13 @@ def _needs_new_head(model: ModelConfig, images: Survey, shape: tuple[int, int, i
     Raises `UserError` where they do not fit.
     """
     refused = None
+    try:
+        found = read(Path(source))
+    except UserError as error:
+        raise UserError(f"--init {error}") from None
     for head in ("keep", "reset"):
         try:
-            start = InitConfig(path=source, head=head)
-            building.load_start(_built(model, images), source, start, shape)
+            building.put(_built(model, images), found, InitConfig(path=source, head=head), shape)
         except UserError as error:
             refused = refused or error
         else:

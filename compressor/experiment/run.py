@@ -282,13 +282,7 @@ class _Run:
             "model": {name: tensor.detach().clone() for name, tensor in self.session.model.state_dict().items()},
             "config": self.spec.config_data,
             "schedule": self.spec.schedule_text,
-            "shape": list(self.dataset.shape),
-            "classes": self.fingerprint["classes"],
-            "normalization": {
-                "mean": [float(value) for value in self.dataset.mean],
-                "std": [float(value) for value in self.dataset.std],
-            },
-            "data": {key: self.fingerprint[key] for key in ("counts", "content")},
+            **identity.recorded(self.dataset, self.fingerprint),
             "epoch": trainer.progress.epoch,
             "metrics": {
                 "train": dict(trainer.progress.train),

@@ -86,7 +86,7 @@ def open_files(
     if built is None:
         return None
     schedule_stem = "dense" if schedule is None else Path(schedule).stem
-    if built.checkpoint_path is not None and Path(built.checkpoint_path).is_file():
+    if built.checkpoint_path is not None and Path(built.checkpoint_path).exists():
         # The run may be resumed from another directory.
         built = built.starting_from(str(Path(built.checkpoint_path).absolute()))
     return Specification(parsed, built, schedule_stem, Path(config_name).stem, document)

@@ -5,9 +5,10 @@ from compressor.training.files import replace_text
 from compressor.training.initialization import initialize
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
 from compressor.training.trainer import Trainer
-from compressor.training.weights import fit, load_weights
+from compressor.training.weights import Found, fit, load_weights, read
 
 __all__ = [
+    "Found",
     "LogFile",
     "MetricsFile",
     "Observer",
@@ -18,5 +19,6 @@ __all__ = [
     "fit",
     "initialize",
     "load_weights",
+    "read",
     "replace_text",
 ]

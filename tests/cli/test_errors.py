@@ -185,9 +185,9 @@ def foreign(request: pytest.FixtureRequest, trained: Path, work: Path) -> Path:
 
 
 def test_eval_report_and_init_refuse_a_torn_or_foreign_checkpoint(foreign: Path) -> None:
-    refused(compress("eval", foreign), "foreign.pt", "checkpoint")
-    refused(compress("report", foreign), "foreign.pt", "checkpoint")
-    refused(compress(*TRAIN, "--init", foreign), "foreign.pt", "checkpoint")
+    refused(compress("eval", foreign), "foreign.pt")
+    refused(compress("report", foreign), "foreign.pt")
+    refused(compress(*TRAIN, "--init", foreign), "foreign.pt")
 
 
 @pytest.mark.parametrize("entry", ["model", "config", "shape", "classes"])

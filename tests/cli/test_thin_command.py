@@ -91,7 +91,7 @@ def test_a_thin_checkpoint_evaluates_reports_and_reloads_as_it_was(masked: Path)
 
 
 def test_loading_what_is_no_checkpoint_is_one_clear_error() -> None:
-    with pytest.raises(UserError, match=r"nothing\.pt: no such checkpoint"):
+    with pytest.raises(UserError, match=r"nothing\.pt: no such file"):
         compressor.load("nothing.pt")
 
 

@@ -154,6 +154,7 @@ def test_distillers_masks_are_applied_and_counted(tmp_path: Path) -> None:
     assert "of epoch 179" in found.said[0]
     assert "masks of 1 tensors are applied: 2 of 3 weights are zero, 1 of them were not zero" in found.said[1]
     assert "masks of module.gone.weight do not fit" in found.said[2]
+    assert "normalized CIFAR-10 by mean 0.5 and std 0.5" in found.said[3]
 
 
 def test_a_checkpoint_and_a_run_of_compress_are_read_with_all_their_checks(tmp_path: Path) -> None:
@@ -162,7 +163,8 @@ def test_a_checkpoint_and_a_run_of_compress_are_read_with_all_their_checks(tmp_p
     for path in (tmp_path / "best.pt", tmp_path, tmp_path / "unsigned.pt"):
         found = read(path)
         assert found.own is not None
-        assert (found.own["classes"], found.said, values(found)) == (["a", "b"], [], {"fc.weight": [[1.5, -0.0]]})
+        assert (found.own["classes"], values(found)) == (["a", "b"], {"fc.weight": [[1.5, -0.0]]})
+        assert found.said == ([f"{tmp_path}/best.pt: read"] if path == tmp_path else [])
     torch.save({**WHOLE, "classes": 3}, tmp_path / "unsigned.pt")
     assert "a damaged checkpoint" in refused(tmp_path / "unsigned.pt")
     assert "has its weights under 'model', not 'ema'" in refused(tmp_path, "ema")

@@ -58,9 +58,9 @@ def read(path: Path, key: str | None = None) -> Found:
     `key`: where in the file they are, for instance `model_ema`; by default the first of `WRAPPERS`. Raises `UserError`
     where there are none, in words that say what the file is.
     """
-    path = _file(path)
+    given, path = path, _file(path)
     if checkpoint.is_signed(path):
-        return _own(path, key)
+        return _own(path, key, said=path != given)
     if kinds.is_safetensors(path):
         return _chosen(_safetensors(path), path, key)
     known = kinds.kind(path)
@@ -71,7 +71,7 @@ def read(path: Path, key: str | None = None) -> Found:
     except UserError as error:
         raise UserError(f"{error}{checkpoint.older_copy(path)}") from None
     if isinstance(content, dict) and all(dict.__contains__(content, needed) for needed in _OWN):
-        return _own(path, key)
+        return _own(path, key, said=path != given)
     return _chosen(content, path, key)
 
 
@@ -87,11 +87,13 @@ def _file(path: Path) -> Path:
     return path
 
 
-def _own(path: Path, key: str | None) -> Found:
+def _own(path: Path, key: str | None, *, said: bool) -> Found:
     saved = checkpoint.load(path)
     if key not in (None, "model"):
         raise UserError(f"{path}: a checkpoint of compress has its weights under 'model', not {key!r}")
-    return Found(saved["model"], "model", own=saved, epoch=saved.get("epoch"))
+    epoch = saved.get("epoch")
+    lines = [f"{path}: read{'' if epoch is None else f', of epoch {epoch}'}"] if said else []
+    return Found(saved["model"], "model", own=saved, epoch=epoch, said=lines)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -178,6 +180,8 @@ def _of_distiller(
         )
     if lost := sorted(found.keys() - masks.keys()):
         said.append(f"{path}: Distiller's masks of {listed(lost)} do not fit a tensor: not applied")
+    if "_cifar" in str(top.get("arch")):
+        said.append(f"{path}: Distiller normalized CIFAR-10 by mean 0.5 and std 0.5: set data.mean and data.std so")
     recipes = top.get("thinning_recipes")
     if isinstance(recipes, list | tuple) and recipes:
         said.append(f"{path}: thinned by Distiller: the widths are those of the tensors, its recipes are not needed")

@@ -285,4 +285,4 @@ def _protocol(path: Path, said: str) -> str | None:
 
 def _short(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first[:100]}" if first else type(error).__name__
+    return first[:100] or type(error).__name__
