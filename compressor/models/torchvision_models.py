@@ -58,7 +58,7 @@ def arguments(name: str) -> dict[str, inspect.Parameter]:
         key: parameter.replace(annotation=plain, kind=inspect.Parameter.KEYWORD_ONLY)
         for key, parameter in inspect.signature(initializer).parameters.items()
         if key in hints and key != "aux_logits" and (plain := _plain(key, hints[key])) is not None
-        if not _fixed(name, {**defaults, key: None})
+        if not _fixed(name, {key: None, **defaults})  # a default that is set to None may be warned of
     }
     for key, default in MORE_ARGUMENTS.get(name, {}).items():
         found[key] = inspect.Parameter(

@@ -2,6 +2,7 @@
 
 import http.client
 import urllib.error
+import warnings
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from compressor.errors import CompressError, UserError
-from compressor.models import arguments, build, catalogue
+from compressor.models import arguments, build, catalogue, torchvision_models
 
 
 def play_download(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
@@ -55,6 +56,15 @@ def test_arguments() -> None:
     assert "width_mult" in arguments("mobilenet_v3_small")
     assert "aux_logits" not in arguments("googlenet")
     assert arguments("resnet18")["num_classes"].default == 1000
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_asking_for_arguments_warns_of_nothing(name: str) -> None:
+    torchvision_models.arguments.cache_clear()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert "num_classes" in arguments(name)
+    assert warned == []
 
 
 def test_arguments_reach_the_builder() -> None:
