@@ -125,7 +125,42 @@ def test_a_file_that_has_no_head_is_refused_with_the_way_out() -> None:
 
 
 def test_a_name_of_any_length_costs_little() -> None:
-    fit(Little(), tensors() | {"." * 100_000: torch.ones(1)}, "f.pt", strict=False)
+    fit(Little(), tensors() | {"." * 10**6: torch.ones(1)}, "f.pt", strict=False)
+
+
+def test_a_prefix_under_which_few_names_are_found_is_none() -> None:
+    theirs = {f"x.{name}": tensor for name, tensor in tensors().items() if name.startswith("fc")} | {"y": torch.ones(1)}
+    with pytest.raises(UserError, match=r"unknown here: x\.fc\.weight, x\.fc\.bias, y; nothing of this file fits"):
+        fit(Little(), theirs, "f.pt")
+
+
+def test_a_prefix_that_the_network_has_too_stays() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Little()
+
+    network = Net()
+    said = fit(network, {f"model.net.{name}": tensor for name, tensor in tensors().items()}, "f.pt")
+    assert said == ["f.pt: the prefix 'model.' of its names is left out"]
+    assert same(network, tensors(), "net.")
+
+
+def test_a_wrapper_inside_a_name_stays_where_two_names_would_become_one() -> None:
+    network = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2))
+    theirs = {name.replace("0.0.", "0.module.0."): tensor for name, tensor in network.state_dict().items()}
+    with pytest.raises(UserError, match=r"unknown here: 0\.module\.0\.weight"):
+        fit(network, theirs | {"0.0.weight": torch.ones(2, 2)}, "f.pt")
+
+
+def test_only_of_checkpoints_of_compress_the_model_itself_says_why_they_do_not_fit() -> None:
+    class Changed(Little):
+        def why_unknown(self, names: list[str]) -> str | None:
+            return "written by an earlier version" if names else None
+
+    for architecture, said in (({}, "f.pt: written by an earlier version"), (None, "unknown here: old")):
+        with pytest.raises(UserError, match=said):
+            fit(Changed(), tensors() | {"old": torch.ones(1)}, "f.pt", architecture=architecture)
 
 
 def test_one_prefix_takes_the_place_of_another() -> None:
