@@ -125,7 +125,8 @@ def test_a_file_that_has_no_head_is_refused_with_the_way_out() -> None:
 
 
 def test_a_name_of_any_length_costs_little() -> None:
-    fit(Little(), tensors() | {"." * 10**6: torch.ones(1)}, "f.pt", strict=False)
+    theirs = {name: tensor for name, tensor in tensors().items() if name != "fc.bias"}
+    fit(Little(), theirs | {"." * 10**6: torch.ones(1)}, "f.pt", strict=False)
 
 
 def test_a_prefix_under_which_few_names_are_found_is_none() -> None:
