@@ -88,8 +88,8 @@ def fit(
     trained = dict(network.named_parameters(remove_duplicate=False))
     nothing = not any(name in trained for name in fitting)
     if found.misfits and (strict or nothing):
-        of_heads = not found.missing and not found.unexpected and bool(_other_classes(theirs, own, heads))
-        of_heads = of_heads and set(found.wrong) <= set(_of_heads(theirs, own, heads))
+        mine = _of_heads(theirs, own, heads or _heads(network, image))
+        of_heads = not found.unexpected and {*found.wrong, *found.missing} <= {*mine}
         raise UserError(_misfit(source, found, translation.names, own, why_not, nothing=nothing, of_heads=of_heads))
     said += [f"{source}: strict: false: {line}" for line in found.in_words(translation.names, own, most=10_000)]
     network.load_state_dict(fitting, strict=False)
@@ -164,7 +164,7 @@ def _misfit(
     if nothing:
         return f"{said}; nothing of this file fits: it is of another model"
     if of_heads:
-        return f"{said}: for another number of classes give `init: {{path: {source}, head: reset}}`"
+        return f"{said}; for other classes than those of the file, give `init: {{path: {source}, head: reset}}`"
     return f"{said}; to begin with what fits, give `init: {{path: {source}, strict: false}}`"
 
 
@@ -197,7 +197,7 @@ def _compare(network: nn.Module, theirs: Mapping[str, Tensor], reset: Collection
         ignorable = name in kept or name.rpartition(".")[2] in _COUNTERS or _auxiliary(network, name)
         (found.ignored if ignorable else found.unexpected).append(name)
     if found.made:
-        found.said.append(f"not in the file, as the model makes them: {listed(found.made)}")
+        found.said.append(f"not in the file, they begin as the model makes them: {listed(found.made)}")
     if converted:
         found.said.append(f"converted: {', '.join(converted)}")
     if found.ignored:

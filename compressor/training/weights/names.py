@@ -1,5 +1,6 @@
 """The names of tensors in a file, translated to those of a network."""
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoi
 
 _USUAL = _WRAPPERS | {"model", "net", "network"}
 """The names under which training code keeps the network that it trains; others may be a teacher or an average."""
+
+_PARTS = 16
+"""The largest number of parts of a prefix that a file's names carry."""
 
 _DEPTH = 4
 """The largest number of parts of a prefix that the network's own names carry and a file's lack."""
@@ -45,6 +49,11 @@ def translate(names: Collection[str], own: Collection[str], source: str) -> Tran
                 best, forms = _choose(ranked, source), form
     _, dropped, added = best
     kept = {name: added + form[len(dropped) :] for name, form in forms.items() if form.startswith(dropped)}
+    # A wrapper may hold the head beside its backbone, here or there: a name that is the network's own stays.
+    taken = set(kept.values())
+    for name in names:
+        if name in own and name not in taken and kept.get(name) not in own:
+            kept[name] = name
     outside = [name for name in names if name not in kept]
     return Translation(kept, outside, list(_words(source, kept, forms, dropped, added, outside)))
 
@@ -83,8 +92,9 @@ def _choose(ranked: Sequence[tuple[int, str, str]], source: str) -> tuple[int, s
 
 
 def _cuts(name: str) -> list[int]:
-    """Return the places behind each dot of a name, and its beginning."""
-    return [0] + [place + 1 for place, letter in enumerate(name) if letter == "."]
+    """Return the places behind the first dots of a name, and its beginning."""
+    ends = itertools.accumulate(len(part) + 1 for part in name.split(".", _PARTS)[:-1])
+    return [0, *ends]
 
 
 def _same_end(dropped: str, added: str) -> bool:

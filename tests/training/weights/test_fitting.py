@@ -97,6 +97,73 @@ def test_a_prefix_that_only_the_network_has_is_added() -> None:
     assert same(network, tensors(), "backbone.")
 
 
+def test_a_head_beside_the_backbone_is_found_here_and_there() -> None:
+    """A network that holds its head outside of the prefix that is added; a file that holds it outside of the one that
+    is dropped.
+    """
+
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
+            self.fc = nn.Linear(3, 2)
+
+    network, state = Apart(), {name: tensor + 1 for name, tensor in Apart().state_dict().items()}
+    theirs = {name.removeprefix("body."): tensor for name, tensor in state.items()}
+    assert fit(network, theirs, "f.pt") == ["f.pt: its names lack the model's prefix 'body.', which is added"]
+    assert same(network, state)
+    other = Little()
+    theirs = {name if name.startswith("fc") else f"body.{name}": tensor for name, tensor in tensors().items()}
+    assert fit(other, theirs, "f.pt") == ["f.pt: the prefix 'body.' of its names is left out"]
+    assert same(other, tensors())
+
+
+def test_a_file_that_has_no_head_is_refused_with_the_way_out() -> None:
+    theirs = {name: tensor for name, tensor in tensors().items() if not name.startswith("fc")}
+    with pytest.raises(UserError, match=r"missing there: fc\.weight, fc\.bias; for other classes .* head: reset"):
+        fit(Little(), theirs, "f.pt", image=IMAGE)
+
+
+def test_a_name_of_any_length_costs_little() -> None:
+    theirs = {name: tensor for name, tensor in tensors().items() if name != "fc.bias"}
+    fit(Little(), theirs | {"." * 10**6: torch.ones(1)}, "f.pt", strict=False)
+
+
+def test_a_prefix_under_which_few_names_are_found_is_none() -> None:
+    theirs = {f"x.{name}": tensor for name, tensor in tensors().items() if name.startswith("fc")} | {"y": torch.ones(1)}
+    with pytest.raises(UserError, match=r"unknown here: x\.fc\.weight, x\.fc\.bias, y; nothing of this file fits"):
+        fit(Little(), theirs, "f.pt")
+
+
+def test_a_prefix_that_the_network_has_too_stays() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Little()
+
+    network = Net()
+    said = fit(network, {f"model.net.{name}": tensor for name, tensor in tensors().items()}, "f.pt")
+    assert said == ["f.pt: the prefix 'model.' of its names is left out"]
+    assert same(network, tensors(), "net.")
+
+
+def test_a_wrapper_inside_a_name_stays_where_two_names_would_become_one() -> None:
+    network = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2))
+    theirs = {name.replace("0.0.", "0.module.0."): tensor for name, tensor in network.state_dict().items()}
+    with pytest.raises(UserError, match=r"unknown here: 0\.module\.0\.weight"):
+        fit(network, theirs | {"0.0.weight": torch.ones(2, 2)}, "f.pt")
+
+
+def test_only_of_checkpoints_of_compress_the_model_itself_says_why_they_do_not_fit() -> None:
+    class Changed(Little):
+        def why_unknown(self, names: list[str]) -> str | None:
+            return "written by an earlier version" if names else None
+
+    for architecture, said in (({}, "f.pt: written by an earlier version"), (None, "unknown here: old")):
+        with pytest.raises(UserError, match=said):
+            fit(Changed(), tensors() | {"old": torch.ones(1)}, "f.pt", architecture=architecture)
+
+
 def test_one_prefix_takes_the_place_of_another() -> None:
     network = Around()
     said = fit(network, {f"model.{name}": tensor for name, tensor in tensors().items()}, "f.pt")
@@ -160,7 +227,7 @@ def test_counters_and_index_buffers_may_be_missing_and_those_of_a_profiler_may_b
     del theirs["bn.num_batches_tracked"]
     theirs |= {"total_ops": torch.zeros(1, dtype=torch.float64), "conv.total_params": torch.zeros(1)}
     assert fit(network, theirs, "f.pt") == [
-        "f.pt: not in the file, as the model makes them: bn.num_batches_tracked",
+        "f.pt: not in the file, they begin as the model makes them: bn.num_batches_tracked",
         "f.pt: not needed, left out: total_ops, conv.total_params",
     ]
     assert same(network, {name: tensor for name, tensor in theirs.items() if "total" not in name})
@@ -231,7 +298,8 @@ def test_another_number_of_classes_is_refused_with_the_way_out() -> None:
         fit(Little(classes=5), tensors(), "f.pt", image=IMAGE)
     assert str(error.value) == (
         "f.pt: the weights do not fit this model: 2 tensors do not fit: fc.weight is (2, 3) there, (5, 3) here,"
-        " fc.bias is (2,) there, (5,) here: for another number of classes give `init: {path: f.pt, head: reset}`"
+        " fc.bias is (2,) there, (5,) here; for other classes than those of the file, give"
+        " `init: {path: f.pt, head: reset}`"
     )
 
 

@@ -111,6 +111,22 @@ def test_the_number_of_classes_is_no_width() -> None:
     assert network(torch.zeros(2, *IMAGE)).shape == (2, 3)
 
 
+def test_the_number_of_classes_is_no_width_where_the_head_is_not_known_either() -> None:
+    """A forward pass that reads values cannot be traced without storage; then the last layer is taken for the head."""
+
+    class Untraced(nn.Module):
+        def __init__(self, classes: int) -> None:
+            super().__init__()
+            self.head, self.body = nn.Linear(4, classes), nn.Linear(32, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.body(x.flatten(1))) * (1 + x.sum().item())
+            return logits
+
+    with pytest.raises(UserError, match=r"head\.weight is \(2, 4\) there.*it would have 2 outputs, not 3"):
+        fit(Untraced(3), state(Untraced(2)), "f.pt", image=IMAGE)
+
+
 def test_without_an_image_no_width_is_changed() -> None:
     with pytest.raises(UserError, match=r"point\.weight is \(6"):
         fit(Chain(*DENSE), state(Chain(8, 6, 8)), "f.pt")
