@@ -82,7 +82,9 @@ class OptimizerConfig(Settings):
         default=None, gt=0, description="largest L2 norm of the gradient, over all parameters"
     )
     accumulate: int = Field(
-        default=1, ge=1, description="number of parts in which a batch goes through the network, one after the other"
+        default=1,
+        ge=1,
+        description="largest number of parts in which a batch goes through the network, one after the other",
     )
 
     @model_validator(mode="after")

@@ -10,12 +10,18 @@ from compressor.data.splitting import sizes
 from compressor.errors import UserError
 
 
-def expected_steps(config: DataConfig) -> int | None:
-    """Return the number of optimizer steps of an epoch; None where it is only known from the files."""
+def expected_images(config: DataConfig) -> int | None:
+    """Return the number of images that are trained on; None where it is only known from the files."""
     count = training_images(config.name)
     if count is None or "images" in misfits(config) or "validation" in misfits(config):
         return None
-    return epoch_steps(sizes(count, config.validation, config.images)[0], config.batch)
+    return sizes(count, config.validation, config.images)[0]
+
+
+def expected_steps(config: DataConfig) -> int | None:
+    """Return the number of optimizer steps of an epoch; None where it is only known from the files."""
+    images = expected_images(config)
+    return None if images is None else epoch_steps(images, config.batch)
 
 
 def misfits(config: DataConfig) -> dict[str, str]:
