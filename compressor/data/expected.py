@@ -1,12 +1,14 @@
 """What is known of a named data set before its files are read: the steps of an epoch, and settings that do not fit."""
 
 from collections.abc import Callable
+from functools import partial
 
 from compressor.config import DataConfig
 from compressor.data.feed import epoch_steps
 from compressor.data.loading import override
 from compressor.data.registry import image_shape, training_images
 from compressor.data.splitting import sizes
+from compressor.data.transforms import step
 from compressor.errors import UserError
 
 
@@ -38,6 +40,14 @@ def misfits(config: DataConfig) -> dict[str, str]:
         tries |= {"images": lambda: sizes(count, 0.0, config.images)}
         tries |= {"validation": lambda: sizes(min(count, config.images or count), config.validation)}
     return {key: said for key, attempt in tries.items() if (said := _refusal(attempt))}
+
+
+def augment_misfits(config: DataConfig, shape: tuple[int, int, int] | None) -> dict[int, str]:
+    """Return in words which items of `augment` are refused, by their numbers; with a `shape` of images they are
+    tried.
+    """
+    tries: dict[int, Callable[[], object]] = {n: partial(step, item, shape) for n, item in enumerate(config.augment)}
+    return {number: said for number, attempt in tries.items() if (said := _refusal(attempt))}
 
 
 def _refusal(attempt: Callable[[], object]) -> str:

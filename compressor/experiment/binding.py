@@ -63,6 +63,7 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
             bound = replace(bound, notes=(*bound.notes, *_undrawn(network, config.scheme, document, faults)))
     for key, said in data.misfits(config.data).items():
         faults.add(document.place(("data", key)), said)
+    check_augment(spec, data.image_shape(config.data), faults)
     source = config.checkpoint_path if init else None
     if source is not None and not Path(source).exists():
         schemes = "" if isinstance(config.init, InitConfig) else f"neither one of {', '.join(SCHEMES)} nor "
@@ -74,6 +75,12 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
         hint = did_you_mean(config.data.name, data.catalogue())
         faults.add(document.place(("data", "name")), f"there is no data set {config.data.name!r}: {hint}")
     return bound, view
+
+
+def check_augment(spec: Specification, shape: tuple[int, int, int] | None, faults: Faults) -> None:
+    """Add a fault for each random change of images that cannot be built, or does not fit images of `shape`."""
+    for number, said in data.augment_misfits(spec.config.data, shape).items():
+        faults.add(spec.config_document.place(("data", "augment", number)), said)
 
 
 def _with_storage(config: Config, classes: int | None) -> nn.Module:

@@ -18,7 +18,7 @@ from compressor.config import CheckpointConfig
 from compressor.data import DataFeed, DataSet, Fingerprint, SmokeFeed, expected_images, fingerprint
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import building, claims, environment, folder, identity
-from compressor.experiment.binding import bind, check_outputs
+from compressor.experiment.binding import bind, check_augment, check_outputs
 from compressor.experiment.more_epochs import check_ends, earlier_tests, kept_tests, numbered
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
@@ -111,7 +111,9 @@ def _train(
         # What depends on the images' shape and number is known now.
         late, view = view.image is None, replace(view, image=dataset.shape, shared={})
         said += [line for line in check_outputs(spec, view, faults, feed.images) if line not in bound.notes]
-        bound = bound.check(view, faults) if late else bound
+        if late:
+            check_augment(spec, dataset.shape, faults)
+            bound = bound.check(view, faults)
         faults.raise_any()
     rng.seed_all(config.seed)
     network = building.new_model(config, dataset, where, resumed=found is not None and found.begun, say=said.append)
