@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from compressor.component import Settings
+from compressor.errors import did_you_mean
 
 SCHEMES = ("default", "xavier", "kaiming")
 """The initializations by name; any other `init` is the path of a checkpoint."""
@@ -30,6 +31,44 @@ class ModelConfig(Settings):
         return dict(self.__pydantic_extra__ or {})
 
 
+KINDS = ("crop", "flip")
+"""The names of our own random changes of an image."""
+
+
+def _checked(value: Any) -> Any:
+    """Return a random change of images: a name, or {name: {arguments}}. Raises `ValueError` where it is neither."""
+    form = "a name, or {NAME: {arguments}}"
+    if not isinstance(value, (str, dict)) or (isinstance(value, dict) and len(value) != 1):
+        got = f"{len(value)} names in one item" if isinstance(value, dict) else repr(value)
+        raise ValueError(f"should be {form}, got {got}")
+    ((name, given),) = ((value, None),) if isinstance(value, str) else value.items()
+    if not isinstance(name, str) or not isinstance(given, dict | None):
+        raise ValueError(f"should be {form}: {name!r} has {given!r} in place of a mapping of arguments")
+    if name not in KINDS and ":" not in name and not name[:1].isupper():
+        raise ValueError(
+            f"there is no {name!r}: {did_you_mean(name, KINDS)} (crop, flip, a transform of torchvision.transforms.v2"
+            " such as RandomRotation, or package.module:factory)"
+        )
+    if name in KINDS and given:
+        raise ValueError(f"{name} has no arguments, got {', '.join(map(str, given))}")
+    return value
+
+
+_NAMES = "^(crop|flip|[A-Z].*|.*:.*)$"
+Augmentation = Annotated[
+    Annotated[str, Field(json_schema_extra={"pattern": _NAMES})]
+    | Annotated[dict[str, dict[str, Any] | None], Field(json_schema_extra={"minProperties": 1, "maxProperties": 1})],
+    BeforeValidator(_checked),
+]
+"""A random change of images: a name, or {name: {arguments}}."""
+
+
+def named(item: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the arguments of a random change of images."""
+    ((name, given),) = ((item, None),) if isinstance(item, str) else item.items()
+    return name, given or {}
+
+
 class DataConfig(Settings):
     """A data set, how it is split and how it is fed."""
 
@@ -47,8 +86,10 @@ class DataConfig(Settings):
         default=None, ge=1, description="number of training images that are used, drawn with the seed; default: all"
     )
     batch: int = Field(default=128, ge=1, description="number of images in one optimizer step")
-    augment: list[Literal["crop", "flip"]] = Field(
-        default=[], description="random shift by up to 1/8 of the side; mirror"
+    augment: list[Augmentation] = Field(
+        default=[],
+        description="random changes of training images, in this order: crop (shift by up to 1/8 of the side), flip"
+        " (mirror), a transform of torchvision.transforms.v2, or package.module:factory; {NAME: {arguments}}",
     )
     workers: int = Field(
         default=0, ge=0, le=64, description="processes that decode images where a data set is too large for memory"
@@ -82,7 +123,9 @@ class OptimizerConfig(Settings):
         default=None, gt=0, description="largest L2 norm of the gradient, over all parameters"
     )
     accumulate: int = Field(
-        default=1, ge=1, description="number of parts in which a batch goes through the network, one after the other"
+        default=1,
+        ge=1,
+        description="largest number of parts in which a batch goes through the network, one after the other",
     )
 
     @model_validator(mode="after")
@@ -177,6 +220,7 @@ class Config(Settings):
     def own_code(self) -> dict[str, str]:
         """Return the names of the user's own code (`package.module:factory`), by key."""
         names = {"model.name": self.model.name, "data.name": self.data.name}
+        names |= {f"data.augment.{number}": named(item)[0] for number, item in enumerate(self.data.augment)}
         return {key: name for key, name in names.items() if ":" in name}
 
     @property

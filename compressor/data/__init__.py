@@ -1,6 +1,6 @@
 """Labelled images: how they are read, split, fed, normalized and augmented."""
 
-from compressor.data.expected import expected_steps, misfits
+from compressor.data.expected import augment_misfits, expected_images, expected_steps, misfits
 from compressor.data.feed import DataFeed
 from compressor.data.fingerprinting import Fingerprint, differences, fingerprint
 from compressor.data.images import DataSet, Images
@@ -20,9 +20,11 @@ __all__ = [
     "SmokeFeed",
     "Survey",
     "augment",
+    "augment_misfits",
     "catalogue",
     "class_count",
     "differences",
+    "expected_images",
     "expected_steps",
     "fingerprint",
     "fits",

@@ -1,21 +1,29 @@
 """What is known of a named data set before its files are read: the steps of an epoch, and settings that do not fit."""
 
 from collections.abc import Callable
+from functools import partial
 
 from compressor.config import DataConfig
 from compressor.data.feed import epoch_steps
 from compressor.data.loading import override
 from compressor.data.registry import image_shape, training_images
 from compressor.data.splitting import sizes
+from compressor.data.transforms import step
 from compressor.errors import UserError
+
+
+def expected_images(config: DataConfig) -> int | None:
+    """Return the number of images that are trained on; None where it is only known from the files."""
+    count = training_images(config.name)
+    if count is None or "images" in misfits(config) or "validation" in misfits(config):
+        return None
+    return sizes(count, config.validation, config.images)[0]
 
 
 def expected_steps(config: DataConfig) -> int | None:
     """Return the number of optimizer steps of an epoch; None where it is only known from the files."""
-    count = training_images(config.name)
-    if count is None or "images" in misfits(config) or "validation" in misfits(config):
-        return None
-    return epoch_steps(sizes(count, config.validation, config.images)[0], config.batch)
+    images = expected_images(config)
+    return None if images is None else epoch_steps(images, config.batch)
 
 
 def misfits(config: DataConfig) -> dict[str, str]:
@@ -32,6 +40,14 @@ def misfits(config: DataConfig) -> dict[str, str]:
         tries |= {"images": lambda: sizes(count, 0.0, config.images)}
         tries |= {"validation": lambda: sizes(min(count, config.images or count), config.validation)}
     return {key: said for key, attempt in tries.items() if (said := _refusal(attempt))}
+
+
+def augment_misfits(config: DataConfig, shape: tuple[int, int, int] | None) -> dict[int, str]:
+    """Return in words which items of `augment` are refused, by their numbers; with a `shape` of images they are
+    tried.
+    """
+    tries: dict[int, Callable[[], object]] = {n: partial(step, item, shape) for n, item in enumerate(config.augment)}
+    return {number: said for number, attempt in tries.items() if (said := _refusal(attempt))}
 
 
 def _refusal(attempt: Callable[[], object]) -> str:

@@ -1,16 +1,21 @@
 """The batches of a run: order, split, normalization and augmentation of a data set."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import takewhile
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.config import DataConfig
+from compressor.config import KINDS, DataConfig, named
 from compressor.data.draws import ORDER, draw
-from compressor.data.images import DataSet, Images
+from compressor.data.images import Batch, DataSet, Images
 from compressor.data.pipeline import augment, prepare
 from compressor.data.splitting import split
+from compressor.data.streamed import Streamed
+from compressor.data.transforms import Transforms, transforming
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 
@@ -29,6 +34,11 @@ class DataFeed:
         self.images, self.held_out = len(self._train), len(self._held_out)
         self._batch = config.batch
         self.steps_per_epoch = epoch_steps(len(self._train), config.batch)
+        # Crops and flips at the end of the list change whole batches, on the device.
+        names = [named(item)[0] for item in config.augment]
+        last = len(list(takewhile(KINDS.__contains__, reversed(names))))
+        self._first = config.augment[: len(names) - last]
+        self._kinds = [name for name in names[len(names) - last :] if name not in names[: len(names) - last]]
         self.pace = 1.0
         """The number of steps of the full run that one step stands for."""
         # Evaluation does not depend on the batch; small images are faster in large ones.
@@ -39,10 +49,30 @@ class DataFeed:
         """Return the training batches of an epoch from `first_step` on."""
         order = self._train[torch.from_numpy(np.argsort(draw(self._train, ORDER, self._seed, epoch), kind="stable"))]
         order = order[first_step * self._batch : self.steps_per_epoch * self._batch]
-        for indices, images, labels in self._data.train.batches(order, self._batch, self._device):
+        for indices, images, labels in self._changed(order, epoch):
             prepared = prepare(images, self._data.mean, self._data.std)
-            kinds = self._config.augment
+            kinds = self._kinds
             yield augment(prepared, indices, seed=self._seed, epoch=epoch, kinds=kinds) if kinds else prepared, labels
+
+    @cached_property
+    def _transforms(self) -> Transforms | None:
+        """Return the changes of single images; None where there are only crops and flips at the end."""
+        return Transforms(self._first, self._data.shape, self._data.mean, self._seed) if self._first else None
+
+    def _changed(self, order: Tensor, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of the training images, each image changed by the transforms."""
+        train, transforms = self._data.train, self._transforms
+        if transforms is None:
+            yield from train.batches(order, self._batch, self._device)
+            return
+        change = partial(transforms, epoch=epoch)
+        if isinstance(train, Streamed):
+            yield from replace(train, change=change).batches(order, self._batch, self._device)
+            return
+        for indices, images, labels in train.batches(order, self._batch, torch.device("cpu")):
+            with transforming():
+                changed = [change(image, index) for image, index in zip(images, indices.tolist(), strict=True)]
+            yield indices, torch.stack(changed).to(self._device), labels.to(self._device)
 
     def validation(self) -> Batches:
         """Return the validation images, not augmented; nothing where `validation` is 0."""

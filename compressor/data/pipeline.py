@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compressor.config import KINDS
 from compressor.data.draws import AUGMENT, draw
 from compressor.errors import UserError, did_you_mean
-
-KINDS = ("crop", "flip")
 
 
 def prepare(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -32,15 +31,21 @@ def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, kinds: Co
             raise UserError(f"data.augment: there is no {kind!r}: {did_you_mean(kind, KINDS)}")
     if not kinds:
         return images
-    height, width = images.shape[-2:]
-    dy, dx, mirrored = _chosen(
-        indices, (AUGMENT, seed, epoch), (2 * (height // 8) + 1, 2 * (width // 8) + 1, 2), images.device
-    )
+    dy, dx, mirrored = drawn(indices, seed, epoch, images.shape, images.device)
     if "crop" in kinds:
         images = _windows(images, dy, dx)
     if "flip" in kinds:
         images = torch.where(mirrored.bool()[:, None, None, None], images.flip(-1), images)
     return images
+
+
+def drawn(indices: Tensor, seed: int, epoch: int, shape: Sequence[int], device: torch.device) -> Tensor:
+    """Return int64 [3, B]: the shifts of `crop`, down and right, each from 0, and 1 where `flip` mirrors.
+
+    `shape`: of the images, [..., H, W].
+    """
+    height, width = shape[-2:]
+    return _chosen(indices, (AUGMENT, seed, epoch), (2 * (height // 8) + 1, 2 * (width // 8) + 1, 2), device)
 
 
 def _windows(images: Tensor, top: Tensor, left: Tensor) -> Tensor:

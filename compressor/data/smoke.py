@@ -37,7 +37,8 @@ class SmokeFeed(DataFeed):
             self.held_out = round(used * config.validation)
             self.images = used - self.held_out
         self.full_steps = epoch_steps(self.images, config.batch)
-        self._batch = max(min(IMAGES, config.batch, len(self._train) // STEPS), 1)
+        # Two at least, where the full run has as many: batch norms may need them.
+        self._batch = max(min(IMAGES, config.batch, len(self._train) // STEPS), min(2, config.batch))
         self.steps_per_epoch = min(STEPS, self.full_steps)
         self.pace = self.full_steps / self.steps_per_epoch
 

@@ -1,6 +1,6 @@
 """Sets that are decoded while they are fed, in `data.workers` processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,8 +9,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from compressor.data.images import Batch
+from compressor.data.transforms import transforming
 from compressor.errors import UserError
 from compressor.importing import global_state_kept
+
+Change = Callable[[Tensor, int], Tensor]
+"""A function of an image, uint8 [C, H, W], and its index that returns such an image."""
 
 
 class Source(Protocol):
@@ -34,6 +38,8 @@ class Streamed:
     labels: Tensor
     workers: int
     seed: int
+    change: Change | None = None
+    """Changes each image by its index, in the processes that decode it."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,7 +49,7 @@ class Streamed:
         slices = [order[start : start + batch] for start in range(0, len(order), batch)]
         pinned = device.type == "cuda"
         loader: DataLoader[Tensor | str] = DataLoader(
-            _Fetch(self.source),
+            _Fetch(self.source, self.change),
             batch_size=None,  # an item is a batch already
             sampler=[indices.tolist() for indices in slices],
             num_workers=self.workers,
@@ -68,14 +74,18 @@ class _Fetch(Dataset[Tensor | str]):
     """A batch by its indices, or a message where it failed (an exception would carry the worker's traceback)."""
 
     source: Source
+    change: Change | None
 
     def __getitem__(self, indices: list[int]) -> Tensor | str:
         batch = torch.empty((len(indices), *self.source.shape), dtype=torch.uint8)
         try:
             # Copied by numpy: torch.stack would wake all its threads for every batch, 7 x slower on busy cores.
-            with global_state_kept():  # a user's items may draw, and without workers they would draw from the run's
+            with (
+                transforming() if self.change else global_state_kept()
+            ):  # a user's items may draw, and without workers they would draw from the run's
                 for row, index in zip(batch.numpy(), indices, strict=True):
-                    row[...] = self.source.image(index).numpy()
+                    image = self.source.image(index)
+                    row[...] = (image if self.change is None else self.change(image, index)).numpy()
         except UserError as error:
             return str(error)
         return batch

@@ -49,7 +49,7 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
         )
         notes, wrong = list[str](), None
         try:
-            notes = _check_outputs(config, view)
+            notes = _check_outputs(config, view, data.expected_images(config.data))
         except UserError as error:
             wrong = error
         if spec.schedule is not None:
@@ -63,6 +63,7 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
             bound = replace(bound, notes=(*bound.notes, *_undrawn(network, config.scheme, document, faults)))
     for key, said in data.misfits(config.data).items():
         faults.add(document.place(("data", key)), said)
+    check_augment(spec, data.image_shape(config.data), faults)
     source = config.checkpoint_path if init else None
     if source is not None and not Path(source).exists():
         schemes = "" if isinstance(config.init, InitConfig) else f"neither one of {', '.join(SCHEMES)} nor "
@@ -76,19 +77,25 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
     return bound, view
 
 
+def check_augment(spec: Specification, shape: tuple[int, int, int] | None, faults: Faults) -> None:
+    """Add a fault for each random change of images that cannot be built, or does not fit images of `shape`."""
+    for number, said in data.augment_misfits(spec.config.data, shape).items():
+        faults.add(spec.config_document.place(("data", "augment", number)), said)
+
+
 def _with_storage(config: Config, classes: int | None) -> nn.Module:
     """Return the model as it is before training, without its published weights."""
     with random_state_kept():
         return building.model(config.model, classes, trained_elsewhere=True)
 
 
-def check_outputs(spec: Specification, view: View, faults: Faults) -> list[str]:
+def check_outputs(spec: Specification, view: View, faults: Faults, count: int) -> list[str]:
     """Add a fault where the model does not take the images, or does not give one logit for each class.
 
-    Returns a line where it gives several outputs.
+    Returns a line where it gives several outputs. `count`: the number of training images.
     """
     try:
-        return _check_outputs(spec.config, view)
+        return _check_outputs(spec.config, view, count)
     except UserError as error:
         _add(error, spec, faults)
         return []
@@ -100,7 +107,7 @@ def _add(error: UserError, spec: Specification, faults: Faults) -> None:
     faults.add(spec.config_document.place(("model", *(keys or ["name"])[:1])), str(error))
 
 
-def _check_outputs(config: Config, view: View) -> list[str]:
+def _check_outputs(config: Config, view: View, count: int | None) -> list[str]:
     """Return what `check_forms` says, without storage where that is possible; where it is not, the model is built."""
     classes = data.class_count(config.data.name)
     if classes is not None:
@@ -109,12 +116,12 @@ def _check_outputs(config: Config, view: View) -> list[str]:
         return []
     try:
         with OnMeta():  # type: ignore[no-untyped-call]
-            return check_forms(config, without_storage(view.model), view.image, config.data.name, classes)
+            return check_forms(config, without_storage(view.model), view.image, config.data.name, classes, count)
     except (
         Exception
     ):  # a network may not be copied, or need its values; and what is wrong is said better by the real one
         network = _with_storage(config, config.model.num_classes or classes)
-        return check_forms(config, network, view.image, config.data.name, classes)
+        return check_forms(config, network, view.image, config.data.name, classes, count)
 
 
 def _undrawn(network: nn.Module, scheme: str, document: Document, faults: Faults) -> list[Message]:

@@ -12,6 +12,7 @@ from compressor.config import Config
 from compressor.errors import CompressError, UserError
 from compressor.evaluating import evaluating
 from compressor.importing import random_state_kept
+from compressor.training import fewest_at_once
 
 Shape = tuple[int, int, int]
 
@@ -51,18 +52,18 @@ def check_outputs(config: Config, network: nn.Module, shape: Shape, images: str,
     return tried
 
 
-def check_forms(config: Config, network: nn.Module, shape: Shape, images: str, classes: int | None) -> list[str]:
+def check_forms(
+    config: Config, network: nn.Module, shape: Shape, images: str, classes: int | None, count: int | None = None
+) -> list[str]:
     """Raise `UserError` where the network gives no logits of all classes, in eval mode or in training mode.
 
     Returns a line where it gives several outputs, of which one is used. The forward pass in training mode changes the
-    statistics of batch norms: a copy is given.
+    statistics of batch norms: a copy is given. `count`: the number of training images, where it is known.
     """
     name, key = config.model.name, config.model.output
     shipped = check_outputs(config, network, shape, images, classes)
-    # As many as go through it at once in training, but two are enough.
-    trained = _try_out(
-        config, network, shape, images, training=min(2, -(-config.data.batch // config.optimizer.accumulate))
-    )
+    at_once = min(2, fewest_at_once(network, config, count))
+    trained = _try_out(config, network, shape, images, training=at_once)
     if trained.logits.shape[1] != shipped.logits.shape[1]:
         raise UserError(
             f"the model {name} has {shipped.logits.shape[1]} outputs, in training mode {trained.logits.shape[1]}"
@@ -111,7 +112,8 @@ def _try_out(config: Config, network: nn.Module, shape: Shape, images: str, *, t
         if training:
             said += f" in training mode ({count} at once)"
         kind = "" if isinstance(error, (RuntimeError, ValueError)) else f"{type(error).__name__}: "
-        raise UserError(f"{said}: {kind}{(str(error).splitlines() or [''])[0]}") from None
+        alone = "; a larger data.batch or a smaller optimizer.accumulate puts two there" if training == 1 else ""
+        raise UserError(f"{said}: {kind}{(str(error).splitlines() or [''])[0]}{alone}") from None
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
         form = f"for {count} images in training mode" if training else "for one image"
         several = "" if isinstance(seen[0], Tensor) else ": choose the logits by `model.output: KEY`"

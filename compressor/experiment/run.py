@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 import compressor
 from compressor.config import CheckpointConfig
-from compressor.data import DataFeed, DataSet, Fingerprint, SmokeFeed, fingerprint
+from compressor.data import DataFeed, DataSet, Fingerprint, SmokeFeed, expected_images, fingerprint
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import building, claims, environment, folder, identity
-from compressor.experiment.binding import bind, check_outputs
+from compressor.experiment.binding import bind, check_augment, check_outputs
 from compressor.experiment.more_epochs import check_ends, earlier_tests, kept_tests, numbered
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
@@ -105,15 +105,18 @@ def _train(
     if found is not None and saved is not None:
         source = found.path / folder.CHECKPOINT
         dataset = identity.same_data(dataset, saved, source, other_data=other_data, say=said.append)
-    if view is not None and view.image is None:  # what depends on the images' shape is known now
-        view = replace(view, image=dataset.shape, shared={})
-        said += check_outputs(spec, view, faults)
-        bound = bound.check(view, faults)
+    kind = partial(SmokeFeed, count=count) if smoke else DataFeed
+    feed = kind(dataset, config.data, config.seed, where)
+    if view is not None and (view.image is None or expected_images(config.data) is None):
+        # What depends on the images' shape and number is known now.
+        late, view = view.image is None, replace(view, image=dataset.shape, shared={})
+        said += [line for line in check_outputs(spec, view, faults, feed.images) if line not in bound.notes]
+        if late:
+            check_augment(spec, dataset.shape, faults)
+            bound = bound.check(view, faults)
         faults.raise_any()
     rng.seed_all(config.seed)
     network = building.new_model(config, dataset, where, resumed=found is not None and found.begun, say=said.append)
-    kind = partial(SmokeFeed, count=count) if smoke else DataFeed
-    feed = kind(dataset, config.data, config.seed, where)
     bound = bound.at_pace(feed.pace)
     if found is not None and saved is not None:
         load_weights(network, saved, str(found.path / folder.CHECKPOINT))

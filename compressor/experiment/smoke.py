@@ -17,7 +17,7 @@ from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.experiment import building, folder
 from compressor.importing import random_state_kept
-from compressor.training import autocast, optimizers
+from compressor.training import autocast, optimizers, part_sizes
 
 _LONG = 0.3
 """If a step of 8 images takes this many seconds, larger steps are not timed but estimated in proportion."""
@@ -85,12 +85,12 @@ def _estimate(
     batches = list(feed.train(0, 0))
     images, labels = (torch.cat([batch[n] for batch in batches]) for n in (0, 1))
     step, forward, saved = _measure(network, config, images, labels, where)
-    batch = -(-config.data.batch // config.optimizer.accumulate)
+    parts = part_sizes(min(config.data.batch, feed.images), config.optimizer.accumulate)
     own = step(len(batches[0][1]))
     extra = [max(spent / feed.steps_per_epoch - own, 0.0) for spent in seconds]
     full = len(seconds) * feed.full_steps
     spent = (
-        full * config.optimizer.accumulate * step(batch)
+        full * len(parts) * step(parts[0])
         + sum(extra) * feed.steps_per_epoch
         + max(full - len(seconds) * feed.steps_per_epoch, 0) * statistics.median(extra)
         + len(seconds) * feed.held_out * forward
@@ -101,7 +101,7 @@ def _estimate(
         data = count * torch.Size(dataset.shape).numel()
     checkpoint, best = ((path / name).stat().st_size for name in (folder.CHECKPOINT, folder.BEST))
     kept = config.checkpoint.keep + 1  # the next one is written before the oldest goes
-    return Estimate(spent, peak + data + saved * batch, kept * checkpoint + best)
+    return Estimate(spent, peak + data + saved * parts[0], kept * checkpoint + best)
 
 
 def _peak(where: torch.device) -> int:

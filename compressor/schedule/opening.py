@@ -76,7 +76,8 @@ def open_config(
         return None, document
     refused = [(key, text) for key, name in built.own_code.items() if (text := refusal(name))]
     for key, text in refused:
-        faults.add(document.place(tuple(key.split("."))), f"{key}: {text}")
+        path = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+        faults.add(document.place(path), f"{key}: {text}")
     return None if refused else built, document
 
 

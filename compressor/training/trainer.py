@@ -17,6 +17,7 @@ from compressor.session import Session
 from compressor.training.evaluation import Batches, Feed, autocast, evaluate
 from compressor.training.meters import Meters
 from compressor.training.observers import Observer
+from compressor.training.parts import least_images, part_sizes
 from compressor.training.weights import restore_live
 
 
@@ -60,6 +61,7 @@ class Trainer:
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         # Compiled, the network is called through a wrapper; its parameters and their names stay those of the plain one.
         self._forward = torch.compile(session.model) if config.compile else session.model
+        self._least = least_images(session.model, config)
         # On an accelerator reading the loss waits for the device: there the first bad step is noted on the device.
         self._check_every = 1 if device.type == "cpu" else 50
         self._first_bad = torch.full((), -1, device=device)
@@ -105,10 +107,11 @@ class Trainer:
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take one optimizer step on a batch, which may be computed in parts; return its mean loss."""
         total = torch.zeros((), device=self._device)
-        size = -(-len(labels) // self._config.optimizer.accumulate)
+        end = 0
         with self.session.step() as step:
-            for start in range(0, len(labels), size):
-                part, truth = images[start : start + size], labels[start : start + size]
+            for size in part_sizes(len(labels), self._config.optimizer.accumulate, self._least):
+                start, end = end, end + size
+                part, truth = images[start:end], labels[start:end]
                 with autocast(self._device, self._config):
                     logits = self._forward(part)
                 data_loss = self._criterion(logits.float(), truth)
