@@ -68,6 +68,8 @@ class Proposal:
     workers: int
     norm: Literal["batch", "layer", "none"]
     """The kind of normalization that the network has."""
+    checkpoint: int
+    """The bytes of one checkpoint: weights, and two averages of Adam."""
     epochs: int
     begin: int
     end: int
@@ -115,6 +117,7 @@ def propose(model: ModelConfig, images: Survey, goal: Goal, init: str | None) ->
         augment=_augment(images),
         workers=0 if data.fits(images.train + (images.test or 0), (channels, side, side)) else 4,
         norm=_norm(network),
+        checkpoint=12 * sum(parameter.numel() for parameter in network.parameters()),
         epochs=epochs,
         begin=begin,
         end=begin + max(epochs * 2 // 5, 1),
@@ -174,7 +177,7 @@ def _with_classes(model: ModelConfig, images: Survey) -> ModelConfig:
 
 def _network(model: ModelConfig, images: Survey) -> nn.Module:
     """Return the network without storage."""
-    return models.skeleton(model.name, num_classes=model.num_classes or len(images.classes), **model.arguments)
+    return building.skeleton(model, len(images.classes))
 
 
 def _built(model: ModelConfig, images: Survey) -> nn.Module:

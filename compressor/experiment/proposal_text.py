@@ -11,6 +11,9 @@ from compressor.experiment.proposal import Proposal
 _WIDTH, _SHORT = 120, 44
 """The longest line, and the longest line of YAML that has its comment beside it."""
 
+_LARGE = 100_000_000
+"""The size of a checkpoint in bytes from which one is not written after every epoch."""
+
 Line = tuple[str, str]
 """A line of YAML and its comment."""
 
@@ -46,6 +49,11 @@ def config_text(proposal: Proposal) -> str:
         lines.append((f"init: {_flow(begin)}", f"the trained weights with which training begins{more}"))
     why = "half as many as for new weights" if trained else "more of them mostly give a better network"
     lines.append((f"epochs: {epochs}", f"{steps * epochs:,} optimizer steps; {why}; the schedule counts on so many"))
+    if proposal.checkpoint > _LARGE:
+        every, size = max(epochs // 10, 1), f"{proposal.checkpoint / 1e6:,.0f} MB"
+        lines.append(
+            (f"checkpoint: {{every_epochs: {every}}}", f"each has about {size}; a killed run continues from it")
+        )
     folder = "" if images.folder is None else f" in {images.folder}"
     head = f"What is trained: {model.name} on {images.name}{folder}. Written by `compress new`; change what you like."
     return _text(head, lines)

@@ -70,7 +70,7 @@ def start(model: str, arguments: Mapping[str, Any], images: str, goal: str, init
         first = error.errors(include_url=False)[0]
         raise UserError(f"--set model.{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from None
     found = data.survey(images)
-    if init is not None and not Path(init).is_file():
+    if init is not None and not Path(init).exists():
         raise UserError(f"--init {init}: there is no such file")
     stem = _stem(model)
     of = found.name if found.folder is None else _stem(found.folder.resolve().name) or found.name

@@ -1,5 +1,7 @@
 """`compress new`: files that are valid, for what a network's channels and the images are; and why there are none."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from compressor import data
 from compressor.experiment.proposal import Proposal, goal_of
+from compressor.experiment.proposal_text import config_text
 from compressor.experiment.starting import start
 
 NETS = """\
@@ -223,3 +226,11 @@ def test_digits_and_letters_are_not_mirrored(folder: Path, classes: list[str], a
         for old, new in zip(("dark", "grey", "light"), classes, strict=True):
             (folder / "shapes" / split / old).rename(folder / "shapes" / split / new)
     assert list(proposed("nets:Small", "shapes").augment) == augment
+
+
+def test_a_large_network_does_not_write_a_checkpoint_after_every_epoch() -> None:
+    proposal = proposed("mlp")
+    assert proposal.checkpoint == 12 * (784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10)
+    assert "checkpoint" not in yaml.safe_load(config_text(proposal))
+    text = config_text(replace(proposal, checkpoint=3 * 10**8))
+    assert "checkpoint: {every_epochs: 3}  # each has about 300 MB" in re.sub(r"  +#", "  #", text)
