@@ -174,7 +174,7 @@ def _with_classes(model: ModelConfig, images: Survey) -> ModelConfig:
 
 def _network(model: ModelConfig, images: Survey) -> nn.Module:
     """Return the network without storage."""
-    return models.skeleton(model.name, num_classes=model.num_classes or len(images.classes), **model.arguments)
+    return building.skeleton(model, len(images.classes))
 
 
 def _built(model: ModelConfig, images: Survey) -> nn.Module:
