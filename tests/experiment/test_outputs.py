@@ -34,12 +34,16 @@ class Net(nn.Module):
             "value": lambda: (main, float(flat.mean())),
             "features": lambda: (torch.cat([flat, flat, flat], 1), main),
             "maps": lambda: [maps, main],
+            "out": lambda: {"aux": aux, "out": main},
             "dict": lambda: {"aux": aux, "main": main},
             "object": lambda: nn.Module(),
             "wide": lambda: torch.cat([main, aux], 1),
             "fails": lambda: self.nothing(flat),
             "norm": lambda: nn.functional.batch_norm(main, None, None, training=self.training),
         }[self.forms[self.training]]()
+
+def pair(num_classes=10):
+    return Net("out", "out", num_classes)
 """
 
 CONFIG = """\
@@ -131,6 +135,12 @@ def test_a_run_uses_the_chosen_output_everywhere(work: Path) -> None:
         assert torch.equal(own, other)  # neither the check nor the other output leaves a trace
     assert set(network(torch.rand(1, 1, 8, 8))) == {"aux", "main"}
     assert "top-1" in succeed("eval", "o")
+
+
+def test_a_proposed_schedule_leaves_out_the_layer_of_the_logits(work: Path) -> None:
+    succeed("new", "--model", "several:pair", "--goal", "elements:0.5")
+    (schedule,) = work.glob("pair-elements*.yaml")
+    assert "weights: ['*', '!fc.weight'] " in schedule.read_text()
 
 
 def test_the_images_shape_may_be_known_late(work: Path) -> None:
