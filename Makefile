@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 LARGE := $(PYTEST) -m "slow or counted"
 
-.PHONY: demo golden test test-slow test-full fuzz lint format docs reproduce clean
+.PHONY: demo golden test test-extras test-slow test-full fuzz lint format docs reproduce clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -14,7 +14,12 @@ golden: $(INSTALLED)  ## one digest for each shipped schedule, to compare before
 	$(BIN)/python -m benchmarks.golden
 
 test: $(INSTALLED)  ## the whole suite but the slow tests
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not extras"
+
+INTEROP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,interop]'
+test-extras: $(INSTALLED)  ## with real files of timm and Lightning, which are installed into .venv: after `make test`
+	$(INTEROP) || $(INTEROP) || echo "what could not be installed is skipped, or a failure where CI=true"
+	$(PYTEST) -m extras
 
 test-slow: $(INSTALLED)  ## the slow tests, and larger counts of kills, damaged files and fuzzed ones
 	KILLS=8 FLIPS=60 FUZZ=500 $(LARGE)
