@@ -90,8 +90,8 @@ def fit(
     if found.misfits and (strict or nothing):
         mine = _of_heads(theirs, own, heads or _heads(network, image))
         of_heads = not found.unexpected and {*found.wrong, *found.missing} <= {*mine}
-        raise UserError(_misfit(source, found, translation.names, own, why_not, nothing=nothing, of_heads=of_heads))
-    said += [f"{source}: strict: false: {line}" for line in found.in_words(translation.names, own, most=10_000)]
+        raise UserError(_misfit(source, found, translation.names, why_not, nothing=nothing, of_heads=of_heads))
+    said += [f"{source}: strict: false: {line}" for line in found.in_words(translation.names, most=10_000)]
     network.load_state_dict(fitting, strict=False)
     return said
 
@@ -122,7 +122,7 @@ class _Comparison:
     def misfits(self) -> bool:
         return bool(self.wrong or self.missing or self.unexpected)
 
-    def in_words(self, names: Mapping[str, str], own: Collection[str], most: int = 3) -> list[str]:
+    def in_words(self, names: Mapping[str, str], most: int = 3) -> list[str]:
         """Return a line for each kind of misfit, with at most so many of each; `names`: the network's by the file's."""
         there = {name: name_there for name_there, name in names.items()}
         parts = []
@@ -132,8 +132,7 @@ class _Comparison:
         if self.missing:
             parts.append(f"missing there: {listed(self.missing, most)}{_nearest(self.missing[0], unknown)}")
         if self.unexpected:
-            near = "" if self.missing else _nearest(self.unexpected[0], own)
-            parts.append(f"unknown here: {listed(unknown, most)}{near}")
+            parts.append(f"unknown here: {listed(unknown, most)}")
         return parts
 
 
@@ -151,14 +150,13 @@ def _misfit(
     source: str,
     found: _Comparison,
     names: Mapping[str, str],
-    own: Mapping[str, Tensor],
     why_not: str | None,
     *,
     nothing: bool,
     of_heads: bool,
 ) -> str:
     """Return the message on all that does not fit, with what to do."""
-    said = f"{source}: the weights do not fit this model: {'; '.join(found.in_words(names, own))}"
+    said = f"{source}: the weights do not fit this model: {'; '.join(found.in_words(names))}"
     if why_not is not None:
         said += f"; the model does not work with the widths of this file: {why_not}"
     if nothing:

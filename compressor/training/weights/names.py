@@ -119,5 +119,5 @@ def _words(
     if added:
         yield f"{source}: its names lack the model's prefix {added!r}, which is added"
     if outside:
-        count = "1 tensor" if len(outside) == 1 else f"{len(outside)} tensors"
-        yield f"{source}: {count} outside of {dropped!r} are not of this model: {listed(outside)}"
+        count = "1 tensor outside is" if len(outside) == 1 else f"{len(outside)} tensors outside are"
+        yield f"{source}: {count} not of this model: {listed(outside)}"

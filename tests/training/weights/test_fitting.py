@@ -75,7 +75,7 @@ def test_what_stands_beside_the_prefix_is_named_and_left_out() -> None:
     said = fit(network, lightning | beside, "f.ckpt")
     assert said == [
         "f.ckpt: the prefix 'model.' of its names is left out",
-        "f.ckpt: 2 tensors outside of 'model.' are not of this model: loss.weight, teacher.conv.weight",
+        "f.ckpt: 2 tensors outside are not of this model: loss.weight, teacher.conv.weight",
     ]
     assert same(network, tensors())
 
