@@ -89,7 +89,7 @@ def test_what_stands_among_the_tensors(tmp_path: Path) -> None:
     assert values(found) == {"conv.weight": [1.0], "conv.bias": [2.0], "bn.num_batches_tracked": 7}
     assert (found.epoch, found.arch) == (3, "lenet_5")
     assert found.said[1:] == [
-        f"{tmp_path}/w.pth: left out, because they are no tensors: epoch, arch, bn._extra_state",
+        f"{tmp_path}/w.pth: left out, because they are no weights: epoch, arch, bn._extra_state",
     ]
 
 
@@ -243,8 +243,25 @@ def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
         ([torch.ones(1), torch.ones(1)], "holds a list of 2"),
         (torch.ones(1), "holds one tensor"),
         ({"epoch": 3, "optimizer": {}}, "no tensors by name, but 'epoch' (int 3), 'optimizer' (a table of 0)"),
-        ({"a": np.ones(2)}, "'a' (numpy._core.multiarray._reconstruct)"),
+        ({"a": np.ones(2)}, "'a' (a NumPy array: torch.from_numpy makes a tensor of it)"),
     ],
 )
 def test_a_content_without_weights_is_described(tmp_path: Path, content: Any, said: str) -> None:
     assert said in refused(saved(tmp_path / "w.pth", content))
+
+
+def test_the_counter_of_an_average_is_no_weight(tmp_path: Path) -> None:
+    network = nn.Linear(1, 1)
+    average = torch.optim.swa_utils.AveragedModel(network)
+    found = read(saved(tmp_path / "w.pth", {"model_ema": average.state_dict()}))
+    assert set(found.tensors) == {"module.weight", "module.bias"}
+    assert found.said[1].endswith("no weights: n_averaged")
+
+
+def test_a_mapping_under_very_many_keys_costs_little(tmp_path: Path) -> None:
+    content: dict[str, Any] = A
+    for _ in range(3):
+        content = {f"k{number}": content for number in range(1000)}
+    said = refused(saved(tmp_path / "w.pth", content))
+    assert "which weights? It has some under 'k0.k0.k0', 'k0.k0.k1'" in said
+    assert len(said) < 1000

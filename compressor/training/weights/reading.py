@@ -1,5 +1,6 @@
 """Weights of any file: a checkpoint or a run's folder of `compress`, and what other tools write."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +24,19 @@ BEST = "best.pt"
 _DEEP = 4
 """The largest number of mappings around weights."""
 
+_VISITS = 8
+"""The largest number of keys under which the same mapping is looked at."""
+
 _OWN = ("format", "model", "config", "shape")
 """The keys by which a file of `compress` is known that has no SHA-256: an older version wrote it, or torch alone."""
 
 _NO_WEIGHTS = ("optim", "sched", "scaler", "callbacks", "loops", "hyper_parameters", "rng", "masks_dict")
 """Keys, or parts of them, under which there are tensors that are not weights."""
+
+_ARRAYS = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
+
+_COUNTERS = ("n_averaged",)
+"""What averages of weights count beside them (`torch.optim.swa_utils`)."""
 
 _PARAMETERS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -128,7 +137,7 @@ def _chosen(content: Any, path: Path, key: str | None) -> Found:
     elif len(places) == 1:
         taken = next(iter(places))
     else:
-        names = ", ".join(map(repr, places))
+        names = listed([repr(place) for place in places], 12)
         raise UserError(
             f"{path}: which weights? It has some under {names}: choose with `init: {{path: ..., weights: KEY}}`"
         )
@@ -148,9 +157,11 @@ def _described(
     where = f"under {taken!r}" if taken else "at its top"
     said = [f"{path}: {len(tensors)} tensors {where}" + ("" if epoch is None else f", of epoch {epoch}")]
     if others:
-        said[0] += f"; not read: {', '.join(map(repr, others))} (`init: {{path: ..., weights: {others[0]}}}` chooses)"
+        said[0] += (
+            f"; not read: {listed([repr(other) for other in others], 6)} (`init: {{path: ..., weights: {others[0]}}}` chooses)"
+        )
     if left_out:
-        said.append(f"{path}: left out, because they are no tensors: {listed(left_out)}")
+        said.append(f"{path}: left out, because they are no weights: {listed(left_out)}")
     stored = sorted({_name(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()} - {"float32"})
     if stored:
         said.append(f"{path}: weights are stored as {' and '.join(stored)}: the network has its own precision")
@@ -188,14 +199,19 @@ def _of_distiller(
     return {**tensors, **masked}, masks, said
 
 
-def _places(content: Any, place: str = "", seen: frozenset[int] = frozenset()) -> Iterator[tuple[str, dict[str, Any]]]:
+def _places(
+    content: Any, place: str = "", seen: tuple[int, ...] = (), visits: Counter[int] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the mappings of a content that hold weights, by dotted key, in the order in which they are looked for.
 
     One whose tensors are named like weights comes before those inside it, any other one (a measured accuracy is a
-    tensor, too) counts only where there are none inside it, and under a usual key.
+    tensor, too) counts only where there are none inside it, and under a usual key. `visits`: how often each was seen,
+    as a small file may hold the same mapping under very many keys.
     """
-    if not isinstance(content, dict) or len(seen) >= _DEEP or id(content) in seen:
+    visits = Counter() if visits is None else visits
+    if not isinstance(content, dict) or len(seen) >= _DEEP or id(content) in seen or visits[id(content)] >= _VISITS:
         return
+    visits[id(content)] += 1
     entries = _entries(content)
     here = [name for name, value in entries.items() if isinstance(value, Tensor)]
     like_weights = any(name.rpartition(".")[2] in _PARAMETERS for name in here)
@@ -204,7 +220,7 @@ def _places(content: Any, place: str = "", seen: frozenset[int] = frozenset()) -
     inner = [
         found
         for name in ordered
-        for found in _places(entries[name], f"{place}.{name}" if place else name, seen | {id(content)})
+        for found in _places(entries[name], f"{place}.{name}" if place else name, (*seen, id(content)), visits)
     ]
     if like_weights or (here and _is_usual(place) and not inner):
         yield place, entries
@@ -224,7 +240,9 @@ def _tensors(entries: dict[str, Any], path: Path) -> tuple[dict[str, Tensor], li
     """
     tensors, others = {}, []
     for name, value in entries.items():
-        if isinstance(value, Tensor):
+        if name in _COUNTERS:
+            others.append(name)
+        elif isinstance(value, Tensor):
             if unusual := _unusual(value):
                 raise UserError(f"{path}: {name} is {unusual}: only dense tensors of real numbers are read")
             tensors[name] = value.detach()
@@ -258,7 +276,7 @@ def _name(dtype: torch.dtype) -> str:
 
 def _in_words(value: Any) -> str:
     if isinstance(value, StandIn):
-        return value.name
+        return "a NumPy array: torch.from_numpy makes a tensor of it" if value.name in _ARRAYS else value.name
     if isinstance(value, Tensor):
         return "one tensor"
     if isinstance(value, Mapping):
