@@ -157,9 +157,8 @@ def _described(
     where = f"under {taken!r}" if taken else "at its top"
     said = [f"{path}: {len(tensors)} tensors {where}" + ("" if epoch is None else f", of epoch {epoch}")]
     if others:
-        said[0] += (
-            f"; not read: {listed([repr(other) for other in others], 6)} (`init: {{path: ..., weights: {others[0]}}}` chooses)"
-        )
+        names = listed([repr(other) for other in others], 6)
+        said[0] += f"; not read: {names} (`init: {{path: ..., weights: {others[0]}}}` chooses)"
     if left_out:
         said.append(f"{path}: left out, because they are no weights: {listed(left_out)}")
     stored = sorted({_name(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()} - {"float32"})
