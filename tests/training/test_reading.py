@@ -174,7 +174,18 @@ def test_a_damaged_checkpoint_of_compress_is_never_taken_for_another_tools(tmp_p
     path = tmp_path / "c.pt"
     checkpoint.save(path, {**WHOLE, "model": {"fc.weight": torch.arange(1000.0)}})
     whole = path.read_bytes()
-    places = [0, 1, 40, len(whole) // 2, len(whole) - 90, len(whole) - 75, len(whole) - 72, len(whole) - 30]
+    places = [
+        whole.index(b"format"),
+        whole.index(b"config"),
+        0,
+        1,
+        40,
+        len(whole) // 2,
+        len(whole) - 90,
+        len(whole) - 75,
+        len(whole) - 72,
+        len(whole) - 30,
+    ]
     for place in places:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         try:
@@ -265,3 +276,8 @@ def test_a_mapping_under_very_many_keys_costs_little(tmp_path: Path) -> None:
     said = refused(saved(tmp_path / "w.pth", content))
     assert "which weights? It has some under 'k0.k0.k0', 'k0.k0.k1'" in said
     assert len(said) < 1000
+
+
+def test_what_compress_signed_is_never_read_as_another_tools(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "c.pt", {"model": A})
+    assert "not a checkpoint of compress train (it should hold format, model" in refused(tmp_path / "c.pt")
