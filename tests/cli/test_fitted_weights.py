@@ -90,3 +90,23 @@ def test_strict_false_begins_with_what_fits_and_lists_the_rest(work: Path, stric
     assert result.code == (2 if strict == "true" else 0)
     said = result.err if strict == "true" else (work / "run" / "log.txt").read_text()
     assert "3 tensors do not fit: fc1.weight is (20, 64) there, (16, 64) here" in said
+
+
+def test_one_of_several_networks_in_a_file_is_chosen_by_the_prefix_of_its_names(work: Path) -> None:
+    write("one.pt", 16)
+    one = {name.removeprefix("model."): tensor for name, tensor in torch.load("one.pt", weights_only=True).items()}
+    both = {
+        f"{whose}.{name}": tensor + (whose == "teacher") for name, tensor in one.items() for whose in ("a", "teacher")
+    }
+    torch.save({"state_dict": both}, "both.pt")
+    start = ("train", "-c", "tiny", "--set", "epochs=1", "--set", "optimizer.lr=1e-30", "--out", "run")
+    refused = compress(*start, "--init", "both.pt")
+    assert (
+        "2 networks that fit this model, under 'a.', 'teacher.': choose with `init: {path: ..., weights: a}`"
+        in refused.err
+    )
+    succeed(*start, "--set", "init={path: both.pt, weights: teacher}")
+    assert torch.equal(saved(work / "run" / "checkpoint.pt")["model"]["fc1.weight"], one["fc1.weight"] + 1)
+    wrong = compress(*start[:-1], "other", "--set", "init={path: both.pt, weights: student}")
+    assert wrong.code == 2
+    assert "no weights under 'student'" in wrong.err

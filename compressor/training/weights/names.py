@@ -86,7 +86,8 @@ def _choose(ranked: Sequence[tuple[int, str, str]], source: str) -> tuple[int, s
     if len(rivals) > 1 and "" not in rivals:
         raise UserError(
             f"{source}: it has the weights of {len(rivals)} networks that fit this model, under"
-            f" {listed([repr(prefix) for prefix in rivals])}: save those that you mean in a file of their own"
+            f" {listed([repr(prefix) for prefix in rivals])}: choose with"
+            f" `init: {{path: ..., weights: {rivals[0][:-1]}}}`"
         )
     return min(usual, key=lambda one: (one[1] + one[2]).count("."))
 

@@ -125,9 +125,12 @@ def _chosen(content: Any, path: Path, key: str | None) -> Found:
         what = ", ".join(f"{name!r} ({_in_words(value)})" for name, value in list(entries.items())[:6])
         more = f" and {len(entries) - 6} more" if len(entries) > 6 else ""
         raise UserError(f"{path}: no weights: it holds no tensors by name, but {what or 'nothing'}{more}")
-    automatic = [place for place in places if _is_usual(place)]
+    automatic, prefix = [place for place in places if _is_usual(place)], ""
     if key is not None:
         taken = next((place for place in places if place == key or place.startswith(f"{key}.")), None)
+        if taken is None and key:  # one of several networks in a state_dict, as a teacher and its student
+            prefix = f"{key.removesuffix('.')}."
+            taken = next((place for place in automatic or places if _inside(places[place], prefix)), None)
         if taken is None or not key:
             known = [place for place in places if place]
             hint = did_you_mean(key, known) if known else "its weights stand at the top: leave `weights` out"
@@ -141,9 +144,14 @@ def _chosen(content: Any, path: Path, key: str | None) -> Found:
         raise UserError(
             f"{path}: which weights? It has some under {names}: choose with `init: {{path: ..., weights: KEY}}`"
         )
-    tensors, left_out = _tensors(places[taken], path)
+    tensors, left_out = _tensors(_inside(places[taken], prefix), path)
     others = [place for place in places if place != taken]
     return _described(content, path, taken, others, tensors, left_out)
+
+
+def _inside(entries: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the entries whose names begin with a prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in entries.items() if name.startswith(prefix)}
 
 
 def _described(
