@@ -1,6 +1,5 @@
 """The widths of a network whose channels another tool removed, read from the shapes of its tensors."""
 
-import copy
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressor.copying import copied
 from compressor.errors import UserError, listed
 from compressor.evaluating import evaluating
 from compressor.thinning import CONVOLUTIONS, Architecture, describe, resize, shapes_of
@@ -50,8 +50,8 @@ def shrink(network: nn.Module, architecture: Architecture, image: Image, source:
     Raises `UserError` where a network that cannot be copied does not take it.
     """
     try:
-        trial = copy.deepcopy(network)
-    except Exception:  # whatever a module of the user holds
+        trial = copied(network)
+    except UserError:  # a layer that cannot be copied
         trial = network
     before = None if trial is network else _run(network, image)
     resize(trial, architecture, source)
