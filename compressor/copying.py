@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from compressor.errors import UserError
 
-__all__ = ["copied", "without_storage"]
+__all__ = ["blank", "copied", "without_storage", "without_weights"]
 
 
 def copied(network: nn.Module) -> nn.Module:
@@ -34,6 +34,30 @@ def without_storage(network: nn.Module) -> nn.Module:
     for buffer in network.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     return _copied(network, memo, torch.device("meta"))
+
+
+def without_weights(network: nn.Module) -> nn.Module:
+    """Return a copy in which all that a state dict holds is without storage, and the rest has its values.
+
+    `blank` makes a network of it. Raises `UserError` as `copied` does.
+    """
+    return _copied(network, _of_state(network, torch.device("meta")), torch.device("cpu"))
+
+
+def blank(network: nn.Module) -> nn.Module:
+    """Return a copy on the CPU with zeros in all that a state dict holds: a network into which weights are loaded."""
+    return _copied(network, _of_state(network, torch.device("cpu")), torch.device("cpu"))
+
+
+def _of_state(network: nn.Module, device: torch.device) -> dict[int, Any]:
+    """Return new tensors for the parameters and buffers of a state dict, by the address of the old one."""
+    held = {id(value) for value in network.state_dict(keep_vars=True).values()}
+    found: dict[int, Any] = {}
+    for old in (*network.parameters(), *network.buffers()):
+        if id(old) in held:
+            new = torch.zeros_like(old, device=device, requires_grad=False)
+            found[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+    return found
 
 
 def _copied(network: nn.Module, memo: dict[int, Any], device: torch.device) -> nn.Module:

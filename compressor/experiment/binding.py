@@ -8,11 +8,11 @@ from torch import nn
 from compressor import data, models
 from compressor.config import SCHEMES, Config, InitConfig
 from compressor.copying import without_storage
+from compressor.data import DataSet
 from compressor.errors import UserError, did_you_mean, listed
-from compressor.experiment import building
+from compressor.experiment.networks import Networks
 from compressor.experiment.outputs import OUTPUT, check_classes, check_forms
 from compressor.experiment.specification import Specification
-from compressor.importing import random_state_kept
 from compressor.policies.policy import View
 from compressor.schedule import BoundSchedule, Document, Faults, Message, view_of
 from compressor.sparsity import PRUNABLE, computed, in_use, prunable
@@ -20,18 +20,24 @@ from compressor.tracing import OnMeta
 from compressor.training import optimizers
 
 
-def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[BoundSchedule, View | None]:
+def bind(
+    spec: Specification, faults: Faults, networks: Networks, *, init: bool = True, known: DataSet | None = None
+) -> tuple[BoundSchedule, View | None]:
     """Return the schedule bound to the model, and what is known of that; what does not fit becomes a fault.
 
-    `init: False` where the weights come from a run's own checkpoint: then its source may be gone.
+    `init: False` where the weights come from a run's own checkpoint: then its source may be gone. `known`: the data,
+    where they were read before.
     """
     config, document = spec.config, spec.config_document
     bound, view = BoundSchedule(notes=tuple(spec.schedule.notes) if spec.schedule else ()), None
-    classes = config.model.num_classes or data.class_count(config.data.name)
+    classes = config.model.num_classes or (len(known.classes) if known else data.class_count(config.data.name))
     try:
-        network = building.skeleton(config.model, classes)
+        network = networks.skeleton(classes)
         if config.model.pretrained and init and config.checkpoint_path is None:
             models.check_pretrained(config.model.name)
+    except models.NeedsImages as error:
+        note = Message(document.place(("model", "name")), str(error), "warning")
+        bound = replace(bound, notes=(*bound.notes, note))
     except UserError as error:
         keys = ("pretrained", *config.model.arguments)
         named = [key for key in keys if repr(key) in str(error) or f"`{key}`" in str(error)]
@@ -39,17 +45,17 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
     else:
         view = view_of(
             network,
-            image=data.image_shape(config.data),
+            image=known.shape if known else data.image_shape(config.data),
             groups=optimizers.settings(network, config.optimizer),
             epochs=config.epochs,
             steps=data.expected_steps(config.data),
             examples=-(-config.data.batch // config.optimizer.accumulate),
             validates=config.data.validation > 0,
-            build=lambda: _with_storage(config, classes),
+            build=lambda: networks.for_trial(classes),
         )
         notes, wrong = list[str](), None
         try:
-            notes = _check_outputs(config, view, data.expected_images(config.data))
+            notes = _check_outputs(config, view, networks, data.expected_images(config.data))
         except UserError as error:
             wrong = error
         if spec.schedule is not None:
@@ -58,12 +64,14 @@ def bind(spec: Specification, faults: Faults, *, init: bool = True) -> tuple[Bou
                 bound = bound.check(view, faults)
         if wrong is not None and (OUTPUT in str(wrong) or not faults):  # a policy's own message says more
             _add(wrong, spec, faults)
-        bound = replace(bound, notes=(*bound.notes, *(Message(None, note, "note") for note in notes)))
+        shown = (Message(None, note, "note") for note in notes)
+        bound = replace(bound, notes=(*bound.notes, *shown, *_frozen(network, document)))
         if init:
+            bound = replace(bound, notes=(*bound.notes, *_overwritten(config, document)))
             bound = replace(bound, notes=(*bound.notes, *_undrawn(network, config.scheme, document, faults)))
     for key, said in data.misfits(config.data).items():
         faults.add(document.place(("data", key)), said)
-    check_augment(spec, data.image_shape(config.data), faults)
+    check_augment(spec, known.shape if known else data.image_shape(config.data), faults)
     source = config.checkpoint_path if init else None
     if source is not None and not Path(source).exists():
         schemes = "" if isinstance(config.init, InitConfig) else f"neither one of {', '.join(SCHEMES)} nor "
@@ -83,19 +91,13 @@ def check_augment(spec: Specification, shape: tuple[int, int, int] | None, fault
         faults.add(spec.config_document.place(("data", "augment", number)), said)
 
 
-def _with_storage(config: Config, classes: int | None) -> nn.Module:
-    """Return the model as it is before training, without its published weights."""
-    with random_state_kept():
-        return building.model(config.model, classes, trained_elsewhere=True)
-
-
-def check_outputs(spec: Specification, view: View, faults: Faults, count: int) -> list[str]:
+def check_outputs(spec: Specification, view: View, faults: Faults, networks: Networks, count: int) -> list[str]:
     """Add a fault where the model does not take the images, or does not give one logit for each class.
 
     Returns a line where it gives several outputs. `count`: the number of training images.
     """
     try:
-        return _check_outputs(spec.config, view, count)
+        return _check_outputs(spec.config, view, networks, count)
     except UserError as error:
         _add(error, spec, faults)
         return []
@@ -107,7 +109,7 @@ def _add(error: UserError, spec: Specification, faults: Faults) -> None:
     faults.add(spec.config_document.place(("model", *(keys or ["name"])[:1])), str(error))
 
 
-def _check_outputs(config: Config, view: View, count: int | None) -> list[str]:
+def _check_outputs(config: Config, view: View, networks: Networks, count: int | None) -> list[str]:
     """Return what `check_forms` says, without storage where that is possible; where it is not, the model is built."""
     classes = data.class_count(config.data.name)
     if classes is not None:
@@ -120,8 +122,28 @@ def _check_outputs(config: Config, view: View, count: int | None) -> list[str]:
     except (
         Exception
     ):  # a network may not be copied, or need its values; and what is wrong is said better by the real one
-        network = _with_storage(config, config.model.num_classes or classes)
+        network = networks.for_trial(config.model.num_classes or classes)
         return check_forms(config, network, view.image, config.data.name, classes, count)
+
+
+def _frozen(network: nn.Module, document: Document) -> list[Message]:
+    """Return a line on parameters that the network's own code has frozen."""
+    frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    said = (
+        f"{len(frozen)} parameters are frozen (requires_grad is False): {listed(frozen, 4)}: they are not trained, and"
+        " may be pruned"
+    )
+    return [Message(document.place(("model", "name")), said, "note")] if frozen else []
+
+
+def _overwritten(config: Config, document: Document) -> list[Message]:
+    """Return a line where an initialization draws weights that a factory may have loaded."""
+    said = (
+        f"init: {config.scheme} draws the weights of convolutions and linear layers anew, also those that"
+        f" {config.model.name} has loaded; `init: default` keeps them"
+    )
+    own = ":" in config.model.name and config.scheme != "default"
+    return [Message(document.place(("init",)), said, "note")] if own else []
 
 
 def _undrawn(network: nn.Module, scheme: str, document: Document, faults: Faults) -> list[Message]:

@@ -35,10 +35,17 @@ def device(wanted: str) -> torch.device:
     return found
 
 
-def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool = False) -> nn.Module:
+def model(
+    config: ModelConfig,
+    classes: int | None,
+    *,
+    trained_elsewhere: bool = False,
+    image: tuple[int, int, int] | None = None,
+) -> nn.Module:
     """Return the network of a configuration; `classes` is used where it has no `num_classes`.
 
-    Published weights are not fetched where other weights are loaded anyway.
+    Published weights are not fetched where other weights are loaded anyway. `image`: C, H, W of the images, from which
+    lazy layers get their sizes.
     """
     network = models.build(
         config.name,
@@ -46,20 +53,25 @@ def model(config: ModelConfig, classes: int | None, *, trained_elsewhere: bool =
         pretrained=config.pretrained and not trained_elsewhere,
         **config.arguments,
     )
-    return models.with_output(network, config.output)
+    return models.with_output(models.with_sizes(network, config.name, image), config.output)
 
 
 def skeleton(config: ModelConfig, classes: int | None) -> nn.Module:
-    """Return the same network without storage."""
+    """Return the same network for its names and shapes; ours and torchvision's are without storage."""
     network = models.skeleton(config.name, num_classes=config.num_classes or classes, **config.arguments)
     return models.with_output(network, config.output)
 
 
 def new_model(
-    config: Config, dataset: DataSet, where: torch.device, *, resumed: bool, say: Callable[[str], None]
+    config: Config,
+    network: nn.Module,
+    dataset: DataSet,
+    where: torch.device,
+    *,
+    resumed: bool,
+    say: Callable[[str], None],
 ) -> nn.Module:
-    """Return a network that is ready to train on `dataset`: built, initialized or loaded from `init`, tried on one
-    image.
+    """Return a new network, ready to train on `dataset`: initialized or loaded from `init`, tried on one image.
 
     `say` receives what was read, and what was done to make it fit. `resumed`: its weights will be those of a run's
     checkpoint, so `init` need not exist and nothing is fetched.
@@ -67,7 +79,6 @@ def new_model(
     classes = len(dataset.classes)
     check_classes(config, dataset.name, classes)
     source = config.checkpoint_path
-    network = model(config.model, classes, trained_elsewhere=resumed or source is not None)
     if resumed:
         pass
     elif source is None:

@@ -1,6 +1,7 @@
 """The answers about a finished or interrupted run: its test accuracy, its report; and the plan of a schedule."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.identity import same_data
 from compressor.experiment.more_epochs import earlier_tests
+from compressor.experiment.networks import Networks, needs_data
 from compressor.experiment.outputs import check_outputs
 from compressor.experiment.specification import Specification, specification
 from compressor.importing import refusal
@@ -34,6 +36,7 @@ class Loaded:
     config: Config
     network: nn.Module
     saved: dict[str, Any]
+    networks: Networks
     own: bool = True
     """Whether it is a checkpoint of `compress`, which knows the data that it was trained on."""
 
@@ -50,9 +53,13 @@ class Loaded:
 
     def dense(self) -> nn.Module:
         """Return the network before channels were removed, with new weights where some were."""
-        network = building.model(self.config.model, len(self.saved["classes"]), trained_elsewhere=True)
+        network = self.networks.to_load(len(self.saved["classes"]))
         if "architecture" not in self.saved:  # how long a maximum takes depends on the values: they should be the same
             network.load_state_dict(self.network.state_dict())
+        elif self.networks.own:  # a factory's network comes without its weights
+            draws = torch.Generator().manual_seed(0)
+            for parameter in network.parameters():
+                nn.init.normal_(parameter, std=0.02, generator=draws)
         return network
 
 
@@ -95,9 +102,11 @@ def _own(path: Path, saved: checkpoint.Checkpoint) -> Loaded:
     for key, name in config.own_code.items():
         if refused := refusal(name):
             raise UserError(f"{path}: {key} of its configuration: {refused}")
-    network = building.model(config.model, len(saved["classes"]), trained_elsewhere=True)
+    channels, height, width = saved["shape"]
+    networks = Networks(config, (channels, height, width))
+    network = networks.to_load(len(saved["classes"]))
     load_weights(network, saved, str(path))
-    return Loaded(config, network.eval(), saved)
+    return Loaded(config, network.eval(), saved, networks)
 
 
 def network(path: Path, config: str | None = None) -> nn.Module:
@@ -113,7 +122,8 @@ def _foreign(path: Path, found: Found, spec: Specification, root: Path | None, s
     if shape is None or not classes:
         dataset = building.load_data(config, root)
         shape, classes = dataset.shape, list(dataset.classes)
-    network = building.model(config.model, len(classes), trained_elsewhere=True)
+    networks = Networks(config, shape)
+    network = networks.to_load(len(classes))
     dense = describe(network)
     for line in building.put(network, found, InitConfig(path=str(path)), shape):
         say(line)
@@ -133,7 +143,7 @@ def _foreign(path: Path, found: Found, spec: Specification, root: Path | None, s
     }
     if (thin := describe(network)) != dense:
         saved["architecture"] = thin
-    return Loaded(config, network, saved, own=False)
+    return Loaded(config, network, saved, networks, own=False)
 
 
 def _shipped_for(found: Found, path: Path, sets: Sequence[tuple[str, str]], say: Say) -> Specification:
@@ -242,15 +252,21 @@ def report(
 
 
 def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
-    """Return the plan of a schedule under its configuration, and warnings. Data are only read where steps count.
+    """Return the plan of a schedule under its configuration, and warnings. Data are only read where steps count, or a
+    factory may need their shape.
 
     Raises `UserError` for names that match nothing in the model.
     """
-    faults = Faults()
-    bound, view = bind(spec, faults)
+    faults, known = Faults(), None
+    if needs_data(spec.config):
+        with suppress(UserError):  # they may be elsewhere
+            known = building.load_data(spec.config, root)
+    networks = Networks(spec.config, known.shape if known else data.image_shape(spec.config.data))
+    bound, view = bind(spec, faults, networks, known=known)
     faults.raise_any()
-    assert view is not None
     warnings: list[str] = list(bound.notes)
+    if view is None:
+        raise UserError("\n".join(warnings))
     steps = 1
     if any(policy.policy.counts_steps for policy in bound.policies):
         try:
@@ -268,5 +284,5 @@ def validate(spec: Specification, faults: Faults) -> list[Message]:
 
     Returns the warnings.
     """
-    bound, _ = bind(spec, faults)
+    bound, _ = bind(spec, faults, Networks(spec.config, data.image_shape(spec.config.data)))
     return list(bound.notes)

@@ -48,7 +48,9 @@ def check_outputs(config: Config, network: nn.Module, shape: Shape, images: str,
         )
     if (classes and columns < classes) or (config.model.num_classes and columns != wanted):
         of = "model.num_classes is" if config.model.num_classes else f"the data set {images} has"
-        raise UserError(f"the model {name} has {columns} outputs, {of} {wanted}")
+        key = models.classes_argument(name, config.model.arguments, columns)
+        hint = f": set model.{key}: {wanted}" if key is not None else ""
+        raise UserError(f"the model {name} has {columns} outputs, {of} {wanted}{hint}")
     return tried
 
 

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import compressor
-from compressor.config import CheckpointConfig
+from compressor import data
+from compressor.config import CheckpointConfig, Config
 from compressor.data import DataFeed, DataSet, Fingerprint, SmokeFeed, expected_images, fingerprint
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import building, claims, environment, folder, identity
 from compressor.experiment.binding import bind, check_augment, check_outputs
 from compressor.experiment.more_epochs import check_ends, earlier_tests, kept_tests, numbered
+from compressor.experiment.networks import Networks, needs_data
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
 from compressor.experiment.specification import Specification
@@ -94,11 +96,22 @@ def _train(
     config = spec.config
     saved = folder.own_checkpoint(spec, found.path) if found is not None and found.begun else None
     # Bind and check: everything that can be known to be wrong before there are data.
-    faults = Faults()
-    bound, view = bind(spec, faults, init=found is None or not found.begun)
+    faults, resumed = Faults(), found is not None and found.begun
+    wanted = config.model.pretrained and config.checkpoint_path is None and not resumed
+    images = smoke_data if smoke else _data
+    known, count, missing = None, None, None
+    if needs_data(config):
+        try:
+            known, count = images(config, root)
+        except UserError as error:
+            missing = error  # all other faults come first
+    networks = Networks(config, known.shape if known else data.image_shape(config.data), pretrained=wanted)
+    bound, view = bind(spec, faults, networks, init=not resumed, known=known)
     faults.raise_any()
+    if missing is not None:
+        raise missing
     # Build.
-    dataset, count = smoke_data(config, root) if smoke else (building.load_data(config, root), None)
+    dataset, count = images(config, root) if known is None else (known, count)
     said = list(dataset.notes)  # until there is a log
     if found is not None and saved is None:
         said.append(f"{found.path} has no {folder.CHECKPOINT}: the run begins again")
@@ -110,13 +123,14 @@ def _train(
     if view is not None and (view.image is None or expected_images(config.data) is None):
         # What depends on the images' shape and number is known now.
         late, view = view.image is None, replace(view, image=dataset.shape, shared={})
-        said += [line for line in check_outputs(spec, view, faults, feed.images) if line not in bound.notes]
+        said += [line for line in check_outputs(spec, view, faults, networks, feed.images) if line not in bound.notes]
         if late:
             check_augment(spec, dataset.shape, faults)
             bound = bound.check(view, faults)
         faults.raise_any()
     rng.seed_all(config.seed)
-    network = building.new_model(config, dataset, where, resumed=found is not None and found.begun, say=said.append)
+    network = networks.to_train(len(dataset.classes))
+    network = building.new_model(config, network, dataset, where, resumed=resumed, say=said.append)
     bound = bound.at_pace(feed.pace)
     if found is not None and saved is not None:
         load_weights(network, saved, str(found.path / folder.CHECKPOINT))
@@ -141,14 +155,19 @@ def _train(
     # Train and report.
     new = folder.made(spec, out, resume=resume, smoke=smoke)
     with new if found is None else nullcontext(found.path) as path:
-        run = _Run(spec, path, dataset, fingerprint(dataset), feed, session, where, smoke, bound)
+        run = _Run(spec, path, networks, dataset, fingerprint(dataset), feed, session, where, smoke, bound)
         if found is not None and found.planned != config.epochs:
             folder.write_config(spec, path)
         environment.add(path, where, run.fingerprint)
         outcome = run.run(said, saved)
     if not isinstance(feed, SmokeFeed):
         return outcome
-    return replace(outcome, shortfalls=(), estimate=estimate(config, path, dataset, feed, where, count))
+    cost = estimate(config, networks, path, dataset, feed, where, count)
+    return replace(outcome, shortfalls=(), estimate=cost)
+
+
+def _data(config: Config, root: Path | None) -> tuple[DataSet, None]:
+    return building.load_data(config, root), None
 
 
 @dataclass
@@ -157,6 +176,7 @@ class _Run:
 
     spec: Specification
     path: Path
+    networks: Networks
     dataset: DataSet
     fingerprint: Fingerprint
     feed: DataFeed
@@ -301,8 +321,8 @@ class _Run:
 
     @cached_property
     def _dense(self) -> nn.Module:
-        """Return the network without storage, before channels were removed."""
-        return building.skeleton(self.spec.config.model, len(self.dataset.classes))
+        """Return the network before channels were removed; it may be without storage."""
+        return self.networks.skeleton(len(self.dataset.classes))
 
     def _architecture(self) -> dict[str, Any]:
         """Return how a thinned network differs from the dense one; nothing while it is dense."""
@@ -370,7 +390,7 @@ class _Run:
 
     def _test_best(self) -> None:
         path = self.path / folder.BEST
-        network = building.model(self.spec.config.model, len(self.dataset.classes), trained_elsewhere=True)
+        network = self.networks.to_load(len(self.dataset.classes))
         try:
             saved: dict[str, Any] = checkpoint.load(path)
             load_weights(network, saved, str(path))

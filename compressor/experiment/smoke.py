@@ -16,6 +16,7 @@ from compressor.data import DataSet, SmokeFeed, fits, random_set
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.experiment import building, folder
+from compressor.experiment.networks import Networks
 from compressor.importing import random_state_kept
 from compressor.training import autocast, duration, optimizers, part_sizes
 
@@ -59,22 +60,34 @@ def load_data(config: Config, root: Path | None) -> tuple[DataSet, int | None]:
 
 
 def estimate(
-    config: Config, path: Path, dataset: DataSet, feed: SmokeFeed, where: torch.device, count: int | None
+    config: Config,
+    networks: Networks,
+    path: Path,
+    dataset: DataSet,
+    feed: SmokeFeed,
+    where: torch.device,
+    count: int | None,
 ) -> Estimate:
     """Return the cost of the full run, from the smoke run in `path` and some steps of the dense network.
 
     `count` is the number of training images of the set, where `dataset` has random ones instead.
     """
     with random_state_kept():
-        return _estimate(config, path, dataset, feed, where, count)
+        return _estimate(config, networks, path, dataset, feed, where, count)
 
 
 def _estimate(
-    config: Config, path: Path, dataset: DataSet, feed: SmokeFeed, where: torch.device, count: int | None
+    config: Config,
+    networks: Networks,
+    path: Path,
+    dataset: DataSet,
+    feed: SmokeFeed,
+    where: torch.device,
+    count: int | None,
 ) -> Estimate:
     seconds = folder.seconds(path)
     peak = _peak(where)
-    network = building.model(config.model, len(dataset.classes), trained_elsewhere=True).to(where)
+    network = networks.to_load(len(dataset.classes)).to(where)
     batches = list(feed.train(0, 0))
     images, labels = (torch.cat([batch[n] for batch in batches]) for n in (0, 1))
     step, forward, saved = _measure(network, config, images, labels, where)

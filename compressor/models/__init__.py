@@ -4,6 +4,7 @@ A new model is one new file of this package with a function under `@model`; noth
 """
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -11,23 +12,27 @@ from torch import nn
 from compressor.errors import UserError, did_you_mean
 from compressor.models import factory, torchvision_models
 from compressor.models.checking import checked, construct, shapes
+from compressor.models.lazy import NeedsImages, with_sizes
 from compressor.models.output import Key, as_built, chosen, described, other_logits, output_seen, with_output
 from compressor.models.registry import Builder, builders, model
 
 __all__ = [
     "Key",
+    "NeedsImages",
     "arguments",
     "as_built",
     "build",
     "catalogue",
     "check_pretrained",
     "chosen",
+    "classes_argument",
     "described",
     "model",
     "other_logits",
     "output_seen",
     "skeleton",
     "with_output",
+    "with_sizes",
 ]
 
 
@@ -50,10 +55,12 @@ def build(name: str, /, *, num_classes: int | None = None, pretrained: bool = Fa
 
 
 def skeleton(name: str, /, *, num_classes: int | None = None, **arguments: Any) -> nn.Module:
-    """Return the network `name` without storage: enough to resolve names and shapes.
+    """Return the network `name` for names and shapes: without storage, but for a user's own, which may read values.
 
     Raises `UserError` where it cannot be built or has nothing to train.
     """
+    if ":" in name:
+        return build(name, num_classes=num_classes, **arguments)
     _signature(name)  # imports what the name needs: a module keeps the tensors that it makes while it is imported
     network = shapes(lambda: build(name, num_classes=num_classes, **arguments))
     if next(network.parameters(), None) is None:
@@ -67,6 +74,14 @@ def check_pretrained(name: str) -> None:
         factory.check_pretrained(name)
     elif _own(name) is not None:
         raise UserError(f"model {name!r} has no published weights: remove `pretrained`, or start from a checkpoint")
+
+
+def classes_argument(name: str, given: Mapping[str, Any], outputs: int) -> str | None:
+    """Return the argument, other than `num_classes`, that seems to be the number of `outputs` of a factory's network.
+
+    `given` are the arguments of the configuration.
+    """
+    return factory.classes_argument(name, given, outputs) if ":" in name else None
 
 
 def arguments(name: str) -> dict[str, inspect.Parameter]:

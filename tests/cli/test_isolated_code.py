@@ -239,6 +239,7 @@ def make(num_classes=10):
 def test_a_module_that_a_factory_imports_late_keeps_real_tensors() -> None:
     Path("zz_late.py").write_text(LATE)
     Path("zz_mischief.py").write_text(NETWORK)
-    result = compress("validate", "s.yaml", "--allow-plugins", "--set", "model={name: 'zz_mischief:make'}")
+    sets = ("--set", "model={name: 'zz_mischief:make'}", "--set", "init=default")
+    result = compress("validate", "s.yaml", "--allow-plugins", *sets)
     sys.modules.pop("zz_late", None)
     assert (result.code, result.err) == (0, "")

@@ -10,6 +10,7 @@ from compressor.errors import CompressError, UserError
 from compressor.models import arguments, build
 
 SOURCE = """
+import torch
 from torch import nn
 from compressor.errors import CompressError
 
@@ -22,7 +23,7 @@ def fixed(width=3):
     return nn.Linear(width, 2)
 
 def anything(**arguments):
-    net = nn.Identity()
+    net = nn.Linear(1, 1)
     net.given = arguments
     return net
 
@@ -37,6 +38,33 @@ def fails():
 
 def refuses():
     raise CompressError("its own words")
+
+class Float(nn.Module):
+    def __init__(self, name="", num_classes=2):
+        super().__init__()
+        self.last = nn.Linear(3, num_classes)
+
+def called(name, num_classes=2):
+    return Float(name)
+
+def needs_classes(num_classes):
+    return Float(num_classes=num_classes)
+
+half = lambda: Float().half()
+on_meta = lambda: Float().to("meta")
+frozen = lambda: Float().requires_grad_(False)
+empty = lambda: nn.ReLU()
+parallel = lambda: nn.DataParallel(Float())
+compiled = lambda: type("OptimizedModule", (Float,), {})()  # torch.compile itself takes seconds
+traced = lambda: torch.jit.trace(nn.Sequential(nn.Linear(3, 2)), torch.ones(1, 3))
+state = lambda: Float().state_dict()
+pair = lambda: (str, Float())
+its_class = lambda: Float
+
+def quantized():
+    net = Float()
+    net.last = type("Linear", (nn.Linear,), {"__module__": "torch.ao.nn.quantized.dynamic"})(3, 2)
+    return net
 """
 
 
@@ -79,15 +107,34 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("their_nets:liner", {}, "did you mean 'linear'"),
     ("their_nets:answer", {}, "should be callable, got int"),
     ("their_nets:number", {}, "should return a torch.nn.Module, got int"),
-    ("their_nets:linear", {}, "missing 1 required positional argument: 'width'"),
+    ("their_nets:linear", {}, "its argument 'width' is required: set model.width"),
     ("their_nets:linear", {"widht": 3}, "did you mean 'width'? It takes width, num_classes"),
     ("their_nets:linear", {"width": "abc"}, "the factory failed: TypeError"),
     ("their_nets:linear", {"width": 3, "pretrained": True}, "no argument 'pretrained'"),
     ("their_nets:positional", {"width": 3}, "no argument 'width'"),
     ("their_nets:fails", {}, "the factory failed: ValueError: no such"),
+    (
+        "their_nets:called",
+        {},
+        "'name' is required, and cannot be given in the configuration (`model.name` is the factory",
+    ),
+    ("their_nets:positional", {}, "(it has to be given by position): name a function of your own that calls it"),
+    ("their_nets:needs_classes", {}, "only the data tell the number of classes: set model.num_classes"),
+    ("their_nets:half", {}, "last.weight is float16, training needs float32: call its method float()"),
+    ("their_nets:on_meta", {}, "last.weight is on the meta device: it has no values"),
+    ("their_nets:frozen", {}, "are all frozen (requires_grad is False): there is nothing to train"),
+    ("their_nets:empty", {}, "returns a network that has no parameters to train"),
+    ("their_nets:parallel", {}, "returns a network wrapped in DataParallel: return its attribute `module`"),
+    ("their_nets:compiled", {}, "wrapped in OptimizedModule: return the network before torch.compile (`compile: true`"),
+    ("their_nets:traced", {}, "returns a TopLevelTracedModule of torch.jit, which cannot be pruned"),
+    ("their_nets:state", {}, "got OrderedDict: load a state dict into the network, and return that"),
+    ("their_nets:pair", {}, "got tuple: return the network alone, item 1"),
+    ("their_nets:its_class", {}, "got type: it should call Float"),
+    ("their_nets:quantized", {}, "the layer 'last' (Linear) with quantized weights, which cannot be trained"),
 ]
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit")
 @pytest.mark.parametrize(("name", "given", "says"), WRONG)
 def test_one_clear_line(name: str, given: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -51,7 +51,7 @@ def shrink(network: nn.Module, architecture: Architecture, image: Image, source:
     """
     try:
         trial = copied(network)
-    except UserError:
+    except UserError:  # a layer that cannot be copied
         trial = network
     before = None if trial is network else _run(network, image)
     resize(trial, architecture, source)
