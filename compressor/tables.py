@@ -2,9 +2,11 @@
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from compressor.importing import late
 
 _BETWEEN, _SHORTEST, _DOTS = 2, 8, "..."
 """The spaces between columns, the smallest width to which a column is shortened, and what stands for what was cut."""
@@ -41,7 +43,7 @@ class Table:
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None = None) -> Table:
     """Return the rows as lines of at most `width` columns of a terminal, or of any length without one."""
-    from rich.cells import cell_len  # a tenth of a second: only where a table is shown
+    cell_len = late("rich.cells").cell_len  # a tenth of a second: only where a table is shown
 
     widths = [
         max(cell_len(text) for text in (column.head, *(row[index] for row in rows)))
@@ -70,24 +72,22 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int |
 
 def _aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Return a line for the heads and one for each row, plain text whatever the terminal is."""
-    from rich.console import Console
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    grid = Grid(box=None, pad_edge=False, padding=(0, _BETWEEN, 0, 0), header_style="")
+    text_of = late("rich.text").Text
+    grid = late("rich.table").Table(box=None, pad_edge=False, padding=(0, _BETWEEN, 0, 0), header_style="")
     for column in columns:
-        grid.add_column(Text(column.head), justify="left" if column.left else "right", no_wrap=True)
+        grid.add_column(text_of(column.head), justify="left" if column.left else "right", no_wrap=True)
     for row in rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*map(text_of, row))
     text = io.StringIO()
-    Console(file=text, width=width, color_system=None, legacy_windows=False).print(grid)
+    late("rich.console").Console(file=text, width=width, color_system=None, legacy_windows=False).print(grid)
     return [line.rstrip() for line in text.getvalue().split("\n")[:-1]]
 
 
 def _shortened(text: str, width: int, where: str) -> str:
     """Return text of at most `width` columns of a terminal, with dots for what is cut."""
-    from rich.cells import cell_len, set_cell_size
-
+    cells = late("rich.cells")
+    cell_len: Callable[[str], int] = cells.cell_len
+    set_cell_size: Callable[[str, int], str] = cells.set_cell_size
     if cell_len(text) <= width:
         return text
     keep = width - len(_DOTS)

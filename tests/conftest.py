@@ -4,6 +4,7 @@ torch and what needs it is imported by the fixtures: the process that leads pyte
 """
 
 import gc
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,12 @@ def pytest_collection_finish() -> None:
     """Keep the garbage collector from passing again and again over what was imported and collected."""
     gc.freeze()
     gc.set_threshold(10_000)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_terminal() -> None:
+    """Let tables have all their columns: pytest-xdist gives its workers the width of a terminal."""
+    os.environ.pop("COLUMNS", None)
 
 
 @pytest.fixture(scope="session", autouse=True)
