@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -40,7 +41,7 @@ def load_weights(network: nn.Module, saved: Checkpoint, source: str) -> None:
     misfits += [f"{name} is unknown here" for name in [*found.unexpected, *found.ignored]]
     if misfits:
         raise UserError(f"{source}: the weights do not fit this model: {'; '.join(misfits[:3])}")
-    network.load_state_dict(saved["model"])
+    network.load_state_dict(_of_this_version(network, saved["model"]))
 
 
 def fit(
@@ -92,8 +93,18 @@ def fit(
         of_heads = not found.unexpected and {*found.wrong, *found.missing} <= {*mine}
         raise UserError(_misfit(source, found, translation.names, why_not, nothing=nothing, of_heads=of_heads))
     said += [f"{source}: strict: false: {line}" for line in found.in_words(translation.names, most=10_000)]
-    network.load_state_dict(fitting, strict=False)
+    network.load_state_dict(_of_this_version(network, fitting), strict=False)
     return said
+
+
+def _of_this_version(network: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the tensors as a state dict of the network's own versions of its modules: names and shapes fit by now.
+
+    Without versions some modules refuse a state dict (torchvision's MNASNet), or change it as one of an old version.
+    """
+    state = OrderedDict(tensors)
+    state._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]
+    return state
 
 
 @torch.no_grad()

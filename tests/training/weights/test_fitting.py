@@ -1,6 +1,7 @@
 """Tensors of any file, put into a network: by name and shape, and nothing left out without a message."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,24 @@ def tensors(filters: int = 3, classes: int = 2) -> dict[str, Tensor]:
 def same(network: nn.Module, wanted: dict[str, Tensor], prefix: str = "") -> bool:
     state = network.state_dict()
     return all(torch.equal(state[prefix + name], tensor) for name, tensor in wanted.items())
+
+
+class Versioned(Little):
+    """A network whose state dicts have versions, as torchvision's MNASNet: without one they are refused."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+        if metadata.get("version") != 2:
+            raise ValueError(f"version should be 2 instead of {metadata.get('version')}")
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+@pytest.mark.parametrize("load", [fit, lambda network, found, source: load_weights(network, {"model": found}, source)])
+def test_plain_tensors_are_of_the_network_s_own_version(load: Callable[..., Any]) -> None:
+    network = Versioned()
+    load(network, tensors(), "f.pt")
+    assert same(network, tensors())
 
 
 def test_a_file_that_fits_is_loaded_without_a_word() -> None:
