@@ -72,6 +72,7 @@ def write_tiny(folder: Path) -> None:
 @pytest.fixture(autouse=True)
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory of every test: `tiny.yaml` and `prune.yaml`."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.delenv("COMPRESS_DATA", raising=False)
     monkeypatch.delenv("COMPRESS_DEBUG", raising=False)
     monkeypatch.delenv("COMPRESS_ALLOW_PLUGINS", raising=False)
@@ -110,7 +111,7 @@ def succeed(*arguments: object) -> str:
 
 def environment() -> dict[str, str]:
     """What a process of its own gets: one thread, nothing of the caller's settings."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("COMPRESS_")}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("COMPRESS_", "COLUMNS"))}
     return {**kept, "OMP_NUM_THREADS": "1"}
 
 

@@ -4,12 +4,17 @@ from pathlib import Path
 
 import click
 
-from compressor.cli import options
+from compressor.cli import completion, options
 from compressor.errors import UserError
 
 
 @click.command()
-@click.option("--model", required=True, help="`compress list models`, or package.module:factory.")
+@click.option(
+    "--model",
+    required=True,
+    shell_complete=completion.models,
+    help="`compress list models`, or package.module:factory.",
+)
 @click.option(
     "--data",
     default="digits",

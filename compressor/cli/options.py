@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -33,7 +35,24 @@ other_data = click.option(
     "--other-data", is_flag=True, help="Accept other images or classes than those of the checkpoint, with a message."
 )
 no_latency = click.option("--no-latency", is_flag=True, help="Do not measure the time of a forward pass.")
+wide = click.option("--wide", is_flag=True, help="Show all columns of a table, however narrow the terminal is.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+def width(wide: bool) -> int | None:
+    """Return how many columns a table may have: of the terminal, else of COLUMNS where that is set; None for all.
+
+    What goes to a file or a pipe has all columns unless COLUMNS says otherwise.
+    """
+    if wide:
+        return None
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80  # 0: a terminal that does not know its width
+    except (OSError, ValueError):  # no terminal
+        return None
 
 
 def say(text: str) -> None:

@@ -13,12 +13,14 @@ from compressor.cli import options
 @options.sets
 @options.data
 @options.allow_plugins
+@options.wide
 @options.as_json
 def plan(
     schedule: str,
     config: str | None,
     sets: list[tuple[str, str]],
     data: Path | None,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Show what a schedule will do, epoch by epoch, without training."""
@@ -30,4 +32,4 @@ def plan(
     made, warnings = inspection.plan(spec, data)
     for line in warnings:
         click.echo(line, err=True)
-    click.echo(made.model_dump_json(indent=2, by_alias=True) if as_json else as_table(made))
+    click.echo(made.model_dump_json(indent=2, by_alias=True) if as_json else as_table(made, options.width(wide)))

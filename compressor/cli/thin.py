@@ -24,6 +24,7 @@ from compressor.cli import options
 @options.device
 @options.allow_plugins
 @options.no_latency
+@options.wide
 @options.as_json
 def thin(
     checkpoint: Path,
@@ -35,6 +36,7 @@ def thin(
     other_data: bool,
     device: str,
     no_latency: bool,
+    wide: bool,
     as_json: bool,
 ) -> None:
     """Remove all unused channels of a checkpoint, a run, or weights of another tool. The outputs stay equal."""
@@ -53,6 +55,6 @@ def thin(
         config=config,
         sets=sets,
     )
-    click.echo(formats.as_json(report) if as_json else formats.as_table(report), nl=False)
+    click.echo(formats.as_json(report) if as_json else formats.as_table(report, options.width(wide)), nl=False)
     if not as_json:
         click.echo(f"written: {target}")

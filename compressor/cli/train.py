@@ -38,6 +38,7 @@ from compressor.errors import CompressError
     help="Continue --out, else the newest unfinished run of these files; with more epochs: train it on.",
 )
 @options.other_data
+@options.wide
 def train(
     schedule: str | None,
     config: str | None,
@@ -51,6 +52,7 @@ def train(
     smoke: bool,
     resume: bool,
     other_data: bool,
+    wide: bool,
 ) -> None:
     """Train a model under a schedule; write checkpoints and a sparsity report."""
     streams.drop_lost_output()
@@ -70,7 +72,7 @@ def train(
     if outcome.report is None:
         click.echo(f"{outcome.folder}: finished already; `compress report {outcome.folder}` shows it")
         return
-    click.echo(f"\n{formats.as_table(outcome.report)}\nrun folder: {outcome.folder}")
+    click.echo(f"\n{formats.as_table(outcome.report, options.width(wide))}\nrun folder: {outcome.folder}")
     if outcome.estimate is not None:
         click.echo(outcome.estimate)
     if outcome.shortfalls:

@@ -3,7 +3,7 @@
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -175,9 +175,10 @@ class _Run:
         An unforeseen exception becomes one line here and a traceback in log.txt.
         """
         log = LogFile(self.path / "log.txt", self.spec.config.epochs)
+        terminal = Terminal(self.spec.config.epochs, self.feed.steps_per_epoch)
         try:
-            with self._signals():
-                return self._train(log, said, saved)
+            with closing(terminal), self._signals():
+                return self._train(terminal, log, said, saved)
         except Interrupted:
             raise
         except CompressError as error:
@@ -205,9 +206,10 @@ class _Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _train(self, log: LogFile, said: Sequence[str], saved: checkpoint.Checkpoint | None) -> Outcome:
+    def _train(
+        self, terminal: Terminal, log: LogFile, said: Sequence[str], saved: checkpoint.Checkpoint | None
+    ) -> Outcome:
         config, state = self.spec.config, saved["state"] if saved is not None else {}
-        terminal = Terminal(config.epochs, self.feed.steps_per_epoch)
         done = int(state["progress"]["epoch"]) if state else 0
         metrics = MetricsFile(self.path / folder.METRICS, done)
         observers: list[Observer] = [terminal, log, metrics]

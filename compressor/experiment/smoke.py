@@ -17,7 +17,7 @@ from compressor.errors import UserError
 from compressor.evaluating import evaluating
 from compressor.experiment import building, folder
 from compressor.importing import random_state_kept
-from compressor.training import autocast, optimizers, part_sizes
+from compressor.training import autocast, duration, optimizers, part_sizes
 
 _LONG = 0.3
 """If a step of 8 images takes this many seconds, larger steps are not timed but estimated in proportion."""
@@ -36,16 +36,9 @@ class Estimate:
 
     def __str__(self) -> str:
         return (
-            f"the full run is expected to take {_duration(self.seconds)}, {_size(self.memory)} of memory and"
+            f"the full run is expected to take {duration(self.seconds)}, {_size(self.memory)} of memory and"
             f" {_size(self.disk)} on disk"
         )
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def _size(size: int) -> str:

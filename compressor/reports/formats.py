@@ -6,11 +6,28 @@ import io
 from compressor.reports.latency import Latency, Timing
 from compressor.reports.report import IMAGES, Comparison, EarlierTest, Report, Thinning, Totals
 from compressor.sparsity import WeightSummary
+from compressor.tables import Column, table, wrapped
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
 OTHERS = "other parameters"
 """The name of the row of all parameters of less than two dims."""
 _MOMENTS = ("mean", "std", "mean_abs")
+_COLUMNS = [
+    Column("name", left=True, shortened="middle"),
+    Column("shape", left=True, rank=1),
+    Column("weights"),
+    Column("nonzero", rank=2),
+    Column("sparsity %"),
+    Column("filters %", rank=3),
+    Column("channels %", rank=4),
+    Column("kernels %", rank=7),
+    Column("rows %", rank=5),
+    Column("cols %", rank=6),
+    Column("mean", rank=9),
+    Column("std", rank=10),
+    Column("mean_abs", rank=8),
+]
+"""Of the table, in the order of `_SHARES` and `_MOMENTS`; the zeros of a whole structure matter more than moments."""
 
 
 def as_json(report: Report) -> str:
@@ -37,13 +54,14 @@ def as_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def as_table(report: Report) -> str:
-    """Return aligned columns, fractions in percent; then the totals."""
-    head = ["name", "shape", "weights", "nonzero", *(f"{share} %" for share in _SHARES), *_MOMENTS]
-    lines = [head]
+def as_table(report: Report, width: int | None = None) -> str:
+    """Return aligned columns, fractions in percent; then the totals. `width`: that of the terminal, which no line
+    exceeds; None: any.
+    """
+    rows = []
     for row in report.tensors:
         shares = [getattr(row, share) for share in _SHARES]
-        lines.append(
+        rows.append(
             [
                 row.name,
                 "x".join(map(str, row.shape)),
@@ -54,47 +72,54 @@ def as_table(report: Report) -> str:
             ]
         )
     totals, others = report.totals, report.others
-    blank = [""] * (len(head) - 5)
+    blank = [""] * (len(_COLUMNS) - 5)
     cells = [f"{others.parameters:,}", f"{others.nonzero:,}", f"{100 * others.sparsity:.2f}"]
-    lines.append([OTHERS, "", *cells, *blank])
-    lines.append(["total", "", f"{totals.weights:,}", f"{totals.nonzero:,}", f"{100 * totals.sparsity:.2f}", *blank])
-    table = _aligned(lines, left=2)
-    rule = "-" * max(map(len, table))
-    table[-1] += f"  sparsity_all {100 * totals.sparsity_all:.2f} % of {totals.parameters:,} parameters"
-    table = [table[0], rule, *table[1:-1], rule, table[-1]]
+    rows.append([OTHERS, "", *cells, *blank])
+    rows.append(["total", "", f"{totals.weights:,}", f"{totals.nonzero:,}", f"{100 * totals.sparsity:.2f}", *blank])
+    made = table(_COLUMNS, rows, width)
+    *body, last = made.rows
+    every = f"sparsity_all {100 * totals.sparsity_all:.2f} % of {totals.parameters:,} parameters"
+    lasts = [f"{last}  {every}"] if width is None or len(last) + 2 + len(every) <= width else [last, every]
+    lines = [made.head, made.rule, *body, made.rule, *lasts, *made.note(width), ""]
+    lines += [wrapped(line, width) for line in _totals(report)]
+    if report.comparison is not None:
+        lines += ["", *_stages(report.comparison, report.latency, width)]
+    return "\n".join(lines) + "\n"
+
+
+def _totals(report: Report) -> list[str]:
+    """Return a sentence for each figure of the whole network."""
+    totals = report.totals
     kept = 100 * totals.macs_nonzero / totals.macs if totals.macs else 100.0
-    table.append("")
-    table.append(f"parameters {totals.parameters:,}, of them prunable weights {totals.weights:,}")
+    lines = [f"parameters {totals.parameters:,}, of them prunable weights {totals.weights:,}"]
     if totals.dense_weights is not None:
         times = f"{totals.dense_weights / totals.nonzero:.2f} times fewer" if totals.nonzero else "none"
-        table.append(f"of the dense network's {totals.dense_weights:,} weights {totals.nonzero:,} are left: {times}")
-    table.append(f"MACs {totals.macs:,}, with a non-zero weight {totals.macs_nonzero:,} ({kept:.1f} %)")
-    table += _stored(totals)
+        lines.append(f"of the dense network's {totals.dense_weights:,} weights {totals.nonzero:,} are left: {times}")
+    lines.append(f"MACs {totals.macs:,}, with a non-zero weight {totals.macs_nonzero:,} ({kept:.1f} %)")
+    lines += _stored(totals)
     if totals.top1 is not None and totals.top5 is not None:
-        table.append(f"test top-1 {totals.top1:.2f} %, top-5 {totals.top5:.2f} %")
-        table += map(tested_before, report.earlier_tests)
+        lines.append(f"test top-1 {totals.top1:.2f} %, top-5 {totals.top5:.2f} %")
+        lines += map(tested_before, report.earlier_tests)
         if totals.train_top1 is not None:
             gap = totals.train_top1 - totals.top1
-            table.append(
+            lines.append(
                 f"training top-1 {totals.train_top1:.2f} % in the last epoch: generalization gap {gap:.2f} points"
             )
     if report.lost_classes is None:
-        table.append("lost classes are not known: the forward pass cannot be followed")
+        lines.append("lost classes are not known: the forward pass cannot be followed")
     elif report.lost_classes:
-        table.append(f"lost classes, whose logits do not depend on the image: {', '.join(report.lost_classes)}")
+        lines.append(f"lost classes, whose logits do not depend on the image: {', '.join(report.lost_classes)}")
     for key, figures in report.figures.items():
         # Those of single weights have a space in their names, and are in the JSON.
-        table.append(
+        lines.append(
             f"{key}: " + ", ".join(f"{name} {value:,.10g}" for name, value in figures.items() if " " not in name)
         )
     for thinning in report.thinnings:
-        table.append(f"thinned ({thinning.when}): {thinned(thinning)}")
+        lines.append(f"thinned ({thinning.when}): {thinned(thinning)}")
         if thinning.skipped:
-            table.append(f"  skipped: no later layer reads them: {', '.join(thinning.skipped)}")
-        table += [f"  {stay}" for stay in thinning.stays]
-    if report.comparison is not None:
-        table += ["", *_stages(report.comparison, report.latency)]
-    return "\n".join(table) + "\n"
+            lines.append(f"  skipped: no later layer reads them: {', '.join(thinning.skipped)}")
+        lines += [f"  {stay}" for stay in thinning.stays]
+    return lines
 
 
 def tested_before(test: EarlierTest) -> str:
@@ -133,22 +158,24 @@ def thinned(thinning: Thinning) -> str:
     )
 
 
-def _stages(comparison: Comparison, latency: Latency | None) -> list[str]:
-    lines = [["", "parameters", "MACs"]]
-    lines += [[stage.name, f"{stage.parameters:,}", f"{stage.macs:,}"] for stage in comparison.stages]
-    for batch in latency.rounds if latency is not None else ():
-        lines[0] += [f"ms, batch {batch}", "+- IQR", "times as fast"]
-        for line, timing in zip(lines[1:], _timings(latency, batch), strict=True):
+def _stages(comparison: Comparison, latency: Latency | None, width: int | None) -> list[str]:
+    columns = [Column("", left=True), Column("parameters"), Column("MACs")]
+    rows = [[stage.name, f"{stage.parameters:,}", f"{stage.macs:,}"] for stage in comparison.stages]
+    for number, batch in enumerate(latency.rounds if latency is not None else ()):
+        columns += [Column(f"ms, batch {batch}", rank=1 + number), Column("+- IQR", rank=5 + number)]
+        columns.append(Column("times as fast", rank=3 + number))
+        for row, timing in zip(rows, _timings(latency, batch), strict=True):
             silent = "zeros alone save no time" if batch == 1 else "-"
             gain = silent if timing.times_as_fast is None else f"{timing.times_as_fast:.2f}"
-            line += [f"{timing.milliseconds:.3f}", f"{timing.interquartile_range:.3f}", gain]
-    left_out = []
+            row += [f"{timing.milliseconds:.3f}", f"{timing.interquartile_range:.3f}", gain]
+    made = table(columns, rows, width)
+    said = []
     if comparison.compacted:
-        left_out = [
+        said = [
             f"compacted: without the zero rows and columns of {', '.join(comparison.compacted)};"
             f" the largest difference of a logit on {IMAGES} random images is {comparison.largest_difference:.2g}"
         ]
-    return [*_aligned(lines, left=1), *left_out, *_measured(latency)]
+    return [made.head, *made.rows, *made.note(width), *(wrapped(line, width) for line in [*said, *_measured(latency)])]
 
 
 def _timings(latency: Latency | None, batch: int) -> list[Timing]:
@@ -164,16 +191,4 @@ def _measured(latency: Latency | None) -> list[str]:
     return [
         f"on {threads} of the {latency.device}, in turns: medians and interquartile ranges of {rounds} rounds",
         *(f"warning: {warning}" for warning in latency.warnings),
-    ]
-
-
-def _aligned(lines: list[list[str]], left: int) -> list[str]:
-    """Return columns of equal width, the first `left` of them aligned to the left."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
     ]

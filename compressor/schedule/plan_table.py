@@ -4,36 +4,56 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from compressor.schedule.plan import Plan, PlannedPolicy, times
+from compressor.tables import Column, table, wrapped
 
 T = TypeVar("T")
 
 
-def as_table(plan: Plan) -> str:
-    """Return policies, learning rate by epoch, predicted sparsity, and conflicts, as text."""
+_COLUMNS = [
+    Column("name", left=True, shortened="middle"),
+    Column("shape", rank=2),
+    Column("weights", rank=1),
+    Column("predicted", left=True, shortened="end"),
+]
+
+
+def as_table(plan: Plan, width: int | None = None) -> str:
+    """Return policies, learning rate by epoch, predicted sparsity, and conflicts, as text. `width`: that of the
+    terminal, which no line exceeds; None: any.
+    """
     lines: list[str] = []
     for policy in plan.policies:
         lines += _policy(policy)
     lines += ["", "learning rate by epoch:", *_runs([_rate(rate) for rate in plan.lr])]
-    lines += ["", "predicted at the end (at least these zeros):"]
-    width = max((len(row.name) for row in plan.predicted), default=0)
-    for row in plan.predicted:
-        shape = "x".join(map(str, row.shape))
-        known = (
-            f"sparsity {100 * row.sparsity:6.2f} %, {row.nonzero:,} non-zero"
-            if row.sparsity is not None
-            else f"not known before the run: {row.reason}"
-        )
-        lines.append(f"  {row.name.ljust(width)}  {shape:>14}  {row.weights:>12,} weights  {known}")
+    lines = [wrapped(line, width) for line in lines]
+    lines += ["", "predicted at the end (at least these zeros):", *_predicted(plan, width)]
     if plan.total_sparsity is not None:
         share = f"sparsity {100 * plan.total_sparsity:.2f} %"
         if plan.total_sparsity_all is not None:
             share += f", sparsity_all {100 * plan.total_sparsity_all:.2f} % of {plan.total_parameters:,} parameters"
-        lines.append(f"  total: {plan.total_nonzero:,} of {plan.total_weights:,} weights non-zero, {share}")
+        total = f"  total: {plan.total_nonzero:,} of {plan.total_weights:,} weights non-zero, {share}"
     else:
-        lines.append(f"  total: {plan.total_weights:,} weights, their sparsity is not known before the run")
+        total = f"  total: {plan.total_weights:,} weights, their sparsity is not known before the run"
+    lines.append(wrapped(total, width))
     if plan.conflicts:
-        lines += ["", "conflicts:", *(f"  {line}" for line in plan.conflicts)]
+        lines += ["", "conflicts:", *(wrapped(f"  {line}", width) for line in plan.conflicts)]
     return "\n".join(lines)
+
+
+def _predicted(plan: Plan, width: int | None) -> list[str]:
+    """Return a line for each weight; where a reason is cut, all reasons below."""
+    rows, reasons = [], list[str]()
+    for row in plan.predicted:
+        known = f"sparsity {100 * row.sparsity:6.2f} %, {row.nonzero:,} non-zero" if row.sparsity is not None else ""
+        if not known:
+            known = f"not known before the run: {row.reason}"
+            reasons.append(f"  {known}")
+        rows.append([row.name, "x".join(map(str, row.shape)), f"{row.weights:,}", known])
+    made = table(_COLUMNS, rows, None if width is None else width - 2)
+    found = [f"  {line}" for line in made.rows]
+    cut = [reason for reason in dict.fromkeys(reasons) if not any(line.endswith(reason.strip()) for line in found)]
+    head = [f"  {made.head}"] if rows else []
+    return [*head, *found, *(wrapped(line, width) for line in [*cut, *made.note(None)])]
 
 
 def _rate(rate: float | None) -> str:

@@ -3,7 +3,7 @@
 from compressor.training.evaluation import autocast, evaluate
 from compressor.training.files import replace_text
 from compressor.training.initialization import initialize
-from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal
+from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal, duration
 from compressor.training.parts import fewest_at_once, part_sizes
 from compressor.training.trainer import Trainer
 from compressor.training.weights import Found, fit, load_weights, read
@@ -16,6 +16,7 @@ __all__ = [
     "Terminal",
     "Trainer",
     "autocast",
+    "duration",
     "evaluate",
     "fewest_at_once",
     "fit",

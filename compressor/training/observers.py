@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from tqdm import tqdm
 from compressor.errors import CompressError
 from compressor.strict_json import dumps
 from compressor.training.files import append_text, replace_text
+
+_MINUTE = 60.0
 
 
 class Observer:
@@ -40,33 +43,73 @@ def _line(record: dict[str, Any], epochs: int) -> str:
     )
 
 
-class Terminal(Observer):
-    """Show a tqdm bar within an epoch where stderr is a terminal, and a line for each epoch on stdout."""
+def duration(seconds: float) -> str:
+    """Return a time in hours, minutes or seconds, in words."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
 
-    def __init__(self, epochs: int, steps: int) -> None:
-        self._epochs, self._steps = epochs, steps
+
+class Terminal(Observer):
+    """Print a line for each epoch on stdout. Within an epoch show a bar where stderr is a terminal, else print a line
+    every minute; both say how long the whole run still takes.
+    """
+
+    def __init__(self, epochs: int, steps: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """`steps`: of an epoch. `clock` returns seconds."""
+        self._epochs, self._steps, self._clock = epochs, steps, clock
         self._bar: Any = None
+        self._first: tuple[float, int] | None = None
+        """When the first step of this process had ended, and how many steps of the run were done then."""
         self._shown_at = 0.0
 
     def on_step(self, epoch: int, step: int, loss: Tensor) -> None:
-        if not sys.stderr.isatty():
-            return
+        now, done = self._clock(), epoch * self._steps + step + 1
+        if self._first is None:
+            self._first, self._shown_at = (now, done), now
+        if sys.stderr.isatty():
+            self._show(epoch, step, loss, now, done)
+        elif now - self._shown_at >= _MINUTE:
+            value, left = float(loss.detach()), self._left(now, done)
+            self.say(f"epoch {epoch + 1}/{self._epochs}, step {step + 1:,} of {self._steps:,}: loss {value:.4f}{left}")
+            self._shown_at = now
+
+    def _show(self, epoch: int, step: int, loss: Tensor, now: float, done: int) -> None:
         if self._bar is None:
-            self._bar = tqdm(total=self._steps, initial=step, desc=f"epoch {epoch + 1}/{self._epochs}", leave=False)
+            self._bar = tqdm(
+                total=self._steps,
+                initial=step,
+                desc=f"epoch {epoch + 1}/{self._epochs}",
+                leave=False,
+                dynamic_ncols=True,
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+            )
         self._bar.update()
-        if time.monotonic() - self._shown_at > 1:
-            self._bar.set_postfix(loss=f"{float(loss.detach()):.4f}")
-            self._shown_at = time.monotonic()
+        if now - self._shown_at > 1:
+            self._bar.set_postfix_str(f"loss {float(loss.detach()):.4f}{self._left(now, done)}")
+            self._shown_at = now
+
+    def _left(self, now: float, done: int) -> str:
+        """Return how long the rest of the run takes at the mean pace so far, validation and all."""
+        assert self._first is not None
+        begun, before = self._first
+        if done == before:
+            return ""
+        return f", about {duration((now - begun) / (done - before) * (self._epochs * self._steps - done))} left"
 
     def on_epoch(self, record: dict[str, Any]) -> None:
-        self._close()
+        self.close()
         self.say(_line(record, self._epochs))
+        self._shown_at = self._clock()
 
     def say(self, text: str) -> None:
-        self._close()
+        if self._bar is not None:
+            self._bar.clear()  # the next step draws it again, below the text
         print(text, flush=True)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Remove the bar: the terminal is as if there had been none."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -33,6 +33,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--smoke": False,
         "--resume": False,
         "--other-data": False,
+        "--wide": False,
     },
     "validate": {"SCHEDULE": None, "-c --config": None, "--set": (), "--allow-plugins": False, "--json": False},
     "plan": {
@@ -41,6 +42,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--set": (),
         "--data": None,
         "--allow-plugins": False,
+        "--wide": False,
         "--json": False,
     },
     "eval": {
@@ -61,6 +63,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--data": None,
         "--allow-plugins": False,
         "--no-latency": False,
+        "--wide": False,
         "--json": False,
     },
     "thin": {
@@ -74,9 +77,10 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--device": "auto",
         "--allow-plugins": False,
         "--no-latency": False,
+        "--wide": False,
         "--json": False,
     },
-    "list": {"[KIND]": None},
+    "list": {"[KIND]": None, "--wide": False},
     "schema": {"--config": False},
     "new": {
         "--model": "x",
@@ -133,7 +137,7 @@ def test_help_names_every_command() -> None:
     assert compress("-h") == result
 
 
-HEAVY = ("torch", "torchvision", "numpy", "sklearn", "pydantic", "yaml", "tqdm", "compressor.config")
+HEAVY = ("torch", "torchvision", "numpy", "sklearn", "pydantic", "yaml", "tqdm", "rich", "compressor.config")
 
 
 def test_asking_for_help_imports_neither_torch_nor_anything_else_that_is_heavy(work: Path) -> None:

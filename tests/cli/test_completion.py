@@ -33,6 +33,7 @@ def completed(line: str) -> list[tuple[str, str]]:
         ("plan prune -c own", ["own"]),  # in configs/
         ("list sch", ["schedules"]),
         ("list con", ["configs"]),
+        ("new --model lenet", ["lenet_5"]),
         ("train --device ", ["auto", "cpu", "cuda"]),
         ("ev", ["eval"]),
         ("eval --min", ["--min-top1"]),

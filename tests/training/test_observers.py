@@ -1,11 +1,16 @@
 """The log and the metrics file."""
 
+import io
 import json
 import re
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import compress, interrupted, work  # noqa: F401
+from tqdm import tqdm
 
 from compressor.errors import CompressError
 from compressor.training.observers import LogFile, MetricsFile, Terminal
@@ -92,6 +97,86 @@ def test_a_log_is_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureF
     captured = capsys.readouterr()
     assert (captured.out.count("\n"), captured.err) == (1, "")
     assert "\r" not in captured.out
+
+
+class Clock:
+    """A clock that is set by hand, in seconds."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def train(terminal: Terminal, clock: Clock, epochs: range, steps: int, seconds: float) -> None:
+    """Take steps of so many seconds each."""
+    import torch
+
+    for epoch in epochs:
+        for step in range(steps):
+            clock.now += seconds
+            terminal.on_step(epoch, step, torch.tensor(0.5))
+        terminal.on_epoch({**RECORD, "epoch": epoch})
+
+
+def test_without_a_terminal_a_long_epoch_says_every_minute_how_long_the_run_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    train(Terminal(epochs=3, steps=10, clock=clock), clock, range(2), steps=10, seconds=20)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "step" in line]
+    # Of 30 steps of 20 s. The first one ends at 20 s; a minute later 4 are done, 26 are left: 520 s.
+    assert lines == [
+        "epoch 1/3, step 4 of 10: loss 0.5000, about 8.7 minutes left",
+        "epoch 1/3, step 7 of 10: loss 0.5000, about 7.7 minutes left",
+        "epoch 1/3, step 10 of 10: loss 0.5000, about 6.7 minutes left",
+        "epoch 2/3, step 3 of 10: loss 0.5000, about 5.7 minutes left",
+        "epoch 2/3, step 6 of 10: loss 0.5000, about 4.7 minutes left",
+        "epoch 2/3, step 9 of 10: loss 0.5000, about 3.7 minutes left",
+    ]
+
+
+def test_a_run_that_is_resumed_counts_the_steps_of_its_own_process(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    train(Terminal(epochs=4, steps=2, clock=clock), clock, range(2, 4), steps=2, seconds=3600)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "step" in line]
+    assert lines == [
+        "epoch 3/4, step 2 of 2: loss 0.5000, about 2.0 hours left",
+        "epoch 4/4, step 1 of 2: loss 0.5000, about 60.0 minutes left",
+        "epoch 4/4, step 2 of 2: loss 0.5000, about 0 seconds left",
+    ]
+
+
+def test_a_terminal_gets_a_bar_with_the_time_of_the_whole_run_and_no_other_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen, clock = Screen(), Clock()
+    monkeypatch.setattr(sys, "stderr", screen)
+    train(Terminal(epochs=3, steps=10, clock=clock), clock, range(2), steps=10, seconds=120)
+    shown = screen.getvalue()
+    assert "epoch 1/3: " in shown
+    assert "loss 0.5000, about 56.0 minutes left" in shown  # 28 of the 30 steps
+    assert "loss 0.5000, about 20.0 minutes left" in shown  # a whole epoch is left, not an end of this one
+    assert shown.rpartition("\r")[2] == ""
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_the_bar_is_gone_before_an_error_and_after_ctrl_c_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(io, "StringIO", Screen)
+    failed = compress("train", "-c", "tiny", "--set", "optimizer.lr=1e9", "--out", "failed")
+    assert failed.code == 1
+    stopped = interrupted("-c", "tiny", "--out", "stopped", number=signal.SIGINT)
+    for result in (failed, stopped):
+        assert "epoch 1/4: " in result.err
+        assert re.match(r"\s+\rerror: ", result.err.rpartition("| ")[2].partition("\r")[2]), result.err[-300:]
+    assert not tqdm._instances
 
 
 def test_a_log_that_cannot_be_written_is_told_once_and_the_run_goes_on(
