@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 LARGE := $(PYTEST) -m "slow or counted"
 
-.PHONY: demo golden test test-extras test-slow test-full fuzz lint format docs reproduce clean
+.PHONY: demo golden test test-extras test-oldest test-slow test-full fuzz lint format docs reproduce clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -27,6 +27,12 @@ test-slow: $(INSTALLED)  ## the slow tests, and larger counts of kills, damaged 
 test-full: $(INSTALLED)  ## all counts; the last line is for the note of a change
 	KILLS=25 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 $(LARGE)
 	@echo "make test-full passed at $$(git describe --always --abbrev=40 --dirty)"
+
+test-oldest:  ## the suite with the lowest version of every dependency, in .venv-oldest (5 GB)
+	$(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev]'
+	.venv-oldest/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 fuzz: $(INSTALLED)  ## 10,000 mutated schedules and configurations, 2,000 trained: about fifteen minutes
 	FUZZ=10000 $(BIN)/pytest tests/fuzz
@@ -50,7 +56,7 @@ reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n
 	$(BIN)/python -m benchmarks.reproduce --only "$(ONLY)" --seeds $(or $(SEEDS),1) $(if $(DATA),--data "$(DATA)")
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-oldest build dist
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -98,6 +98,12 @@ def _settings() -> list[Setting]:
     if torch is None:
         return found
 
+    def device() -> Any:
+        try:
+            return torch.get_default_device()
+        except AttributeError:  # torch 2.8, where the default was set to None
+            return torch.device("cpu")
+
     def deterministic() -> tuple[bool, bool]:
         return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
@@ -112,7 +118,7 @@ def _settings() -> list[Setting]:
         *found,
         (torch.get_default_dtype, torch.set_default_dtype),
         # None, not the CPU: a default device that is set makes every call slower.
-        (torch.get_default_device, lambda old: torch.set_default_device(None if old.type == "cpu" else old)),
+        (device, lambda old: torch.set_default_device(None if old.type == "cpu" else old)),
         (torch.is_grad_enabled, torch.set_grad_enabled),
         (torch.get_num_threads, torch.set_num_threads),
         (torch.is_anomaly_enabled, torch.set_anomaly_enabled),

@@ -111,7 +111,7 @@ def state() -> dict[str, Any]:
         "precision": torch.get_float32_matmul_precision(),
         "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
         "dtype": torch.get_default_dtype(),
-        "device": torch.get_default_device(),
+        "device": torch.empty(0).device,
         "folder": os.getcwd(),
         "streams": (sys.stdout, sys.stderr),
     }

@@ -1,8 +1,9 @@
-"""The built wheel: installed in an environment of its own, used from an empty folder, by bare names."""
+"""The built wheel, installed in an environment of its own and used from an empty folder; the sdist and its tests."""
 
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from importlib.metadata import version
@@ -23,6 +24,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT, cwd=out)
     [path] = out.glob("*.whl")
     return path
+
+
+def test_the_sdist_has_its_tests_and_all_that_they_need(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path, ROOT, cwd=tmp_path)
+    [path] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = tmp_path / path.name.removesuffix(".tar.gz")
+    for kind in ("benchmarks", "compressor", "configs", "docs", "schedules", "tests", ".ci"):
+        ours = {path.relative_to(ROOT) for path in (ROOT / kind).rglob("*") if path.is_file()}
+        ours = {path for path in ours if not {"__pycache__", "shipped"} & set(path.parts)}
+        assert ours
+        assert {path for path in ours if not (source / path).is_file()} == set()
+    brief = ("tests/test_readme.py", "tests/test_lookup.py", "tests/test_shipped_claims.py", "tests/test_packaging.py")
+    run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", cwd=source)
+    run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *brief, cwd=source)
 
 
 @pytest.fixture(scope="module")
