@@ -32,7 +32,7 @@ test-oldest:  ## the suite with the lowest version of every dependency, in .venv
 	$(PYTHON) -m venv .venv-oldest
 	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/constraints.txt -e '.[dev]'
-	.venv-oldest/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	.venv-oldest/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not extras"
 
 fuzz: $(INSTALLED)  ## 10,000 mutated schedules and configurations, 2,000 trained: about fifteen minutes
 	FUZZ=10000 $(BIN)/pytest tests/fuzz
