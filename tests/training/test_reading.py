@@ -281,3 +281,43 @@ def test_a_mapping_under_very_many_keys_costs_little(tmp_path: Path) -> None:
 def test_what_compress_signed_is_never_read_as_another_tools(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "c.pt", {"model": A})
     assert "not a checkpoint of compress train (it should hold format, model" in refused(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"conv.weight": torch.ones(1).expand(10**12)},
+        {f"conv.weight_{part}": torch.ones(1).expand(10**12) for part in ("orig", "mask")},
+        {
+            "state_dict": {"conv.weight": torch.ones(1).expand(10**12)},
+            "compression_sched": {"masks_dict": {"conv.weight": torch.ones(1).expand(10**12)}},
+        },
+    ],
+)
+def test_a_few_bytes_that_are_repeated_take_no_memory(tmp_path: Path, content: Any) -> None:
+    said = refused(saved(tmp_path / "w.pth", content))
+    assert f"000 bytes, the file has {(tmp_path / 'w.pth').stat().st_size:,}: not read" in said
+
+
+def test_a_number_that_is_too_large_for_a_tensor_is_left_out(tmp_path: Path) -> None:
+    found = read(saved(tmp_path / "w.pth", {**A, "bn.num_batches_tracked": 2**63}))
+    assert (values(found), found.said[1][-23:]) == (values(Found(A)), " bn.num_batches_tracked")
+
+
+class WithMethods:
+    """A tensor to which a file gives attributes with the names of methods."""
+
+    def __reduce__(self) -> Any:
+        whole = torch.ones(1)
+        return torch._tensor._rebuild_from_type_v2, (
+            torch._utils._rebuild_parameter,
+            nn.Parameter,
+            (whole, True, {}),
+            dict.fromkeys(("detach", "numel", "is_complex", "masked_fill"), 1),
+        )
+
+
+def test_methods_of_a_tensor_that_the_file_replaced_are_not_called(tmp_path: Path) -> None:
+    content = {"state_dict": {"conv.weight": WithMethods()}, "compression_sched": {"masks_dict": {}}}
+    content["compression_sched"]["masks_dict"]["conv.weight"] = WithMethods()
+    assert values(read(saved(tmp_path / "w.pth", content))) == {"conv.weight": [1.0]}

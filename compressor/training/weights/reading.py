@@ -35,6 +35,11 @@ _NO_WEIGHTS = ("optim", "sched", "scaler", "callbacks", "loops", "hyper_paramete
 
 _ARRAYS = ("numpy._core.multiarray._reconstruct", "numpy.core.multiarray._reconstruct")
 
+_INT64 = 2**63
+
+_REPEATED = 64
+"""The largest number of times that the bytes of a file may stand in its tensors, which may share them."""
+
 _COUNTERS = ("n_averaged",)
 """What averages of weights count beside them (`torch.optim.swa_utils`)."""
 
@@ -184,7 +189,11 @@ def _of_distiller(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
     """Return the tensors of a checkpoint of Distiller under its masks, the masks, and lines on both."""
     scheduler = _entries(top.get("compression_sched"))
-    found = {name: mask for name, mask in _entries(scheduler.get("masks_dict")).items() if isinstance(mask, Tensor)}
+    found = {
+        name: Tensor.detach(mask)
+        for name, mask in _entries(scheduler.get("masks_dict")).items()
+        if isinstance(mask, Tensor)
+    }
     masks = {name: mask for name, mask in found.items() if name in tensors and mask.shape == tensors[name].shape}
     said = []
     masked = {name: tensors[name].masked_fill(mask == 0, 0) for name, mask in masks.items()}
@@ -243,20 +252,27 @@ def _is_usual(place: str) -> bool:
 def _tensors(entries: dict[str, Any], path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """Return the tensors of a mapping, detached, and the names of its other entries. A number of a layer is a tensor.
 
-    Raises `UserError` for a tensor that is no dense one of real numbers.
+    Raises `UserError` for a tensor that is no dense one of real numbers, and where all together are far larger than the
+    file: a few bytes, repeated, would take all memory.
     """
-    tensors, others = {}, []
+    tensors, others = dict[str, Tensor](), []
     for name, value in entries.items():
         if name in _COUNTERS:
             others.append(name)
         elif isinstance(value, Tensor):
-            if unusual := _unusual(value):
+            tensor = Tensor.detach(value)  # a file may give a tensor attributes with the names of methods
+            if unusual := _unusual(tensor):
                 raise UserError(f"{path}: {name} is {unusual}: only dense tensors of real numbers are read")
-            tensors[name] = value.detach()
-        elif type(value) in (int, float, bool) and "." in name:
+            tensors[name] = tensor
+        elif (
+            type(value) in (int, float, bool) and "." in name and (type(value) is not int or -_INT64 <= value < _INT64)
+        ):
             tensors[name] = torch.tensor(value)
         else:
             others.append(name)
+    held, size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), path.stat().st_size
+    if held > _REPEATED * size:
+        raise UserError(f"{path}: its tensors would take {held:,} bytes, the file has {size:,}: not read")
     return tensors, others
 
 
