@@ -22,11 +22,12 @@ from compressor.experiment.networks import Networks, needs_data
 from compressor.experiment.outputs import check_outputs
 from compressor.experiment.specification import Specification, specification
 from compressor.importing import refusal
+from compressor.policies.policy import View
 from compressor.reports import Report, Thinning, compared, measure
 from compressor.schedule import Faults, Message, Plan, make_plan, parse
 from compressor.thinning import describe
 from compressor.timing import Clock
-from compressor.training import Found, checkpoint, evaluate, load_weights, read
+from compressor.training import Found, checkpoint, evaluate, load_weights, narrower_layers, read
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def load(
     name a model of which there is a single shipped configuration. `say` receives what was read. The data are only read
     where shape and classes of the images are not known by name. Raises `UserError` where there are no such weights.
     """
-    if path.is_dir():
+    run = path if path.is_dir() else None
+    if run is not None:
         if not (path / folder.CHECKPOINT).is_file():
             older = checkpoint.older_copy(path / folder.CHECKPOINT)
             raise UserError(f"{path}: no {folder.CHECKPOINT} in this folder (yet){older}")
@@ -90,8 +92,24 @@ def load(
     if found.own is not None:
         if config is not None or sets:
             raise UserError(f"{path} has its own configuration: leave out {'--config' if config else '--set'}")
-        return _own(path, found.own)
+        loaded = _own(path, found.own)
+        if run is not None:
+            say(_read_of(run))
+        return loaded
     return _foreign(path, found, given or _shipped_for(found, path, sets, say), root, say)
+
+
+def _read_of(run: Path) -> str:
+    """Return in words which file of a run's folder is read, and how its best.pt differs, which `--init` reads."""
+    last, best = (checkpoint.epoch(run / name) for name in (folder.CHECKPOINT, folder.BEST))
+    of_last = "" if last is None else f" (epoch {last}, the last)"
+    if not (run / folder.BEST).is_file():
+        other = f"there is no {folder.BEST} yet"
+    elif best is None:
+        other = f"{folder.BEST} cannot be read"
+    else:
+        other = f"{folder.BEST} is of {'the same epoch' if best == last else f'epoch {best}'}"
+    return f"{run}: read {folder.CHECKPOINT}{of_last}; {other}"
 
 
 def _own(path: Path, saved: checkpoint.Checkpoint) -> Loaded:
@@ -264,7 +282,7 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     networks = Networks(spec.config, known.shape if known else data.image_shape(spec.config.data))
     bound, view = bind(spec, faults, networks, known=known)
     faults.raise_any()
-    warnings: list[str] = list(bound.notes)
+    warnings: list[str] = [*bound.notes, *_narrower(spec, view)]
     if view is None:
         raise UserError("\n".join(warnings))
     steps = 1
@@ -284,5 +302,20 @@ def validate(spec: Specification, faults: Faults) -> list[Message]:
 
     Returns the warnings.
     """
-    bound, _ = bind(spec, faults, Networks(spec.config, data.image_shape(spec.config.data)))
-    return list(bound.notes)
+    bound, view = bind(spec, faults, Networks(spec.config, data.image_shape(spec.config.data)))
+    return [*bound.notes, *_narrower(spec, view)]
+
+
+def _narrower(spec: Specification, view: View | None) -> list[Message]:
+    """Return a line where the file of `init:` makes layers narrower than the model's, which is what is planned for."""
+    source = spec.config.checkpoint_path
+    if source is None or view is None or view.image is None:
+        return []
+    try:
+        found = read(Path(source), spec.config.start.weights)
+        architecture = None if found.own is None else found.own.get("architecture", {})
+        narrower = narrower_layers(view.model, found.tensors, source, view.image, architecture)
+    except UserError:  # `train` says it, where it knows the data, too
+        return []
+    said = f"init: {source}: {narrower}; this shows the model's own widths, `train` takes those of the file"
+    return [Message(spec.config_document.place(("init", "path")), said, "note")] if narrower else []

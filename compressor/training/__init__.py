@@ -6,7 +6,7 @@ from compressor.training.initialization import initialize
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal, duration
 from compressor.training.parts import fewest_at_once, part_sizes
 from compressor.training.trainer import Trainer
-from compressor.training.weights import Found, fit, load_weights, read
+from compressor.training.weights import Found, fit, load_weights, narrower_layers, read
 
 __all__ = [
     "Found",
@@ -22,6 +22,7 @@ __all__ = [
     "fit",
     "initialize",
     "load_weights",
+    "narrower_layers",
     "part_sizes",
     "read",
     "replace_text",

@@ -90,6 +90,15 @@ def finished(path: Path) -> bool:
         return False
 
 
+def epoch(path: Path) -> int | None:
+    """Return the epoch that a checkpoint says it is of, without reading its tensors; None where it says none."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("epoch")
+    except Exception:  # missing, damaged: whoever reads its weights says so
+        return None
+    return found if type(found) is int else None
+
+
 def is_signed(path: Path) -> bool:
     """Return whether a file is one that `save` wrote, or the rest of one: it ends with a SHA-256, or any comment."""
     with open(path, "rb") as file:

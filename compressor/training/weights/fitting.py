@@ -97,6 +97,27 @@ def fit(
     return said
 
 
+def narrower_layers(
+    network: nn.Module, tensors: Mapping[str, Tensor], source: str, image: Image, architecture: Architecture | None
+) -> str | None:
+    """Return in words which layers `fit` would make narrower; None where it would make none. The network may be without
+    storage. Raises `UserError` where the names of the tensors are not understood.
+    """
+    before = describe(network)
+    if architecture is None:
+        own = _state(network)
+        pieces, _ = whole({str(name): tensor for name, tensor in tensors.items()}, own, source)
+        theirs = {name: pieces[there] for there, name in translate(pieces, own, source).names.items()}
+        theirs = _by_older_names(network, theirs)
+        architecture = narrower(network, theirs, _heads(network, image))
+    try:
+        after = {path: {**before[path], **sizes} for path, sizes in architecture.items() if path in before}
+        smaller = any(sizes[key] < before[path][key] for path, sizes in after.items() for key in before[path])
+    except (AttributeError, TypeError):  # a damaged checkpoint: whoever loads it says so
+        return None
+    return in_words(before, after) if smaller else None
+
+
 def _of_this_version(network: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the tensors as a state dict of the network's own versions of its modules: names and shapes fit by now.
 
