@@ -143,7 +143,9 @@ def _foreign(path: Path, found: Found, spec: Specification, root: Path | None, s
     networks = Networks(config, shape)
     network = networks.to_load(len(classes))
     dense = describe(network)
-    for line in building.put(network, found, InitConfig(path=str(path)), shape):
+    # A new head would measure nothing of the file: `head` of the configuration is for training from it.
+    start = InitConfig(path=str(path), strict=spec.config.start.strict)
+    for line in building.put(network, found, start, shape):
         say(line)
     check_outputs(config, network.eval(), shape, config.data.name, len(classes))
     saved: dict[str, Any] = {

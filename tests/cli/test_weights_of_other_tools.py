@@ -163,3 +163,14 @@ def test_that_a_file_has_other_widths_than_the_model_is_said(
     result = compress(command, "prune", "-c", "tiny", "--set", "init.path=theirs.pth")
     assert result.code == 0
     assert "narrower" not in result.out + result.err
+
+
+def test_what_is_left_out_without_strict_is_listed_where_a_file_is_evaluated(
+    weights: dict[str, Tensor], work: Path
+) -> None:
+    torch.save({**weights, "centers": torch.ones(3)}, work / "more.pth")
+    refused = compress("eval", "more.pth", "-c", "tiny")
+    assert (refused.code, "unknown here: centers" in refused.err) == (2, True)
+    result = compress("eval", "more.pth", "-c", "tiny", "--set", "init.strict=false", "--json")
+    assert "more.pth: strict: false: unknown here: centers" in result.err
+    assert json.loads(result.out)["top1"] == top1("theirs.pth", "-c", "tiny")

@@ -253,6 +253,7 @@ def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
     [
         ([torch.ones(1), torch.ones(1)], "holds a list of 2"),
         (torch.ones(1), "holds one tensor"),
+        ({}, "w.pth: no weights: it holds nothing"),
         ({"epoch": 3, "optimizer": {}}, "no tensors by name, but 'epoch' (int 3), 'optimizer' (a table of 0)"),
         ({"a": np.ones(2)}, "'a' (a NumPy array: torch.from_numpy makes a tensor of it)"),
     ],
@@ -321,3 +322,9 @@ def test_methods_of_a_tensor_that_the_file_replaced_are_not_called(tmp_path: Pat
     content = {"state_dict": {"conv.weight": WithMethods()}, "compression_sched": {"masks_dict": {}}}
     content["compression_sched"]["masks_dict"]["conv.weight"] = WithMethods()
     assert values(read(saved(tmp_path / "w.pth", content))) == {"conv.weight": [1.0]}
+
+
+def test_a_name_cannot_write_a_line_of_its_own(tmp_path: Path) -> None:
+    found = read(saved(tmp_path / "w.pth", {**A, "\x1b[2J\nerror": 1, "a\nb.weight": torch.ones(1)}))
+    assert found.said[1].endswith(r": \x1b[2J\nerror")
+    assert set(found.tensors) == {*A, r"a\nb.weight"}

@@ -194,7 +194,9 @@ def _misfit(
     if nothing:
         return f"{said}; nothing of this file fits: it is of another model"
     if of_heads:
-        return f"{said}; for other classes than those of the file, give `init: {{path: {source}, head: reset}}`"
+        return (
+            f"{said}; to train for other classes than those of the file, give `init: {{path: {source}, head: reset}}`"
+        )
     return f"{said}; to begin with what fits, give `init: {{path: {source}, strict: false}}`"
 
 

@@ -129,7 +129,8 @@ def _chosen(content: Any, path: Path, key: str | None) -> Found:
         entries = _entries(content)
         what = ", ".join(f"{name!r} ({_in_words(value)})" for name, value in list(entries.items())[:6])
         more = f" and {len(entries) - 6} more" if len(entries) > 6 else ""
-        raise UserError(f"{path}: no weights: it holds no tensors by name, but {what or 'nothing'}{more}")
+        but = f"it holds no tensors by name, but {what}{more}" if what else "it holds nothing"
+        raise UserError(f"{path}: no weights: {but}")
     automatic, prefix = [place for place in places if _is_usual(place)], ""
     if key is not None:
         taken = next((place for place in places if place == key or place.startswith(f"{key}.")), None)
@@ -287,10 +288,14 @@ def _unusual(tensor: Tensor) -> str:
 
 
 def _entries(content: Any) -> dict[str, Any]:
-    """Return the entries of a mapping of a file with names; its own methods may be other values, from the file."""
+    """Return the entries of a mapping of a file with names; its own methods may be other values, from the file.
+
+    Line ends and other characters of a name that a terminal obeys are written as Python writes them.
+    """
     if not isinstance(content, dict):
         return {}
-    return {name: value for name, value in dict.items(content) if isinstance(name, str)}
+    named = ((name, value) for name, value in dict.items(content) if isinstance(name, str))
+    return {name if name.isprintable() else ascii(name)[1:-1]: value for name, value in named}
 
 
 def _name(dtype: torch.dtype) -> str:

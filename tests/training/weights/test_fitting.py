@@ -139,7 +139,9 @@ def test_a_head_beside_the_backbone_is_found_here_and_there() -> None:
 
 def test_a_file_that_has_no_head_is_refused_with_the_way_out() -> None:
     theirs = {name: tensor for name, tensor in tensors().items() if not name.startswith("fc")}
-    with pytest.raises(UserError, match=r"missing there: fc\.weight, fc\.bias; for other classes .* head: reset"):
+    with pytest.raises(
+        UserError, match=r"missing there: fc\.weight, fc\.bias; to train for other classes .* head: reset"
+    ):
         fit(Little(), theirs, "f.pt", image=IMAGE)
 
 
@@ -317,7 +319,7 @@ def test_another_number_of_classes_is_refused_with_the_way_out() -> None:
         fit(Little(classes=5), tensors(), "f.pt", image=IMAGE)
     assert str(error.value) == (
         "f.pt: the weights do not fit this model: 2 tensors do not fit: fc.weight is (2, 3) there, (5, 3) here,"
-        " fc.bias is (2,) there, (5,) here; for other classes than those of the file, give"
+        " fc.bias is (2,) there, (5,) here; to train for other classes than those of the file, give"
         " `init: {path: f.pt, head: reset}`"
     )
 
