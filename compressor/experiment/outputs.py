@@ -91,7 +91,8 @@ def check_forms(
     modes: dict[str, list[str]] = {}
     said: dict[str, str] = {}
     for mode, given in several.items():
-        taken = found[mode] if found[mode] is not None else models.chosen(given)
+        own = found[mode]
+        taken = models.chosen(given) if own is None else own
         same = repr((type(given), list(models.entries(given)), taken))
         modes.setdefault(same, []).append(mode)
         said.setdefault(same, f"{models.described(given)} in {{}} mode: {_named(taken)} is used as the logits")
