@@ -187,8 +187,16 @@ def import_installed(name: str, what: str) -> ModuleType:
 def blame(error: BaseException) -> str:
     """Return type, message and source line of an error in the user's code, for a message without a traceback."""
     places = traceback.extract_tb(error.__traceback__)
-    place = next((place for place in reversed(places) if not place.filename.startswith("<")), places[-1])
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]} ({place.filename}:{place.lineno})"
+    files = [place for place in places if not place.filename.startswith("<")] or places
+    place = next((place for place in reversed(files) if not _is_torchs(place.filename)), files[-1])
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # a heading says nothing without the first fault
+    return f"{type(error).__name__}: {said} ({place.filename}:{place.lineno})"
+
+
+def _is_torchs(file: str) -> bool:
+    """Return whether a file is one of torch's own, which the user did not write."""
+    return f"{os.sep}site-packages{os.sep}torch{os.sep}" in file
 
 
 def import_callable(name: str, what: str) -> Any:

@@ -46,6 +46,11 @@ def check_outputs(config: Config, network: nn.Module, shape: Shape, images: str,
             f"the model {name} gives {models.described(tried.given)}: {_named(models.chosen(tried.given))} has"
             f" {columns} columns, but there are {wanted} classes: set model.output: {other}"
         )
+    if other is None and wanted not in (None, columns) and _is_guess(config, tried.given):
+        raise UserError(
+            f"the model {name} gives {models.described(tried.given)}: {_named(models.chosen(tried.given))} has"
+            f" {columns} columns, but there are {wanted} classes: choose the logits by `model.output: KEY`"
+        )
     if (classes and columns < classes) or (config.model.num_classes and columns != wanted):
         of = "model.num_classes is" if config.model.num_classes else f"the data set {images} has"
         key = models.classes_argument(name, config.model.arguments, columns)
@@ -76,12 +81,33 @@ def check_forms(
         if key is not None:
             raise UserError("model.output: the model gives one tensor, in training and in eval mode: remove it")
         return []
-    given = next(iter(several.values()))
+    found = {mode: models.used(given, key) for mode, given in several.items()}
+    if key is not None and key not in found.values():
+        mode, given = next(iter(several.items()))
+        try:
+            models.logits_of(given, key)
+        except UserError as error:
+            raise UserError(f"the model {name} in {mode} mode: {error}") from None
+    modes: dict[str, list[str]] = {}
+    said: dict[str, str] = {}
+    for mode, given in several.items():
+        own = found[mode]
+        taken = models.chosen(given) if own is None else own
+        same = repr((type(given), list(models.entries(given)), taken))
+        modes.setdefault(same, []).append(mode)
+        said.setdefault(same, f"{models.described(given)} in {{}} mode: {_named(taken)} is used as the logits")
+    forms = [said[same].format(" and ".join(modes[same])) for same in said]
     return [
-        f"the model {name} gives {models.described(given)} in {' and '.join(several)} mode:"
-        f" {_named(models.chosen(given) if key is None else key)} is used as the logits; the others have no loss of"
-        " their own, so layers that only they use are not trained (`model.output` chooses)"
+        f"the model {name} gives {', '.join(forms)}; the others have no loss of their own, so layers that only they use"
+        " are not trained (`model.output` chooses)"
     ]
+
+
+def _is_guess(config: Config, given: Any) -> bool:
+    """Return whether the logits were taken because no other output of the names is a tensor of (images, classes)."""
+    if config.model.output is not None or isinstance(given, Tensor):
+        return False
+    return models.chosen(given) not in (0, *models.PREFERRED)
 
 
 def _named(key: models.Key) -> str:
@@ -118,7 +144,7 @@ def _try_out(config: Config, network: nn.Module, shape: Shape, images: str, *, t
         raise UserError(f"{said}: {kind}{(str(error).splitlines() or [''])[0]}{alone}") from None
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != count:
         form = f"for {count} images in training mode" if training else "for one image"
-        several = "" if isinstance(seen[0], Tensor) else ": choose the logits by `model.output: KEY`"
+        several = ": choose the logits by `model.output: KEY`" if models.has_logits(seen[0]) else ""
         raise UserError(
             f"the model {config.model.name} is not a classifier: the output {form} should be a ({count}, classes)"
             f" tensor of logits, it is {models.described(seen[0])}{several}"

@@ -13,10 +13,24 @@ from compressor.errors import UserError, did_you_mean
 from compressor.models import factory, torchvision_models
 from compressor.models.checking import checked, construct, shapes
 from compressor.models.lazy import NeedsImages, with_sizes
-from compressor.models.output import Key, as_built, chosen, described, other_logits, output_seen, with_output
+from compressor.models.output import (
+    PREFERRED,
+    Key,
+    as_built,
+    chosen,
+    described,
+    entries,
+    has_logits,
+    logits_of,
+    other_logits,
+    output_seen,
+    used,
+    with_output,
+)
 from compressor.models.registry import Builder, builders, model
 
 __all__ = [
+    "PREFERRED",
     "Key",
     "NeedsImages",
     "arguments",
@@ -27,10 +41,14 @@ __all__ = [
     "chosen",
     "classes_argument",
     "described",
+    "entries",
+    "has_logits",
+    "logits_of",
     "model",
     "other_logits",
     "output_seen",
     "skeleton",
+    "used",
     "with_output",
     "with_sizes",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from compressor.errors import UserError
 from compressor.importing import import_callable, isolated
@@ -137,6 +138,10 @@ def _unusable(network: Any) -> str:
     for name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if tensor.is_meta:
             return f"returns a network whose {name} is on the meta device: it has no values; build it on the CPU"
+        if not is_lazy(tensor) and tensor.is_inference():
+            return (
+                f"returns a network whose {name} was made in torch.inference_mode(): leave that out where it is built"
+            )
     for name, parameter in network.named_parameters():
         if parameter.dtype != torch.float32:
             given = str(parameter.dtype).removeprefix("torch.")

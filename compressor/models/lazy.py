@@ -2,7 +2,9 @@
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from compressor.errors import UserError, listed
 from compressor.evaluating import evaluating
@@ -18,8 +20,9 @@ class NeedsImages(UserError):
 def with_sizes(network: nn.Module, name: str, image: tuple[int, int, int] | None) -> nn.Module:
     """Return the network after a batch of two images of zeros of shape `image` (C, H, W), where it has lazy layers.
 
-    In eval mode: statistics of batch norms and dropout's draws stay as they are. Raises `NeedsImages` where the shape
-    is not known, `UserError` where the network does not take such images, or does not use a lazy layer.
+    In eval mode: statistics of batch norms stay as they are; then in training mode for layers that only that uses.
+    Raises `NeedsImages` where the shape is not known, `UserError` where the network does not take such images, or does
+    not use a lazy layer.
     """
     layers = _lazy(network)
     if not layers:
@@ -32,15 +35,30 @@ def with_sizes(network: nn.Module, name: str, image: tuple[int, int, int] | None
     try:
         with torch.no_grad(), evaluating(network):
             network(torch.zeros(2, *image))
+        if _lazy(network):
+            _in_training(network, image)
     except Exception as error:  # whatever the user's code raises
         shown = "x".join(map(str, image))
         raise UserError(f"model {name!r}: its lazy layers do not take images of {shown}: {blame(error)}") from error
     if left := _lazy(network):
         raise UserError(
-            f"model {name!r}: the forward pass in eval mode does not use the lazy layers {listed(left)}: give"
-            " them their sizes"
+            f"model {name!r}: the forward pass does not use the lazy layers {listed(left)}: give them their sizes"
         )
     return network
+
+
+def _in_training(network: nn.Module, image: tuple[int, int, int]) -> None:
+    """Run the network in training mode; of what had sizes before, all values stay as they were."""
+    tensors = [value for value in (*network.parameters(), *network.buffers()) if not is_lazy(value)]
+    before = [value.detach().clone() for value in tensors]
+    unsized = [module for module in network.modules() if _is_lazy(module)]
+    with torch.no_grad():
+        network(torch.zeros(2, *image))
+        for value, old in zip(tensors, before, strict=True):
+            value.copy_(old)
+    for module in unsized:
+        if isinstance(module, _BatchNorm):
+            module.reset_running_stats()
 
 
 def _lazy(network: nn.Module) -> list[str]:
@@ -48,5 +66,9 @@ def _lazy(network: nn.Module) -> list[str]:
     return [
         f"{path or 'the network itself'} ({type(module).__name__})"
         for path, module in network.named_modules()
-        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()  # type: ignore[misc]
+        if _is_lazy(module)
     ]
+
+
+def _is_lazy(module: nn.Module) -> bool:
+    return isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()  # type: ignore[misc]

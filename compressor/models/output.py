@@ -21,13 +21,14 @@ PREFERRED = ("logits", "out")
 class Output:
     """A forward hook of the whole network: its output becomes the tensor of logits, in every forward pass.
 
-    A tensor is left as it is. `key` is `model.output`: a key, attribute or index, or several joined by dots.
+    A tensor is left as it is. `key` is `model.output`: a key, attribute or index, or several joined by dots. Outputs
+    that have no such key have other names in the other mode (training, eval): there the rule of `logits_of` chooses.
     """
 
     key: Key | None = None
 
     def __call__(self, network: nn.Module, given: Any, result: Any) -> Tensor | None:
-        return None if isinstance(result, Tensor) else logits_of(result, self.key)
+        return None if isinstance(result, Tensor) else logits_of(result, used(result, self.key))
 
 
 def with_output(network: nn.Module, key: Key | None) -> nn.Module:
@@ -61,14 +62,29 @@ def logits_of(result: Any, key: Key | None) -> Tensor:
     By `key`; else `logits`, `out`, the only tensor or the only one of (images, classes) where the outputs have names;
     the first one where they have none. What is found so may again be several.
     """
-    for part in () if key is None else _parts(result, key):
-        result = _entry(result, part)
+    if key is not None:
+        result = _keyed(result, key)
     while not isinstance(result, Tensor):
         value = entries(result)[chosen(result)]
         if not isinstance(value, Tensor) and not entries(value):
-            raise UserError(f"it gives {described(result)}: choose the logits by `model.output: KEY`")
+            raise _unclear(result)
         result = value
     return result
+
+
+def used(result: Any, key: Key | None) -> Key | None:
+    """Return `key`; None where the outputs have none of that name, and the logits are found without it."""
+    if key is None:
+        return None
+    try:
+        _keyed(result, key)
+    except UserError:
+        try:
+            logits_of(result, None)
+        except UserError:
+            return key
+        return None
+    return key
 
 
 def chosen(result: Any) -> Key:
@@ -89,7 +105,19 @@ def chosen(result: Any) -> Key:
     for only in (list(of), flat):
         if len(only) == 1:
             return only[0]
-    raise UserError(f"it gives {described(result)}: choose the logits by `model.output: KEY`")
+    raise _unclear(result)
+
+
+def has_logits(result: Any) -> bool:
+    """Return whether one of the outputs is a tensor of (images, classes)."""
+    if isinstance(result, Tensor):
+        return result.dim() == 2 and result.is_floating_point()
+    return any(has_logits(value) for value in entries(result).values())
+
+
+def _unclear(result: Any) -> UserError:
+    choose = "choose the logits by `model.output: KEY`"
+    return UserError(f"it gives {described(result)}: {choose if has_logits(result) else 'none are logits'}")
 
 
 def entries(result: Any) -> dict[Key, Any]:
@@ -132,6 +160,13 @@ def _columns(value: Tensor) -> int | None:
 def _parts(result: Any, key: Key) -> list[Key]:
     """Return the steps of a key; one that exists as it is written is one step."""
     return [key] if isinstance(key, int) or key in entries(result) else list(key.split("."))
+
+
+def _keyed(result: Any, key: Key) -> Any:
+    """Return the output that a key names. Raises `UserError` with what there is."""
+    for part in _parts(result, key):
+        result = _entry(result, part)
+    return result
 
 
 def _entry(result: Any, key: Key) -> Any:

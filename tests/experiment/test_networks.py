@@ -228,16 +228,19 @@ from their_net import CALLS
 
 
 class Net(nn.Module):
-    def __init__(self, num_classes=10, beside=False):
+    def __init__(self, num_classes=10, beside=False, aux=False):
         super().__init__()
         CALLS.append(num_classes)
+        self.aux = nn.Sequential(nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(num_classes)) if aux else None
         self.first, self.norm, self.second = nn.LazyConv2d(4, 3, bias=False), nn.LazyBatchNorm2d(), nn.LazyConv2d(6, 3)
         self.drop, self.last = nn.Dropout(0.5), nn.LazyLinear(num_classes)
         if beside:
             self.auxiliary = nn.LazyLinear(num_classes)
 
     def forward(self, x):
-        return self.last(self.drop(self.second(self.norm(self.first(x)).relu()).relu().flatten(1)))
+        maps = self.second(self.norm(self.first(x)).relu()).relu()
+        logits = self.last(self.drop(maps.flatten(1)))
+        return (logits, self.aux(maps)) if self.training and self.aux else logits
 """
 
 
@@ -271,9 +274,13 @@ def test_lazy_layers_get_their_sizes_from_the_images_in_every_command(their: Any
     }  # fmt: skip
 
 
-def test_the_batch_of_zeros_leaves_no_trace(their: Any, lazy: str) -> None:
-    """The statistics of a batch norm that saw no batch: mean 0, variance 1 (`torch.nn.BatchNorm2d`)."""
-    settings = config().model_dump() | {"model": {"name": "lazy_net:Net"}}
+@pytest.mark.parametrize("aux", [False, True])
+def test_the_batch_of_zeros_leaves_no_trace(their: Any, lazy: str, aux: bool) -> None:
+    """The statistics of a batch norm that saw no batch: mean 0, variance 1 (`torch.nn.BatchNorm2d`).
+
+    `aux`: lazy layers that only the forward pass in training mode uses.
+    """
+    settings = config().model_dump() | {"model": {"name": "lazy_net:Net", "aux": aux}}
     torch.manual_seed(7)
     before = torch.get_rng_state()
     network = Networks(Config.model_validate(settings), (1, 8, 8)).to_train(10)
@@ -283,6 +290,10 @@ def test_the_batch_of_zeros_leaves_no_trace(their: Any, lazy: str) -> None:
     assert int(network.norm.num_batches_tracked) == 0
     assert all(module.training for module in network.modules())
     assert type(network.second) is torch.nn.Conv2d
+    if aux:
+        assert int(network.aux[0].num_batches_tracked) == 0
+        assert network.aux[0].running_var.tolist() == [1] * 6
+        assert tuple(network.aux[2].weight.shape) == (10, 96)
 
 
 def test_what_is_wrong_with_lazy_layers_is_one_line(their: Any, lazy: str, work: Path) -> None:

@@ -36,6 +36,9 @@ class Net(nn.Module):
             "maps": lambda: [maps, main],
             "out": lambda: {"aux": aux, "out": main},
             "dict": lambda: {"aux": aux, "main": main},
+            "pred": lambda: {"pred": main},
+            "nested": lambda: {"heads": {"main": main}, "features": torch.cat([flat, flat, flat], 1)},
+            "losses": lambda: {"loss": main.mean(), "aux": aux.mean()},
             "object": lambda: nn.Module(),
             "wide": lambda: torch.cat([main, aux], 1),
             "fails": lambda: self.nothing(flat),
@@ -80,6 +83,9 @@ def sets(training: str, shipped: str, *more: str) -> list[str]:
         ("maps", "plain", "is not a classifier: the output for 2 images in training mode should be a (2, classes)"),
         ("features", "features", "the first has 12 columns, but there are 10 classes: set model.output: 1"),
         ("dict", "plain", "in training mode: it gives a dict of 2 (aux: 2x10, main: 2x10): choose the logits by"),
+        ("nested", "nested", "'features' has 12 columns, but there are 10 classes: choose the logits by `model.output"),
+        ("losses", "plain", "(loss: one number, aux: one number): none are logits"),
+        ("out", "pred", "in training mode: 'out' is used as the logits, a dict of 1 (pred: 1x10) in eval mode: 'pred'"),
         ("wide", "plain", "has 10 outputs, in training mode 20"),
         ("object", "plain", "in training mode: it gives a Module"),
         ("fails", "plain", "in training mode (2 at once): AttributeError: 'Net' object has no attribute 'nothing'"),
@@ -106,6 +112,14 @@ def test_the_key_is_checked(key: str, said: str) -> None:
     assert (result.code == 2) == ("no 'mian'" in said)
     if result.code:
         assert result.err.startswith("--set model.output=mian: ")
+
+
+def test_a_key_may_be_of_one_mode() -> None:
+    result = compress("validate", "s.yaml", "-c", "c.yaml", *sets("dict", "pred", "model.output=main"))
+    assert result.code == 0
+    assert "in training mode: 'main' is used as the logits, a dict of 1 (pred: 1x10) in eval mode: 'pred'" in result.err
+    wrong = compress("validate", "s.yaml", "-c", "c.yaml", *sets("out", "pred", "model.output=mian"))
+    assert (wrong.code, "there is no 'mian'" in wrong.err) == (2, True)
 
 
 def test_a_key_without_several_outputs_is_refused() -> None:

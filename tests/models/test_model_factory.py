@@ -61,6 +61,13 @@ state = lambda: Float().state_dict()
 pair = lambda: (str, Float())
 its_class = lambda: Float
 
+def inference():
+    with torch.inference_mode():
+        return Float()
+
+def loads():
+    Float().load_state_dict({})
+
 def quantized():
     net = Float()
     net.last = type("Linear", (nn.Linear,), {"__module__": "torch.ao.nn.quantized.dynamic"})(3, 2)
@@ -122,6 +129,9 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("their_nets:needs_classes", {}, "only the data tell the number of classes: set model.num_classes"),
     ("their_nets:half", {}, "last.weight is float16, training needs float32: call its method float()"),
     ("their_nets:on_meta", {}, "last.weight is on the meta device: it has no values"),
+    ("their_nets:inference", {}, "last.weight was made in torch.inference_mode(): leave that out where it is built"),
+    ("their_nets:loads", {}, 'Error(s) in loading state_dict for Float: Missing key(s) in state_dict: "last.weight"'),
+    ("their_nets:loads", {}, "their_nets.py:"),
     ("their_nets:frozen", {}, "are all frozen (requires_grad is False): there is nothing to train"),
     ("their_nets:empty", {}, "returns a network that has no parameters to train"),
     ("their_nets:parallel", {}, "returns a network wrapped in DataParallel: return its attribute `module`"),

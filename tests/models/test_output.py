@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import UserError
-from compressor.models.output import as_built, logits_of, with_output
+from compressor.models.output import Output, as_built, logits_of, with_output
 
 MAIN, AUX, MAP = torch.zeros(2, 10), torch.ones(2, 10), torch.zeros(2, 8, 4, 4)
 Pair = namedtuple("Pair", "aux logits")
@@ -108,3 +108,16 @@ def test_the_other_outputs_give_no_gradient() -> None:
     torch.autograd.backward(network(torch.rand(2, 4)).sum())
     assert network.fc.weight.grad is not None
     assert network.aux.weight.grad is None
+
+
+def test_other_names_in_the_other_mode() -> None:
+    hook = Output("main")
+    assert hook(nn.Identity(), (), {"main": MAIN, "aux": AUX}) is MAIN
+    assert hook(nn.Identity(), (), {"pred": MAIN}) is MAIN
+    with pytest.raises(UserError, match="there is no 'main'"):
+        hook(nn.Identity(), (), {"a": MAIN, "b": AUX})
+
+
+def test_no_choice_is_asked_for_where_none_are_logits() -> None:
+    with pytest.raises(UserError, match="none are logits"):
+        logits_of({"loss": torch.zeros(()), "loss_aux": torch.zeros(())}, None)

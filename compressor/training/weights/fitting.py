@@ -277,7 +277,7 @@ def _tied(own: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Return by name the other names of the same tensor."""
     same: dict[Any, list[str]] = {}
     for name, tensor in own.items():
-        if tensor.numel():
+        if tensor.numel() and tensor.layout is torch.strided:  # a sparse one has no storage of its own
             same.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), []).append(name)
     return {name: [mate for mate in names if mate != name] for names in same.values() for name in names if names[1:]}
 
