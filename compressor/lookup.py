@@ -31,19 +31,19 @@ def _files(folder: Path) -> dict[str, Path]:
     }
 
 
-def names(kind: str, beside: Path = Path()) -> set[str]:
+def names(kind: str, *beside: Path) -> set[str]:
     """Return the bare names that `find` takes here."""
     known = {name for folder in (Path(kind), shipped(kind)) if folder.is_dir() for name in _files(folder)}
-    flat = (path for folder in (beside, Path()) for path in folder.glob("*.yaml"))
+    flat = (path for folder in (*beside, Path()) for path in folder.glob("*.yaml"))
     return known | {path.stem for path in flat if not path.name.endswith(CLAIM)}
 
 
-def find(name: str, kind: str, beside: Path = Path()) -> Path:
-    """Return the file that `name` means; `beside`: a folder that is searched first.
+def find(name: str, kind: str, *beside: Path) -> Path:
+    """Return the file that `name` means; `beside`: folders that are searched first.
 
     Raises `UserError` with the folders that were searched and the names in them.
     """
-    folders = list(dict.fromkeys([beside, Path(), Path(kind), shipped(kind)]))
+    folders = list(dict.fromkeys([*beside, Path(), Path(kind), shipped(kind)]))
     candidates = [folder / (name + suffix) for folder in folders for suffix in ("", ".yaml", ".yml")]
     try:
         for candidate in candidates:
@@ -52,4 +52,4 @@ def find(name: str, kind: str, beside: Path = Path()) -> Path:
     except (OSError, ValueError):  # a name that no file can have
         pass
     looked = ", ".join(str(folder.absolute()) for folder in folders)
-    raise UserError(f"no {kind.removesuffix('s')} {name!r} in {looked}: {did_you_mean(name, names(kind, beside))}")
+    raise UserError(f"no {kind.removesuffix('s')} {name!r} in {looked}: {did_you_mean(name, names(kind, *beside))}")

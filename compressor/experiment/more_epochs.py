@@ -30,9 +30,9 @@ def check_ends(spec: Specification, planned: int, source: Path) -> None:
             assert spec.schedule is not None
             faults.add(
                 spec.schedule.document.place(entry.path),
-                f"{entry.key} has no end in the file: it ends with the run, which was planned for {numbered(planned)};"
-                f" with {spec.config.epochs} those would have been others. To train on, begin a"
-                f" new run with the weights of this one: --init {source}, without --resume",
+                f"{entry.key} has no end in the file: it ends with the run, which was planned for {numbered(planned)}."
+                f" With a plan of {spec.config.epochs} the epochs that are done could have been different. To train on,"
+                f" begin a new run with the weights of this one: --init {source}, without --resume",
             )
     faults.raise_any()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from compressor import lookup
 from compressor.errors import UserError
-from compressor.schedule import claim
+from compressor.schedule import claim, variables
 from compressor.schedule.document import Document, describe, parse, read
 from compressor.schedule.faults import Faults
 
@@ -35,7 +35,7 @@ def extended(document: Document, kind: str, faults: Faults) -> Document:
 def _base(chain: list[Document], kind: str, faults: Faults) -> Document | None:
     """Return the file that the last document of the chain extends; None, and a fault, where it cannot be merged.
 
-    The key is removed from the document.
+    The key is removed from the document. In a configuration its value may have `${NAME}`, as every other value.
     """
     document = chain[-1]
     place, name = document.place((KEY,)), document.data.pop(KEY)
@@ -47,8 +47,12 @@ def _base(chain: list[Document], kind: str, faults: Faults) -> Document | None:
         more = "; several are merged by a chain: each extends the next" if isinstance(name, list) else ""
         faults.add(place, f"{KEY!r} should be one path or name, got {describe(name)}{more}")
         return None
+    if kind == "configs":
+        name = variables.fill(name, document, (KEY,), faults)
+        if name is None:
+            return None
     try:
-        path = lookup.find(name, kind, Path(document.source).parent)
+        path = lookup.find(name, kind, *_beside(Path(document.source)))
         files = [Path(each.source).resolve() for each in chain]
         if path.resolve() in files:
             circle = [each.source for each in chain[files.index(path.resolve()) :]]
@@ -70,3 +74,9 @@ def _base(chain: list[Document], kind: str, faults: Faults) -> Document | None:
         faults.add(place, f"{KEY}: {said}")
         return None
     return base
+
+
+def _beside(file: Path) -> list[Path]:
+    """Return the folder of a file; where the file is a symbolic link also that of the file it leads to."""
+    real = file.resolve().parent
+    return [file.parent] if real == file.parent.resolve() else [file.parent, real]

@@ -297,7 +297,7 @@ class _Reader:
             return None
         own = component.model_dump(by_alias=True)
         built = parsing.build(
-            type(component), {**own, "levels": levels}, self._document, path, self._faults, what="'levels'"
+            type(component), {**own, "levels": levels}, self._document, path, self._faults, what="the args"
         )
         return self._checked(built, path)
 

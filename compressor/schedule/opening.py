@@ -122,5 +122,7 @@ def _check_names(document: Document, catalogues: Catalogues, faults: Faults) -> 
     for block, catalogue in catalogues.items():
         here = document.data.get(block) if isinstance(document.data, dict) else None
         name = here.get("name") if isinstance(here, dict) else None
-        if isinstance(name, str) and ":" not in name and name not in (known := catalogue()):
+        if not isinstance(name, str) or ":" in name or "${" in name:  # what was not expanded is a fault already
+            continue
+        if name not in (known := catalogue()):
             faults.add(document.place((block, "name")), f"there is no {block} {name!r}: {did_you_mean(name, known)}")

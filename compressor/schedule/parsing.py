@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from compressor.component import Named
 from compressor.errors import did_you_mean
 from compressor.schedule.document import Document, KeyPath, describe
-from compressor.schedule.faults import Faults
+from compressor.schedule.faults import Faults, Place
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -66,7 +66,23 @@ def _report(
         inside = [str(part) if isinstance(part, str) else f"[{part}]" for part in path[len(base) :]]
         named = ".".join(inside[-2:]).replace(".[", "[") if inside and inside[-1][0] == "[" else "".join(inside[-1:])
         name = f"{named!r} of {what}" if named else what
-        faults.add(document.place(path), f"{name}: {_say_all(together)}")
+        said = _say_all(together)
+        place, hint = _from_elsewhere(document, path, said)
+        faults.add(place, f"{name}: {said}{hint}")
+
+
+def _from_elsewhere(document: Document, path: KeyPath, said: str) -> tuple[Place, str]:
+    """Return the place of the mapping at `path`, or of a key of it that a message quotes and another file or flag gave.
+
+    With it comes a hint how the key of another file is removed.
+    """
+    whole = document.place(path)
+    for key in re.findall(r"'([^']+)'", said) if document.has(path) else ():
+        place = document.place((*path, key), key=True)
+        if document.has((*path, key)) and place.source != whole.source:
+            merged = place.file is not None and place.source != document.source
+            return place, f"; `{key}: null` in {document.source} removes it there" if merged else ""
+    return whole, ""
 
 
 def _existing(document: Document, base: KeyPath, loc: tuple[int | str, ...]) -> KeyPath:

@@ -28,16 +28,22 @@ def expand(document: Document, faults: Faults) -> bool:
             return [expanded(item, (*path, index)) for index, item in enumerate(value)]
         if not isinstance(value, str) or "${" not in value:
             return value
-        said = [said for found in _VARIABLE.finditer(value) if (said := _wrong(found, os.environ))]
-        if not said:
-            return _VARIABLE.sub(lambda found: os.environ[found[1]], value)
-        wrong.append(path)
-        for line in said:
-            faults.add(document.place(path), f"{'.'.join(map(str, path))}: {line}")
-        return value
+        filled = fill(value, document, path, faults)
+        if filled is None:
+            wrong.append(path)
+            return value
+        return filled
 
     document.data = expanded(document.data, ())
     return not wrong
+
+
+def fill(value: str, document: Document, path: KeyPath, faults: Faults) -> str | None:
+    """Return the text at `path` of a document with the environment's values; None, and faults, where it has no such."""
+    said = [said for found in _VARIABLE.finditer(value) if (said := _wrong(found, os.environ))]
+    for line in said:
+        faults.add(document.place(path), f"{'.'.join(map(str, path))}: {line}")
+    return None if said else _VARIABLE.sub(lambda found: os.environ[found[1]], value)
 
 
 def _wrong(found: re.Match[str], variables: Mapping[str, str]) -> str | None:

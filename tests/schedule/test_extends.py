@@ -149,6 +149,41 @@ def test_a_key_that_the_base_lacks_is_not_removed_by_null_but_judged(write: Writ
     assert config()[2] == ["child.yaml:2:13: unknown key 'momentm' in the configuration: did you mean 'momentum'?"]
 
 
+def test_the_environment_says_where_the_base_of_a_configuration_is(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(there__base=CONFIG, child="extends: '${WHERE}/base.yaml'\n", sched="version: 2\nextends: '${WHERE}/base'\n")
+    assert config()[2] == [
+        "child.yaml:1:10: extends: there is no environment variable 'WHERE': set it (export WHERE=...), or write its"
+        " value here"
+    ]
+    monkeypatch.setenv("WHERE", str(tmp_path / "there"))
+    assert config()[0].epochs == 4
+    assert "no schedule '${WHERE}/base' in" in schedule_faults("sched")[0]  # a schedule has no variables
+
+
+def test_a_symbolic_link_finds_the_base_beside_the_file_it_leads_to_unless_there_is_one_beside_the_link(
+    write: Write, tmp_path: Path
+) -> None:
+    write(there__base=CONFIG, there__child="extends: ./base.yaml\n")
+    (tmp_path / "link.yaml").symlink_to("there/child.yaml")
+    assert config("link")[0].epochs == 4
+    write(base=CONFIG.replace("epochs: 4", "epochs: 5"))
+    assert config("link")[0].epochs == 5
+
+
+def test_a_key_of_the_base_that_does_not_fit_any_more_is_marked_there_with_the_way_to_remove_it(write: Write) -> None:
+    write(base=CONFIG, child="extends: base\noptimizer: {name: adam}\n")
+    [said] = config()[2]
+    assert said.startswith("base.yaml:3:33: ")
+    assert said.endswith("adam has no argument 'momentum': remove it; `momentum: null` in child.yaml removes it there")
+    write(child="extends: base\noptimizer: {name: adam, momentum: null}\n")
+    assert config()[2] == []
+    [said] = config(overrides=[("optimizer.momentum", "0.5")])[2]
+    assert said.startswith("--set optimizer.momentum=0.5: ")
+    assert said.endswith("remove it")
+
+
 def test_both_schedules_have_version_2(write: Write) -> None:
     write(base=SCHEDULE, child="extends: base\n")
     assert schedule_faults() == ["child.yaml:1:1: 'extends' needs `version: 2`"]

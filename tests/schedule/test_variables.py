@@ -49,3 +49,10 @@ def test_what_is_no_variable_is_a_fault_with_its_place_and_no_value_is_shown(val
     built, faults = opened(f"{CONFIG}init: '{value}'\n")
     assert built is None
     assert faults == [f"c.yaml:5:7: init: {said}"]
+
+
+def test_a_name_that_is_not_expanded_is_not_sought() -> None:
+    Path("c.yaml").write_text(CONFIG.replace("digits", "'${Q_Q_Q}/x'"))
+    faults = Faults()
+    open_config("c.yaml", (), {}, {"data": lambda: {"digits": ""}}, faults)
+    assert len(faults.lines) == 1
