@@ -19,7 +19,7 @@ from compressor.errors import UserError
     "--data",
     default="digits",
     show_default=True,
-    help="Folder with train/<class>/* and test/<class>/*; or a data set's name.",
+    help="Folder with train/<class>/* and test/<class>/*, or <class>/* alone; or a data set's name.",
 )
 @click.option(
     "--goal",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compressor.config import DataConfig
-from compressor.data.folders import class_names, from_folders
+from compressor.data.folders import class_names, from_folders, scan
 from compressor.data.images import DataSet
 from compressor.data.memory import in_memory
 from compressor.data.registry import dataset
@@ -60,7 +60,7 @@ def _read(
                     f"{name} has {classes} classes, {folder / 'train'} has {len(found)}; "
                     "images of your own are `name: imagefolder`"
                 )
-            return from_folders(name, folder / "train", folder / "test", config, seed, mean=mean, std=std)
+            return from_folders(name, scan(folder / "train"), scan(folder / "test"), config, seed, mean=mean, std=std)
     get = f"from torchvision.datasets import {kind.__name__}; {kind.__name__}({str(root)!r}, download=True)"
     raise UserError(
         f"{name}: not found; looked for {batches.absolute()} and for train/<class>/* with test/<class>/* in "

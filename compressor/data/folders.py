@@ -1,12 +1,13 @@
-"""Data sets that are folders of image files: <root>/train/<class>/* and <root>/test/<class>/*.
+"""Data sets that are folders of image files: <root>/train/<class>/* and <root>/test/<class>/*, or <root>/<class>/*.
 
 A file counts once in a split, however many names it has there: symbolic links, links to folders (also to one above) and
 hard links are other names of the same file, and copies of one image must not be on both sides of the validation split.
 """
 
+import hashlib
 import os
 import stat
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,6 +119,50 @@ def scan(folder: Path) -> Listing:
     )
 
 
+def held_out(listing: Listing) -> tuple[Listing, Listing]:
+    """Return training and test images of a folder that has no test images: of each class one in five is for the test.
+
+    Which ones, the names of the files tell, so that most stay where they are when images join. Raises UserError for a
+    class of one image.
+    """
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(listing.labels.tolist()):
+        by_class[label].append(index)
+    if single := [listing.classes[label] for label, indices in by_class.items() if len(indices) < 2]:
+        raise UserError(
+            f"{listing.folder}: only one image of {listed('class', single)}: it has no test folder beside it, so that"
+            " one image of each class is held out for the test; at least two are needed"
+        )
+    test = {
+        index
+        for indices in by_class.values()
+        for index in sorted(indices, key=lambda i: _digest(listing.files[i]))[: max(round(len(indices) / 5), 1)]
+    }
+    note = (
+        f"{listing.folder} has no test images: {len(test):,} of its {len(listing.files):,} are held out for the test,"
+        " one in five of each class, chosen by their names"
+    )
+    rest = [index for index in range(len(listing.files)) if index not in test]
+    return _part(listing, rest, (*listing.notes, note)), _part(listing, sorted(test), ())
+
+
+def _digest(file: str) -> bytes:
+    return hashlib.sha256(os.fsencode(file)).digest()
+
+
+def _part(listing: Listing, indices: Sequence[int], notes: tuple[str, ...]) -> Listing:
+    files = tuple(listing.files[index] for index in indices)
+    here = set(files)
+    return replace(
+        listing,
+        files=files,
+        labels=listing.labels[list(indices)],
+        sizes=tuple(listing.sizes[index] for index in indices),
+        names={identity: name for identity, name in listing.names.items() if name in here},
+        notes=notes,
+    )
+
+
 def _named_as_images(folder: Path, name: str, again: list[str]) -> Iterator[tuple[str, os.stat_result]]:
     """Yield path and status of everything in the folder of a class with an image's name; every folder is entered once.
 
@@ -155,8 +200,8 @@ def _status(path: str) -> os.stat_result:
 
 def from_folders(
     name: str,
-    train: Path,
-    test: Path,
+    train: Listing,
+    test: Listing,
     config: DataConfig,
     seed: int,
     *,
@@ -168,14 +213,14 @@ def from_folders(
     Raises UserError for classes that differ, unreadable files (at once in memory, when they are read on disk), and
     images of different sizes where the config gives no size.
     """
-    listings = [scan(train), scan(test)]
+    listings = [train, test]
     check_same_classes(*listings)
     notes = [note for listing in listings for note in listing.notes]
     if shared := listings[0].names.keys() & listings[1].names.keys():
-        example = test / listings[1].names[min(shared)]
+        example = test.folder / listings[1].names[min(shared)]
         notes.append(f"warning: {len(shared):,} of the test images are training images, too, as {example} is")
     channels = config.channels or 3
-    height, width = read(train / listings[0].files[0], config.size, channels).shape[1:]
+    height, width = read(train.folder / train.files[0], config.size, channels).shape[1:]
     shape = (channels, height, width)
     count = sum(len(listing.files) for listing in listings)
     keep = fits(count, shape)

@@ -7,7 +7,7 @@ from statistics import median
 from PIL import Image
 
 from compressor.data.decoding import GREY
-from compressor.data.folders import check_same_classes, scan
+from compressor.data.folders import check_same_classes
 from compressor.data.imagefolder import splits
 from compressor.data.registry import builders
 from compressor.errors import UserError, did_you_mean
@@ -40,6 +40,8 @@ class Survey:
     """The smallest and the largest of these lengths."""
     folder: Path | None = None
     """The folder that `--data` names; None for a data set by name."""
+    held_out: bool = False
+    """Whether the test images are a part of the folder's, which has none of its own."""
 
 
 def survey(given: str) -> Survey:
@@ -67,9 +69,8 @@ def _named(name: str, folder: Path | None) -> Survey:
 
 
 def _image_folders(folder: Path) -> Survey:
-    listings = [scan(split) for split in splits(folder)]
-    check_same_classes(*listings)
-    train, test = listings
+    train, test = splits(folder)
+    check_same_classes(train, test)
     step = -(-len(train.files) // SAMPLE)
     sides, modes = [], set()
     for file in train.files[::step]:
@@ -82,4 +83,6 @@ def _image_folders(folder: Path) -> Survey:
             raise UserError(f"{path}: cannot be read as an image: {type(error).__name__}: {error}") from error
     channels = 1 if modes <= set(GREY) else 3
     counts = len(train.files), len(test.files)
-    return Survey("imagefolder", train.classes, *counts, channels, int(median(sides)), (min(sides), max(sides)), folder)
+    side, ends = int(median(sides)), (min(sides), max(sides))
+    held = train.folder == test.folder
+    return Survey("imagefolder", train.classes, *counts, channels, side, ends, folder, held)

@@ -92,10 +92,10 @@ def propose(model: ModelConfig, images: Survey, goal: Goal, init: str | None) ->
     if ":" in model.name and (refused := refusal(model.name)):
         raise UserError(f"--model {model.name}: {refused}")
     model = _with_classes(model, images)
-    network = _network(model, images)
-    channels, size = _shape(model, network, images)
+    network, channels, size = _fitting(model, images)
     side = size or images.side
-    layers = _layers(model, network, images, (channels, side, side), goal)
+    shape = (channels, side, side)
+    layers = _layers(model, network, images, shape, goal)
     trained = init is not None or model.pretrained
     batch = next(
         size for least, size in ((50_000, 128), (5_000, 64), (500, 32), (100, 16), (0, 8)) if images.train >= least
@@ -109,13 +109,13 @@ def propose(model: ModelConfig, images: Survey, goal: Goal, init: str | None) ->
         goal=goal,
         layers=layers,
         init=init,
-        new_head=init is not None and _needs_new_head(model, images, (channels, side, side), init),
+        new_head=init is not None and _needs_new_head(model, images, shape, init),
         channels=channels,
         size=size,
         batch=batch,
         validation=next((part for part in (0.1, 0.2) if images.train * part >= 10), 0.0),
         augment=_augment(images),
-        workers=0 if data.fits(images.train + (images.test or 0), (channels, side, side)) else 4,
+        workers=0 if data.fits(images.train + (images.test or 0), shape) else 4,
         norm=_norm(network),
         checkpoint=12 * sum(parameter.numel() for parameter in network.parameters()),
         epochs=epochs,
@@ -136,7 +136,7 @@ def _needs_new_head(model: ModelConfig, images: Survey, shape: tuple[int, int, i
         raise UserError(f"--init {error}") from None
     for head in ("keep", "reset"):
         try:
-            building.put(_built(model, images), found, InitConfig(path=source, head=head), shape)
+            building.put(_built(model, images, shape), found, InitConfig(path=source, head=head), shape)
         except UserError as error:
             refused = refused or error
         else:
@@ -175,19 +175,16 @@ def _with_classes(model: ModelConfig, images: Survey) -> ModelConfig:
     return model.model_copy(update={"num_classes": len(images.classes)})
 
 
-def _network(model: ModelConfig, images: Survey) -> nn.Module:
-    """Return the network without storage."""
-    return building.skeleton(model, len(images.classes))
-
-
-def _built(model: ModelConfig, images: Survey) -> nn.Module:
+def _built(model: ModelConfig, images: Survey, image: tuple[int, int, int] | None) -> nn.Module:
     with random_state_kept():
-        return building.model(model, len(images.classes), trained_elsewhere=True)
+        return building.model(model, len(images.classes), trained_elsewhere=True, image=image)
 
 
-def _shape(model: ModelConfig, network: nn.Module, images: Survey) -> tuple[int, int | None]:
-    """Return the number of channels and the size of the images that the network takes: the first one of those that are
-    tried. Raises `UserError` where it takes none, or has too few outputs.
+def _fitting(model: ModelConfig, images: Survey) -> tuple[nn.Module, int, int | None]:
+    """Return the network, and the number of channels and the size of the images that it takes: the first one of those
+    that are tried. It is without storage where that is possible.
+
+    Raises `UserError` where it takes none, or has too few outputs.
     """
     config = Config(
         model=model.model_copy(update={"num_classes": None}),
@@ -195,13 +192,18 @@ def _shape(model: ModelConfig, network: nn.Module, images: Survey) -> tuple[int,
         optimizer=OptimizerConfig(lr=1),
         epochs=1,
     )
+    try:
+        network = models.with_sizes(building.skeleton(model, len(images.classes)), model.name, None)
+    except models.NeedsImages:  # lazy layers: another network for each size
+        network = None
     refused = None
     for copied in (True, False):  # without storage where that is possible
         for channels, size in _tried(images):
             shape = (channels, size or images.side, size or images.side)
             try:
+                used = _built(model, images, shape) if network is None else network
                 with OnMeta() if copied else nullcontext():  # type: ignore[no-untyped-call]
-                    made = without_storage(network) if copied else _built(model, images)
+                    made = without_storage(used) if copied else _built(model, images, shape)
                     check_forms(config, made, shape, images.name, None)
                     columns = check_outputs(config, made, shape, images.name, None).logits.shape[1]
             except UserError as error:
@@ -210,7 +212,7 @@ def _shape(model: ModelConfig, network: nn.Module, images: Survey) -> tuple[int,
                 break
             else:
                 _check_columns(model, images, columns)
-                return channels, size
+                return used, channels, size
     raise UserError(f"--model {model.name}: {refused} (tried up to {_SIZES[-1]} pixels, with 1 and 3 channels)")
 
 
@@ -232,7 +234,7 @@ def _check_columns(model: ModelConfig, images: Survey, outputs: int) -> None:
 
 def _layers(model: ModelConfig, network: nn.Module, images: Survey, shape: tuple[int, int, int], goal: Goal) -> Layers:
     """Return the weights that are pruned. Raises `UserError` where there are none."""
-    view = view_of(network, image=shape, build=partial(_built, model, images))
+    view = view_of(network, image=shape, build=partial(_built, model, images, shape))
     every, logits = list(prunable(network)), view.logits or ()
     if goal.kind == "elements":
         chosen = [name for name in every if name not in logits] or every

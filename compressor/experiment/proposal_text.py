@@ -80,7 +80,8 @@ def _about_images(proposal: Proposal) -> str:
     if images.folder is None:
         return "no files are needed; your own images: `name: imagefolder`" if images.name == "digits" else images.name
     counts = f"{images.train:,} training" + (f" and {images.test:,} test images" if images.test else " images")
-    return f"{counts} in {len(images.classes)} classes, in the folder that --data names"
+    held = "; there is no test folder: one image in five is held out for the test" if images.held_out else ""
+    return f"{counts} in {len(images.classes)} classes, in the folder that --data names{held}"
 
 
 def _about_size(proposal: Proposal) -> str:

@@ -1,5 +1,6 @@
 """Image folders: both ways of feeding them give the same bits; every way they can be wrong has its message."""
 
+import hashlib
 import os
 import socket
 import struct
@@ -18,6 +19,7 @@ from compressor.config import DataConfig
 from compressor.data import DataSet, load, memory
 from compressor.data.decoding import from_pil
 from compressor.data.folders import scan
+from compressor.data.imagefolder import splits
 from compressor.data.memory import InMemory
 from compressor.data.streamed import Streamed
 from compressor.errors import UserError
@@ -140,9 +142,44 @@ def test_classes_that_differ_or_are_empty(folders: MakeFolders) -> None:
         _load(root)
 
 
+def test_without_test_images_one_in_five_of_each_class_is_held_out(folders: MakeFolders, tmp_path: Path) -> None:
+    root = folders(train={"cat": 10, "big dog": 3})
+    names = {label: [f"{name}/{k:03d}.png" for k in range(n)] for label, name, n in ((0, "big dog", 3), (1, "cat", 10))}
+    lowest = {
+        label: sorted(of, key=lambda name: hashlib.sha256(name.encode()).hexdigest()) for label, of in names.items()
+    }
+    held = {*lowest[0][:1], *lowest[1][:2]}  # a fifth of 3 is 0.6, and of 10 it is 2
+    for part in (root, root / "train"):  # only `train`, or only the classes, as torchvision's ImageFolder has them
+        train, test = splits(part)
+        assert set(test.files) == held
+        assert sorted([*train.files, *test.files]) == sorted(names[0] + names[1])
+        read = _load(part)
+        assert (read.train.labels.tolist(), read.test.labels.tolist()) == ([0] * 2 + [1] * 8, [0, 1, 1])
+        assert read.notes == (
+            f"{root / 'train'} has no test images: 3 of its 13 are held out for the test, one in five of each class,"
+            " chosen by their names",
+        )
+    (root / "train/cat/001.png").rename(root / "train/big dog/004.png")
+    for path in sorted((root / "train/cat").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(
+        UserError, match=r"only one image of class 'cat': it has no test folder beside it.* at least two"
+    ):
+        _load(root)
+
+
 def test_missing_folders(folders: MakeFolders, tmp_path: Path) -> None:
-    root = folders(train=TWO)
-    with pytest.raises(UserError, match=r"expected train/<class>/\* and test/<class>/\* .*set, which holds train\."):
+    root = folders(train=TWO, Testing=TWO)
+    with pytest.raises(
+        UserError, match=r"expected train/<class>.*set, which holds Testing, train\. Rename Testing, or"
+    ):
+        _load(root)
+    with pytest.raises(UserError, match=r"set/train, which holds cat, dog\. It is a part of the set\. Name the folder"):
+        _load(root / "train")
+    for name, split in (("a", "train"), ("b", "Testing")):
+        (root / name).mkdir()
+        (root / split).rename(root / name / split)
+    with pytest.raises(UserError, match=r"expected train/<class>/\* and test/<class>/\*"):  # sets, and no classes
         _load(root)
     with pytest.raises(UserError, match=r"nowhere, which is not a folder. .*--data"):
         _load(tmp_path / "nowhere")

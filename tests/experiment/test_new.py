@@ -48,6 +48,10 @@ class Line(nn.Module):
     def forward(self, x):
         return self.head(x.flatten(1))
 
+class Lazy(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.LazyConv2d(8, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(num_classes))
+
 def needs(depth, side, num_classes=3):
     return Small(num_classes)
 
@@ -105,6 +109,15 @@ def test_from_a_model_and_a_folder_of_images_to_a_thinned_network_in_two_command
         "block.outer.weight": [6, 3, 1, 1],
         "head.weight": [3, 6],
     }
+
+
+def test_lazy_layers_and_a_folder_without_test_images(folder: Path) -> None:
+    (folder / "shapes" / "train").rename(folder / "pictures")
+    proposal = start("nets:Lazy", {}, "pictures", "filters:0.5", None, Path()).proposal
+    assert proposal.layers.chosen == ("0.weight",)
+    assert (proposal.images.train, proposal.images.test) == (15, 3)  # of 6 images of each class one
+    text = (folder / "Lazy-pictures.yaml").read_text()
+    assert "one image in five is held out for the test" in text.replace("\n  # ", " ")  # a comment of two lines
 
 
 @pytest.mark.parametrize(
