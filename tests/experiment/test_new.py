@@ -156,6 +156,7 @@ def test_what_can_be_removed_is_selected_and_what_makes_the_logits_is_not(
         ("--model preact_resnet20_cifar", "conv1 is reached by more channels than it has: its filters cannot be"),
         ("--model resnet81", "there is no model 'resnet81': did you mean 'resnet18'"),
         ("--model nets:Smal", "did you mean 'Small'?"),
+        ("--model nets.py:Small", "'nets.py' is a file: a module has its name without .py, as in nets:FACTORY"),
         ("--model nets:needs", "needs the arguments depth, side: give --set model.depth=... --set model.side=..."),
         ("--model nets:fixed", "it has 2 outputs, the images have 10 classes: give it an argument `num_classes`"),
         ("--model mlp --set model.hiden=[3]", "no argument 'hiden': did you mean 'hidden'?"),
