@@ -174,6 +174,9 @@ def import_module(name: str, what: str) -> ModuleType:
     if os.getcwd() not in sys.path:
         # An installed script does not see the folder it is started in. Last, so that nothing is shadowed.
         sys.path.append(os.getcwd())
+    if name.endswith(".py") and os.path.exists(name):  # `name:factory` came here as a file
+        module = os.path.normpath(name).removesuffix(".py").replace(os.sep, ".")
+        raise UserError(f"{what}: {name!r} is a file: a module has its name without .py, as in {module}:FACTORY")
     with isolated(f"{what}: cannot import {name!r} (looked in {os.getcwd()} and PYTHONPATH, too)"):
         return importlib.import_module(name)
 

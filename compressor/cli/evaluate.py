@@ -1,11 +1,12 @@
 """compress eval"""
 
+import math
 from pathlib import Path
 
 import click
 
 from compressor.cli import options
-from compressor.errors import CompressError
+from compressor.errors import CompressError, UserError
 from compressor.strict_json import dumps
 
 SCHEMA = 1
@@ -40,6 +41,10 @@ def evaluate(
     """Print loss, top-1 and top-5 of a checkpoint, a run's folder, or weights of another tool on the test images."""
     from compressor.experiment import inspection
 
+    if min_top1 is not None and math.isnan(min_top1):
+        raise UserError("--min-top1 nan: should be a number of percent, from 0 to 100")
+    if min_top1 is not None and 0 < min_top1 <= 1:
+        options.say(f"warning: --min-top1 {min_top1:g} means {min_top1:g} percent; a fraction is given as 100 times it")
     figures = inspection.test_accuracy(
         checkpoint, data, device, options.say, other_data=other_data, config=config, sets=sets
     )

@@ -166,7 +166,8 @@ def _with_classes(model: ModelConfig, images: Survey) -> ModelConfig:
         if ":" in model.name and one.default is one.empty and one.kind not in _OF_ANY_NAME and name not in given
     ]
     if missing:
-        flags = " ".join(f"--set model.{name}=..." for name in missing)
+        values = [len(images.classes) if "class" in name.lower() else "..." for name in missing]
+        flags = " ".join(f"--set model.{name}={value}" for name, value in zip(missing, values, strict=True))
         what = "argument" if len(missing) == 1 else "arguments"
         raise UserError(f"--model {model.name}: it needs the {what} {listed(missing, 8)}: give {flags}")
     takes = "num_classes" in parameters or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())

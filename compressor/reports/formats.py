@@ -79,7 +79,9 @@ def as_table(report: Report, width: int | None = None) -> str:
     made = table(_COLUMNS, rows, width)
     *body, last = made.rows
     every = f"sparsity_all {100 * totals.sparsity_all:.2f} % of {totals.parameters:,} parameters"
-    lasts = [f"{last}  {every}"] if width is None or len(last) + 2 + len(every) <= width else [last, every]
+    lasts = (
+        [f"{last}  {every}"] if width is None or len(last) + 2 + len(every) <= width else [last, wrapped(every, width)]
+    )
     lines = [made.head, made.rule, *body, made.rule, *lasts, *made.note(width), ""]
     lines += [wrapped(line, width) for line in _totals(report)]
     if report.comparison is not None:

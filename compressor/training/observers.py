@@ -1,6 +1,7 @@
 """The observers of a run: a progress bar or log lines, and the metrics file. They change nothing in it."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -30,17 +31,25 @@ class Observer:
         """Receive a message."""
 
 
-def _line(record: dict[str, Any], epochs: int) -> str:
+def _line(record: dict[str, Any], epochs: int, width: int | None = None) -> str:
+    """Return an epoch in one line; without its rate, then its time, then the training figures where it is wider."""
     train, val = record["train"], record["val"]
     shown = f"val loss {val['loss']:.4f} top-1 {val['top1']:6.2f} %" if val else "no validation"
     # Where more is zero than convolutions and linear layers show: in attention, in recurrent layers.
     more = record["sparsity_all"] - record["sparsity"] > 5e-5
     every = f" (of all parameters {100 * record['sparsity_all']:.2f} %)" if more else ""
-    return (
-        f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}  train loss {train['loss']:.4f}"
-        f" top-1 {train['top1']:6.2f} %  {shown}  sparsity {100 * record['sparsity']:5.2f} %{every}"
-        f"  lr {record['lr']:.4g}  {record['seconds']:.1f} s"
-    )
+    parts = {
+        "epoch": f"epoch {record['epoch'] + 1:>{len(str(epochs))}}/{epochs}",
+        "train": f"train loss {train['loss']:.4f} top-1 {train['top1']:6.2f} %",
+        "val": shown,
+        "sparsity": f"sparsity {100 * record['sparsity']:5.2f} %{every}",
+        "lr": f"lr {record['lr']:.4g}",
+        "seconds": f"{record['seconds']:.1f} s",
+    }
+    for part in ("lr", "seconds", "train"):
+        if width is not None and len("  ".join(parts.values())) > width:
+            del parts[part]
+    return "  ".join(parts.values())
 
 
 def duration(seconds: float) -> str:
@@ -100,7 +109,8 @@ class Terminal(Observer):
 
     def on_epoch(self, record: dict[str, Any]) -> None:
         self.close()
-        self.say(_line(record, self._epochs))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        self.say(_line(record, self._epochs, width))
         self._shown_at = self._clock()
 
     def say(self, text: str) -> None:

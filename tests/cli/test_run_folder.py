@@ -202,6 +202,8 @@ def test_eval_fails_below_the_accuracy_that_is_asked_for(run: tuple[Path, Result
         missed = f"error: {folder}: test top-1 {top1:.6g} % is below --min-top1 {top1 + 0.01:.6g} %\n"
         assert result == (1, succeed("eval", folder, *more), read + missed)
     assert compress("eval", folder, "--min-top1", 101).code == 2
+    assert "nan: should be a number of percent" in compress("eval", folder, "--min-top1", "nan").err
+    assert "0.9 means 0.9 percent" in compress("eval", folder, "--min-top1", 0.9).err
 
 
 def test_eval_of_the_best_weights_prints_theirs(run: tuple[Path, Result]) -> None:

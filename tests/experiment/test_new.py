@@ -55,6 +55,9 @@ class Lazy(nn.Sequential):
 def needs(depth, side, num_classes=3):
     return Small(num_classes)
 
+def named(n_classes):
+    return Small(n_classes)
+
 def fixed():
     return Small(2)
 """
@@ -156,6 +159,8 @@ def test_what_can_be_removed_is_selected_and_what_makes_the_logits_is_not(
         ("--model preact_resnet20_cifar", "conv1 is reached by more channels than it has: its filters cannot be"),
         ("--model resnet81", "there is no model 'resnet81': did you mean 'resnet18'"),
         ("--model nets:Smal", "did you mean 'Small'?"),
+        ("--model nets:named", "needs the argument n_classes: give --set model.n_classes=10"),
+        ("--model nets.py:Small", "'nets.py' is a file: a module has its name without .py, as in nets:FACTORY"),
         ("--model nets:needs", "needs the arguments depth, side: give --set model.depth=... --set model.side=..."),
         ("--model nets:fixed", "it has 2 outputs, the images have 10 classes: give it an argument `num_classes`"),
         ("--model mlp --set model.hiden=[3]", "no argument 'hiden': did you mean 'hidden'?"),

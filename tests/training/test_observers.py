@@ -115,6 +115,21 @@ class Screen(io.StringIO):
         return True
 
 
+@pytest.mark.parametrize(("width", "left_out"), [(200, []), (108, ["lr"]), (80, ["lr", "1.2 s", "train"])])
+def test_the_line_of_an_epoch_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, width: int, left_out: list[str]
+) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", str(width))
+    Terminal(epochs=10, steps=5).on_epoch(RECORD)
+    line = screen.getvalue().rstrip("\n")
+    assert len(line) <= width
+    assert line.startswith("epoch  3/10  ")
+    assert "val loss 0.6000 top-1  80.12 %  sparsity 25.60 %" in line
+    assert [part for part in ("lr", "1.2 s", "train") if part not in line] == left_out
+
+
 def train(terminal: Terminal, clock: Clock, epochs: range, steps: int, seconds: float) -> None:
     """Take steps of so many seconds each."""
     import torch
