@@ -71,4 +71,4 @@ def _lazy(network: nn.Module) -> list[str]:
 
 
 def _is_lazy(module: nn.Module) -> bool:
-    return isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()  # type: ignore[misc]
+    return isinstance(module, LazyModuleMixin) and module.has_uninitialized_params()
