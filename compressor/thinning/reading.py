@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from compressor.copying import without_storage
 from compressor.errors import UserError
@@ -47,10 +48,17 @@ def channel_graph(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
     except UserError as error:
         raise Untraceable(f"its channels cannot be traced: {error}") from error
     graph = torch_pruning.DependencyGraph()
+    given: list[Any] = []  # all outputs: a layer whose output is not the logits reads channels, too
+    skeleton.register_forward_hook(lambda module, images, result: given.append(result), prepend=True)
     try:
         with warnings.catch_warnings(), torch.enable_grad(), OnMeta():  # type: ignore[no-untyped-call]
             warnings.simplefilter("ignore")
-            graph.build_dependency(skeleton, torch.zeros(1, *shape, device="meta"), verbose=False)
+            graph.build_dependency(
+                skeleton,
+                torch.zeros(1, *shape, device="meta"),
+                output_transform=lambda logits: _tensors((logits, given[-1])),
+                verbose=False,
+            )
         return _Reader(graph, skeleton).read()
     except Untraceable:
         raise
@@ -58,6 +66,12 @@ def channel_graph(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
         reason = (str(error).splitlines() or [""])[0]
         said = f"torch-pruning cannot trace its channels: a reshape, split or join ({type(error).__name__}: {reason})"
         raise Untraceable(said) from error
+
+
+def _tensors(given: Any) -> list[Tensor]:
+    """Return the tensors among a network's outputs that depend on weights."""
+    found = {id(leaf): leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf.grad_fn is not None}
+    return list(found.values())
 
 
 class _Reader:

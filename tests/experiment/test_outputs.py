@@ -151,6 +151,15 @@ def test_a_run_uses_the_chosen_output_everywhere(work: Path) -> None:
     assert "top-1" in succeed("eval", "o")
 
 
+def test_layers_of_other_outputs_are_thinned_with_what_they_read(work: Path) -> None:
+    (work / "s.yaml").write_text(
+        (work / "s.yaml").read_text().replace("weights: conv", "structure: Filters, weights: conv")
+    )
+    succeed("train", "-s", "s.yaml", "-c", "c.yaml", "--out", "o", *sets("out", "out"))
+    succeed("thin", "o", "--no-latency")
+    assert compressor.load(work / "o" / "thin.pt").aux.weight.shape == (10, 2)
+
+
 def test_a_proposed_schedule_leaves_out_the_layer_of_the_logits(work: Path) -> None:
     succeed("new", "--model", "several:pair", "--goal", "elements:0.5")
     (schedule,) = work.glob("pair-elements*.yaml")
