@@ -18,7 +18,8 @@ def commands() -> str:
         context = click.Context(command, info_name=f"compress {name}")
         usage = " ".join(command.collect_usage_pieces(context))
         lines += [f"**`compress {name} {usage}`** {command.get_short_help_str(200)}", ""]
-        rows = [record for parameter in command.params if (record := parameter.get_help_record(context))]
+        options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+        rows = [record for option in options if (record := option.get_help_record(context))]
         for flags, text in rows:
             lines.append(f"- `{flags}` {text}".rstrip())
         if rows:

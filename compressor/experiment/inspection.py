@@ -81,8 +81,7 @@ def load(
     name a model of which there is a single shipped configuration. `say` receives what was read. The data are only read
     where shape and classes of the images are not known by name. Raises `UserError` where there are no such weights.
     """
-    run = path if path.is_dir() else None
-    if run is not None:
+    if path.is_dir():
         if not (path / folder.CHECKPOINT).is_file():
             older = checkpoint.older_copy(path / folder.CHECKPOINT)
             raise UserError(f"{path}: no {folder.CHECKPOINT} in this folder (yet){older}")
@@ -92,24 +91,16 @@ def load(
     if found.own is not None:
         if config is not None or sets:
             raise UserError(f"{path} has its own configuration: leave out {'--config' if config else '--set'}")
-        loaded = _own(path, found.own)
-        if run is not None:
-            say(_read_of(run))
-        return loaded
+        return _own(path, found.own)
     return _foreign(path, found, given or _shipped_for(found, path, sets, say), root, say)
 
 
-def _read_of(run: Path) -> str:
-    """Return in words which file of a run's folder is read, and how its best.pt differs, which `--init` reads."""
+def _best_of(run: Path) -> list[str]:
+    """Return a line where the best.pt of a run's folder, which `--init` reads, is of another epoch than its last."""
     last, best = (checkpoint.epoch(run / name) for name in (folder.CHECKPOINT, folder.BEST))
-    of_last = "" if last is None else f" (epoch {last}, the last)"
-    if not (run / folder.BEST).is_file():
-        other = f"there is no {folder.BEST} yet"
-    elif best is None:
-        other = f"{folder.BEST} cannot be read"
-    else:
-        other = f"{folder.BEST} is of {'the same epoch' if best == last else f'epoch {best}'}"
-    return f"{run}: read {folder.CHECKPOINT}{of_last}; {other}"
+    if last is None or best is None or best == last:
+        return []
+    return [f"{run}: read {folder.CHECKPOINT} (epoch {last}, the last); {folder.BEST} is of epoch {best}"]
 
 
 def _own(path: Path, saved: checkpoint.Checkpoint) -> Loaded:
@@ -200,7 +191,8 @@ def test_accuracy(
     config: str | None,
     sets: Sequence[tuple[str, str]],
 ) -> dict[str, float]:
-    """Return loss, top-1 and top-5 (percent) of a checkpoint on the test images; `say` receives warnings.
+    """Return loss, top-1 and top-5 (percent) of a checkpoint on the test images; `say` receives warnings, and which
+    file of a run's folder was read where its best.pt is another.
 
     `other_data`: on other images than it was trained on. `config`, `sets`: of weights of another tool.
     """
@@ -208,7 +200,10 @@ def test_accuracy(
     where = building.device(wanted_device)
     dataset = dataset_of(loaded, path, root, say, other_data=other_data)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
-    return evaluate(loaded.network.to(where), feed.test(), where, loaded.config)
+    figures = evaluate(loaded.network.to(where), feed.test(), where, loaded.config)
+    for line in _best_of(path) if path.is_dir() else ():
+        say(line)
+    return figures
 
 
 def dataset_of(loaded: Loaded, path: Path, root: Path | None, say: Say, *, other_data: bool) -> DataSet:

@@ -96,7 +96,7 @@ def test_a_checkpoint_has_classes_normalization_input_size_and_fingerprint(runs:
 
 def test_eval_and_thin_use_the_same_data_without_a_word(run: Callable[[str], Path]) -> None:
     run("done")
-    result = compress("eval", "done", "--data", "images", "--json")
+    result = compress("eval", "done/checkpoint.pt", "--data", "images", "--json")
     assert (result.code, result.err) == (0, "")
     tested = saved(Path("done/checkpoint.pt"))["metrics"]["test"]
     assert json.loads(result.out) == {"schema": 1, **tested}
@@ -147,10 +147,10 @@ def test_another_number_of_classes_is_refused_whatever_the_flags(run: Callable[[
 def test_a_file_without_a_fingerprint_is_read_with_one_warning(run: Callable[[str], Path]) -> None:
     run("done")
     changed(Path("done/checkpoint.pt"), format=2, data=None, normalization=None)
-    result = compress("eval", "done", "--data", "images")
+    result = compress("eval", "done/checkpoint.pt", "--data", "images")
     assert result.code == 0
     assert result.err == (
-        "warning: done has no fingerprint of its data (an older version wrote it): only classes are compared\n"
+        "warning: done/checkpoint.pt has no fingerprint of its data (an older version wrote it): only classes are compared\n"
     )
 
 

@@ -86,7 +86,7 @@ def test_the_search_gives_the_scalars_of_a_lasso() -> None:
 def test_where_two_come_at_once_the_first_stays(size: float) -> None:
     # The search ends below or above the alpha at which they come, as the numbers round.
     y = HADAMARD @ np.array([1.0, size, size, 0.5])
-    assert set(search(HADAMARD, y, 1).nonzero()[0]) == {1, 2}
+    assert {1} <= set(search(HADAMARD, y, 1).nonzero()[0]) <= {1, 2}  # {1} at 3.1 before scikit-learn 1.8
     x, weight = HADAMARD[:, :, None], np.ones((1, 4, 1))
     assert choose(x, weight, y[:, None], 1, "lasso", np.random.default_rng(0)).tolist() == [1]
 
