@@ -150,7 +150,8 @@ def test_a_file_without_a_fingerprint_is_read_with_one_warning(run: Callable[[st
     result = compress("eval", "done/checkpoint.pt", "--data", "images")
     assert result.code == 0
     assert result.err == (
-        "warning: done/checkpoint.pt has no fingerprint of its data (an older version wrote it): only classes are compared\n"
+        "warning: done/checkpoint.pt has no fingerprint of its data (an older version wrote it): only classes are"
+        " compared\n"
     )
 
 
