@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 import zipfile
 from importlib.metadata import version
@@ -29,8 +28,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_sdist_has_its_tests_and_all_that_they_need(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path, ROOT, cwd=tmp_path)
     [path] = tmp_path.glob("*.tar.gz")
-    with tarfile.open(path) as archive:
-        archive.extractall(tmp_path, filter="data")
+    run("tar", "-xf", path, cwd=tmp_path)  # tarfile has no filter before Python 3.11.4, and warns without one later
     source = tmp_path / path.name.removesuffix(".tar.gz")
     for kind in ("benchmarks", "compressor", "configs", "docs", "schedules", "tests", ".ci"):
         ours = {path.relative_to(ROOT) for path in (ROOT / kind).rglob("*") if path.is_file()}
