@@ -17,6 +17,7 @@ def commands() -> str:
     for name, command in cli.commands.items():
         context = click.Context(command, info_name=f"compress {name}")
         usage = " ".join(command.collect_usage_pieces(context))
+        usage = usage.replace("[[", "[").replace("]]", "]")  # of a choice that may be left out, in click before 8.4
         lines += [f"**`compress {name} {usage}`** {command.get_short_help_str(200)}", ""]
         options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
         rows = [record for option in options if (record := option.get_help_record(context))]
