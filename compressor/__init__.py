@@ -37,8 +37,8 @@ def load(
     import os
     from pathlib import Path
 
-    from compressor.experiment import inspection  # imports torch
+    from compressor.experiment import loading  # imports torch
     from compressor.importing import plugins_allowed
 
     with plugins_allowed(allow_plugins):
-        return inspection.network(Path(path), None if config is None else os.fspath(config))
+        return loading.network(Path(path), None if config is None else os.fspath(config))

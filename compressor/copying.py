@@ -125,6 +125,6 @@ def _said(network: nn.Module, values: list[Any], error: Exception) -> str:
     reason = (str(error).splitlines() or [""])[0]
     what = "" if values[-1] is layer else f"a value of type {type(values[-1]).__name__} in "
     return (
-        f"the network cannot be copied: {what}{path} ({type(layer).__name__}): {type(error).__name__}: {reason}; make"
-        " the layer such that copy.deepcopy works"
+        f"the network cannot be copied: {what}{path} ({type(layer).__name__}): {type(error).__name__}: {reason}: change"
+        " the layer so that copy.deepcopy works"
     )

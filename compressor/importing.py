@@ -193,7 +193,7 @@ def blame(error: BaseException) -> str:
     files = [place for place in places if not place.filename.startswith("<")] or places
     place = next((place for place in reversed(files) if not _is_torchs(place.filename)), files[-1])
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # a heading says nothing without the first fault
+    said = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]  # torch lists faults below a heading
     return f"{type(error).__name__}: {said} ({place.filename}:{place.lineno})"
 
 

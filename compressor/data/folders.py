@@ -122,8 +122,8 @@ def scan(folder: Path) -> Listing:
 def held_out(listing: Listing) -> tuple[Listing, Listing]:
     """Return training and test images of a folder that has no test images: of each class one in five is for the test.
 
-    Which ones, the names of the files tell, so that most stay where they are when images join. Raises UserError for a
-    class of one image.
+    They are chosen by the SHA-256 of their names, so that most images stay in their split when others are added. Raises
+    `UserError` for a class of one image.
     """
     by_class: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(listing.labels.tolist()):

@@ -139,8 +139,8 @@ def _frozen(network: nn.Module, document: Document) -> list[Message]:
 def _overwritten(config: Config, document: Document) -> list[Message]:
     """Return a line where an initialization draws weights that a factory may have loaded."""
     said = (
-        f"init: {config.scheme} draws the weights of convolutions and linear layers anew, also those that"
-        f" {config.model.name} has loaded; `init: default` keeps them"
+        f"init: {config.scheme} replaces the weights of convolutions and linear layers by new random ones, also those"
+        f" that {config.model.name} has loaded; `init: default` keeps them"
     )
     own = ":" in config.model.name and config.scheme != "default"
     return [Message(document.place(("init",)), said, "note")] if own else []

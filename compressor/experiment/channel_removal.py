@@ -6,7 +6,7 @@ from pathlib import Path
 from compressor.copying import copied
 from compressor.data import DataFeed, fingerprint
 from compressor.errors import CompressError, UserError
-from compressor.experiment import building, inspection
+from compressor.experiment import building, loading
 from compressor.experiment.identity import recorded
 from compressor.reports import Report, Thinning, compared, measure
 from compressor.sparsity import computed
@@ -38,11 +38,11 @@ def thin_checkpoint(
     target = out or (path if path.is_dir() else path.parent) / "thin.pt"
     if target.exists():
         raise UserError(f"{target} exists and is not overwritten: give another file with --out")
-    loaded = inspection.load(path, config, sets, root=root, say=say)
+    loaded = loading.load(path, config, sets, root=root, say=say)
     for one in computed(loaded.network):
         raise CompressError(f"{path}: its channels cannot be removed: {one.reason}")
     where = building.device(wanted_device)
-    dataset = inspection.dataset_of(loaded, path, root, say, other_data=other_data)
+    dataset = loading.dataset_of(loaded, path, root, say, other_data=other_data)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
     masked = loaded.network.to(where)
     images = next(iter(feed.test()))[0][:IMAGES]

@@ -9,10 +9,9 @@ from compressor.config import Config
 from compressor.copying import blank, copied, without_weights
 from compressor.errors import UserError
 from compressor.experiment import building
+from compressor.experiment.outputs import Shape
 from compressor.importing import random_state_kept
 from compressor.session import rng
-
-Shape = tuple[int, int, int]
 
 
 def needs_data(config: Config) -> bool:

@@ -118,8 +118,9 @@ def _named(key: models.Key) -> str:
 
 
 def _try_out(config: Config, network: nn.Module, shape: Shape, images: str, *, training: int = 0) -> Tried:
-    """Run the network on one image in eval mode, or on so many images in training mode, so that what is wrong is
-    reported before training, in one line.
+    """Return the outputs for one image in eval mode, or for `training` images in training mode.
+
+    Raises `UserError` in one line where the network does not take them, or gives no logits.
     """
     count, mode = training or 1, "training" if training else "eval"
     where = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))

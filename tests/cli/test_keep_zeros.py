@@ -108,8 +108,8 @@ def test_an_initialization_by_name_says_what_it_does_not_draw(work: Path, monkey
     assert result.code == 0
     names = "r.weight_ih_l0, r.weight_hh_l0"
     assert result.err == (
-        "lstm.yaml:5:7: init: kaiming draws the weights of convolutions and linear layers anew, also those that"
-        " two_nets:lstm has loaded; `init: default` keeps them\n"
+        "lstm.yaml:5:7: init: kaiming replaces the weights of convolutions and linear layers by new random ones, also"
+        " those that two_nets:lstm has loaded; `init: default` keeps them\n"
         f"lstm.yaml:5:7: init: kaiming draws convolutions and linear layers; {names} begin as PyTorch draws them\n"
     )
     result = compress("train", "-c", "normed.yaml")

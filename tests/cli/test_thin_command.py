@@ -10,7 +10,7 @@ from helpers import compress, interrupted, metrics, run_difference, saved, succe
 
 import compressor
 from compressor.errors import UserError
-from compressor.experiment.inspection import load
+from compressor.experiment.loading import load
 
 FILTERS = """\
 version: 2

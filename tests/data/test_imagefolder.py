@@ -143,20 +143,20 @@ def test_classes_that_differ_or_are_empty(folders: MakeFolders) -> None:
 
 
 def test_without_test_images_one_in_five_of_each_class_is_held_out(folders: MakeFolders, tmp_path: Path) -> None:
-    root = folders(train={"cat": 10, "big dog": 3})
-    names = {label: [f"{name}/{k:03d}.png" for k in range(n)] for label, name, n in ((0, "big dog", 3), (1, "cat", 10))}
+    root = folders(train={"cat": 14, "big dog": 3})
+    names = {label: [f"{name}/{k:03d}.png" for k in range(n)] for label, name, n in ((0, "big dog", 3), (1, "cat", 14))}
     lowest = {
         label: sorted(of, key=lambda name: hashlib.sha256(name.encode()).hexdigest()) for label, of in names.items()
     }
-    held = {*lowest[0][:1], *lowest[1][:2]}  # a fifth of 3 is 0.6, and of 10 it is 2
+    held = {*lowest[0][:1], *lowest[1][:3]}  # a fifth of 3 is 0.6, and of 14 it is 2.8
     for part in (root, root / "train"):  # only `train`, or only the classes, as torchvision's ImageFolder has them
         train, test = splits(part)
         assert set(test.files) == held
         assert sorted([*train.files, *test.files]) == sorted(names[0] + names[1])
         read = _load(part)
-        assert (read.train.labels.tolist(), read.test.labels.tolist()) == ([0] * 2 + [1] * 8, [0, 1, 1])
+        assert (read.train.labels.tolist(), read.test.labels.tolist()) == ([0] * 2 + [1] * 11, [0, 1, 1, 1])
         assert read.notes == (
-            f"{root / 'train'} has no test images: 3 of its 13 are held out for the test, one in five of each class,"
+            f"{root / 'train'} has no test images: 4 of its 17 are held out for the test, one in five of each class,"
             " chosen by their names",
         )
     (root / "train/cat/001.png").rename(root / "train/big dog/004.png")

@@ -15,7 +15,7 @@ import torch
 from helpers import interrupted, saved, succeed
 
 from compressor.data import fingerprint
-from compressor.experiment import building, environment, inspection
+from compressor.experiment import building, environment, loading
 
 RUN = ("-s", "prune", "--set", "epochs=2", "--set", "schedule.policies.0.ending_epoch=2")
 
@@ -43,7 +43,7 @@ def test_a_run_says_what_it_was_made_with_and_each_start_adds_a_record(work: Pat
     for name in ("config", "schedule"):
         content = (work / "run" / f"{name}.yaml").read_bytes()
         assert first["sha256"][name] == hashlib.sha256(content).hexdigest()
-    config = inspection.load(work / "run").config
+    config = loading.load(work / "run").config
     data = json.dumps(fingerprint(building.load_data(config, None)), sort_keys=True)
     assert first["sha256"]["data"] == hashlib.sha256(data.encode()).hexdigest()
 

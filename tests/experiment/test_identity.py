@@ -14,7 +14,7 @@ from helpers import Result, compress, interrupted, saved, succeed
 from PIL import Image
 
 import compressor
-from compressor.experiment import building, inspection
+from compressor.experiment import building, loading
 from compressor.experiment.identity import same_data
 
 CONFIG = """\
@@ -170,7 +170,7 @@ def test_every_command_reads_older_formats_and_resume_refuses_them(run: Callable
 def test_the_normalization_is_that_of_the_training_whatever_the_data_say_now(run: Callable[[str], Path]) -> None:
     path = run("done") / "checkpoint.pt"
     changed(path, normalization={"mean": [0.25], "std": [0.75]})
-    loaded = inspection.load(path)
+    loaded = loading.load(path)
     dataset = building.load_data(loaded.config, Path("images"))
     used = same_data(dataset, loaded.saved, path, other_data=False, say=pytest.fail)
     assert (used.mean, used.std) == ((0.25,), (0.75,))

@@ -214,7 +214,7 @@ def test_trained_weights_need_fewer_epochs_and_a_smaller_rate(folder: Path) -> N
     assert (trained["epochs"], trained["optimizer"]["lr"], trained["init"]) == (15, 0.0001, "w.pt")
     schedule = yaml.safe_load((folder / "trained" / "mlp-filters.yaml").read_text())
     assert schedule["policies"][0]["starting_epoch"] == 1
-    # Of other classes: the head begins anew.
+    # Of other classes: the head begins with new weights.
     started = start("mlp", {"num_classes": 12}, "digits", "filters:0.5", "w.pt", folder / "other")
     assert yaml.safe_load(started.config.read_text())["init"] == {"path": "w.pt", "head": "reset"}
     result = compress("new", "--model", "lenet_5", "--init", "w.pt")
