@@ -110,7 +110,7 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
         return [Finding("note", said)] if names else []
     if not names and norms is None:
         return []
-    graph = view.graph if norms is None else view.verified_graph
+    graph = view.graph
     if isinstance(graph, Untraceable) or graph is None:
         return [_without_channels(view, norms, graph)]
     found = []

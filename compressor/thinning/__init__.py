@@ -10,7 +10,6 @@ from compressor.thinning.graph import ChannelGraph, Untraceable
 from compressor.thinning.layers import CONVOLUTIONS, dims, shapes_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removers import Remover
-from compressor.thinning.verification import verify
 
 __all__ = [
     "CONVOLUTIONS",
@@ -33,5 +32,4 @@ __all__ = [
     "shapes_of",
     "thin",
     "thin_and_compact",
-    "verify",
 ]

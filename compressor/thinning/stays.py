@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from compressor.thinning.graph import ChannelGraph, Node
-from compressor.thinning.layers import dims
 from compressor.tracing import LayerInputs
 
 Way = Literal["zero", "unread", "constant"]
@@ -45,11 +44,13 @@ class Reasons:
     def stays(self, gone: Tensor, skipped: frozenset[str]) -> list[Stay]:
         """Return the zero filters that stay, by weight and reason; none of layers that are skipped."""
         found: list[Stay] = []
-        for node in self._graph.nodes:
-            if node.label not in self._graph.weights or node.label not in self._modules or node.label in skipped:
+        for node in self._graph.by_path.values():
+            if node.label not in self._graph.weights or node.label in skipped:
+                continue
+            if node.transposed and node.groups > 1:
                 continue
             weight = self._modules[node.label].weight.detach()
-            dead = (weight == 0).movedim(dims(self._modules[node.label])[0], 0).flatten(1).all(1).cpu()
+            dead = (weight == 0).movedim(node.dims[0], 0).flatten(1).all(1).cpu()
             if len(dead) != len(node.out):
                 continue
             stays = dead & ((node.out < 0) | ~gone[node.out.clamp(min=0)])
@@ -65,8 +66,10 @@ class Reasons:
         if "zero" not in self._ways:
             return "only channels that no layer reads are removed"
         nodes = self._graph.nodes_with(cell)
-        alive = [n for n in nodes if n.kind in ("producer", "depthwise") and self._is_nonzero(n, cell)]
+        alive = [n for n in nodes if n.kind in ("producer", "depthwise") and n.owned and self._is_nonzero(n, cell)]
         joins = [n.label for n in nodes if n.kind == "operation" and len(n.inputs) > 1]
+        if alive and cell in self._graph.ties:
+            return f"{self._graph.ties[cell]}, and others of them are not zero"
         if alive and joins:
             return f"{joins[0]} joins them with {alive[0].label}, which is not zero there"
         for node in self._graph.nodes:
@@ -76,7 +79,7 @@ class Reasons:
                     if "constant" not in self._ways:
                         return f"they are constant, not 0, where {node.label} reads them: not absorbed in training"
                     return f"they are constant, not 0, and {node.label} cannot absorb that (padding or no bias)"
-        norms = [n.label for n in nodes if n.kind == "norm" and self._norm_is_nonzero(n, cell)]
+        norms = [n.label for n in nodes if n.kind == "norm" and n.owned and self._norm_is_nonzero(n, cell)]
         if norms:
             return f"{norms[0]} after them is not zero there"
         readers = [n.label for n in self._graph.nodes if n.into is not None and bool((n.into == cell).any())]
@@ -90,7 +93,7 @@ class Reasons:
 
     def _is_nonzero(self, node: Node, cell: int) -> bool:
         places = (node.out == cell).nonzero().flatten()
-        weight = self._modules[node.label].weight.detach().movedim(dims(self._modules[node.label])[0], 0)
+        weight = self._modules[node.label].weight.detach().movedim(node.dims[0], 0)
         return (
             bool(len(places)) and len(weight) == len(node.out) and bool((weight[places.to(weight.device)] != 0).any())
         )

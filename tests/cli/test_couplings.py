@@ -58,7 +58,7 @@ def refused(result: Result, *faults: str) -> None:
 
 # --- channels that are shared ----------------------------------------------------------------------------------------
 
-PARTNERS = "conv1.weight, layer1.1.conv2.weight, layer1.2.conv2.weight make the same channels (joined by Add)"
+PARTNERS = "conv1.weight, layer1.1.conv2.weight, layer1.2.conv2.weight make the same channels (joined by add)"
 STAGE = ("conv1.weight", "layer1.0.conv2.weight", "layer1.1.conv2.weight", "layer1.2.conv2.weight")
 ALL_OF_IT = "[conv1.weight, 're:^layer1.*conv2.weight']"
 
