@@ -160,6 +160,11 @@ class View:
             try:
                 return channel_graph(self.model, self.image)
             except Untraceable as error:
+                if self.build is None:
+                    return error
+            try:  # its code may ask for values
+                return channel_graph(self.build(), self.image)
+            except Untraceable as error:
                 return error
 
         found: ChannelGraph | Untraceable = self.once("graph", make)

@@ -9,7 +9,7 @@ that are joined belong to one channel. What no rule covers keeps the channels th
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,9 @@ _PARTS = frozenset(
     {"split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "chunk", "slice", "narrow",
      "unbind", "select"}
 )  # fmt: skip
+
+
+Fix = int | Literal["keep"]
 
 
 @dataclass
@@ -98,8 +101,8 @@ class Followed:
     """Where in the model's code each operation stands that may have put channels into other places."""
     results: dict[int, Tensor] = field(default_factory=dict)
     """The labels of the results of those operations."""
-    equal: set[int] = field(default_factory=set)
-    """Those that make parts of equal size, which can lose the same channels."""
+    equal: dict[int, int] = field(default_factory=dict)
+    """Those that make parts of equal size, which can lose the same channels; of a view the dim in which these are."""
     failed: BaseException | None = None
     """What the forward pass raised."""
     failed_in: frozenset[int] = frozenset()
@@ -112,13 +115,13 @@ def follow(
     model: nn.Module,
     images: Tensor,
     slices: Mapping[str, Labels],
-    fixes: Mapping[int, str],
+    fixes: Mapping[int, Fix],
     values: Mapping[str, Tensor],
 ) -> Followed:
     """Follow the channels through one forward pass of `model`, in the modes of its modules.
 
-    `slices`: the labels of the dims of every parameter and buffer. `fixes`: by the number of an operation `tie`: equal
-    parts lose the same channels; or `keep`: it keeps all of its channels. `values`: the buffers with their values, of
+    `slices`: the labels of the dims of every parameter and buffer. `fixes`: by the number of an operation `keep`:
+    it keeps all of its channels; or a dim: equal parts lose the same channels, those of this dim. `values`: the buffers with their values, of
     a model without storage.
     """
     follower = _Follower(model, slices, fixes, values)
@@ -144,7 +147,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self,
         model: nn.Module,
         slices: Mapping[str, Labels],
-        fixes: Mapping[int, str],
+        fixes: Mapping[int, Fix],
         values: Mapping[str, Tensor],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -552,7 +555,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._states[id(result)] = State(tuple(labels), (number,), None, given.sites)
 
     def _moved(
-        self, function: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any, fix: str | None
+        self, function: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any, fix: Fix | None
     ) -> bool:
         """Move the labels as the entries; return False where that cannot be done."""
         x = args[0]
@@ -571,9 +574,9 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return False
             if [one.shape for one in moved] != [one.shape for one in results]:
                 return False
-            for parts, like in self._equal_parts(name, label, moved):
-                self.found.equal.add(self._now)
-                if fix == "tie":
+            for parts, like, dim in self._equal_parts(name, label, moved, self._fixes.get(self._now)):
+                self.found.equal[self._now] = dim
+                if isinstance(fix, int):
                     self._join(parts, like, given.sites)
                     self._tie(parts, f"{self._place(function)} has equal parts, which lose the same channels")
             for own, one in zip(made, moved, strict=True):
@@ -621,32 +624,35 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         moved = plain(label, *rest, **kwargs)
         return list(moved) if isinstance(moved, (tuple, list)) else [moved]
 
-    def _equal_parts(self, name: str, label: Tensor, moved: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Return the labels of equal parts, and the labels with which they can be joined: then they lose the same
-        channels.
+    def _equal_parts(
+        self, name: str, label: Tensor, moved: list[Tensor], fix: Fix | None
+    ) -> list[tuple[Tensor, Tensor, int]]:
+        """Return the labels of equal parts, the labels with which they can be joined, so that they lose the same
+        channels, and the dim of a part's channels.
         """
         own = [compressed(one) for one in moved]
-        found: list[tuple[Tensor, Tensor]] = []
+        found: list[tuple[Tensor, Tensor, int]] = []
         if name in _PARTS:
             flat = own[0].dim() < label.dim()
             dims = [dim for dim in changing(label) if flat or own[0].shape[dim] != label.shape[dim]]
             if len(dims) != 1 or not only_along(label, dims[0]) or len({one.shape for one in own}) > 1:
                 return found
             part, line = own[0].shape[dims[0]] if not flat else 0, vector(label, dims[0])
-            if 0 < part < len(line) and len(line) % part == 0:
+            if 1 < part < len(line) and len(line) % part == 0:
                 parts = line.reshape(-1, part)
-                found.append((parts, parts[:1].expand_as(parts)))
+                found.append((parts, parts[:1].expand_as(parts), 0))
             return found
         for one in own:
             moving = changing(one)
             if len(moving) > 1 and len(changing(label)) < len(moving):
                 sizes = [one.shape[dim] for dim in moving]
                 main = moving[0] if len(moving) > 2 else moving[sizes.index(max(sizes))]
+                main = fix if isinstance(fix, int) and fix in moving else main
                 line = small(one)
                 for dim in moving:
                     if dim != main:
                         line = line.narrow(dim, 0, 1)
-                found.append((small(one), line.expand(small(one).shape)))
+                found.append((small(one), line.expand(small(one).shape), main))
         return found
 
     def _reduced(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:

@@ -14,7 +14,7 @@ from compressor.errors import UserError
 from compressor.importing import late, random_state_kept
 from compressor.sparsity import computed
 from compressor.thinning.cutting import cut_of
-from compressor.thinning.following import Followed, follow
+from compressor.thinning.following import Fix, Followed, follow
 from compressor.thinning.graph import ChannelGraph, Node, Untraceable
 from compressor.thinning.labels import Labels
 from compressor.thinning.removal import Removal, spare
@@ -53,12 +53,12 @@ def _every_operation() -> Iterator[None]:
 class _Form:
     """One form of a network, as it is evaluated or as it is trained: its forward pass, and what trial cuts mended.
 
-    `fixes`: by the number of an operation `tie` or `keep`.
+    `fixes`: see `follow`.
     """
 
     def __init__(self, training: bool) -> None:
         self.training = training
-        self.fixes: dict[int, str] = {}
+        self.fixes: dict[int, Fix] = {}
         self.found = Followed()
 
 
@@ -117,7 +117,8 @@ class _Reading:
     def _follow(self, form: _Form) -> None:
         """Follow the channels of one form; raise `Untraceable` where the network cannot be run as it is evaluated."""
         form.found = self._run(form, self._copy(), self._slices)
-        if form.found.failed is not None and self._on_meta and not form.training:
+        storage = not any(one.is_meta for one in self._model.parameters())
+        if form.found.failed is not None and self._on_meta and storage and not form.training:
             self._on_meta = False  # its code asks for values
             form.found = self._run(form, self._copy(), self._slices)
         if form.found.failed is not None and not form.training:
@@ -266,9 +267,9 @@ class _Reading:
         left = [one for one in order if form.fixes.get(one) != "keep"]
         raised_there = bool(order) and order[0] == at
         if equal and not (raised_there and at not in equal):
-            self._fix(form, places, equal[0], "tie")
+            self._fix(form, places, equal[0], keep=False)
         elif left:
-            self._fix(form, places, left[0], "keep")
+            self._fix(form, places, left[0], keep=True)
         elif len(labels) and self._again(labels):
             self._refused.append((labels, f"the network does not run without some of them ({reason})"))
         else:
@@ -279,13 +280,15 @@ class _Reading:
         known = torch.cat([one for one, _ in self._refused] or [torch.empty(0, dtype=torch.long)])
         return not bool(torch.isin(labels, known).all())
 
-    def _fix(self, form: _Form, places: Mapping[int, str], site: int, how: str) -> None:
+    def _fix(self, form: _Form, places: Mapping[int, str], site: int, *, keep: bool) -> None:
         """Mend an operation, and all others of the same line of the model's code."""
         line = places.get(site, "").rpartition(", ")[2]
         known = form.found.places.items()
         for one in [site, *(number for number, place in known if line and place.rpartition(", ")[2] == line)]:
-            if how == "keep" or one in form.found.equal:
-                form.fixes[one] = how
+            if keep:
+                form.fixes[one] = "keep"
+            elif one in form.found.equal:
+                form.fixes[one] = form.found.equal[one]
 
 
 _MOVING = ("view", "reshape", "split", "chunk", "slice", "expand", "unbind", "select", "unflatten")
@@ -301,6 +304,9 @@ def _some(graph: ChannelGraph) -> Tensor:
     """Return [cells]: about a third of those that may go, without order, as a trial."""
     cells = torch.arange(max(graph.cells, 1))
     gone = ((cells * 2654435761) % 4294967296) % 3 == 0
+    for node in graph.nodes:  # without its first channel a layer has all others in other places
+        if node.kind == "producer" and len(node.out):
+            gone[node.out[:1][node.out[:1] >= 0]] = True
     gone &= ~graph.kept
     if graph.cells == 0:
         return gone & False

@@ -262,7 +262,8 @@ def _keep_enough(cells: Tensor, gone: Tensor, round_to: int, least: int, why: di
     left = width - len(going)
     wanted = min(max(-(-left // round_to) * round_to, least), width)
     said = "at least one channel must stay" if left == 0 else f"widths are rounded up to multiples of {round_to}"
-    for cell in going[: max(wanted - left, 0)]:
+    back = max(wanted - left, 0)
+    for cell in going[:back] if least == 1 else going[len(going) - back :]:
         gone[cell] = False
         why[cell] = said
 
