@@ -76,13 +76,17 @@ def new(name: str) -> nn.Module:
 def randomize(network: nn.Module) -> None:
     """Biases and affines that are not 0 and 1, and weights that are not 0."""
     for name, parameter in network.named_parameters():
-        module = network.get_submodule(name.rpartition(".")[0])
         if name.endswith("bias"):
             parameter.normal_(0, 0.1)
-        elif isinstance(module, (BATCHNORMS, nn.LayerNorm)) or name.endswith("layer_scale"):
-            parameter.uniform_(0.5, 1.5)
+        elif (name.endswith("weight") and parameter.dim() == 1) or _is_constant(parameter):
+            parameter.uniform_(0.5, 1.5)  # of a norm, or the scale of a block, which switches it off at first
         elif not bool(parameter.any()):  # the head of a vision transformer
             parameter.normal_(0, 0.02)
+
+
+def _is_constant(parameter: Tensor) -> bool:
+    first = parameter.flatten()[0]
+    return bool(first != 0) and bool((parameter == first).all())
 
 
 @torch.no_grad()
