@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 LARGE := $(PYTEST) -m "slow or counted"
 
-.PHONY: demo golden test test-extras test-oldest test-slow test-full fuzz lint format docs reproduce clean
+.PHONY: demo golden test test-extras test-oldest test-slow test-full fuzz lint format docs reproduce thin-families clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -54,6 +54,10 @@ docs: $(INSTALLED)  ## the generated parts of README.md, and the schemas
 
 reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n DATA=folder
 	$(BIN)/python -m benchmarks.reproduce --only "$(ONLY)" --seeds $(or $(SEEDS),1) $(if $(DATA),--data "$(DATA)")
+
+thin-families: $(INSTALLED)  ## the tables of docs/thinning.md, an hour: networks that were tried before only with AGAIN=1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,timm]'
+	$(BIN)/python -m benchmarks.thinning_table --families --write $(if $(AGAIN),--again)
 
 clean:
 	rm -rf .venv .venv-oldest build dist
