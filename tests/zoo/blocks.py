@@ -1,6 +1,6 @@
 """Parts that most networks of the zoo share."""
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 
@@ -13,6 +13,15 @@ def cb(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int 
     """A convolution without bias, and batch norm."""
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+
+
+@torch.no_grad()
+def small(layer: nn.Module, *outputs: slice) -> nn.Module:
+    """Return the layer (or the block that begins with it) with some outputs so small that they are pruned first."""
+    first = layer[0] if isinstance(layer, nn.Sequential) else layer
+    for some in outputs:
+        first.weight[some] *= 0.01
+    return layer
 
 
 class Classifier(nn.Module):
@@ -37,6 +46,3 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.body(self.stem(x)).flatten(2).mean(2))
         return logits
-
-
-__all__ = ["Classifier", "F", "cb", "cbr"]

@@ -6,6 +6,7 @@
 import copy
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -185,7 +186,7 @@ def wrong_reasons(expected: Mapping[str, str], stays: Mapping[str, str]) -> list
             lines.append(f"zero filters of {path} stay: {reason}")
             continue
         used.add(key)
-        if expected[key].lower() not in reason.lower():
+        if not re.search(expected[key], reason, re.IGNORECASE):
             lines.append(f"{path} stays, and the reason does not name {expected[key]!r}: {reason}")
     return lines + [
         f"{key} should stay for {word!r}, and nothing says so" for key, word in expected.items() if key not in used
