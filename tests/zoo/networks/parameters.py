@@ -220,7 +220,7 @@ class FrozenNorm(Classifier):
         self.a, self.n, self.b = nn.Conv2d(16, 24, 3, padding=1), FrozenBatchNorm2d(24), cbr(24, 16, 1)
         self.n.weight.uniform_(0.5, 1.5)
         self.n.bias.uniform_(0.1, 0.5)
-        self.n.running_mean.uniform_(-0.5, 0.5)
+        self.n.running_mean.uniform_(-0.5, 0.0)
 
     def body(self, x: Tensor) -> Tensor:
         return self.b(F.relu(self.n(self.a(x))))
