@@ -21,11 +21,11 @@ test-extras: $(INSTALLED)  ## with real files of timm and Lightning, which are i
 	$(INTEROP) || $(INTEROP) || echo "what could not be installed is skipped, or a failure where CI=true"
 	$(PYTEST) -m extras
 
-test-slow: $(INSTALLED)  ## the slow tests, and larger counts of kills, damaged files and fuzzed ones
-	KILLS=8 FLIPS=60 FUZZ=500 $(LARGE)
+test-slow: $(INSTALLED)  ## the slow tests, larger counts of kills, damaged files and fuzzed ones, and a quarter of the zoo
+	KILLS=8 FLIPS=60 FUZZ=500 ZOO=quarter $(LARGE)
 
 test-full: $(INSTALLED)  ## all counts; the last line is for the note of a change
-	KILLS=25 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 $(LARGE)
+	KILLS=25 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 ZOO=all $(LARGE)
 	@echo "make test-full passed at $$(git describe --always --abbrev=40 --dirty)"
 
 test-oldest:  ## the suite with the lowest version of every dependency, in .venv-oldest (5 GB)
