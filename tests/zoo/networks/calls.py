@@ -115,7 +115,7 @@ class TiedWeights(Classifier):
         return self.o(F.relu(self.b(F.relu(self.a(self.i(x))))))
 
 
-@expect(widths={"fc": 4}, stays={"stem": "head"})
+@expect(widths={"fc": 4}, stays={"stem": "head|fc.weight"})
 class TiedTranspose(Classifier):
     """An autoencoder with tied weights: the decoder makes channel i of what reads channel i of `stem`, and not 0."""
 

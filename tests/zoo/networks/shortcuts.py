@@ -98,8 +98,8 @@ class NewZeros(Widened):
 
 
 @expect(widths={"a": 12}, stays={"stem": "zeros", "b": "zeros"})
-class ZerosUpTo(Widened):
-    """Zeros up to 32 channels in all: where `stem` loses one, all zeros would move."""
+class ZerosUpTo(NewZeros):
+    """Zeros up to 32 channels in all: where `stem` loses one, all behind it would move."""
 
     def shortcut(self, x: Tensor) -> Tensor:
         x = F.avg_pool2d(x, 2)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.blocks import Classifier, cb, cbr
+from zoo.blocks import Classifier, cb, cbr, small
 from zoo.entry import expect
 
 
@@ -106,9 +106,13 @@ class C2f(Classifier):
         return self.cv2(torch.cat(y, 1))
 
 
-@expect(widths={"stem": 8, "cv2": 8, "m.0": 8, "m.2": 8}, stays={"cv1": "split", "m.1": "split", "m.3": "split"})
+@expect(widths={"stem": 8, "cv2": 8, "m.0": 8, "m.2": 8}, stays={"cv1": "split"})
 class C2fSplit(Classifier):
-    """The same with `split((c, c), 1)`, as its exportable form has it."""
+    """The same with `split((c, c), 1)`, as its exportable form has it.
+
+    Half of 32 channels of `cv1` are pruned: the 16 of the first half, for those of the second one have the larger norm,
+    together with the outputs of `m.1` and `m.3`.
+    """
 
     def layers(self) -> None:
         self.cv1, self.cv2 = cbr(16, 32, 1), cbr(64, 16, 1)
@@ -199,7 +203,15 @@ class SlicesFromShape(Halves):
 
 @expect(widths={"stem": 8, "o": 8}, stays={"i": "split", "m": "split"})
 class SplitHardCoded(Halves):
-    """split with a hard-coded size: of half of the channels it would make one part."""
+    """split with a hard-coded size: of half of the channels it would make one part.
+
+    The 8 small channels of both halves are pruned; those of the first one with the outputs of `m`.
+    """
+
+    def layers(self) -> None:
+        super().layers()
+        small(self.i, slice(0, 8), slice(16, 24))
+        small(self.m, slice(0, 8))
 
     def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         a, b = x.split(16, 1)
@@ -207,7 +219,7 @@ class SplitHardCoded(Halves):
 
 
 @expect(widths={"stem": 8, "o": 8}, stays={"i": "slice", "m": "slice"})
-class SlicesHardCoded(Halves):
+class SlicesHardCoded(SplitHardCoded):
     """Slices at a hard-coded channel."""
 
     def halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
