@@ -38,7 +38,7 @@ SMALL = [value for value in SCALARS if not (isinstance(value, int | float) and a
 DIVERGED = re.compile("the loss is not finite|the scores of .* are not finite")
 """Failures at work, which depend on the values of weights and images."""
 
-AFTER_A_REMOVAL = re.compile("removed nothing in epoch .*: not thinned|stopped pruning after a thinning")
+AFTER_A_REMOVAL = re.compile("nothing was removed|removed nothing|stopped pruning after a thinning")
 """Shortfalls that depend on which channels were removed, and so on values; `--smoke` does not judge them."""
 
 MISS = re.compile(
