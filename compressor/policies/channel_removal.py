@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from compressor.context import GATED
-from compressor.errors import CompressError
+from compressor.errors import CompressError, listed
 from compressor.policies.policy import Context, Finding, Memory, Policy, View
-from compressor.thinning import Remover, Thinned, Untraceable, nothing_removed, nothing_zero, thin
+from compressor.sparsity import computed
+from compressor.thinning import ChannelGraph, Remover, Thinned, Untraceable, nothing_removed, nothing_zero, thin
 from compressor.timing import Clock
 
 
@@ -33,8 +34,22 @@ class ThinningPolicy(Policy, name="extension"):
         return True
 
     def check(self, view: View) -> list[Finding]:
+        if not view.opens:
+            return []
         why = GATED if view.gated else str(view.graph) if isinstance(view.graph, Untraceable) else ""
-        return [Finding("error", f"{view.key} can remove nothing: {why}", of_policy=True)] if why and view.opens else []
+        if why:
+            return [Finding("error", f"{view.key} can remove nothing: {why}", of_policy=True)]
+        kept: dict[tuple[str, str], list[str]] = {}
+        for one in computed(view.model) if isinstance(view.graph, ChannelGraph) else ():
+            kept.setdefault((one.by, one.remedy), []).append(one.name)
+        return [
+            Finding(
+                "warning",
+                f"{view.key} keeps the channels of {listed(names)}: {by} computes the weight; {remedy}",
+                of_policy=True,
+            )
+            for (by, remedy), names in kept.items()
+        ]
 
     def init(self, ctx: Context) -> Refusal:
         return Refusal()

@@ -108,15 +108,14 @@ class Reasons:
         """Return the weights that are not zero for a channel, by cell."""
         found: dict[int, dict[str, None]] = {}
         for node in self._graph.nodes:
-            module = self._modules.get(node.label)
-            if node.kind != "producer" or node.into is None or module is None:
+            if node.kind != "producer" or node.into is None:
                 continue
-            mine = node.into >= 0
-            if getattr(module, "groups", 1) == 1:
-                weight = module.weight.detach() != 0
-                mine = mine & weight.movedim(dims(module)[1], 0).flatten(1).any(1).cpu()
+            mine, module = node.into >= 0, self._modules.get(node.label)
+            if node.label in self._graph.weights and getattr(module, "groups", 1) == 1:
+                weight = self._modules[node.label].weight.detach() != 0
+                mine = mine & weight.movedim(dims(self._modules[node.label])[1], 0).flatten(1).any(1).cpu()
             for cell in set(node.into[mine].tolist()):
-                found.setdefault(cell, {})[self._graph.weights[node.label]] = None
+                found.setdefault(cell, {})[self._graph.weights.get(node.label, node.label)] = None
         return {cell: list(names) for cell, names in found.items()}
 
     def _untraced(self) -> Iterator[Stay]:
