@@ -176,7 +176,8 @@ def _stages(comparison: Comparison, latency: Latency | None, width: int | None) 
     if comparison.compacted:
         said = [
             f"compacted: without the zero rows and columns of {', '.join(comparison.compacted)};"
-            f" the largest difference of a logit on {IMAGES} random images is {comparison.largest_difference:.2g}"
+            f" the largest difference of a logit on {IMAGES} random images is {comparison.largest_difference:.2g}",
+            *(f"not thinned: {stay}" for stay in comparison.stays),
         ]
     return [made.head, *made.rows, *made.note(width), *(wrapped(line, width) for line in [*said, *_measured(latency)])]
 
