@@ -81,11 +81,10 @@ class Reasons:
         """Yield the zero channels that stay, of layers that have others: those without any are their zero filters."""
         for path, name in self._graph.weights.items():
             module = self._modules.get(path)
-            out_dim, in_dim = (0, 1) if module is None else dims(module)
-            cells = self._graph.channels.cells.get((name, in_dim))
-            if module is None or cells is None or path in skipped or (name, out_dim) == (name, in_dim):
+            cells = self._graph.channels.cells.get((name, _dim_of_inputs(module)))
+            if module is None or cells is None or path in skipped:
                 continue
-            read = (module.weight.detach() != 0).movedim(in_dim, 0).flatten(1).any(1).cpu()
+            read = _is_nonzero_for(module)
             if len(read) != len(cells) or not bool(read.any()):
                 continue
             unread = set(cells[~read].tolist()) - set(cells[read].tolist()) - {-1}  # a flattened map has several
@@ -112,8 +111,7 @@ class Reasons:
                 continue
             mine, module = node.into >= 0, self._modules.get(node.label)
             if node.label in self._graph.weights and getattr(module, "groups", 1) == 1:
-                weight = self._modules[node.label].weight.detach() != 0
-                mine = mine & weight.movedim(dims(self._modules[node.label])[1], 0).flatten(1).any(1).cpu()
+                mine = mine & _is_nonzero_for(module)
             for cell in set(node.into[mine].tolist()):
                 found.setdefault(cell, {})[self._graph.weights.get(node.label, node.label)] = None
         return {cell: list(names) for cell, names in found.items()}
@@ -126,7 +124,7 @@ class Reasons:
             weight = module._parameters.get("weight")
             if weight is None or weight.is_meta:
                 continue
-            count = int((weight == 0).movedim(dims(module)[0], 0).flatten(1).all(1).sum())
+            count = int((weight == 0).movedim(1 - _dim_of_inputs(module), 0).flatten(1).all(1).sum())
             if count:
                 name = f"{path}.weight" if path else "weight"
                 yield Stay(name, count, "the layer is not in the trace of the forward pass")
@@ -168,3 +166,14 @@ class Reasons:
         return (
             bool(len(places)) and len(weight) == len(node.out) and bool((weight[places.to(weight.device)] != 0).any())
         )
+
+
+def _dim_of_inputs(module: Any) -> int:
+    """Return the dim of the input channels in a layer's weight."""
+    return 0 if getattr(module, "transposed", False) else 1
+
+
+def _is_nonzero_for(module: Any) -> Tensor:
+    """Return [inputs]: whether a layer's weight is not zero for an input channel."""
+    weight: Tensor = module.weight.detach() != 0
+    return weight.movedim(_dim_of_inputs(module), 0).flatten(1).any(1).cpu()
