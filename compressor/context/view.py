@@ -1,6 +1,6 @@
 """What is known before a run, and the answers of a policy to it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -56,6 +56,8 @@ class Widths:
     """Whether the shapes of other events are not known; else they are those of the dense model."""
     removes: bool = False
     """Whether channels are removed in the run."""
+    idle: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """The epochs in which a removal finds nothing pruned, by key."""
 
 
 GATED = "channels of gated weights cannot be removed in training; use `compress thin` after the run"

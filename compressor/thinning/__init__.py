@@ -10,9 +10,11 @@ from compressor.thinning.graph import ChannelGraph, Untraceable
 from compressor.thinning.layers import CONVOLUTIONS, dims, shapes_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removers import Remover
+from compressor.thinning.stays import NOTHING_REMOVED, nothing_removed, nothing_zero
 
 __all__ = [
     "CONVOLUTIONS",
+    "NOTHING_REMOVED",
     "Architecture",
     "ChannelGraph",
     "Cut",
@@ -26,6 +28,8 @@ __all__ = [
     "couplings",
     "describe",
     "dims",
+    "nothing_removed",
+    "nothing_zero",
     "producers_of",
     "removable",
     "resize",

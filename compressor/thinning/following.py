@@ -120,9 +120,9 @@ def follow(
 ) -> Followed:
     """Follow the channels through one forward pass of `model`, in the modes of its modules.
 
-    `slices`: the labels of the dims of every parameter and buffer. `fixes`: by the number of an operation `keep`:
-    it keeps all of its channels; or a dim: equal parts lose the same channels, those of this dim. `values`: the buffers with their values, of
-    a model without storage.
+    `slices`: the labels of the dims of every parameter and buffer. `fixes`: by the number of an operation `keep`: it
+    keeps all of its channels; or a dim: equal parts lose the same channels, those of this dim. `values`: the buffers
+    with their values, of a model without storage.
     """
     follower = _Follower(model, slices, fixes, values)
     handles = []

@@ -47,7 +47,7 @@ def decide(
     *,
     skip: bool = False,
 ) -> Removal:
-    """Return what can be removed of `model`; `seen` has the inputs of its layers, from `image_dependence.inputs_of`.
+    """Return what can be removed of `model`; `seen` has the inputs of its layers, from `inputs_by_weight`.
 
     `skip`: layers may be left without inputs (Wen et al. 2016, depth: a dead layer is skipped through its shortcut).
     """
@@ -97,7 +97,7 @@ class _Decision:
         logits = {int(cell) for node in self._graph.nodes if node.is_output for cell in node.out}
         skipped, unread = set[str](), {}
         for node in layers:
-            if node.label not in self._seen or logits & set(node.out.tolist()):
+            if node.weight not in self._seen or logits & set(node.out.tolist()):
                 continue
             into, pairs = self._reading(node, kept)
             alive = (node.out < 0) | ~gone[node.out.clamp(min=0)]
@@ -160,9 +160,9 @@ class _Decision:
     def _harmless(self, node: Node) -> Tensor:
         """Return [inputs]: where the input of a layer may be left out."""
         assert node.into is not None
-        seen = self._seen.get(node.label)
+        seen = self._seen.get(node.weight)
         out = torch.zeros_like(node.into, dtype=torch.bool)
-        if seen is None:  # it never ran
+        if seen is None or len(seen.zero) != len(node.into):  # it never ran, or not as a whole
             return out
         if "zero" in self._ways:
             out |= seen.zero
@@ -212,9 +212,11 @@ class _Decision:
         """
         absorbed: dict[str, Tensor] = {}
         for node in {one.label: one for one in self._graph.nodes}.values():
-            if node.kind != "producer" or node.into is None or node.label not in self._seen:
+            if node.kind != "producer" or node.into is None or node.weight not in self._seen:
                 continue
-            constant, gone = self._seen[node.label].constant, gone_for[node.label]
+            constant, gone = self._seen[node.weight].constant, gone_for[node.label]
+            if len(constant) != len(node.into):
+                continue
             mine = (node.into >= 0) & gone[node.into.clamp(min=0)] & torch.isfinite(constant) & (constant != 0)
             sink = self._absorber(node)
             if sink is None or not bool(mine.any()):

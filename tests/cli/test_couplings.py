@@ -77,7 +77,8 @@ def test_a_broken_coupling_in_version_2_is_an_error_with_a_way_out(command: str)
     result = compress(command, "s.yaml", "-c", "resnet20_cifar")
     assert result.code == 2
     assert f"{PLACE}layer1.0.conv2.weight is pruned by" in result.err
-    assert f"but {PARTNERS}: select all of them, or `scope: coupled` of `class: Pruner`" in result.err
+    said = "conv1.weight, layer1.1.conv2.weight, layer1.2.conv2.weight, too, or use `scope: coupled` of `class: Pruner`"
+    assert f"but {PARTNERS}: select {said}; all of this selection can be removed: `weights: [" in result.err
     assert len(result.err.splitlines()) == 1, result.err
     assert not Path("runs").exists()
 
