@@ -32,7 +32,7 @@ def direct_norms(graph: ChannelGraph, model: nn.Module, names: Sequence[str]) ->
         node = graph.by_path.get(paths.get(name, ""))
         if name not in paths or node is None or node.dims[0] != 0:
             continue
-        calls = [number for number, one in enumerate(graph.nodes) if one.weight == name]
+        calls = [number for number, one in enumerate(graph.nodes) if one.weight == name and not one.training]
         readers = [graph.nodes[number] for call in calls for number in graph.readers_of[call]]
         if len(readers) == 1 and readers[0].kind == "norm" and readers[0].owned:
             norm = model.get_submodule(readers[0].label)

@@ -55,6 +55,8 @@ class Node:
     """The dims of its outputs and inputs in its weight."""
     owned: bool = True
     """Whether it is a layer, with a module of its own."""
+    training: bool = False
+    """Whether it belongs to the forward pass in training mode, where that has other layers or operations."""
 
     def replaced(self, **changes: Any) -> "Node":
         """Return the node with other values."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.dropout import _DropoutNd
 
 from compressor.copying import copied, without_storage
 from compressor.errors import UserError
@@ -62,9 +63,13 @@ class _Form:
         self.found = Followed()
 
 
-def _calls(form: _Form) -> Counter[tuple[str, str]]:
-    """Return the layers and operations of a form, without dropout."""
-    return Counter((node.label, node.kind) for node in form.found.nodes if "dropout" not in node.label.lower())
+def _calls(form: _Form, model: nn.Module) -> Counter[tuple[str, str]]:
+    """Return the layers and operations of a form, without dropout and stochastic depth."""
+    drops = {path for path, module in model.named_modules() if isinstance(module, _DropoutNd)} | _OF_DROPOUT
+    return Counter((node.label, node.kind) for node in form.found.nodes if node.label not in drops)
+
+
+_OF_DROPOUT = frozenset({"native_dropout", "bernoulli", "empty_like", "new_empty", "mul", "div"})
 
 
 class _Reading:
@@ -80,7 +85,7 @@ class _Reading:
         self._follow(evaluated)
         self._follow(trained)
         forms = [evaluated]
-        if trained.found.failed is None and _calls(trained) != _calls(evaluated):
+        if trained.found.failed is None and _calls(trained, self._model) != _calls(evaluated, self._model):
             forms.append(trained)
         for _ in range(_ROUNDS):
             graph, cell_of = self._graph([form.found for form in forms])
@@ -169,7 +174,7 @@ class _Reading:
         weights: dict[str, str] = {}
         modules = dict(self._model.named_modules())
         layers: dict[str, nn.Module] = {}
-        for form in forms:
+        for number, form in enumerate(forms):
             start = len(nodes)
             for node in form.nodes:
                 out = cells(node.out)
@@ -177,7 +182,7 @@ class _Reading:
                     out = torch.unique(out[out >= 0])
                 into = None if node.into is None or node.kind == "depthwise" else cells(node.into)
                 inputs = tuple(start + one for one in node.inputs)
-                nodes.append(node.replaced(out=out, into=into, inputs=inputs))
+                nodes.append(node.replaced(out=out, into=into, inputs=inputs, training=number > 0))
                 if node.owned and node.label in modules and node.kind in ("producer", "depthwise", "norm"):
                     layers.setdefault(node.label, modules[node.label])
                     if node.weight:

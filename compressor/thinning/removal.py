@@ -69,7 +69,7 @@ class _Decision:
         self._parameters = dict(model.named_parameters())
         self._nonzero = {node.label: self._pairs(node) for node in {n.label: n for n in self._layers()}.values()}
         self._reasons: dict[int, str] = {}
-        self._calls = Counter(node.label for node in graph.nodes)
+        self._calls = Counter(node.label for node in graph.nodes if not node.training)
         self._number = {id(node): number for number, node in enumerate(graph.nodes)}
 
     def _layers(self) -> list[Node]:
@@ -83,7 +83,7 @@ class _Decision:
         kept = spare(self._graph, gone, self._round_to, reasons=self._reasons)
         skipped = self._skipped(gone, kept) if skip else frozenset[str]()
         absorbed = self._absorbed({node.label: gone if node.label in skipped else kept for node in self._graph.nodes})
-        order = tuple(node.label for node in self._graph.nodes if node.label in skipped)
+        order = tuple(dict.fromkeys(node.label for node in self._graph.nodes if node.label in skipped))
         why = Reasons(self._graph, self._modules, self._seen, self._ways, self._reasons)
         return Removal(kept, absorbed, tuple(why.stays(kept, skipped)), order)
 
@@ -91,7 +91,7 @@ class _Decision:
         """Return layers that have no inputs left though other layers keep their outputs alive, as a shortcut does; and
         those that read only such layers. `kept` is `gone`, without the cells that had to stay.
         """
-        layers = [node for node in self._layers() if node.owned]
+        layers = [node for node in self._layers() if node.owned and not node.training]
         calls = Counter(node.label for node in layers)
         layers = [node for node in layers if calls[node.label] == 1]
         logits = {int(cell) for node in self._graph.nodes if node.is_output for cell in node.out}
@@ -211,7 +211,7 @@ class _Decision:
         reader.
         """
         absorbed: dict[str, Tensor] = {}
-        for node in {one.label: one for one in self._graph.nodes}.values():
+        for node in {one.label: one for one in reversed(self._graph.nodes)}.values():
             if node.kind != "producer" or node.into is None or node.weight not in self._seen:
                 continue
             constant, gone = self._seen[node.weight].constant, gone_for[node.label]

@@ -155,9 +155,17 @@ class Reasons:
         norms = [n.label for n in nodes if n.kind == "norm" and n.owned and self._norm_is_nonzero(n, cell)]
         if norms:
             return f"{norms[0]} after them is not zero there"
-        readers = [n.label for n in self._graph.nodes if n.into is not None and bool((n.into == cell).any())]
+        readers = [n.label for n in self._graph.nodes if n.into is not None and self._is_given_more(n, n.into == cell)]
         behind = ", ".join(dict.fromkeys(n.label for n in nodes if n.kind == "operation")) or "nothing"
-        return f"{readers[0]} reads them after {behind} and is given more than 0" if readers else f"{behind} mixes them"
+        readers = list(dict.fromkeys(readers))
+        verb = "reads" if len(readers) == 1 else "read"
+        return f"{listed(readers)} {verb} them after {behind} and not as 0" if readers else f"{behind} mixes them"
+
+    def _is_given_more(self, node: Node, here: Tensor) -> bool:
+        """Return whether a layer is given more than 0 at some of its inputs."""
+        seen = self._seen.get(node.weight)
+        known = seen is not None and len(seen.zero) == len(here)
+        return bool(here.any()) and not (seen is not None and known and bool(seen.zero[here].all()))
 
     def _norm_is_nonzero(self, node: Node, cell: int) -> bool:
         norm = self._modules[node.label]
