@@ -250,6 +250,13 @@ class _Reading:
             if not torch.equal(before[(before < 0) | ~gone[before.clamp(min=0)]], after):
                 self._escalate(form, places, frozenset({site}), site, form.found.results[site], "other channels")
                 return True
+        for number in sorted(form.found.given.keys() & found.given.keys()):
+            if form.found.numbers[number] != found.numbers[number]:  # a scale that is made of a width
+                state = form.found.given[number]
+                labels = torch.cat([one.reshape(-1) for one in state.labels] or [torch.empty(0, dtype=torch.long)])
+                said = "a number changes with the width"
+                self._escalate(form, places, state.sites | {number}, number, labels, said)
+                return True
         for join in found.joins:
             one, two = _cells(cell_of, join.first), _cells(cell_of, join.second)
             wrong = (one != two) & (one >= 0) & (two >= 0)
