@@ -6,7 +6,7 @@ from compressor.thinning.compaction import compact_layers, thin_and_compact
 from compressor.thinning.coupling import couplings, removable
 from compressor.thinning.cutting import Cut
 from compressor.thinning.equivalence import Thinned, thin
-from compressor.thinning.graph import ChannelGraph, Untraceable
+from compressor.thinning.graph import ChannelGraph, NeedsValues, Untraceable
 from compressor.thinning.layers import CONVOLUTIONS, dims, shapes_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removers import Remover
@@ -18,6 +18,7 @@ __all__ = [
     "Architecture",
     "ChannelGraph",
     "Cut",
+    "NeedsValues",
     "Remover",
     "Thinned",
     "Untraceable",
