@@ -193,7 +193,7 @@ def _in_words(remedy: Remedy, these: Sequence[str], pruner: PrunerBase, view: Vi
     selected = list(dict.fromkeys(name for chosen in view.targets.values() for name in chosen))
     leave = [name for name in selected if name in remedy.leave]
     if leave == selected:
-        return "then nothing is left to prune: select other weights, or remove the pruner"
+        return "without that nothing is left to prune: select other weights, or remove the pruner"
     return f"leave {'it' if leave == these and len(these) == 1 else 'them' if leave == these else listed(leave)} out"
 
 
