@@ -9,7 +9,7 @@ from torch import nn
 
 from compressor.component import Targets
 from compressor.context.optimizer import Groups
-from compressor.thinning import ChannelGraph, Untraceable, channel_graph, verify
+from compressor.thinning import ChannelGraph, Untraceable, channel_graph
 from compressor.timing import Window
 from compressor.tracing import Trace, logits_weights, trace_on_meta
 
@@ -162,24 +162,12 @@ class View:
             try:
                 return channel_graph(self.model, self.image)
             except Untraceable as error:
+                if self.build is None:
+                    return error
+            try:  # its code may ask for values
+                return channel_graph(self.build(), self.image)
+            except Untraceable as error:
                 return error
 
         found: ChannelGraph | Untraceable = self.once("graph", make)
-        return found
-
-    @cached_property
-    def verified_graph(self) -> ChannelGraph | Untraceable | None:
-        """Return the same, checked in forward passes of the model with storage, as a run does: this takes longer."""
-        graph, build, image = self.graph, self.build, self.image
-        if not isinstance(graph, ChannelGraph) or build is None or image is None:
-            return graph
-
-        def make() -> ChannelGraph | Untraceable:
-            try:
-                verify(graph, build(), image)
-            except Untraceable as error:
-                return error
-            return graph
-
-        found: ChannelGraph | Untraceable = self.once("verified_graph", make)
         return found

@@ -131,7 +131,7 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
         return [Finding("note", said)] if names else []
     if not names and norms is None:
         return []
-    graph = view.graph if norms is None else view.verified_graph
+    graph = view.graph
     if isinstance(graph, Untraceable) or graph is None:
         return [_without_channels(view, norms, graph)]
     found = []
@@ -337,11 +337,12 @@ def zeros_of_goals(view: View, goals: Sequence[Goal]) -> Prediction:
     """
     sizes = [sum(math.prod(view.shapes[name]) for name in goal.names) for goal in goals]
     asked = sum(goal.sparsity * size for goal, size in zip(goals, sizes, strict=True)) / max(sum(sizes), 1)
-    mixed = [goal for goal in goals if len({goal.structure.size(view.shapes[name]) for name in goal.names}) > 1]
-    zeros = {goal.names: goal.zeros(view.shapes) for goal in goals if goal not in mixed}
-    unknown = {
-        name: f"structures ({goal.structure.name}) of different sizes are ranked together"
-        for goal in mixed
-        for name in goal.names
-    }
+    zeros: dict[tuple[str, ...], int] = {}
+    unknown: dict[str, str] = {}
+    for goal in goals:
+        if len({goal.structure.size(view.shapes[name]) for name in goal.names}) > 1:
+            said = f"structures ({goal.structure.name}) of different sizes are ranked together"
+            unknown.update(dict.fromkeys(goal.names, said))
+        else:
+            zeros[goal.names] = goal.zeros(view.shapes)
     return Prediction(zeros, unknown, asked=asked if any(sizes) else None)

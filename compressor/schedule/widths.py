@@ -95,7 +95,4 @@ class _Simulation:
             assert node.into is not None
             read[node.into[reads]] = True
             alive[node.into[reads & ~zero]] = True
-        for node in self._graph.nodes:
-            if node.is_output or node.kind == "mixing":
-                alive[node.out[node.out >= 0]] = True
-        self._gone |= read & ~alive
+        self._gone |= read & ~alive & ~self._graph.kept

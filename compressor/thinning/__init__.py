@@ -11,7 +11,6 @@ from compressor.thinning.layers import CONVOLUTIONS, dims, shapes_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removers import Remover
 from compressor.thinning.stays import NOTHING_REMOVED, nothing_removed, nothing_zero
-from compressor.thinning.verification import verify
 
 __all__ = [
     "CONVOLUTIONS",
@@ -37,5 +36,4 @@ __all__ = [
     "shapes_of",
     "thin",
     "thin_and_compact",
-    "verify",
 ]

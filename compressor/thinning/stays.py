@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from compressor.errors import listed
 from compressor.sparsity import PRUNABLE, count_nonzero, prunable
 from compressor.thinning.graph import ChannelGraph, Node
-from compressor.thinning.layers import dims
 from compressor.tracing import LayerInputs
 
 Way = Literal["zero", "unread", "constant"]
@@ -65,11 +64,13 @@ class Reasons:
     def stays(self, gone: Tensor, skipped: frozenset[str]) -> list[Stay]:
         """Return the zero filters and channels that stay, by weight and reason; none of layers that are skipped."""
         found: list[Stay] = []
-        for node in self._graph.nodes:
-            if node.label not in self._graph.weights or node.label not in self._modules or node.label in skipped:
+        for node in self._graph.by_path.values():
+            if node.label not in self._graph.weights or node.label in skipped:
+                continue
+            if node.transposed and node.groups > 1:
                 continue
             weight = self._modules[node.label].weight.detach()
-            dead = (weight == 0).movedim(dims(self._modules[node.label])[0], 0).flatten(1).all(1).cpu()
+            dead = (weight == 0).movedim(node.dims[0], 0).flatten(1).all(1).cpu()
             if len(dead) != len(node.out):
                 continue
             stays = dead & ((node.out < 0) | ~gone[node.out.clamp(min=0)])
@@ -137,23 +138,34 @@ class Reasons:
         if "zero" not in self._ways:
             return "only channels that no layer reads are removed here (StructureRemover also removes those that are 0)"
         nodes = self._graph.nodes_with(cell)
-        alive = [n for n in nodes if n.kind in ("producer", "depthwise") and self._is_nonzero(n, cell)]
+        alive = [n for n in nodes if n.kind in ("producer", "depthwise") and n.owned and self._is_nonzero(n, cell)]
         joins = [n.label for n in nodes if n.kind == "operation" and len(n.inputs) > 1]
+        if alive and cell in self._graph.ties:
+            return f"{self._graph.ties[cell]}, and others of them are not zero"
         if alive and joins:
             return f"{joins[0]} joins them with {alive[0].label}, which is not zero there"
         for node in self._graph.nodes:
-            if node.kind == "producer" and node.into is not None and node.label in self._seen:
-                constant = self._seen[node.label].constant[node.into == cell]
+            if node.kind == "producer" and node.into is not None and node.weight in self._seen:
+                constant = self._seen[node.weight].constant
+                constant = constant[node.into == cell] if len(constant) == len(node.into) else constant[:0]
                 if len(constant) and bool((torch.isfinite(constant) & (constant != 0)).any()):
                     if "constant" not in self._ways:
                         return f"they are constant, not 0, where {node.label} reads them: not absorbed in training"
                     return f"they are constant, not 0, and {node.label} cannot absorb that (padding or no bias)"
-        norms = [n.label for n in nodes if n.kind == "norm" and self._norm_is_nonzero(n, cell)]
+        norms = [n.label for n in nodes if n.kind == "norm" and n.owned and self._norm_is_nonzero(n, cell)]
         if norms:
             return f"{norms[0]} after them is not zero there"
-        readers = [n.label for n in self._graph.nodes if n.into is not None and bool((n.into == cell).any())]
+        readers = [n.label for n in self._graph.nodes if n.into is not None and self._is_given_more(n, n.into == cell)]
         behind = ", ".join(dict.fromkeys(n.label for n in nodes if n.kind == "operation")) or "nothing"
-        return f"{readers[0]} reads them after {behind} and is given more than 0" if readers else f"{behind} mixes them"
+        readers = list(dict.fromkeys(readers))
+        verb = "reads" if len(readers) == 1 else "read"
+        return f"{listed(readers)} {verb} them after {behind} and not as 0" if readers else f"{behind} mixes them"
+
+    def _is_given_more(self, node: Node, here: Tensor) -> bool:
+        """Return whether a layer is given more than 0 at some of its inputs."""
+        seen = self._seen.get(node.weight)
+        known = seen is not None and len(seen.zero) == len(here)
+        return bool(here.any()) and not (seen is not None and known and bool(seen.zero[here].all()))
 
     def _norm_is_nonzero(self, node: Node, cell: int) -> bool:
         norm = self._modules[node.label]
@@ -162,7 +174,7 @@ class Reasons:
 
     def _is_nonzero(self, node: Node, cell: int) -> bool:
         places = (node.out == cell).nonzero().flatten()
-        weight = self._modules[node.label].weight.detach().movedim(dims(self._modules[node.label])[0], 0)
+        weight = self._modules[node.label].weight.detach().movedim(node.dims[0], 0)
         return (
             bool(len(places)) and len(weight) == len(node.out) and bool((weight[places.to(weight.device)] != 0).any())
         )
