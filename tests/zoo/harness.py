@@ -3,11 +3,10 @@
 `examine` gives what it found: the sizes, the reasons, and every problem in words.
 """
 
-import copy
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
+from compressor import copying
 from compressor.context import Data
 from compressor.models import as_built, with_output
 from compressor.schedule.document import parse
@@ -61,7 +61,7 @@ def examine(entry: Entry) -> Found:
         run = Run(entry, thins_in="[]").epoch()
         found.dense = sizes(run.network)
         with run.session.as_shipped():
-            masked = copy.deepcopy(run.network)
+            masked = copying.copied(run.network)
         with _told(found, "thinning afterwards"):
             _afterwards(entry, masked, found)
         with _told(found, "thinning in mid-training"):
@@ -163,18 +163,24 @@ def _expected(of: Mapping[str, Any], path: str) -> str | None:
 
 
 def wrong_sizes(
-    expected: Widths, before: Mapping[str, tuple[int, ...]], after: Mapping[str, tuple[int, ...]]
+    expected: Widths,
+    before: Mapping[str, tuple[int, ...]],
+    after: Mapping[str, tuple[int, ...]],
+    may_keep: Container[str] = (),
 ) -> list[str]:
-    """The layers, parameters and buffers that have another size than expected."""
+    """The layers, parameters and buffers that have another size than expected, and keys that say nothing.
+
+    The sizes of `may_keep` may be those that the network has anyway.
+    """
     lines, used = [], set[str]()
     for path, size in before.items():
         key = _expected(expected, path)
         wanted = size if key is None else expected[key]
         wanted = (wanted,) if isinstance(wanted, int) else tuple(wanted)
-        used |= {key} if key is not None else set()
+        used |= {key} if key is not None and (wanted != size or key in may_keep) else set()
         if after.get(path) != wanted:
             lines.append(f"{path} has {_in_words(after.get(path))} of {_in_words(size)}, expected {_in_words(wanted)}")
-    return lines + [f"{key} is expected, and names nothing" for key in expected if key not in used]
+    return lines + [f"{key} is expected to narrow, and names nothing that could" for key in expected if key not in used]
 
 
 def _in_words(size: tuple[int, ...] | None) -> str:
@@ -201,10 +207,10 @@ def wrong_reasons(expected: Mapping[str, str], stays: Mapping[str, str]) -> list
 
 
 def _afterwards(entry: Entry, masked: nn.Module, found: Found) -> None:
-    exact = copy.deepcopy(masked).double().eval()
-    whole = copy.deepcopy(exact)
+    exact = copying.copied(masked).double().eval()
+    whole = copying.copied(exact)
     given = images(2, entry.image).double()
-    before = logits(exact, given), logits(copy.deepcopy(exact).float(), given.float())
+    before = logits(exact, given), logits(copying.copied(exact).float(), given.float())
     thinned = thin(exact, images(3, entry.image).double())
     thinned.cut.model(exact)
     for stay in thinned.stays:
@@ -214,7 +220,7 @@ def _afterwards(entry: Entry, masked: nn.Module, found: Found) -> None:
     found.widths = {path: size for path, size in after.items() if size != found.dense[path]}
     problems = wrong_sizes(entry.widths, found.dense, after) + wrong_reasons(entry.stays, found.stays)
     problems += differs("float64", before[0], logits(exact, given), EXACT)
-    narrow = copy.deepcopy(exact).float()
+    narrow = copying.copied(exact).float()
     problems += differs("float32", before[1], logits(narrow, given.float()), ROUNDED)
     if not entry.trained:
         for one, other in zip(_training_form(whole, given), _training_form(exact, given), strict=True):
@@ -238,7 +244,7 @@ def logits(network: nn.Module, given: Tensor) -> Tensor:
 @torch.no_grad()
 def _training_form(network: nn.Module, given: Tensor) -> list[Tensor]:
     """All that a copy gives in training mode, without dropout, whose draws depend on the number of channels."""
-    trial = as_built(copy.deepcopy(network)).train()
+    trial = as_built(copying.copied(network)).train()
     for module in trial.modules():
         if isinstance(module, _DropoutNd):
             module.eval()
@@ -343,7 +349,7 @@ def _in_training(entry: Entry, masked: Run, found: Found) -> None:
         torch.manual_seed(1)  # the same draws, of layers that are left out for instance
         one.epoch()
     problems = [line for line in run.said if "removed nothing" in line]
-    problems += wrong_sizes({**entry.widths, **entry.trained}, found.dense, sizes(run.network))
+    problems += wrong_sizes({**entry.widths, **entry.trained}, found.dense, sizes(run.network), entry.trained)
     if not all(map(math.isfinite, run.losses)):
         problems.append(f"losses are not finite: {run.losses}")
     zeros, left = _zero_filters(masked.network), _zero_filters(run.network)
