@@ -93,11 +93,12 @@ def _rows(graph: ChannelGraph, groups: Sequence[Group]) -> list[_Row]:
     """Return the layers that make or read channels, and the operations that join layers, in their order."""
     of_cell = {cell: group.number for group in groups for cell in group.cells}
     passing = [{of_cell[cell] for cell in node.out.tolist() if cell in of_cell} for node in graph.nodes]
+    makers = {member.name for group in groups for member in group.makers}
     rows: dict[str, _Row] = {}
     for number, node in enumerate(graph.nodes):
         if node.kind in ("producer", "depthwise"):
             row = rows.setdefault(node.label, _Row(node.label))
-            does = "makes" if node.kind == "producer" or passing[number] & _made_by(node.label, groups) else "goes"
+            does = "makes" if node.label in makers else "goes"
             row.marks.setdefault(does, set()).update(passing[number])
             into = [] if node.into is None else node.into.tolist()
             row.marks.setdefault("reads", set()).update(of_cell[cell] for cell in into if cell in of_cell)
@@ -106,10 +107,6 @@ def _rows(graph: ChannelGraph, groups: Sequence[Group]) -> list[_Row]:
             if joined:
                 rows[f"{number} {node.label}"] = _Row(node.label, True, {"joins": joined})
     return [row for row in rows.values() if row.groups]
-
-
-def _made_by(label: str, groups: Sequence[Group]) -> set[int]:
-    return {group.number for group in groups if any(member.name == label for member in group.makers)}
 
 
 def _spans(rows: Sequence[_Row], groups: Sequence[Group]) -> dict[int, tuple[int, int]]:
@@ -138,11 +135,14 @@ def _colours(spans: dict[int, tuple[int, int]]) -> dict[int, int]:
     """Return a colour for each group, of those that the groups beside it leave the one that was used longest ago."""
     colours: dict[int, int] = {}
     used = list(range(_COLOURS))  # the last one was used last
+    begun: list[int] = []
     for number, (first, _) in sorted(spans.items(), key=lambda item: item[1]):
-        beside = {colours[other] for other in colours if spans[other][1] >= first - 1}
+        begun = [other for other in begun if spans[other][1] >= first - 1]
+        beside = {colours[other] for other in begun}
         colours[number] = next((colour for colour in used if colour not in beside), used[0])
         used.remove(colours[number])
         used.append(colours[number])
+        begun.append(number)
     return colours
 
 
@@ -223,9 +223,10 @@ def _bar(group: Group, span: tuple[int, int], x: float, colour: int, rows: Seque
     """Yield a group's bar with its marks; its title says all about it."""
     look = "kept" if group.reason is not None else f"c{colour}"
     lines = [f"group {group.number}: {group.channels} channels", *(f"{a} {b}" for a, b in described(group) if b)]
+    wide = 9 if group.reason is not None else 5  # the hatching needs room
     top, bottom = _middle(span[0]) - 5, _middle(span[1]) + 5
     yield f'<g role="img"><title>{escape(chr(10).join(lines))}</title>'
-    yield f'<rect class="{look} bar" x="{x - 2.5:.1f}" y="{top}" width="5" height="{bottom - top}" rx="2"/>'
+    yield f'<rect class="{look} bar" x="{x - wide / 2:.1f}" y="{top}" width="{wide}" height="{bottom - top}" rx="2"/>'
     for place in range(span[0], span[1] + 1):
         for mark, numbers in rows[place].marks.items():
             if group.number in numbers:
