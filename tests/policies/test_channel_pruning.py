@@ -173,7 +173,10 @@ def test_channels_that_others_read_are_left_out_for_one_layer_alone_and_that_is_
 
 
 READ_BY: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
-    "an operation that mixes channels": (lambda s, y: s.fc(F.relu(s.b(F.relu(s.mix(y)))).mean((2, 3))), "an operation (mix (LayerNorm) "),
+    "an operation that mixes channels": (
+        lambda s, y: s.fc(F.relu(s.b(F.relu(s.mix(y)))).mean((2, 3))),
+        "an operation (mix (LayerNorm) ",
+    ),
     "whoever is given the logits": (lambda s, y: torch.cat([y, s.b(y)], 1).mean((2, 3)), "the output of "),
 }
 
