@@ -299,7 +299,12 @@ def _is_view(function: Any) -> bool:
 
 @cache
 def _is_pointwise(function: Any, name: str) -> bool:
-    return torch.Tag.pointwise in function.tags or name in rules.POINTWISE
+    """Return whether an operation works on each entry by itself: torch says so, perhaps of another form of it."""
+    if name in rules.POINTWISE or name == "floor_divide":
+        return True
+    forms = getattr(aten, name, None) if function.namespace == "aten" and name not in ("max", "min") else None
+    tags = [getattr(forms, form).tags for form in forms.overloads()] if forms is not None else []
+    return any(torch.Tag.pointwise in each for each in (function.tags, *tags))
 
 
 def _swapped(values: Any, swap: Mapping[int, Tensor]) -> Any:
