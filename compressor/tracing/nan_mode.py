@@ -145,8 +145,6 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return function(*args, **kwargs)
         # In place an operation overwrites what it is given.
         masks = [self._unknown.of(one) for one in given]
-        if function._schema.is_mutable:
-            masks = [mask.clone() for mask in masks]
         out = function(*args, **kwargs)
         for one in tensors_of(out):
             unknown = torch.zeros_like(one, dtype=torch.bool)

@@ -69,6 +69,11 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[float | None]]] = {
     "places in a list": (lambda x: torch.searchsorted(torch.tensor([1.0, 3.0]), x), [N, N, N]),
     "sampled": (lambda x: F.grid_sample(torch.ones(1, 1, 3, 3), x.mean().expand(1, 1, 1, 2)).flatten(), [N]),
     "sampled zeros": (lambda x: F.grid_sample(zeros(1, 1, 3, 3), x.mean().expand(1, 1, 1, 2)).flatten(), [0]),
+    "unpooled zeros": (
+        lambda x: F.max_unpool2d(zeros(1, 1, 1, 1), x.argmax().view(1, 1, 1, 1), 2).flatten(),
+        [0, 0, 0, 0],
+    ),
+    "a sum that leaves NaN out": (lambda x: x.nansum(), [N]),
     "drawn": (lambda x: torch.rand(3) * torch.tensor([0.0, 1.0, 1.0]), [0, N, N]),
     "like it": (lambda x: torch.ones_like(x), [1, 1, 1]),
     "in place": (lambda x: x.abs_().eq_(2), [N, 0, 1]),
