@@ -10,7 +10,6 @@ from compressor.errors import CompressError, UserError
 from compressor.experiment import building, loading
 from compressor.experiment.identity import recorded
 from compressor.reports import Report, Thinning, compared, measure
-from compressor.sparsity import computed
 from compressor.thinning import describe, nothing_removed, nothing_zero, thin
 from compressor.training import checkpoint
 
@@ -50,8 +49,6 @@ def thin_checkpoint(
     if target.exists():
         raise UserError(f"{target} exists and is not overwritten: give another file with --out")
     loaded = loading.load(path, config, sets, root=root, say=say)
-    for one in computed(loaded.network):
-        raise CompressError(f"{path}: its channels cannot be removed: {one.reason}")
     where = building.device(wanted_device)
     dataset = loading.dataset_of(loaded, path, root, say, other_data=other_data)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)

@@ -245,8 +245,6 @@ def _layers(model: ModelConfig, network: nn.Module, images: Survey, shape: tuple
             )
         return Layers(tuple(chosen), tuple(every), logits)
     instead = "its filters cannot be removed; `--goal elements:0.9` sets single weights to zero"
-    for one in computed(network):
-        raise UserError(f"--model {model.name}: {one.reason}: {instead}")
     graph = view.graph
     if not isinstance(graph, ChannelGraph):
         raise UserError(f"--model {model.name}: {graph}: {instead}")
@@ -254,7 +252,8 @@ def _layers(model: ModelConfig, network: nn.Module, images: Survey, shape: tuple
     chosen = removable(graph, names, [name for name in logits if name in names])
     chosen = [name for name in chosen if int(goal.sparsity * view.shapes[name][0] + 1e-9)]
     if not chosen:
-        why = "every layer makes the logits, or shares its channels with what cannot be pruned"
+        shared = "every layer makes the logits, or shares its channels with what cannot be pruned"
+        why = next((one.reason for one in computed(network)), shared)
         raise UserError(f"--model {model.name}: no layer has filters that could be removed ({why}); {instead}")
     return Layers(tuple(chosen), tuple(every), logits)
 

@@ -39,17 +39,15 @@ class ThinningPolicy(Policy, name="extension"):
         why = GATED if view.gated else str(view.graph) if isinstance(view.graph, Untraceable) else ""
         if why:
             return [Finding("error", f"{view.key} can remove nothing: {why}", of_policy=True)]
+        if not isinstance(view.graph, ChannelGraph):
+            return []
         kept: dict[tuple[str, str], list[str]] = {}
-        for one in computed(view.model) if isinstance(view.graph, ChannelGraph) else ():
-            kept.setdefault((one.by, one.remedy), []).append(one.name)
-        return [
-            Finding(
-                "warning",
-                f"{view.key} keeps the channels of {listed(names)}: {by} computes the weight; {remedy}",
-                of_policy=True,
-            )
-            for (by, remedy), names in kept.items()
-        ]
+        for one in computed(view.model):
+            if f"{one.by} computes {one.name}" in view.graph.keeps.values():
+                kept.setdefault((one.by, one.remedy), []).append(one.name)
+        said = "{key} keeps the channels of {names}, which {by} computes: to remove them, too, {remedy}"
+        lines = [said.format(key=view.key, names=listed(names), by=by, remedy=how) for (by, how), names in kept.items()]
+        return [Finding("warning", line, of_policy=True) for line in lines]
 
     def init(self, ctx: Context) -> Refusal:
         return Refusal()

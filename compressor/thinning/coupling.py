@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compressor.errors import listed
 from compressor.sparsity.structures import FILTERS, Structure
 from compressor.thinning.graph import ChannelGraph
+from compressor.thinning.stays import made_by, read_by
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def _final(graph: ChannelGraph) -> set[str]:
     leads = [False] * len(graph.nodes)
     for number in reversed(range(len(graph.nodes))):
         readers = [graph.nodes[reader] for reader in graph.readers_of[number]]
-        leads[number] = any(one.kind in ("producer", "depthwise") for one in readers) or any(
-            leads[reader] for reader in graph.readers_of[number]
-        )
+        leads[number] = any(
+            one.kind in ("producer", "depthwise") or (one.kind == "reader" and one.zero == "any") for one in readers
+        ) or any(leads[reader] for reader in graph.readers_of[number])
     reading = {node.weight for number, node in enumerate(graph.nodes) if leads[number]}
     return {node.weight for node in graph.nodes if node.kind == "producer"} - reading
 
@@ -83,12 +83,11 @@ def _keeper(graph: ChannelGraph, cell: int, names: Sequence[str], dim: int) -> s
     if dim == 1:
         readers = [n for n in graph.nodes if n.into is not None and bool((n.into == cell).any())]
         others = list(dict.fromkeys(n.weight for n in readers if n.weight not in names))
-        return f"{listed(others)} {'reads' if len(others) == 1 else 'read'} the same channels"
+        return read_by(others)
     others = list(dict.fromkeys(n.weight for n in through if n.kind == "producer" and n.weight not in names))
     joins = [n.label for n in through if n.kind == "operation" and len(n.inputs) > 1]
     if others:
-        how = f"joined by {joins[0]}" if joins else "joined"
-        return f"{listed(others)} {'makes' if len(others) == 1 else 'make'} the same channels ({how})"
+        return made_by(others, joins)
     never = [n.label for n in through if n.kind == "operation" and n.zero == "never"]
     what = never[0] if never else "an operation after it"
     return f"{what} is not 0 where its input is 0"

@@ -218,6 +218,10 @@ class _Reading:
     def _computed(self, forms: Sequence[Followed]) -> Iterator[tuple[Tensor, str]]:
         """Yield the channels of layers that compute their weights: a cut of what they are made of changes them."""
         by_name = {one.name: one for one in computed(self._model) if one.by != "torch.nn.utils.prune"}
+        for known in by_name.values():  # where the computation cannot be followed, no layer is known to use the weight
+            for labels in (labels for source in known.sources for labels in self._slices.get(source, ())):
+                if bool((labels >= 0).any()):
+                    yield labels[labels >= 0], f"{known.by} computes {known.name}"
         for form in forms:
             for node in form.nodes:
                 one = by_name.get(node.weight)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import listed
-from compressor.sparsity import PRUNABLE, count_nonzero, prunable
+from compressor.sparsity import PRUNABLE, count_nonzero, in_use
 from compressor.thinning.graph import ChannelGraph, Node
 from compressor.tracing import LayerInputs
 
@@ -42,10 +42,21 @@ def nothing_removed(stays: Sequence[Stay]) -> str:
 
 def nothing_zero(network: nn.Module) -> str:
     """Return in words that there is nothing to remove, with the number of zeros that are scattered."""
-    weights = prunable(network).values()
+    weights = [weight for weight in in_use(network).values() if weight.dim() > 1]
     total = sum(weight.numel() for weight in weights)
     zeros = total - sum(count_nonzero(weight) for weight in weights)
     return f"nothing to remove: no filter and no channel is all zero ({zeros:,} of {total:,} weights are zero)"
+
+
+def read_by(names: Sequence[str]) -> str:
+    """Return in words that other weights read the same channels."""
+    return f"{listed(names)} {'reads' if len(names) == 1 else 'read'} the same channels"
+
+
+def made_by(names: Sequence[str], joins: Sequence[str]) -> str:
+    """Return in words that other weights make the same channels, which these operations join."""
+    how = f"joined by {joins[0]}" if joins else "joined"
+    return f"{listed(names)} {'makes' if len(names) == 1 else 'make'} the same channels ({how})"
 
 
 class Reasons:
@@ -76,7 +87,7 @@ class Reasons:
             stays = dead & ((node.out < 0) | ~gone[node.out.clamp(min=0)])
             reasons = Counter(self._reason(int(cell)) for cell in node.out[stays])
             found += [Stay(self._graph.weights[node.label], count, why) for why, count in reasons.items()]
-        return [*found, *self._channels(gone, skipped), *self._untraced()]
+        return [*found, *self._channels(gone, skipped), *self._others(gone)]
 
     def _channels(self, gone: Tensor, skipped: frozenset[str]) -> Iterator[Stay]:
         """Yield the zero channels that stay, of layers that have others: those without any are their zero filters."""
@@ -101,7 +112,7 @@ class Reasons:
         others = [other for other in self._readers.get(cell, ()) if other != name]
         if not others:
             return self._reason(cell)
-        return f"{listed(others)} {'reads' if len(others) == 1 else 'read'} the same channels"
+        return read_by(others)
 
     @cached_property
     def _readers(self) -> dict[int, list[str]]:
@@ -114,21 +125,25 @@ class Reasons:
             if node.label in self._graph.weights and getattr(module, "groups", 1) == 1:
                 mine = mine & _is_nonzero_for(module)
             for cell in set(node.into[mine].tolist()):
-                found.setdefault(cell, {})[self._graph.weights.get(node.label, node.label)] = None
+                found.setdefault(cell, {})[node.weight or node.label] = None
         return {cell: list(names) for cell, names in found.items()}
 
-    def _untraced(self) -> Iterator[Stay]:
-        """Yield the zero filters of layers that the trace of the forward pass does not have."""
+    def _others(self, gone: Tensor) -> Iterator[Stay]:
+        """Yield the zero filters that stay of weights that no layer of the trace has as its own."""
+        used = {node.weight: node for node in self._graph.nodes}
         for path, module in self._modules.items():
-            if not isinstance(module, PRUNABLE) or path in self._graph.weights:
-                continue
             weight = module._parameters.get("weight")
-            if weight is None or weight.is_meta:
+            if not isinstance(module, PRUNABLE) or path in self._graph.weights or weight is None or weight.is_meta:
                 continue
-            count = int((weight == 0).movedim(1 - _dim_of_inputs(module), 0).flatten(1).all(1).sum())
-            if count:
-                name = f"{path}.weight" if path else "weight"
-                yield Stay(name, count, "the layer is not in the trace of the forward pass")
+            name = f"{path}.weight" if path else "weight"
+            zero = (weight.detach() == 0).movedim(1 - _dim_of_inputs(module), 0).flatten(1).all(1).cpu()
+            reasons = Counter({"the layer is not in the trace of the forward pass": int(zero.sum())})
+            if name in used and len(used[name].out) == len(zero):
+                cells = used[name].out[zero & ((used[name].out < 0) | ~gone[used[name].out.clamp(min=0)])]
+                reasons = Counter(map(self._reason, cells.tolist()))
+            for why, count in reasons.items():
+                if count:
+                    yield Stay(name, count, why)
 
     def _reason(self, cell: int) -> str:
         if cell < 0:
@@ -143,7 +158,8 @@ class Reasons:
         if alive and cell in self._graph.ties:
             return f"{self._graph.ties[cell]}, and others of them are not zero"
         if alive and joins:
-            return f"{joins[0]} joins them with {alive[0].label}, which is not zero there"
+            names = list(dict.fromkeys(node.weight for node in alive))
+            return f"{made_by(names, joins)}, and {'is' if len(names) == 1 else 'are'} not zero there"
         for node in self._graph.nodes:
             if node.kind == "producer" and node.into is not None and node.weight in self._seen:
                 constant = self._seen[node.weight].constant

@@ -238,7 +238,7 @@ STAYS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], list[str]]] = {
     ),
     "addition": (
         lambda: zero(two(lambda s, x: s.fc(mean(F.relu(s.a(x) + s.b(x))))), a=[1]), {},
-        [ONE + "add joins them with b, which is not zero there"],
+        [ONE + "b.weight makes the same channels (joined by add), and is not zero there"],
     ),
     "padding": (
         lambda: speaking(two(lambda s, x: s.fc(mean(F.relu(s.p(s.a(x))))), p=Conv2d(4, 4, 3, padding=1))), {},
