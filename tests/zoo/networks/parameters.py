@@ -194,7 +194,7 @@ class EinsumWeight(Before):
         return F.relu(torch.einsum("nchw,oc->nohw", x, self.w))
 
 
-@expect(widths={"stem": 8, "b": 8, "w": (8, 24), "v": (24, 16)})
+@expect(widths={"stem": 8, "b": 8, "w": (8, 24)})
 class MatmulWeight(Before):
     """An MLP of bare matrices by @."""
 
