@@ -13,6 +13,7 @@ from compressor.context import TRANSPOSED, steps_by_entry
 from compressor.masking import check_classes, companions
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.regularizers import Regularizer
+from compressor.sparsity import Slices
 from compressor.thinning import ChannelGraph
 from compressor.timing import Clock
 
@@ -72,6 +73,10 @@ class RegularizationPolicy(Policy, name="regularizer"):
         if self.regularizer.makes_zeros:
             found += [Finding("error", f"{name}: {OF_COMPUTED}", "reg_regims") for name in _computed(view)]
         return found + (check_classes(view, cuts) if self.regularizer.makes_zeros and not lines else [])
+
+    def whole_slices(self, view: View) -> list[Slices]:
+        cuts = self.regularizer.structures(view.targets) if self.regularizer.makes_zeros else {}
+        return [(name, cut.dim) for name, own in cuts.items() for cut in own if cut.dim is not None]
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if not self.regularizer.makes_zeros or time < self.window.first:

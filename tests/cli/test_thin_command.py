@@ -55,6 +55,17 @@ def test_a_masked_run_is_thinned_and_says_what_that_gains(masked: Path) -> None:
     assert "1 thread of the cpu" in out
 
 
+def test_a_run_is_explained_as_its_configuration_is_and_neither_takes_the_other(masked: Path) -> None:
+    of_run = json.loads(succeed("thin", masked, "--explain", "--json"))
+    assert of_run == json.loads(succeed("thin", "--explain", "-c", "tiny", "--json"))
+    assert not (masked / "thin.pt").exists()
+    result = compress("thin", masked, "--explain", "-c", "tiny")
+    assert (result.code, result.out) == (2, "")
+    assert "has its own configuration: leave out --config" in result.err
+    succeed("thin", masked, "--out", "thin.pt")
+    assert json.loads(succeed("thin", "thin.pt", "--explain", "--json"))["groups"][0]["channels"] == 8
+
+
 def test_the_json_report_has_the_stages_and_claims_nothing_of_the_masked_one(masked: Path) -> None:
     report = json.loads(succeed("thin", masked, "--out", "thin.pt", "--json"))
     stages = {stage["name"]: stage for stage in report["comparison"]["stages"]}
