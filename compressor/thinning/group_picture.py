@@ -1,13 +1,14 @@
 """Channel groups as a picture: the layers from top to bottom in the order of the forward pass, a bar for each group."""
 
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
 from compressor.thinning.graph import ChannelGraph
 from compressor.thinning.group_table import described
-from compressor.thinning.groups import Group, in_short
+from compressor.thinning.groups import Group, in_short, joining
 
 _ROW, _TOP, _MARGIN = 22, 96, 12
 """The height of a row, where the first one begins, and the margin, in pixels."""
@@ -91,25 +92,21 @@ def groups_as_svg(graph: ChannelGraph, groups: Sequence[Group], name: str) -> st
 
 def _rows(graph: ChannelGraph, groups: Sequence[Group]) -> list[_Row]:
     """Return the layers that make or read channels, and the operations that join layers, in their order."""
-    marks: dict[str, dict[str, set[int]]] = {}
+    marks: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for group in groups:
         for mark, members in (("makes", group.makers), ("reads", group.readers), ("goes", group.companions)):
             for member in members:
-                marks.setdefault(member.name, {}).setdefault(mark, set()).add(group.number)
-    joins = {id(node): joined for node, joined in joining(graph, groups)}
+                marks[member.name][mark].add(group.number)
+    joins = {
+        id(node): {group for group, inputs in joined.items() if inputs > 1} for node, joined in joining(graph, groups)
+    }
     rows: dict[str, _Row] = {}
     for number, node in enumerate(graph.nodes):
         if node.kind in ("producer", "depthwise"):
-            rows.setdefault(node.label, _Row(node.label, marks=marks.get(node.label, {})))
-        elif id(node) in joins and len(joins[id(node)]) < sum(map(len, (()))):
-            pass
-        elif id(node) in joins:
+            rows.setdefault(node.label, _Row(node.label, marks=marks[node.label]))
+        elif joins.get(id(node)):
             rows[f"{number} {node.label}"] = _Row(node.label, True, {"joins": joins[id(node)]})
     return [row for row in rows.values() if row.groups]
-
-
-def _made_by(label: str, groups: Sequence[Group]) -> set[int]:
-    return {group.number for group in groups if any(member.name == label for member in group.makers)}
 
 
 def _spans(rows: Sequence[_Row], groups: Sequence[Group]) -> dict[int, tuple[int, int]]:
@@ -138,11 +135,14 @@ def _colours(spans: dict[int, tuple[int, int]]) -> dict[int, int]:
     """Return a colour for each group, of those that the groups beside it leave the one that was used longest ago."""
     colours: dict[int, int] = {}
     used = list(range(_COLOURS))  # the last one was used last
+    begun: list[int] = []
     for number, (first, _) in sorted(spans.items(), key=lambda item: item[1]):
-        beside = {colours[other] for other in colours if spans[other][1] >= first - 1}
+        begun = [other for other in begun if spans[other][1] >= first - 1]
+        beside = {colours[other] for other in begun}
         colours[number] = next((colour for colour in used if colour not in beside), used[0])
         used.remove(colours[number])
         used.append(colours[number])
+        begun.append(number)
     return colours
 
 
@@ -223,9 +223,10 @@ def _bar(group: Group, span: tuple[int, int], x: float, colour: int, rows: Seque
     """Yield a group's bar with its marks; its title says all about it."""
     look = "kept" if group.reason is not None else f"c{colour}"
     lines = [f"group {group.number}: {group.channels} channels", *(f"{a} {b}" for a, b in described(group) if b)]
+    wide = 9 if group.reason is not None else 5  # the hatching needs room
     top, bottom = _middle(span[0]) - 5, _middle(span[1]) + 5
     yield f'<g role="img"><title>{escape(chr(10).join(lines))}</title>'
-    yield f'<rect class="{look} bar" x="{x - 2.5:.1f}" y="{top}" width="5" height="{bottom - top}" rx="2"/>'
+    yield f'<rect class="{look} bar" x="{x - wide / 2:.1f}" y="{top}" width="{wide}" height="{bottom - top}" rx="2"/>'
     for place in range(span[0], span[1] + 1):
         for mark, numbers in rows[place].marks.items():
             if group.number in numbers:

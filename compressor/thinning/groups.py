@@ -3,7 +3,7 @@ some can never be removed.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compressor.thinning.graph import ChannelGraph, Node
+
 
 @dataclass(frozen=True)
 class Member:
@@ -104,8 +105,7 @@ def groups(graph: ChannelGraph) -> tuple[Group, ...]:
             together[tuple(mine), () if reason else tuple(limits[cell]), reason].append(cell)
     order = sorted(together, key=lambda key: min(first.get(cell, (len(graph.nodes), cell)) for cell in together[key]))
     found = [
-        Group(number, tuple(together[key]), *_members(*key, len(together[key])))
-        for number, key in enumerate(order, 1)
+        Group(number, tuple(together[key]), *_members(*key, len(together[key]))) for number, key in enumerate(order, 1)
     ]
     times = Counter((group, node.label) for node, joined in joining(graph, found) for group in sorted(joined))
     joins: dict[int, list[Join]] = defaultdict(list)
@@ -182,9 +182,9 @@ def _nonzero(graph: ChannelGraph) -> Tensor:
     return alive
 
 
-def joining(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[tuple[Node, set[int]]]:
+def joining(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[tuple[Node, Mapping[int, int]]]:
     """Yield the operations that bring layers together, in the order of the forward pass, with the numbers of their
-    groups; once where the forms of evaluation and of training have the same.
+    groups, and how many inputs have each; once where the forms of evaluation and of training have the same.
     """
     group_of = torch.zeros(max(graph.cells, 1), dtype=torch.long)
     for group in groups:
@@ -199,8 +199,7 @@ def joining(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[tuple[Node
             continue
         seen = known.setdefault((node.label, inputs), number)
         alike.append(seen)
-        joined = passing[number]
         if seen == number and node.kind == "operation":
-            brings = [passing[source] & joined for source in dict.fromkeys(node.inputs)]
+            brings = [passing[source] & passing[number] for source in dict.fromkeys(node.inputs)]
             if sum(map(bool, brings)) > 1:
-                yield node, joined
+                yield node, Counter(group for own in brings for group in sorted(own))

@@ -45,7 +45,7 @@ def titled(root: xml.Element) -> dict[str, xml.Element]:
 def span(bar: xml.Element) -> tuple[float, float, float]:
     """The column, the top and the bottom of a bar."""
     y = float(bar[1].attrib["y"])
-    return float(bar[1].attrib["x"]), y, y + float(bar[1].attrib["height"])
+    return float(bar[1].attrib["x"]) + float(bar[1].attrib["width"]) / 2, y, y + float(bar[1].attrib["height"])
 
 
 def test_each_group_has_a_bar_with_a_title_that_says_all_about_it() -> None:
