@@ -55,21 +55,26 @@ class Group:
 
     @property
     def channels(self) -> int:
-        """Return how many channels can be removed one by one."""
-        return len(self.cells)
+        """Return how many channels it has: the fewest filters or inputs that a layer has of it."""
+        return min((member.entries for member in (*self.makers, *self.readers)), default=len(self.cells))
+
+    @property
+    def together(self) -> int:
+        """Return how many of its channels can only be removed together."""
+        return self.channels // len(self.cells)
 
     @property
     def verdict(self) -> str:
         """Return whether its channels can be removed, in words."""
         if self.reason is not None:
             return f"no: {self.reason}"
-        return "yes" + "".join(f", but {limit}" for limit in self.limits)
+        return "; ".join([f"yes, {self.together} at a time" if self.together > 1 else "yes", *self.limits])
 
     def data(self) -> dict[str, Any]:
-        """Return it as plain data for JSON: all fields but the cells, with the number of channels."""
+        """Return it as plain data for JSON: all fields but the cells, with the numbers of channels."""
         fields = asdict(self)
         del fields["cells"]
-        return {"number": fields.pop("number"), "channels": self.channels, **fields}
+        return {"number": fields.pop("number"), "channels": self.channels, "together": self.together, **fields}
 
 
 def in_short(groups: Sequence[Group]) -> str:
@@ -95,7 +100,10 @@ def groups(graph: ChannelGraph) -> tuple[Group, ...]:
                 for cell, entries in _counted(side):
                     held[cell][role, node.label, entries] = None
     for name, lines in _parameters(graph):
-        for cell, entries in _counted(torch.cat(lines)):
+        counts = Counter[int]()
+        for line in lines:
+            counts |= Counter(dict(_counted(line)))
+        for cell, entries in counts.items():
             held[cell]["companions", name, entries] = None
     limits = _limits(graph)
     together: dict[tuple[tuple[_Hold, ...], tuple[str, ...], str | None], list[int]] = defaultdict(list)
@@ -193,11 +201,12 @@ def joining(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[tuple[Node
     known: dict[tuple[str, tuple[int, ...]], int] = {}
     alike: list[int] = []
     for number, node in enumerate(graph.nodes):
-        inputs = tuple(alike[source] for source in node.inputs)
-        if node.kind == "operation" and len(set(inputs)) == 1:  # as dropout, which only training has
+        inputs = tuple(dict.fromkeys(alike[source] for source in node.inputs))
+        seen = known.get((node.label, inputs), number)
+        if seen == number and node.kind == "operation" and len(inputs) == 1:  # as dropout, which only training has
             alike.append(inputs[0])
             continue
-        seen = known.setdefault((node.label, inputs), number)
+        known[node.label, inputs] = seen
         alike.append(seen)
         if seen == number and node.kind == "operation":
             brings = [passing[source] & passing[number] for source in dict.fromkeys(node.inputs)]
