@@ -201,10 +201,10 @@ def joining(graph: ChannelGraph, groups: Sequence[Group]) -> Iterator[tuple[Node
     known: dict[tuple[str, tuple[int, ...]], int] = {}
     alike: list[int] = []
     for number, node in enumerate(graph.nodes):
-        inputs = tuple(dict.fromkeys(alike[source] for source in node.inputs))
+        inputs = tuple(dict.fromkeys(alike[source] for source in node.inputs if alike[source] >= 0))
         seen = known.get((node.label, inputs), number)
-        if seen == number and node.kind == "operation" and len(inputs) == 1:  # as dropout, which only training has
-            alike.append(inputs[0])
+        if seen == number and node.kind == "operation" and len(inputs) < 2:  # as dropout, which only training has
+            alike.append(inputs[0] if inputs else -1)
             continue
         known[node.label, inputs] = seen
         alike.append(seen)
