@@ -6,7 +6,7 @@ from compressor.thinning.compaction import compact_layers, thin_and_compact
 from compressor.thinning.coupling import couplings, removable
 from compressor.thinning.cutting import Cut
 from compressor.thinning.equivalence import Thinned, thin
-from compressor.thinning.graph import ChannelGraph, Untraceable
+from compressor.thinning.graph import ChannelGraph, NeedsValues, Untraceable
 from compressor.thinning.group_picture import groups_as_svg
 from compressor.thinning.group_table import groups_as_table, groups_in_short
 from compressor.thinning.groups import Group, groups, in_short
@@ -22,6 +22,7 @@ __all__ = [
     "ChannelGraph",
     "Cut",
     "Group",
+    "NeedsValues",
     "Remover",
     "Thinned",
     "Untraceable",

@@ -30,6 +30,10 @@ class Untraceable(CompressError):
     """Raised where the network's channels cannot be traced."""
 
 
+class NeedsValues(Untraceable):
+    """Raised where the network's code asks for values, and the network has none (it is without storage)."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A call of a layer, or an operation, with its module's path or its name in torch.

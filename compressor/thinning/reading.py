@@ -16,7 +16,7 @@ from compressor.importing import late, random_state_kept
 from compressor.sparsity import computed
 from compressor.thinning.cutting import cut_of
 from compressor.thinning.following import Fix, Followed, follow
-from compressor.thinning.graph import ChannelGraph, Node, Untraceable
+from compressor.thinning.graph import ChannelGraph, NeedsValues, Node, Untraceable
 from compressor.thinning.labels import Labels
 from compressor.thinning.removal import Removal, spare
 
@@ -129,7 +129,8 @@ class _Reading:
         if form.found.failed is not None and not form.training:
             error = form.found.failed
             reason = (str(error).splitlines() or [""])[0]
-            raise Untraceable(f"its channels cannot be traced: {type(error).__name__}: {reason}") from error
+            kind = Untraceable if storage else NeedsValues
+            raise kind(f"its channels cannot be traced: {type(error).__name__}: {reason}") from error
 
     # From labels to cells.
 

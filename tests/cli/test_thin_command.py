@@ -160,6 +160,21 @@ def test_zero_filters_of_which_none_can_be_removed_end_with_1_and_the_reasons(
         )
 
 
+def test_a_run_whose_remover_removed_nothing_is_complete_and_ends_with_1() -> None:
+    columns = FILTERS.replace("fc1", "fc2").replace("Rows", "Cols")
+    Path("kept.yaml").write_text(columns + THINNER.replace("Structure", "Filter"))
+    result = compress("train", "-s", "kept", "--out", "run")
+    reasons = "\n  fc2.weight: 8 zero channels stay: only channels that are 0 are removed here (StructureRemover also"
+    said = "1.FilterRemover, epoch 2: nothing was removed, though filters or channels are all zero:" + reasons
+    assert (result.code, f"error: {said}" in result.err) == (1, True), result.err
+    assert f"warning: {said}" in result.out + result.err
+    assert saved(Path("run/checkpoint.pt"))["finished"]
+    listed = succeed("report", "run", "--no-latency")
+    assert f"epoch 2): nothing was removed, though filters or channels are all zero{reasons}" in listed
+    assert "finished already" in succeed("train", "-s", "kept", "--out", "run", "--resume")  # as with a missed target
+    succeed("train", "-s", "kept", "--out", "tried", "--smoke")
+
+
 def test_fine_tuning_starts_from_a_thin_checkpoint(masked: Path) -> None:
     succeed("thin", masked, "--out", "thin.pt")
     succeed("train", "-c", "tiny", "--init", "thin.pt", "--out", "tuned", "--set", "epochs=2")
