@@ -80,10 +80,6 @@ class RegularizationPolicy(Policy, name="regularizer"):
         cuts = self.regularizer.structures(view.targets) if self.regularizer.makes_zeros else {}
         return [(name, cut.dim) for name, own in cuts.items() for cut in own if cut.dim is not None]
 
-    def whole_slices(self, view: View) -> list[Slices]:
-        cuts = self.regularizer.structures(view.targets) if self.regularizer.makes_zeros else {}
-        return [(name, cut.dim) for name, own in cuts.items() for cut in own if cut.dim is not None]
-
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if not self.regularizer.makes_zeros or time < self.window.first:
             return Prediction()
