@@ -1,13 +1,14 @@
 """Channel groups as a picture: the layers from top to bottom in the order of the forward pass, a bar for each group."""
 
 import textwrap
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from xml.sax.saxutils import escape
 
 from compressor.thinning.graph import ChannelGraph
 from compressor.thinning.group_table import described
-from compressor.thinning.groups import Group, in_short
+from compressor.thinning.groups import Group, in_short, joining
 
 _ROW, _TOP, _MARGIN = 22, 96, 12
 """The height of a row, where the first one begins, and the margin, in pixels."""
@@ -91,21 +92,20 @@ def groups_as_svg(graph: ChannelGraph, groups: Sequence[Group], name: str) -> st
 
 def _rows(graph: ChannelGraph, groups: Sequence[Group]) -> list[_Row]:
     """Return the layers that make or read channels, and the operations that join layers, in their order."""
-    of_cell = {cell: group.number for group in groups for cell in group.cells}
-    passing = [{of_cell[cell] for cell in node.out.tolist() if cell in of_cell} for node in graph.nodes]
-    makers = {member.name for group in groups for member in group.makers}
+    marks: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for group in groups:
+        for mark, members in (("makes", group.makers), ("reads", group.readers), ("goes", group.companions)):
+            for member in members:
+                marks[member.name][mark].add(group.number)
+    joins = {
+        id(node): {group for group, inputs in joined.items() if inputs > 1} for node, joined in joining(graph, groups)
+    }
     rows: dict[str, _Row] = {}
     for number, node in enumerate(graph.nodes):
         if node.kind in ("producer", "depthwise"):
-            row = rows.setdefault(node.label, _Row(node.label))
-            does = "makes" if node.label in makers else "goes"
-            row.marks.setdefault(does, set()).update(passing[number])
-            into = [] if node.into is None else node.into.tolist()
-            row.marks.setdefault("reads", set()).update(of_cell[cell] for cell in into if cell in of_cell)
-        elif node.kind == "operation" and len(node.inputs) > 1:
-            joined = {g for g in passing[number] if sum(g in passing[source] for source in node.inputs) > 1}
-            if joined:
-                rows[f"{number} {node.label}"] = _Row(node.label, True, {"joins": joined})
+            rows.setdefault(node.label, _Row(node.label, marks=marks[node.label]))
+        elif joins.get(id(node)):
+            rows[f"{number} {node.label}"] = _Row(node.label, True, {"joins": joins[id(node)]})
     return [row for row in rows.values() if row.groups]
 
 

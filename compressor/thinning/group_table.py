@@ -47,13 +47,19 @@ def described(group: Group) -> list[tuple[str, str]]:
         ("made by", _members(group, group.makers, "filters")),
         ("read by", _members(group, group.readers, "inputs")),
         ("with", _members(group, group.companions, "entries")),
-        ("joined by", ", ".join(f"{one.operation}{_times(one.times)}" for one in group.joins)),
+        ("joined by", _joins(group)),
         ("removable", group.verdict),
     ]
 
 
-def _times(count: int) -> str:
-    return f" ({count} times)" if count > 1 else ""
+def _joins(group: Group) -> str:
+    by_times: dict[int, list[str]] = defaultdict(list)
+    for join in group.joins:
+        by_times[join.times].append(join.operation)
+    said = []
+    for times, names in by_times.items():
+        said += [f"{name} ({times} times)" if times > 1 else name for name in in_braces(names)]
+    return ", ".join(said)
 
 
 def _members(group: Group, members: Sequence[Member], what: str) -> str:

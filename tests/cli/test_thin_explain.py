@@ -112,3 +112,30 @@ def test_a_plan_of_elements_has_groups_only_where_channels_are_removed() -> None
     assert "channel groups" not in plan(ELEMENTS)
     assert json.loads(plan(ELEMENTS, "", "--json"))["channel_groups"] == []
     assert len(json.loads(plan(ELEMENTS, REMOVER, "--json"))["channel_groups"]) == 2
+
+
+FLATTENED = """\
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4 * 36, 10)
+
+    def forward(self, x):
+        return self.fc(self.a(x).view(-1, 144))
+"""
+
+
+def test_validate_and_plan_use_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("flattened_here.py").write_text(FLATTENED)
+    config = "model: {name: 'flattened_here:Net'}\ndata: {name: digits, size: 8}\noptimizer: {lr: 0.1}\nepochs: 2\n"
+    Path("net.yaml").write_text(config)
+    monkeypatch.setenv("COMPRESS_ALLOW_PLUGINS", "1")
+    reason = explained("-c", "net")[0][3]
+    assert reason is not None
+    assert "flattened_here.py:9" in reason
+    pruner = "class: L1RankedStructureParameterPruner, group_type: Filters, desired_sparsity: 0.5, weights: [a.weight]"
+    Path("s.yaml").write_text(f"version: 1\npolicies:\n- pruner: {{{pruner}}}\n  epochs: [0]\n")
+    assert f"but {reason}" in compress("validate", "s.yaml", "-c", "net").err
+    assert f"no: {reason}" in succeed("plan", "s.yaml", "-c", "net")

@@ -80,13 +80,12 @@ def test_a_concatenation_gives_the_layers_behind_it_several_groups() -> None:
     assert [len(group.joins) for group in found] == [1, 1, 0]
 
 
-def test_the_halves_of_a_chunk_are_one_group_of_pairs() -> None:
+def test_halves_that_different_layers_read_are_two_groups_and_halves_that_are_multiplied_one_channel() -> None:
     split = groups_of(
         lambda s, x: (lambda p: mean(s.b(p[0]) + s.c(p[1])))(s.a(x).chunk(2, 1)),
         a=Conv2d(1, 8, 3), b=Conv2d(4, 3, 1), c=Conv2d(4, 3, 1),
     )  # fmt: skip
-    assert members(split[0])[:2] == ({"a": 8}, {"b": 4, "c": 4})
-    assert split[0].channels == 4
+    assert [members(group)[:2] for group in split[:2]] == [({"a": 4}, {"b": 4}), ({"a": 4}, {"c": 4})]
     glu = groups_of(
         lambda s, x: (lambda p: s.fc(mean(p[0] * torch.sigmoid(p[1]))))(s.a(x).chunk(2, 1)),
         a=Conv2d(1, 8, 3), fc=Linear(4, 3),
@@ -109,7 +108,7 @@ def test_depthwise_convolutions_go_with_their_channels_and_grouped_ones_limit_th
     assert members(found[0]) == ({"a": 4}, {"g": 4}, {"d": 4})
     equal = "the 2 groups of g must lose the same number of channels"
     assert [group.limits for group in found] == [(equal,), (equal,), ()]
-    assert found[0].verdict == f"yes, but {equal}"
+    assert found[0].verdict == f"yes; {equal}"
 
 
 def test_what_keeps_a_group_is_named_and_the_others_are_free() -> None:
@@ -117,6 +116,7 @@ def test_what_keeps_a_group_is_named_and_the_others_are_free() -> None:
         lambda s, x: s.fc(s.ln(F.relu(s.b(F.relu(mean(s.a(x))))))),
         a=Conv2d(1, 4, 3), b=Linear(4, 5), ln=nn.LayerNorm(5), fc=Linear(5, 3),
     )  # fmt: skip
+    assert [group.channels for group in found] == [4, 5, 3]
     assert [group.reason is None for group in found] == [True, False, False]
     assert "ln" in str(found[1].reason)
     assert "LayerNorm" in str(found[1].reason)
@@ -129,6 +129,38 @@ def test_a_filter_whose_channel_is_not_0_without_it_is_limited() -> None:
     assert "absorb a constant" in first.verdict
 
 
+def test_channels_of_a_normalized_group_go_together() -> None:
+    first, _ = groups_of(
+        lambda s, x: s.fc(mean(s.gn(s.a(x)))), a=Conv2d(1, 6, 3), gn=nn.GroupNorm(3, 6), fc=Linear(6, 3)
+    )
+    assert (first.channels, first.together, len(first.cells)) == (6, 2, 3)
+    assert members(first) == ({"a": 6}, {"fc": 6}, {"gn": 6})
+    assert first.verdict.startswith("yes, 2 at a time; gn (GroupNorm) ")
+
+
+class Bare(nn.Module):
+    """A scale for each channel, a layer that is called twice, a layer and a dropout that only training has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.fc = Conv2d(1, 4, 3), Conv2d(4, 4, 1), Linear(4, 3)
+        self.auxiliary, self.dropout = Linear(4, 3), nn.Dropout(0.5)
+        self.gamma = nn.Parameter(torch.ones(4, 1, 1))
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.a(x)) * self.gamma
+        x = self.b(self.dropout(self.b(x))) + x
+        logits = self.fc(mean(x))
+        return (logits, self.auxiliary(mean(x))) if self.training else logits
+
+
+def test_parameters_of_no_layer_and_layers_of_training_alone_are_members_and_a_join_counts_once() -> None:
+    first, *others = groups(channel_graph(Bare(), (1, 6, 6)))
+    assert members(first) == ({"a": 4, "b": 4}, {"b": 4, "fc": 4, "auxiliary": 4}, {"gamma": 4})
+    assert joins(first) == {"add": 1}
+    assert sorted(next(iter(members(one)[0])) for one in others) == ["auxiliary", "fc"]
+
+
 def test_layers_that_the_forward_pass_does_not_use_have_no_group() -> None:
     found = groups_of(lambda s, x: s.fc(mean(s.a(x))), a=Conv2d(1, 4, 3), unused=Conv2d(4, 7, 3), fc=Linear(4, 3))
     assert [group.channels for group in found] == [4, 3]
@@ -137,7 +169,7 @@ def test_layers_that_the_forward_pass_does_not_use_have_no_group() -> None:
 def test_the_data_of_a_group_are_all_its_fields_but_the_cells() -> None:
     first, _ = groups_of(lambda s, x: s.fc(mean(s.a(x))), a=Conv2d(1, 4, 3), fc=Linear(4, 3))
     assert first.data() == {
-        "number": 1, "channels": 4, "makers": ({"name": "a", "entries": 4},),
+        "number": 1, "channels": 4, "together": 1, "makers": ({"name": "a", "entries": 4},),
         "readers": ({"name": "fc", "entries": 4},), "companions": (), "joins": (), "limits": (), "reason": None,
     }  # fmt: skip
 
