@@ -73,7 +73,8 @@ def thin(
     ways = ways - {"constant"} if training else ways
 
     def removes(graph: ChannelGraph) -> Removal:
-        return decide(graph, network, seen, ways, round_to, skip=not training)
+        with evaluating(network):  # a weight may be computed anew in training, as spectral norm does
+            return decide(graph, network, seen, ways, round_to, skip=not training)
 
     removal = removes(graph)
     if removal.gone.any():
@@ -119,6 +120,7 @@ def _check_training_form(network: nn.Module, images: Tensor, removal: Removal, c
     with random_state_kept():
         try:
             after(images)
+            before(images)  # as often as the other one
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
             raise CompressError(

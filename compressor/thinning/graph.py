@@ -137,7 +137,7 @@ class ChannelGraph:
             groups = getattr(module, "groups", 1)
             if groups == 1 or node.kind == "depthwise":
                 cells[name, out_dim] = node.out
-                if node.into is not None:
+                if node.into is not None and groups == 1:
                     cells[name, in_dim] = node.into
                 continue
             # The weight's other dim runs over the channels of one group: its entries are no channels of the network.
@@ -149,7 +149,9 @@ class ChannelGraph:
                 for group in range(groups):
                     mine = side[group * size : (group + 1) * size]
                     mine = mine[mine >= 0]
-                    part[mine] = torch.where(part[mine] < 0, group, part[mine])
+                    part[mine] = torch.where((part[mine] < 0) | (part[mine] == group), group, groups)
+                several = (part == groups).nonzero().flatten()  # they lie in several groups, which lose the same ones
+                part[several] = -1
         return Channels(cells, part)
 
     def zeroed(self, pruned: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Dead:

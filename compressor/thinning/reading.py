@@ -193,7 +193,9 @@ class _Reading:
                 out = cells(node.out)
                 if node.kind not in ("producer", "depthwise", "norm"):
                     out = torch.unique(out[out >= 0])
-                into = None if node.into is None or node.kind == "depthwise" else cells(node.into)
+                into = None if node.into is None else cells(node.into)
+                if node.kind == "depthwise" and into is not None and len(into) == len(out):
+                    into = None
                 inputs = tuple(start + one for one in node.inputs)
                 nodes.append(node.replaced(out=out, into=into, inputs=inputs, training=number > 0))
                 if node.owned and node.label in modules and node.kind in ("producer", "depthwise", "norm"):
@@ -342,7 +344,18 @@ def _some(graph: ChannelGraph) -> Tensor:
     parts of a tensor lose different numbers.
     """
     gone = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
-    for number, node in enumerate(node for node in graph.nodes if node.kind == "producer"):
+    balanced = torch.zeros_like(gone)
+    producers = [node for node in graph.nodes if node.kind == "producer"]
+    for node in producers:
+        for side in (node.out, node.into) if node.groups > 1 and node.into is not None else ():
+            balanced[side[side >= 0]] = True
+            for group, part in enumerate(side.reshape(node.groups, -1)):  # the same number of each group, elsewhere
+                count = len(part) // 3
+                mine = part[:count] if group % 2 == 0 else part[len(part) - count :]
+                gone[mine[mine >= 0]] = True
+    for number, node in enumerate(producers):
+        if bool(balanced[node.out[node.out >= 0]].any()):
+            continue
         first = node.out[: max(1, int(len(node.out) * _FRACTIONS[number % len(_FRACTIONS)]))]
         gone[first[first >= 0]] = True
     return spare(graph, gone & ~graph.kept, 1, least=2)

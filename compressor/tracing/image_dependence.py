@@ -81,7 +81,8 @@ def _by_path(model: nn.Module, found: dict[str, LayerInputs]) -> dict[str, Layer
     paths = {}
     for path, module in model.named_modules():
         if isinstance(module, _ConvNd | nn.Linear):
-            seen = found.get(names.get(id(module.weight), f"{path}.weight"))
+            own = module._parameters.get("weight")  # one that is computed may change as it is read
+            seen = found.get(names.get(id(own), f"{path}.weight"))
             wide = module.in_features if isinstance(module, nn.Linear) else module.in_channels
             if seen is not None and len(seen.zero) == wide:
                 paths[path] = seen
