@@ -634,6 +634,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._tie(parts, f"{self._place(function)} has equal parts, which lose the same channels")
             for own, one in zip(made, moved, strict=True):
                 own.append(compressed(one))
+        if given.weight is not None and len(given.labels) == x.dim() and name in ("t", "transpose", "permute"):
+            made[0] = _turned(made[0], name, rest)
         if id(x) in self._values and name in _TURNS and len(results) == 1:
             self._values[id(results[0])] = function(self._values[id(x)], *rest, **kwargs)
         sites = given.sites
@@ -1055,6 +1057,17 @@ def _side(tensor: Tensor, dims: int) -> tuple[int, ...]:
     """Return the shape of a tensor among others of so many dims; 1 where it is spread over a dim."""
     own = [1 if size > 1 and step == 0 else size for size, step in zip(tensor.shape, tensor.stride(), strict=True)]
     return (1,) * (dims - tensor.dim()) + tuple(own)
+
+
+def _turned(labels: list[Tensor], name: str, rest: Any) -> list[Tensor]:
+    """Return the labels of a parameter's dims in the order that the dims have after a turn."""
+    order = list(range(len(labels)))
+    if name == "permute":
+        order = [dim % len(labels) for dim in rest[0]]
+    elif len(labels) > 1:
+        one, two = (rest[0], rest[1]) if name == "transpose" else (0, 1)
+        order[one], order[two] = order[two], order[one]
+    return [labels[dim] for dim in order]
 
 
 def _with(shape: Sequence[int], dim: int, size: int) -> list[int]:

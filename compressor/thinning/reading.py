@@ -96,7 +96,7 @@ class _Reading:
             graph, cell_of = self._graph([form.found for form in forms])
             blamed = [form for form in forms if self._mend(form, graph, cell_of, Removal(_some(graph)))]
             if not blamed and self._removes is not None:
-                removal = self._removes(graph)
+                removal = Removal(self._removes(graph).gone)  # without skipping layers: a trial has the same operations
                 blamed = [form for form in forms if self._mend(form, graph, cell_of, removal)]
             if not blamed:
                 return graph
