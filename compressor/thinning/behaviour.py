@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 MOVES = frozenset(
-    "view _unsafe_view reshape _reshape_alias permute transpose t expand slice select unsqueeze squeeze split"
-    " split_with_sizes unsafe_split unsafe_split_with_sizes unsafe_chunk chunk unbind alias detach clone contiguous"
-    " _to_copy lift lift_fresh roll flip repeat constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle"
-    " native_channel_shuffle unfold diagonal narrow movedim tile as_strided reflection_pad1d reflection_pad2d reflection_pad3d"
-    " replication_pad1d replication_pad2d replication_pad3d im2col index_select index".split()
+    "_reshape_alias _to_copy _unsafe_view alias as_strided channel_shuffle chunk clone constant_pad_nd"
+    " contiguous detach diagonal expand flip im2col index index_select lift lift_fresh movedim narrow"
+    " native_channel_shuffle permute pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d"
+    " reflection_pad3d repeat replication_pad1d replication_pad2d replication_pad3d reshape roll select slice"
+    " split split_with_sizes squeeze t tile transpose unbind unfold unsafe_chunk unsafe_split"
+    " unsafe_split_with_sizes unsqueeze view".split()
 )
 """Operations that move entries and change none (those that pad add entries)."""
 

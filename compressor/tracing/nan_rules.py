@@ -65,7 +65,7 @@ MOVES = frozenset(
     " unsafe_split_with_sizes unsafe_chunk _unsafe_view im2col tril triu select_scatter slice_scatter"
     " diagonal_scatter as_strided_scatter index_copy index_fill scatter repeat_interleave upsample_nearest1d"
     " upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d embedding"
-    " _reshape_copy block_diag".split()
+    " _reshape_copy block_diag as_strided".split()
 )
 """Operations that move entries; where is not decided by them."""
 
