@@ -38,6 +38,7 @@ from compressor.errors import CompressError
 from compressor.models import torchvision_models
 from compressor.sparsity.weights import prunable
 from compressor.thinning.equivalence import thin
+from compressor.thinning.reading import channel_graph
 from compressor.tracing.macs import macs
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,7 @@ BEGIN_FAMILIES, END_FAMILIES = "<!-- families -->", "<!-- end of families -->"
 CACHE = Path(tempfile.gettempdir()) / "compressor-thinning-table"
 EXACT = 1e-9
 """Functions are the same where no logit differs by more in float64."""
+OUTPUT = "they are the network's output"
 TIMED = 100_000_000
 """Networks of more weights are thinned, not timed."""
 BATCH, BATCH_OF_LARGE, BLOCKS = 8, 2, 5
@@ -72,6 +74,9 @@ class Row:
     zero: int = 0
     stay: int = 0
     reasons: tuple[tuple[str, int, str], ...] = ()
+    channels: int = 0
+    kept: tuple[tuple[int, str], ...] = ()
+    """How many of its channels can never be removed, whatever is pruned, by reason."""
     said: tuple[str, ...] = ()
     seconds: float = 0.0
     race: Race | None = None
@@ -85,6 +90,9 @@ def attempt(name: str) -> Row:
     network = new(name)
     shape = (3, side, side)
     row = Row(name, side, parameters=(_size(network), 0), macs=(macs(network, shape)[0], 0))
+    graph = channel_graph(network, shape)
+    kept = Counter(reason for reason in graph.keeps.values() if reason != OUTPUT)
+    row = dataclasses.replace(row, channels=graph.cells, kept=tuple((count, why) for why, count in kept.items()))
     said = masked(network, side)
     zero = sum(int(zero_filters(weight).sum()) for weight in prunable(network).values())
     row = dataclasses.replace(row, zero=zero, said=tuple(said))
@@ -203,25 +211,34 @@ def _short(value: float) -> str:
 
 
 def _stays(row: Row) -> str:
-    """What stays masked: the reasons that are alike but for the layer's name are told once."""
-    if not row.stay:
-        return "nothing"
+    """What stays masked, and what is not pruned because it could not go."""
+    told = []
+    if row.stay:
+        told.append(f"{row.stay} of {row.zero} zero filters: " + _reasons([(n, why) for _, n, why in row.reasons]))
+    if row.kept:
+        count = sum(n for n, _ in row.kept)
+        told.append(f"{count} of {row.channels} channels are never removed: " + _reasons(row.kept))
+    return ". ".join(told) or "nothing"
+
+
+def _reasons(found: Iterable[tuple[int, str]]) -> str:
+    """The two most frequent reasons; those that are alike but for the layer's name are told once."""
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
-    for _, count, reason in row.reasons:
+    for count, reason in found:
         kind = re.sub(r"\S*[.\d]\S*", "~", reason)
         counts[kind] += count
         first.setdefault(kind, reason)
     told = [f"{count} ({first[kind]})" for kind, count in counts.most_common(2)]
-    more = f", {row.stay - sum(count for _, count in counts.most_common(2))} others" if len(counts) > 2 else ""
-    return f"{row.stay} of {row.zero} zero filters: " + "; ".join(told) + more
+    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(2))
+    return "; ".join(told) + (f", {rest} others" if rest else "")
 
 
 def table(rows: list[Row]) -> str:
     """All rows, in Markdown."""
     thin_ones = sum(not row.refused and row.parameters[1] < row.parameters[0] and row.exact <= EXACT for row in rows)
     columns = (
-        "network | pixels | verdict | parameters | MACs | logit difference, float32, float64 | stays masked"
+        "network | pixels | verdict | parameters | MACs | logit difference, float32, float64 | what stays"
         " | times as fast, thin, torch-pruning | torch-pruning of what stays"
     )
     counts = f"{thin_ones} of {len(rows)} thin; parameters in millions, MACs in billions."

@@ -32,14 +32,15 @@ def couplings(graph: ChannelGraph, names: Sequence[str], structure: Structure) -
     sets = channels.joined([(name, dim) for name in listed])
     joint = tuple(tuple(name for name, _ in members) for members in sets if len(members) > 1)
     final = _final(graph) if dim == 0 else set[str]()
-    alive = graph.kept | (_alive_without(graph, listed) if dim == 0 else _read_by_others(graph, listed))
+    chosen = frozenset(listed)
+    alive = graph.kept | (_alive_without(graph, listed) if dim == 0 else _read_by_others(graph, chosen))
     broken = []
     for name in listed:
         mine = channels.cells[name, dim]
         mine = mine[mine >= 0]
         if name in final or not bool(alive[mine].any()):
             continue
-        broken.append((name, _keeper(graph, int(mine[alive[mine]][0]), listed, dim)))
+        broken.append((name, _keeper(graph, int(mine[alive[mine]][0]), chosen, dim)))
     return Couplings(joint, tuple(broken))
 
 
@@ -66,7 +67,7 @@ def _alive_without(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
     return alive
 
 
-def _read_by_others(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
+def _read_by_others(graph: ChannelGraph, names: Collection[str]) -> Tensor:
     """Return [cells]: those that a layer reads whose weight is not among the named ones."""
     alive = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
     for node in graph.nodes:
@@ -75,14 +76,13 @@ def _read_by_others(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
     return alive
 
 
-def _keeper(graph: ChannelGraph, cell: int, names: Sequence[str], dim: int) -> str:
+def _keeper(graph: ChannelGraph, cell: int, names: Collection[str], dim: int) -> str:
     """Return the reason why a channel cannot be removed, in words."""
     if cell in graph.keeps:
         return graph.keeps[cell]
     through = graph.nodes_with(cell)
     if dim == 1:
-        readers = [n for n in graph.nodes if n.into is not None and bool((n.into == cell).any())]
-        others = list(dict.fromkeys(n.weight for n in readers if n.weight not in names))
+        others = list(dict.fromkeys(n.weight for n in graph.readers_with(cell) if n.weight not in names))
         return read_by(others)
     others = list(dict.fromkeys(n.weight for n in through if n.kind == "producer" and n.weight not in names))
     joins = [n.label for n in through if n.kind == "operation" and len(n.inputs) > 1]
@@ -101,8 +101,8 @@ def removable(graph: ChannelGraph, names: Sequence[str], kept: Collection[str] =
     """
     channels = graph.channels
     sets = channels.joined([slices for slices in channels.cells if slices[1] == 0])
-    chosen = {name for members in sets for name, _ in members if all(one in names for one, _ in members)}
-    stays = set(kept)
+    every, stays = frozenset(names), set(kept)
+    chosen = {name for members in sets for name, _ in members if all(one in every for one, _ in members)}
     while True:
         chosen -= {name for members in sets for name, _ in members if any(one in stays for one, _ in members)}
         stays = {name for name, _ in couplings(graph, sorted(chosen), FILTERS).broken}

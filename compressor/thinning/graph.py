@@ -125,6 +125,15 @@ class ChannelGraph:
         return found
 
     @cached_property
+    def _reading(self) -> Mapping[int, list[int]]:
+        """Return by cell the numbers of the layers that read it."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for number, node in enumerate(self.nodes):
+            for cell in () if node.into is None else set(node.into.tolist()) - {-1}:
+                found[cell].append(number)
+        return found
+
+    @cached_property
     def channels(self) -> Channels:
         """Return the cells by weight and dim, and the groups of grouped convolutions."""
         cells: dict[Slices, Tensor] = {}
@@ -342,3 +351,7 @@ class ChannelGraph:
     def nodes_with(self, cell: int) -> list[Node]:
         """Return the nodes that a channel passes through."""
         return [self.nodes[number] for number in self._through.get(cell, ())]
+
+    def readers_with(self, cell: int) -> list[Node]:
+        """Return the layers that read a channel."""
+        return [self.nodes[number] for number in self._reading.get(cell, ())]

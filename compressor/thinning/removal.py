@@ -107,18 +107,17 @@ class _Decision:
                 unread[node.label] = node
             elif not bool(pairs[:, (into < 0) | ~gone[into.clamp(min=0)]].any()):
                 skipped.add(node.label)
-        before = -1
+        read, before = torch.zeros_like(gone), -1
         while len(unread) != before:
             before = len(unread)
-            read = torch.zeros_like(gone)
-            for node in self._graph.nodes:
-                if node.kind in ("mixing", "reader"):
-                    read[node.out[node.out >= 0]] = True
-            for node in self._layers():
-                if node.label not in skipped and node.label not in unread:
-                    into = self._reading(node, kept)[0]
+            for node in reversed(self._graph.nodes):  # readers first: one pass does nearly all
+                if node.label in unread and bool(read[node.out[node.out >= 0]].any()):
+                    del unread[node.label]
+                if node.kind in ("producer", "depthwise") and node.label not in skipped and node.label not in unread:
+                    into = node.out if node.into is None else node.into
                     read[into[into >= 0]] = True
-            unread = {label: node for label, node in unread.items() if not bool(read[node.out].any())}
+                elif node.kind in ("mixing", "reader"):
+                    read[node.out[node.out >= 0]] = True
         return frozenset(
             label for label in skipped | unread.keys() if not getattr(self._modules[label], "transposed", False)
         )

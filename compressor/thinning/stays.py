@@ -71,6 +71,7 @@ class Reasons:
         known: Mapping[int, str],
     ) -> None:
         self._graph, self._modules, self._seen, self._ways, self._reasons = graph, modules, seen, ways, known
+        self._found: dict[int, str] = {}
 
     def stays(self, gone: Tensor, skipped: frozenset[str]) -> list[Stay]:
         """Return the zero filters and channels that stay, by weight and reason; none of layers that are skipped."""
@@ -146,6 +147,11 @@ class Reasons:
                     yield Stay(name, count, why)
 
     def _reason(self, cell: int) -> str:
+        if cell not in self._found:  # several layers share it
+            self._found[cell] = self._find_reason(cell)
+        return self._found[cell]
+
+    def _find_reason(self, cell: int) -> str:
         if cell < 0:
             return "no layer that follows it could be traced"
         if cell in self._reasons:
@@ -160,8 +166,9 @@ class Reasons:
         if alive and joins:
             names = list(dict.fromkeys(node.weight for node in alive))
             return f"{made_by(names, joins)}, and {'is' if len(names) == 1 else 'are'} not zero there"
-        for node in self._graph.nodes:
-            if node.kind == "producer" and node.into is not None and node.weight in self._seen:
+        reading = self._graph.readers_with(cell)
+        for node in reading:
+            if node.into is not None and node.kind == "producer" and node.weight in self._seen:
                 constant = self._seen[node.weight].constant
                 constant = constant[node.into == cell] if len(constant) == len(node.into) else constant[:0]
                 if len(constant) and bool((torch.isfinite(constant) & (constant != 0)).any()):
@@ -171,7 +178,7 @@ class Reasons:
         norms = [n.label for n in nodes if n.kind == "norm" and n.owned and self._norm_is_nonzero(n, cell)]
         if norms:
             return f"{norms[0]} after them is not zero there"
-        readers = [n.label for n in self._graph.nodes if n.into is not None and self._is_given_more(n, n.into == cell)]
+        readers = [n.label for n in reading if n.into is not None and self._is_given_more(n, n.into == cell)]
         behind = ", ".join(dict.fromkeys(n.label for n in nodes if n.kind == "operation")) or "nothing"
         readers = list(dict.fromkeys(readers))
         verb = "reads" if len(readers) == 1 else "read"
