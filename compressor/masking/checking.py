@@ -6,9 +6,11 @@ from dataclasses import replace
 from functools import partial
 
 from compressor.context import TRANSPOSED, Finding, Prediction, View
+from compressor.masking.budgets import budgeted, check_budget, planned, zeros_of
 from compressor.masking.masks import with_coupled_weights
 from compressor.masking.merging import direct_norms
 from compressor.pruners import Goal, PrunerBase
+from compressor.rates import BudgetGoal
 from compressor.reconstruction import check_reconstruction, pruned_inputs
 from compressor.sparsity.structures import CHANNELS, FILTERS, Structure
 from compressor.thinning import ChannelGraph, Untraceable, couplings
@@ -33,6 +35,8 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
     if misfits:
         return found
     found += _of_channels(view, pruner, sliced, fold, masks)
+    if not any(finding.severity == "error" for finding in found):
+        found += check_budget(view, pruner)
     if masks and not any(finding.severity == "error" for finding in found):
         found += check_classes(view, {name: [cut] for name, cut in _cuts(view, pruner).items()})
     found += _of_statistics(view, pruner)
@@ -216,6 +220,8 @@ def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int, *, 
     `current`: sparsities refer to the weights as they are then. Removed entries count as zeros of the dense weights.
     """
     names = [name for selected in view.targets.values() for name in selected]
+    if (budget := pruner.budget(window, time)) is not None:
+        return _of_budget(view, pruner, window, time, budget)
     unknown, shapes = pruner.unknown(view.targets), view.shapes_at(time)
     removes = shapes is None or any(shapes[name] != view.shapes[name] for name in names)
     if current and removes and (shapes is None or pruner.reconstruction is not None):
@@ -231,6 +237,29 @@ def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int, *, 
     return replace(found, unknown={**found.unknown, **unknown})
 
 
+def _of_budget(view: View, pruner: PrunerBase, window: Window, time: int, budget: BudgetGoal) -> Prediction:
+    """Return the zeros that a budget makes, and what it leaves after thinning."""
+    names, found = _names(view, pruner), planned(view, pruner, window, time)
+    if found is None:
+        return Prediction(unknown=dict.fromkeys(names, "which channels can be removed is not known"))
+    left = budgeted(budget, found)
+    if left.left is None:
+        return Prediction(unknown=dict.fromkeys(names, TOGETHER), budget=left)
+    if view.shapes_at(window.first) != view.shapes:
+        return Prediction(unknown=dict.fromkeys(names, AFTER_REMOVALS), budget=replace(left, left=None, shapes={}))
+    return Prediction(
+        {(name,): zeros for name, zeros in zeros_of(found, pruner.unit, view.shapes).items()}, budget=left
+    )
+
+
+def _names(view: View, pruner: PrunerBase) -> list[str]:
+    """Return the weights that a pruner prunes, as far as they are known."""
+    graph = view.graph
+    names = list(dict.fromkeys(name for selected in view.targets.values() for name in selected))
+    return with_coupled_weights(pruner, names, graph.channels) if isinstance(graph, ChannelGraph) else names
+
+
+TOGETHER = "channels are ranked together until a budget is met: which ones depends on the weights in the run"
 AFTER_REMOVALS = "it depends on the channels that are removed before"
 
 
@@ -271,6 +300,12 @@ def predict_outputs(
     if shapes is None or pruner.unknown(view.targets) or pruner.reconstruction is not None:
         return None
     found: dict[str, int] = {}
+    if pruner.budget(window, time) is not None:
+        within = planned(view, pruner, window, time)
+        if within is None or not within.by_number or pruner.unit.dim != 0:
+            return None
+        removed = {name: view.shapes[name][0] - shapes[name][0] for name in within.pruned}
+        return {name: max(int(pruned.sum()) - removed[name], 0) for name, pruned in within.pruned.items()}
     for goal in pruner.goals(view.targets, window, time, shapes if current else view.shapes):
         if len(goal.names) > 1 or goal.structure.dim != 0:
             return None
