@@ -15,13 +15,17 @@ from compressor.thinning import ChannelGraph, cost_of, removed_with
 from compressor.timing import Window
 
 
-def check_budget(view: View, pruner: PrunerBase) -> list[Finding]:
-    """Return the findings of a pruner with a budget: whether it can be met, and by thinning alone."""
+def check_budget(view: View, pruner: PrunerBase, masks: bool) -> list[Finding]:
+    """Return the findings of a pruner with a budget: whether it can be met. `masks`: whether what it chooses is
+    pruned.
+    """
     goal = pruner.budget(view.window, view.window.last)
     if goal is None:
         return []
     if view.version == 1:
         return [Finding("error", f"`rate: {goal.unit}` needs `version: 2`", "rate")]
+    if not masks:
+        return [Finding("error", f"`rate: {goal.unit}` is what is left after thinning: nothing is pruned here", "rate")]
     if view.image is None:
         return []  # said of the channels already; checked again when the images are known
     if not isinstance(view.graph, ChannelGraph):

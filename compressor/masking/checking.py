@@ -36,7 +36,7 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
         return found
     found += _of_channels(view, pruner, sliced, fold, masks)
     if not any(finding.severity == "error" for finding in found):
-        found += check_budget(view, pruner)
+        found += check_budget(view, pruner, masks)
     if masks and not any(finding.severity == "error" for finding in found):
         found += check_classes(view, {name: [cut] for name, cut in _cuts(view, pruner).items()})
     found += _of_statistics(view, pruner)
@@ -48,6 +48,8 @@ def _cuts(view: View, pruner: PrunerBase) -> Mapping[str, Structure]:
     """Return the structure of each weight that a pruner prunes, with those that it adds because they share channels."""
     cuts = dict(pruner.cuts(view.targets))
     graph = view.graph if pruner.extends else None
+    if (found := planned(view, pruner, view.window, view.window.last)) is not None:
+        return dict.fromkeys(found.pruned, pruner.unit)  # a budget leaves alone what cannot be removed
     if isinstance(graph, ChannelGraph):
         cuts |= dict.fromkeys(with_coupled_weights(pruner, list(cuts), graph.channels), pruner.unit)
     return cuts
@@ -163,7 +165,10 @@ def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Se
             found.append(Finding("note", f"{view.key} {how} they share channels: {', '.join(joint)}"))
         for name, keeper in shared.broken:
             said = f"{name} is pruned by {view.key}, but {keeper}"
-            if view.version == 1:
+            if pruner.extends and pruner.budget(view.window, view.window.last) is not None:
+                said = f"{view.key} prunes only channels that can be removed: in {name} {keeper}"
+                found.append(Finding("note", said))
+            elif view.version == 1:
                 found.append(Finding("warning", f"{said}: it is masked, and cannot be thinned"))
             else:
                 said += ": select all of them, or `scope: coupled` of `class: Pruner`"
@@ -302,7 +307,8 @@ def predict_outputs(
     found: dict[str, int] = {}
     if pruner.budget(window, time) is not None:
         within = planned(view, pruner, window, time)
-        if within is None or not within.by_number or pruner.unit.dim != 0:
+        changed = view.shapes_at(window.first) != view.shapes
+        if within is None or not within.by_number or changed or pruner.unit.dim != 0:
             return None
         removed = {name: view.shapes[name][0] - shapes[name][0] for name in within.pruned}
         return {name: max(int(pruned.sum()) - removed[name], 0) for name, pruned in within.pruned.items()}

@@ -12,7 +12,7 @@ from compressor.errors import UserError
 from compressor.masking.statistics import activations, batch_norms, finite, gradients
 from compressor.pruners import PrunerBase, Request
 from compressor.sparsity import Channels, bias_of
-from compressor.thinning import ChannelGraph, Cost, Unit, cost_of
+from compressor.thinning import ChannelGraph, Cost, Unit
 from compressor.timing import Window
 
 
@@ -178,7 +178,7 @@ def _channels(ctx: Context) -> Channels:
 
 def cost(ctx: Context, unit: Unit) -> Cost:
     """Return what the network costs as it is now. Raises `UserError` where its channels cannot be traced."""
-    graph = ctx.network.graph()
-    if graph is None:
+    found = ctx.network.cost(unit)
+    if found is None:
         raise UserError(f"{ctx.key}: a budget needs the network's channels: see the warning above")
-    return cost_of(unit, graph, ctx.network.model, ctx.network.shape)
+    return found

@@ -277,7 +277,7 @@ class PruningPolicy(Policy, name="pruner"):
 
     def _say_what_is_left(self, ctx: Context) -> None:
         """Record what a budget leaves after thinning, for the log and the report."""
-        if (goal := self.pruner.budget(self.window, self.window.last)) is None:
+        if not self.permanent or (goal := self.pruner.budget(self.window, self.window.last)) is None:
             return
         with ctx.masks.applied():
             left, dense, _ = left_of(ctx, self.pruner, goal)

@@ -92,7 +92,10 @@ def _budget(policy: PlannedPolicy) -> list[str]:
     if last.left is None:
         return [*lines, "    which channels are left depends on the weights in the run"]
     shapes = [["x".join(map(str, shape)) for shape in (weight.shape, weight.left)] for weight in last.weights]
-    return [*lines, *(f"    {weight.name}  {' -> '.join(two)}" for weight, two in zip(last.weights, shapes, strict=True))]
+    return [
+        *lines,
+        *(f"    {weight.name}  {' -> '.join(two)}" for weight, two in zip(last.weights, shapes, strict=True)),
+    ]
 
 
 def _few(values: Mapping[int, T]) -> list[tuple[int, T]]:
