@@ -211,6 +211,55 @@ def test_of_all_weights_a_budget_leaves_alone_what_cannot_be_removed() -> None:
     }
 
 
+def test_where_it_matters_which_channels_go_the_plan_gives_no_widths() -> None:
+    class Side(nn.Module):
+        """c shares its first channels with a, the others with b."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3), nn.Conv2d(1, 8, 3)
+            self.d, self.fc = nn.Conv2d(4, 4, 1), nn.Linear(12, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = F.relu(self.a(x))
+            both = torch.cat([torch.cat([a, F.relu(self.b(x))], 1) + F.relu(self.c(x)), F.relu(self.d(a))], 1)
+            logits: Tensor = self.fc(both.mean((2, 3)))
+            return logits
+
+    text = schedule("{macs: 0.5}", ", scope: coupled").replace("[a.weight, b.weight, c.weight]", "'*'")
+    network, faults = Side(), Faults()
+    view = view_of(network, image=IMAGE, epochs=1, groups=[{"lr": 1.0}])
+    bound = read(text).bind(network, 1, faults).check(view, faults)
+    assert not faults
+    budget = make_plan(bound.policies, view, Clock(1, STEPS)).policies[0].budget[0]
+    # 16 positions: 9 * (4 + 4 + 8) + 16 MACs each, and 24
+    assert (budget.dense, budget.left, budget.weights) == (2584, None, [])
+
+
+def test_after_channels_that_another_policy_removed_the_plan_gives_no_widths() -> None:
+    other = (
+        "  - pruner: {class: Pruner, structure: Filters, weights: [b.weight], rate: {sparsity: 0.5}}\n    epochs: [0]\n"
+    )
+    removal = "  - {extension: {instance_name: thinner}, epochs: [1]}\n"
+    text = schedule("{macs: 0.3}", when="epochs: [2]").replace("policies:\n", THIN + "policies:\n" + other + removal)
+    lines, plan = planned(text)
+    assert not lines
+    assert plan is not None
+    budget = plan.policies[2].budget[2]
+    assert (budget.most, budget.dense, budget.left) == (433, 1446, None)
+    assert plan.predicted[0].reason == "it depends on the channels that are removed before"
+    run = loop(text).run()
+    assert run.session.records.figures["2.Pruner"]["macs_after_thinning"] <= 433
+
+
+def test_masked_input_channels_count_as_removed() -> None:
+    text = schedule("{macs: 0.8}").replace("Filters", "Channels").replace("a.weight, ", "")
+    run = loop(text).run()
+    # At 1/6 b reads 5 channels: 720 + 320 + 192 + 6 = 1238; at 1/4 c reads 3, too: 720 + 240 + 144 + 6, within 1156.
+    assert run.session.records.figures["0.Pruner"]["macs_after_thinning"] == 1110
+    assert not run.session.events.shortfalls()
+
+
 def test_a_budget_that_falls_while_channels_are_removed_resumes_in_the_same_bits() -> None:
     text = schedule("{macs: {left: 0.4, initial: 0.9}}", when="starting_epoch: 0\n    ending_epoch: 3")
     text = text.replace("a.weight, b.weight, c.weight", "conv1.weight, conv2.weight, fc1.weight")
