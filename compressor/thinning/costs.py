@@ -152,5 +152,5 @@ def _balance(parts: Sequence[Tensor], gone: Tensor) -> None:
         whole[0] = False
     for part, going in zip(parts, leaving, strict=True):
         most = min(int(going[~whole].sum(1).min()), part.shape[1] - 1)
-        for row in (~whole).nonzero().flatten().tolist():
+        for row in (~whole & (going.sum(1) > most)).nonzero().flatten().tolist():
             gone[part[row, going[row].nonzero().flatten()[most:]]] = False
