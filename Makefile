@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 LARGE := $(PYTEST) -m "slow or counted"
 
-.PHONY: demo golden test test-extras test-oldest test-slow test-full fuzz lint format docs reproduce clean
+.PHONY: demo golden test test-extras test-oldest test-slow test-full fuzz lint format docs reproduce thin-families clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -21,11 +21,11 @@ test-extras: $(INSTALLED)  ## with real files of timm and Lightning, which are i
 	$(INTEROP) || $(INTEROP) || echo "what could not be installed is skipped, or a failure where CI=true"
 	$(PYTEST) -m extras
 
-test-slow: $(INSTALLED)  ## the slow tests, and larger counts of kills, damaged files and fuzzed ones
-	KILLS=8 FLIPS=60 FUZZ=500 $(LARGE)
+test-slow: $(INSTALLED)  ## the slow tests, larger counts of kills, damaged files and fuzzed ones, and a quarter of the zoo
+	KILLS=8 FLIPS=60 FUZZ=500 ZOO=quarter $(LARGE)
 
 test-full: $(INSTALLED)  ## all counts; the last line is for the note of a change
-	KILLS=25 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 $(LARGE)
+	KILLS=25 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 ZOO=all $(LARGE)
 	@echo "make test-full passed at $$(git describe --always --abbrev=40 --dirty)"
 
 test-oldest:  ## the suite with the lowest version of every dependency, in .venv-oldest (5 GB)
@@ -54,6 +54,10 @@ docs: $(INSTALLED)  ## the generated parts of README.md, and the schemas
 
 reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n DATA=folder
 	$(BIN)/python -m benchmarks.reproduce --only "$(ONLY)" --seeds $(or $(SEEDS),1) $(if $(DATA),--data "$(DATA)")
+
+thin-families: $(INSTALLED)  ## the tables of docs/thinning.md, an hour: networks that were tried before only with AGAIN=1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,timm]'
+	$(BIN)/python -m benchmarks.thinning_table --families --write $(if $(AGAIN),--again)
 
 clean:
 	rm -rf .venv .venv-oldest build dist

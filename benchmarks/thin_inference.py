@@ -11,18 +11,22 @@ dense network a second time: its distance from 1 is the noise. `of promise` is t
 
 import argparse
 import copy
+import signal
 import statistics
 import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from benchmarks.thinning_table import prune, randomize, settle
-from compressor.models import build
+from benchmarks.half_pruned import masked, new, settle, side_of, zero_filters
+from compressor.errors import CompressError
 from compressor.sparsity.weights import prunable
 from compressor.thinning.cutting import Cut
-from compressor.thinning.equivalence import TOLERANCE, thin
+from compressor.thinning.equivalence import TOLERANCE, difference, thin
 from compressor.tracing.macs import macs
 
 NAMES = ("resnet18", "vgg11_bn", "mobilenet_v2")
@@ -38,21 +42,120 @@ def thinned(network: nn.Module, images: Tensor, round_to: int = 1) -> tuple[nn.M
     return own, cut
 
 
-def by_torch_pruning(network: nn.Module, images: Tensor, cut: Cut) -> nn.Module:
-    """A copy from which torch-pruning removed the outputs that `cut` removes."""
+def removed(cut: Cut) -> dict[str, list[int]]:
+    """The outputs that `cut` removes, by weight."""
+    found = {}
+    for name, places in cut.stays.items():
+        full = cut.shapes[name]
+        if len(full) > 1:
+            kept = places.flatten(1)[:, 0] // full[1:].numel()
+            found[name] = sorted(set(range(full[0])) - set(kept.tolist()))
+    return found
+
+
+def by_torch_pruning(network: nn.Module, images: Tensor, gone: Mapping[str, list[int]]) -> nn.Module:
+    """A copy from which torch-pruning removed the outputs `gone` of convolutions and linear layers, by weight."""
     own = copy.deepcopy(network)
     graph = torch_pruning.DependencyGraph().build_dependency(own, images[:1])
     for path, layer in own.named_modules():
-        places = cut.stays.get(f"{path}.weight")
-        if not isinstance(layer, nn.Conv2d | nn.Linear) or places is None:
+        mine = gone.get(f"{path}.weight")
+        if not isinstance(layer, nn.Conv2d | nn.Linear) or not mine:
             continue
-        full = cut.shapes[f"{path}.weight"]
-        kept = places.flatten(1)[:, 0] // full[1:].numel()
-        if len(kept) == len(layer.weight):  # its inputs alone go, or its group went with an earlier layer's
+        if len(layer.weight) != len(network.get_submodule(path).weight):  # its group went with an earlier layer's
             continue
-        gone = sorted(set(range(full[0])) - set(kept.tolist()))
-        graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, gone).prune()
+        graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, mine).prune()
     return own
+
+
+@dataclass(frozen=True)
+class Race:
+    """How many times as fast as the dense network the thinned one is, and what torch-pruning removes; 0: not measured.
+
+    `peer`: why torch-pruning's removal of the same channels is not the same network. Where zero filters stay, `rest` is
+    the share of the parameters that torch-pruning leaves when it is asked to remove these, too, and `changed` the
+    largest change of a logit then, as a fraction of the logits' spread; `failed`: why it could not.
+    """
+
+    gain: float = 0.0
+    peer_gain: float = 0.0
+    peer: str = ""
+    rest: float = 0.0
+    changed: float = 0.0
+    failed: str = ""
+
+
+def race(name: str, batch: int, blocks: int, patience: int) -> Race:
+    """Measure one network; torch-pruning may take `patience` seconds of CPU for each removal."""
+    torch.manual_seed(0)
+    side = side_of(name)
+    dense = new(name)
+    pruned = copy.deepcopy(dense)
+    masked(pruned, side)
+    settle(dense, torch.randn(4, 3, side, side))
+    images = torch.randn(batch, 3, side, side)
+    dead = {name: zero_filters(weight) for name, weight in prunable(pruned).items()}
+    zero = {name: rows.nonzero().flatten().tolist() for name, rows in dead.items() if bool(rows.any())}
+    variants, found = {"dense": dense}, Race()
+    try:
+        variants["thin"], cut = thinned(pruned, images[:4])
+    except CompressError:
+        gone: dict[str, list[int]] = {}
+    else:
+        gone = removed(cut)
+        theirs, why = _theirs(pruned, images, gone, patience)
+        if theirs is not None:
+            same = [parameter.shape for parameter in variants["thin"].parameters()]
+            changed = _change(pruned, theirs, images)
+            if same != [parameter.shape for parameter in theirs.parameters()]:
+                why = "other widths"
+            elif changed > TOLERANCE:
+                why = f"logits change by {changed:.1g} of their spread"
+            else:
+                variants["torch-pruning"] = theirs
+        taken = measure(variants, images, blocks)
+        gain = {variant: _ratio(taken["dense"], times) for variant, times in taken.items()}
+        found = Race(gain["thin"], gain.get("torch-pruning", 0.0), why)
+    if sum(map(len, zero.values())) > sum(len(gone.get(name, ())) for name in zero):
+        theirs, why = _theirs(pruned, images, zero, patience)
+        found = replace(found, failed=why)
+        if theirs is not None:
+            found = replace(found, rest=_size(theirs) / _size(pruned), changed=_change(pruned, theirs, images))
+    return found
+
+
+def _theirs(
+    network: nn.Module, images: Tensor, gone: Mapping[str, list[int]], patience: int
+) -> tuple[nn.Module | None, str]:
+    """What torch-pruning makes of a network, if it runs; or why not."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"given up after {patience} s")
+
+    signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, patience)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs = by_torch_pruning(network, images, gone)
+        with torch.no_grad():
+            theirs(images[:2])
+    except Exception as error:
+        return None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:80]}"
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    return theirs, ""
+
+
+@torch.no_grad()
+def _change(before: nn.Module, after: nn.Module, images: Tensor) -> float:
+    """The largest change of a logit in float64, as a fraction of the logits' spread."""
+    images = images[:4].double()
+    found = difference(copy.deepcopy(before).double()(images), copy.deepcopy(after).double()(images))
+    return found.largest / max(found.spread, 1e-30)
+
+
+def _size(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @torch.no_grad()
@@ -80,24 +183,22 @@ def compare(name: str, side: int, batch: int, blocks: int) -> None:
     """Print one network's lines."""
     torch.manual_seed(0)
     shape = (3, side, side)
-    dense = build(name)
-    randomize(dense)
-    masked = copy.deepcopy(dense)
-    prune(masked, list(prunable(masked))[:-1], torch.randn(2, *shape))
-    settle(masked, torch.randn(4, *shape))
+    dense = new(name)
+    pruned = copy.deepcopy(dense)
+    masked(pruned, side)
     settle(dense, torch.randn(4, *shape))
     images = torch.randn(batch, *shape)
-    thin_net, cut = thinned(masked, images)
-    rounded, cut_rounded = thinned(masked, images, round_to=8)
-    theirs = by_torch_pruning(masked, images, cut)
+    thin_net, cut = thinned(pruned, images)
+    rounded, cut_rounded = thinned(pruned, images, round_to=8)
+    theirs = by_torch_pruning(pruned, images, removed(cut))
     variants = {
         "dense": dense,
         "dense again": copy.deepcopy(dense),
-        "masked": masked,
+        "masked": pruned,
         "thin": thin_net,
         "torch-pruning": theirs,
         "thin, widths of 8": rounded,
-        "torch-pruning, widths of 8": by_torch_pruning(masked, images, cut_rounded),
+        "torch-pruning, widths of 8": by_torch_pruning(pruned, images, removed(cut_rounded)),
     }
     work = {variant: macs(network, shape)[0] for variant, network in variants.items()}
     same = [tuple(parameter.shape) for parameter in thin_net.parameters()]

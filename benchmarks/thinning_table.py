@@ -1,12 +1,14 @@
-"""Which of torchvision's classifiers thin, and to what: the table in docs/thinning.md.
+"""Which of torchvision's and timm's classifiers thin, how far, and what that gains: the tables in docs/thinning.md.
 
-    python -m benchmarks.thinning_table [--write] [--again] [--patience 300] [NAME ...]
+    python -m benchmarks.thinning_table [--families] [--write] [--again] [--patience 300] [NAME ...]
 
 Each network has random weights, biases and affines, scaled so that its logits depend on the image, and batch norms that
-have seen random images. Half of the filters of every convolution and linear layer but the last are pruned by a schedule
-(`class: Pruner`, `structure: Filters`, `scope: coupled`), then `thin` removes them, and the logits
-of the masked and the thinned network are compared on other images. Every network has a process of its own; what was
-found is kept in the temporary folder until its name is given here, or `--again`.
+have seen random images. Half of the filters of every convolution and linear layer but that of the logits are pruned by
+a schedule (`class: Pruner`, `structure: Filters`, `scope: coupled`), then `thin` removes them, and the logits of the
+masked and the thinned network are compared on other images. Of networks of at most 100 million weights a forward pass
+is timed: dense, thinned, and with the same channels removed by torch-pruning (`thin_inference.race`). With `--families`
+also timm's classifiers of `half_pruned.FAMILIES`. Every network has processes of its own; what was found is kept in
+the temporary folder until its name is given here, or `--again`.
 """
 
 import argparse
@@ -21,36 +23,34 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compressor.context.data import Data
+from benchmarks.half_pruned import FAMILIES, TIMM, masked, new, side_of, zero_filters
+from benchmarks.thin_inference import Race, race
 from compressor.errors import CompressError
-from compressor.models import build, torchvision_models
-from compressor.schedule.document import parse
-from compressor.schedule.faults import Faults
-from compressor.schedule.grammar import read
-from compressor.session.session import Session
+from compressor.models import torchvision_models
 from compressor.sparsity.weights import prunable
 from compressor.thinning.equivalence import thin
-from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS
-from compressor.timing.clock import Clock
 from compressor.tracing.macs import macs
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "thinning.md"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
+BEGIN_FAMILIES, END_FAMILIES = "<!-- families -->", "<!-- end of families -->"
 CACHE = Path(tempfile.gettempdir()) / "compressor-thinning-table"
-SIDES = {"vit_": 224, "swin_": 224, "maxvit_": 224, "inception_": 96}
-"""Pixels of the images by how the name begins; 64 else."""
 EXACT = 1e-9
 """Functions are the same where no logit differs by more in float64."""
+TIMED = 100_000_000
+"""Networks of more weights are thinned, not timed."""
+BATCH, BATCH_OF_LARGE, BLOCKS = 8, 2, 5
+"""Images of a timed forward pass, where they have 64 to 96 pixels or more; and how often the variants take turns."""
 
 
 @dataclass(frozen=True)
@@ -74,80 +74,7 @@ class Row:
     reasons: tuple[tuple[str, int, str], ...] = ()
     said: tuple[str, ...] = ()
     seconds: float = 0.0
-
-
-def side_of(name: str) -> int:
-    """Pixels of the images that a network is tried on."""
-    return next((side for begin, side in SIDES.items() if name.startswith(begin)), 64)
-
-
-@torch.no_grad()
-def randomize(network: nn.Module) -> None:
-    """Biases and affines that are not 0 and 1, and weights that are not 0."""
-    for name, parameter in network.named_parameters():
-        module = network.get_submodule(name.rpartition(".")[0])
-        if name.endswith("bias"):
-            parameter.normal_(0, 0.1)
-        elif isinstance(module, (BATCHNORMS, nn.LayerNorm)) or name.endswith("layer_scale"):
-            parameter.uniform_(0.5, 1.5)
-        elif not bool(parameter.any()):  # the head of a vision transformer
-            parameter.normal_(0, 0.02)
-
-
-@torch.no_grad()
-def settle(network: nn.Module, images: Tensor) -> None:
-    """As training would: every layer's outputs differ by about 1 between images, and batch norms know (roughly) how.
-
-    Without this the logits of a deep random network hardly depend on the image, and their equality would prove nothing.
-    """
-    norms = [module for module in network.modules() if isinstance(module, BATCHNORMS)]
-    layers = [module for module in network.modules() if isinstance(module, (CONVOLUTIONS, nn.Linear))]
-    hooks = [layer.register_forward_hook(_rescale) for layer in layers]
-    network.eval()
-    for norm in norms:
-        norm.train().momentum = 1.0
-    network(images)
-    for norm in norms:
-        mean, variance = norm.running_mean, norm.running_var
-        assert mean is not None
-        assert variance is not None
-        variance.mul_(torch.empty_like(variance).uniform_(0.7, 1.4)).add_(1e-3)
-        mean.add_(0.1 * variance.sqrt() * torch.randn_like(mean))
-    network.eval()
-    network(images)
-    for hook in hooks:
-        hook.remove()
-
-
-def _rescale(layer: Any, given: tuple[Any, ...], out: Tensor) -> Tensor:
-    deviation = out.std(0)
-    live = deviation[deviation > 0]
-    if not len(live):
-        return out
-    layer.weight.div_(live.mean())
-    return cast(Tensor, layer.forward(*given))
-
-
-def prune(network: nn.Module, names: list[str], images: Tensor, sparsity: float = 0.5) -> list[str]:
-    """Zero so many filters of the named weights, by a schedule; returns what it said."""
-    text = (
-        "{version: 2, policies: [{pruner: {class: Pruner, criterion: l1, structure: Filters, scope: coupled,"
-        f" weights: {json.dumps(names)}, rate: {{sparsity: {sparsity}}}}}, epochs: [0]}}]}}"
-    )
-    faults = Faults()
-    bound = read(parse("benchmark", text, faults), faults).bind(network, 1, faults)
-    faults.raise_any()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    said: list[str] = []
-    data = Data(batches=lambda count: [(images, torch.zeros(len(images), dtype=torch.long))])
-    session = Session(network, optimizer, bound.policies, Clock(1, 1), data, say=said.append)
-    session.events.fire("on_epoch_begin")
-    return said
-
-
-def zero_filters(network: nn.Module) -> int:
-    """How many filters are all zero."""
-    return sum(int((weight == 0).flatten(1).all(1).sum()) for weight in prunable(network).values())
+    race: Race | None = None
 
 
 def attempt(name: str) -> Row:
@@ -155,15 +82,12 @@ def attempt(name: str) -> Row:
     began = time.process_time()
     torch.manual_seed(0)
     side = side_of(name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        network = build(name)
-    randomize(network)
+    network = new(name)
     shape = (3, side, side)
     row = Row(name, side, parameters=(_size(network), 0), macs=(macs(network, shape)[0], 0))
-    said = prune(network, list(prunable(network))[:-1], torch.randn(2, *shape))
-    settle(network, torch.randn(8, *shape))
-    row = dataclasses.replace(row, zero=zero_filters(network), said=tuple(said))
+    said = masked(network, side)
+    zero = sum(int(zero_filters(weight).sum()) for weight in prunable(network).values())
+    row = dataclasses.replace(row, zero=zero, said=tuple(said))
     gc.collect()
     fresh = torch.randn(4, *shape)
     with torch.no_grad():
@@ -207,32 +131,67 @@ def _size(network: nn.Module) -> int:
 
 
 def found(name: str, again: bool, patience: int) -> Row:
-    """The network's row: as it was found before, or now, in a process of its own."""
-    kept = CACHE / f"{name}.json"
+    """The network's row: as it was found before, or now, in processes of its own."""
+    kept = CACHE / f"{name.replace('/', '-')}.json"
     if again or not kept.exists():
         CACHE.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "benchmarks.thinning_table", "--one", name, "--patience", str(patience)]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        why = f"crashed, exit code {ended.returncode}: {(ended.stderr.strip().splitlines() or ['no word'])[-1]}"
-        if ended.returncode == -signal.SIGXCPU:
-            why = f"given up after {patience} s of CPU"
-        crashed = Row(name, side_of(name), refused=why)
-        kept.write_text(json.dumps(dataclasses.asdict(crashed)) if ended.returncode else ended.stdout, "utf-8")
-    return Row(**json.loads(kept.read_text(encoding="utf-8")))
+        told, why = _run(["--one", name], patience)
+        row = Row(name, side_of(name), refused=why) if told is None else _row(told)
+        if not why and row.parameters[0] <= TIMED:
+            told, why = _run(["--race", name], 2 * patience)
+            row = dataclasses.replace(row, race=Race(failed=why) if told is None else Race(**told))
+        kept.write_text(json.dumps(dataclasses.asdict(row)), "utf-8")
+    return _row(json.loads(kept.read_text(encoding="utf-8")))
+
+
+def _run(arguments: list[str], patience: int) -> tuple[Any, str]:
+    """What a process of this file prints, or None and the reason why it did not end."""
+    command = [sys.executable, "-m", "benchmarks.thinning_table", *arguments, "--patience", str(patience)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if ended.returncode == -signal.SIGXCPU:
+        return None, f"given up after {patience} s of CPU"
+    if ended.returncode:
+        return None, f"crashed, exit code {ended.returncode}: {(ended.stderr.strip().splitlines() or ['no word'])[-1]}"
+    return json.loads(ended.stdout.splitlines()[-1]), ""
+
+
+def _row(told: dict[str, Any]) -> Row:
+    return Row(**{**told, "race": None if told["race"] is None else Race(**told["race"])})
 
 
 def line(row: Row) -> str:
     """A row of the table."""
-    before = f"| {row.name} | {row.side} "
+    before = f"| {row.name.removeprefix(TIMM)} | {row.side} "
     if row.refused:
-        return f"{before}| refused: {row.refused} | | | | |".replace("|logit|", r"\|logit\|")
+        told = f"{before}| refused: {row.refused} | | | | | {_gains(row)} | {_rest(row)} |"
+        return told.replace("|logit|", r"\|logit\|")
     if row.parameters[0] == row.parameters[1]:
-        return f"{before}| nothing goes | {_change(row.parameters, 1e6)} | | | {_stays(row)} |"
+        size = _change(row.parameters, 1e6)
+        return f"{before}| nothing goes | {size} | | | {_stays(row)} | | {_rest(row)} |"
     verdict = "thins" if row.exact <= EXACT else "DIFFERS"
     if row.rounding:
         verdict += f" in float64 (in float32 {row.rounding.removeprefix('not thinned: ').partition(',')[0]})"
     changes = f"{_change(row.parameters, 1e6)} | {_change(row.macs, 1e9)}"
-    return f"{before}| {verdict} | {changes} | {row.difference:.0e}, {row.exact:.0e} | {_stays(row)} |"
+    differences = f"{row.difference:.0e}, {row.exact:.0e}"
+    return f"{before}| {verdict} | {changes} | {differences} | {_stays(row)} | {_gains(row)} | {_rest(row)} |"
+
+
+def _gains(row: Row) -> str:
+    """How many times as fast the thinned network is, and that of torch-pruning with the same channels removed."""
+    if row.race is None or not row.race.gain:
+        return ""
+    theirs = f"{row.race.peer_gain:.2f} x" if row.race.peer_gain else row.race.peer
+    return f"{row.race.gain:.2f} x, {theirs}".replace("|", "/")
+
+
+def _rest(row: Row) -> str:
+    """What torch-pruning makes of the zero filters that stay."""
+    if row.race is None or not (row.race.rest or row.race.failed):
+        return ""
+    if row.race.failed:
+        return row.race.failed.replace("|", "/")
+    logits = "equal logits" if row.race.changed <= EXACT else f"logits change by {row.race.changed:.1g}"
+    return f"{row.race.rest:.2f}, {logits}"
 
 
 def _change(pair: tuple[int, int], unit: float) -> str:
@@ -260,39 +219,57 @@ def _stays(row: Row) -> str:
 
 def table(rows: list[Row]) -> str:
     """All rows, in Markdown."""
-    thin_ones = sum(not row.refused and row.exact <= EXACT for row in rows)
-    columns = "network | pixels | verdict | parameters | MACs | logit difference, float32, float64 | stays masked"
+    thin_ones = sum(not row.refused and row.parameters[1] < row.parameters[0] and row.exact <= EXACT for row in rows)
+    columns = (
+        "network | pixels | verdict | parameters | MACs | logit difference, float32, float64 | stays masked"
+        " | times as fast, thin, torch-pruning | torch-pruning of what stays"
+    )
     counts = f"{thin_ones} of {len(rows)} thin; parameters in millions, MACs in billions."
-    head = f"{counts}\n\n| {columns} |\n| --- | --- | --- | --- | --- | --- | --- |"
+    head = f"{counts}\n\n| {columns} |\n|{' --- |' * (columns.count('|') + 1)}"
     return "\n".join([head, *map(line, rows)])
 
 
+def write(rows: list[Row], begin: str, end: str) -> None:
+    """Put a table between its marks in docs/thinning.md."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    PAGE.write_text(f"{before}{begin}\n{table(rows)}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("names", nargs="*")
+    arguments.add_argument("--families", action="store_true", help="also those of timm")
     arguments.add_argument("--write", action="store_true", help="into docs/thinning.md")
     arguments.add_argument("--again", action="store_true", help="forget what was found before")
     arguments.add_argument("--patience", type=int, default=300, help="seconds of CPU that one network may take")
     arguments.add_argument("--one", help=argparse.SUPPRESS)
+    arguments.add_argument("--race", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    if given.one:
+    if given.one or given.race:
         resource.setrlimit(resource.RLIMIT_CPU, (given.patience, given.patience + 1))
-        print(json.dumps(dataclasses.asdict(attempt(given.one))))
+        batch = BATCH if side_of(given.race or given.one) <= 96 else BATCH_OF_LARGE
+        done = attempt(given.one) if given.one else race(given.race, batch, BLOCKS, given.patience // 6)
+        print(json.dumps(dataclasses.asdict(done)))
         return
-    rows = []
-    for name in given.names or torchvision_models.names():
-        rows.append(found(name, given.again or bool(given.names), given.patience))
+    every = [*torchvision_models.names(), *(FAMILIES if given.families else ())]
+    for name in given.names or every:
+        row = found(name, given.again or bool(given.names), given.patience)
         print(
-            line(rows[-1]),
-            f"<!-- {rows[-1].seconds:.0f} s, logits differ by {rows[-1].spread:.2g} between images -->",
+            line(row),
+            f"<!-- {row.seconds:.0f} s, logits differ by {row.spread:.2g} between images -->",
             flush=True,
         )
     if given.write:
-        rows = [found(name, again=False, patience=given.patience) for name in torchvision_models.names()]
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+        _write_all(every, given.patience)
+
+
+def _write_all(names: Iterable[str], patience: int) -> None:
+    rows = [found(name, again=False, patience=patience) for name in names]
+    families = [row for row in rows if row.name.startswith(TIMM)]
+    write([row for row in rows if row not in families], BEGIN, END)
+    if families:
+        write(families, BEGIN_FAMILIES, END_FAMILIES)
 
 
 if __name__ == "__main__":

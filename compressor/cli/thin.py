@@ -39,11 +39,15 @@ def thin(
     wide: bool,
     as_json: bool,
 ) -> None:
-    """Remove all unused channels of a checkpoint, a run, or weights of another tool. The outputs stay equal."""
+    """Remove all unused channels of a checkpoint, a run, or weights of another tool. The outputs stay equal.
+
+    Where no filter and no channel is all zero, the file has the network as it is (exit 0). Where some are and none can
+    be removed, the reasons are listed by layer and nothing is written (exit 1).
+    """
     from compressor.experiment.channel_removal import thin_checkpoint
     from compressor.reports import formats
 
-    target, report = thin_checkpoint(
+    found = thin_checkpoint(
         checkpoint,
         out,
         data,
@@ -55,6 +59,10 @@ def thin(
         config=config,
         sets=sets,
     )
-    click.echo(formats.as_json(report) if as_json else formats.as_table(report, options.width(wide)), nl=False)
-    if not as_json:
-        click.echo(f"written: {target}")
+    if as_json:
+        click.echo(formats.as_json(found.report), nl=False)
+    elif not found.nothing:
+        click.echo(formats.as_table(found.report, options.width(wide)), nl=False)
+        click.echo(f"written: {found.path}")
+    if found.nothing:
+        click.echo(found.nothing, err=as_json)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CompressError
-from compressor.thinning import ChannelGraph, Cost, Cut, Unit, Untraceable, channel_graph, cost_of, verify
+from compressor.thinning import ChannelGraph, Cost, Cut, Unit, Untraceable, channel_graph, cost_of
 from compressor.tracing import logits_weights, trace_on_meta
 
 
@@ -46,9 +46,7 @@ class Network:
             self._traced = True
             try:
                 shape = self.shape
-                traced = channel_graph(self.model, shape)
-                verify(traced, self.model, shape)
-                self._graph = traced
+                self._graph = channel_graph(self.model, shape)
             except Untraceable as error:
                 self._say(f"warning: {error}: structures are ranked weight by weight, and nothing can be thinned")
         return self._graph

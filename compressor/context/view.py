@@ -1,6 +1,6 @@
 """What is known before a run, and the answers of a policy to it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from torch import nn
 
 from compressor.component import Targets
 from compressor.context.optimizer import Groups
-from compressor.thinning import ChannelGraph, Untraceable, channel_graph, verify
+from compressor.thinning import ChannelGraph, Untraceable, channel_graph
 from compressor.timing import Window
 from compressor.tracing import Trace, logits_weights, trace_on_meta
 
@@ -75,6 +75,8 @@ class Widths:
     """Whether the shapes of other events are not known; else they are those of the dense model."""
     removes: bool = False
     """Whether channels are removed in the run."""
+    idle: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """The epochs in which a removal finds nothing pruned, by key."""
 
 
 GATED = "channels of gated weights cannot be removed in training; use `compress thin` after the run"
@@ -179,24 +181,12 @@ class View:
             try:
                 return channel_graph(self.model, self.image)
             except Untraceable as error:
+                if self.build is None:
+                    return error
+            try:  # its code may ask for values
+                return channel_graph(self.build(), self.image)
+            except Untraceable as error:
                 return error
 
         found: ChannelGraph | Untraceable = self.once("graph", make)
-        return found
-
-    @cached_property
-    def verified_graph(self) -> ChannelGraph | Untraceable | None:
-        """Return the same, checked in forward passes of the model with storage, as a run does: this takes longer."""
-        graph, build, image = self.graph, self.build, self.image
-        if not isinstance(graph, ChannelGraph) or build is None or image is None:
-            return graph
-
-        def make() -> ChannelGraph | Untraceable:
-            try:
-                verify(graph, build(), image)
-            except Untraceable as error:
-                return error
-            return graph
-
-        found: ChannelGraph | Untraceable = self.once("verified_graph", make)
         return found

@@ -1,6 +1,7 @@
 """`compress thin`: a checkpoint with unused channels removed."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.copying import copied
@@ -10,11 +11,20 @@ from compressor.experiment import building, loading
 from compressor.experiment.identity import recorded
 from compressor.reports import Report, Thinning, compared, measure
 from compressor.sparsity import computed
-from compressor.thinning import describe, thin
+from compressor.thinning import describe, nothing_removed, nothing_zero, thin
 from compressor.training import checkpoint
 
 IMAGES = 256
 """The largest number of test images on which the logits are compared."""
+
+
+@dataclass(frozen=True)
+class ThinCheckpoint:
+    """The file that was written, its report, and one line where there was nothing to remove."""
+
+    path: Path
+    report: Report
+    nothing: str = ""
 
 
 def thin_checkpoint(
@@ -29,11 +39,12 @@ def thin_checkpoint(
     measures: bool = True,
     config: str | None = None,
     sets: Sequence[tuple[str, str]] = (),
-) -> tuple[Path, Report]:
-    """Write a checkpoint without its unused channels; return its path and its report. `say` receives warnings;
-    `measures`: the report has the latency. `config`, `sets`: of weights of another tool.
+) -> ThinCheckpoint:
+    """Write a checkpoint without its unused channels. `say` receives warnings; `measures`: the report has the latency
+    where channels were removed. `config`, `sets`: of weights of another tool.
 
-    Raises `UserError` for wrong input, `CompressError` where nothing can be removed or the outputs would change.
+    Where no filter and no channel is zero the network is written as it is. Raises `UserError` for wrong input,
+    `CompressError` where nothing can be removed of what is zero, or the outputs would change.
     """
     target = out or (path if path.is_dir() else path.parent) / "thin.pt"
     if target.exists():
@@ -48,32 +59,31 @@ def thin_checkpoint(
     images = next(iter(feed.test()))[0][:IMAGES]
     network = copied(masked)
     thinned = thin(network, images, round_to=round_to)
-    if not thinned.cut:
-        stays = "".join(f"\n  {stay}" for stay in thinned.stays)
-        raise CompressError(
-            f"{path}: nothing can be removed: every channel is used"
-            f" (zeros that are scattered do not make a network smaller){stays}"
+    if thinned.stays and not thinned.cut:
+        raise CompressError(f"{path}: {nothing_removed(thinned.stays)}")
+    thinnings = list(loaded.thinnings)
+    if thinned.cut:
+        thinned.cut.model(network)
+        record = Thinning(
+            when="compress thin" + (f" --round-to {round_to}" if round_to > 1 else ""),
+            parameters_before=sum(parameter.numel() for parameter in masked.parameters()),
+            parameters_after=sum(parameter.numel() for parameter in network.parameters()),
+            images=thinned.images,
+            largest_difference=thinned.largest_difference,
+            exact_difference=thinned.exact,
+            stays=[str(stay) for stay in thinned.stays],
+            skipped=list(thinned.skipped),
         )
-    thinned.cut.model(network)
-    record = Thinning(
-        when="compress thin" + (f" --round-to {round_to}" if round_to > 1 else ""),
-        parameters_before=sum(parameter.numel() for parameter in masked.parameters()),
-        parameters_after=sum(parameter.numel() for parameter in network.parameters()),
-        images=thinned.images,
-        largest_difference=thinned.largest_difference,
-        exact_difference=thinned.exact,
-        stays=[str(stay) for stay in thinned.stays],
-        skipped=list(thinned.skipped),
-    )
-    thinnings = [*loaded.thinnings, record]
+        thinnings.append(record)
     saved = {key: value for key, value in loaded.saved.items() if key not in ("state", "finished")}
     if not loaded.own:
         saved |= recorded(dataset, fingerprint(dataset))
     saved["model"] = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-    saved["architecture"] = describe(network)
+    dense = loaded.dense().to(where)
+    if describe(network) != describe(dense):
+        saved["architecture"] = describe(network)
     saved["thinnings"] = [one.model_dump() for one in thinnings]
     checkpoint.save(target, saved)
-    dense = loaded.dense().to(where)
     metrics, figures = loaded.saved["metrics"], loaded.saved.get("figures")
     report = measure(
         network,
@@ -86,5 +96,8 @@ def thin_checkpoint(
         loaded.saved["classes"],
     )
     # Of a network that was thinned before, the masked one is smaller than the dense one already.
-    stages = {"dense": dense, "thinned before" if loaded.thinnings else "masked": masked, "thin": network}
-    return target, compared(report, stages, loaded.shape, measures=measures)
+    stages = {"dense": dense, "thinned before" if loaded.thinnings else "masked": masked}
+    if thinned.cut:
+        return ThinCheckpoint(target, compared(report, {**stages, "thin": network}, loaded.shape, measures=measures))
+    said = f"{path}: {nothing_zero(network)}; {target} has the network as it is"
+    return ThinCheckpoint(target, compared(report, stages, loaded.shape, measures=False), said)

@@ -247,7 +247,7 @@ def _layers(model: ModelConfig, network: nn.Module, images: Survey, shape: tuple
     instead = "its filters cannot be removed; `--goal elements:0.9` sets single weights to zero"
     for one in computed(network):
         raise UserError(f"--model {model.name}: {one.reason}: {instead}")
-    graph = view.verified_graph
+    graph = view.graph
     if not isinstance(graph, ChannelGraph):
         raise UserError(f"--model {model.name}: {graph}: {instead}")
     names = [name for name in every if name not in view.transposed]

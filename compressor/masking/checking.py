@@ -4,11 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 from compressor.context import TRANSPOSED, Finding, Prediction, View
+from compressor.errors import listed
 from compressor.masking.budgets import budgeted, check_budget, planned, zeros_of
 from compressor.masking.masks import with_coupled_weights
 from compressor.masking.merging import direct_norms
+from compressor.masking.selecting import Remedy, remedies, selection
 from compressor.pruners import Goal, PrunerBase
 from compressor.rates import BudgetGoal
 from compressor.reconstruction import check_reconstruction, pruned_inputs
@@ -116,7 +119,7 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
         return [Finding("note", said)] if names else []
     if not names and norms is None:
         return []
-    graph = view.graph if norms is None else view.verified_graph
+    graph = view.graph
     if isinstance(graph, Untraceable) or graph is None:
         return [_without_channels(view, norms, graph)]
     found = []
@@ -156,6 +159,8 @@ def _channels(count: int) -> str:
 
 def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Sequence[str]) -> list[Finding]:
     found: list[Finding] = []
+    refused: list[str] = []
+    changes: dict[str, Remedy] = {}
     cuts = pruner.cuts(view.targets)
     for structure in (FILTERS, CHANNELS):
         mine = [name for name in names if cuts.get(name, pruner.unit).dim == structure.dim]
@@ -163,17 +168,42 @@ def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Se
         for joint in shared.joint:
             how = "ranks as one, for" if pruner.unit.dim is not None else "prunes one by one, though"
             found.append(Finding("note", f"{view.key} {how} they share channels: {', '.join(joint)}"))
+        logits = frozenset(view.logits or ())
+        own = remedies(graph, mine, structure, logits | view.transposed) if shared.broken else {}
+        alike: dict[tuple[str, Remedy], list[str]] = {}
         for name, keeper in shared.broken:
-            said = f"{name} is pruned by {view.key}, but {keeper}"
+            alike.setdefault((own[name].why or keeper, own[name]), []).append(name)
+        for (keeper, remedy), these in alike.items():
+            one = len(these) == 1
+            said = f"{listed(these)} {'is' if one else 'are'} pruned by {view.key}, but {keeper}"
             if pruner.extends and pruner.budget(view.window, view.window.last) is not None:
-                said = f"{view.key} prunes only channels that can be removed: in {name} {keeper}"
-                found.append(Finding("note", said))
+                alone = f"{view.key} prunes only channels that can be removed, not all of {listed(these)}: {keeper}"
+                found.append(Finding("note", alone))
             elif view.version == 1:
-                found.append(Finding("warning", f"{said}: it is masked, and cannot be thinned"))
+                masked = "it is masked" if one else "they are masked"
+                found.append(Finding("warning", f"{said}: {masked}, and cannot be thinned"))
             else:
-                said += ": select all of them, or `scope: coupled` of `class: Pruner`"
-                found.append(Finding("error", said))
-    return found
+                refused.append(f"{said}: {_in_words(remedy, these, pruner, view)}")
+        changes |= own
+        if structure is FILTERS:
+            changes |= {name: Remedy(leave=(name,)) for name in mine if name in logits}
+    if refused and (whole := selection(pruner, view.targets, changes)):
+        refused[-1] += f"; all of this selection can be removed: `{whole}`"
+    return found + [Finding("error", line) for line in refused]
+
+
+def _in_words(remedy: Remedy, these: Sequence[str], pruner: PrunerBase, view: View) -> str:
+    """Return what to change in a selection because of some weights of it whose channels cannot be removed."""
+    if remedy.add:
+        field = type(pruner).model_fields.get("scope")
+        has_scope = field is not None and "coupled" in get_args(field.annotation)
+        scope = "set `scope: coupled`" if has_scope else "use `scope: coupled` of `class: Pruner`"
+        return f"select {listed(remedy.add)}, too, or {scope}"
+    selected = list(dict.fromkeys(name for chosen in view.targets.values() for name in chosen))
+    leave = [name for name in selected if name in remedy.leave]
+    if leave == selected:
+        return "then nothing is left to prune: select other weights, or remove the pruner"
+    return f"leave {'it' if leave == these and len(these) == 1 else 'them' if leave == these else listed(leave)} out"
 
 
 def _of_statistics(view: View, pruner: PrunerBase) -> list[Finding]:
@@ -330,11 +360,12 @@ def zeros_of_goals(view: View, goals: Sequence[Goal]) -> Prediction:
     """
     sizes = [sum(math.prod(view.shapes[name]) for name in goal.names) for goal in goals]
     asked = sum(goal.sparsity * size for goal, size in zip(goals, sizes, strict=True)) / max(sum(sizes), 1)
-    mixed = [goal for goal in goals if len({goal.structure.size(view.shapes[name]) for name in goal.names}) > 1]
-    zeros = {goal.names: goal.zeros(view.shapes) for goal in goals if goal not in mixed}
-    unknown = {
-        name: f"structures ({goal.structure.name}) of different sizes are ranked together"
-        for goal in mixed
-        for name in goal.names
-    }
+    zeros: dict[tuple[str, ...], int] = {}
+    unknown: dict[str, str] = {}
+    for goal in goals:
+        if len({goal.structure.size(view.shapes[name]) for name in goal.names}) > 1:
+            said = f"structures ({goal.structure.name}) of different sizes are ranked together"
+            unknown.update(dict.fromkeys(goal.names, said))
+        else:
+            zeros[goal.names] = goal.zeros(view.shapes)
     return Prediction(zeros, unknown, asked=asked if any(sizes) else None)

@@ -108,7 +108,7 @@ def companions(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) 
     pruned = {name: ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
     for name, gone in graph.companions(pruned).items():
         parameter = ctx.parameters[name]
-        side = (-1,) + (1,) * (parameter.dim() - 1)
+        side = (-1,) + (1,) * (parameter.dim() - 1) if gone.dim() == 1 else gone.shape
         keep[name] = (~gone).reshape(side).expand(parameter.shape)
     return keep
 

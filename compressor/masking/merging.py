@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.context import Context
-from compressor.thinning import ChannelGraph, dims
+from compressor.thinning import ChannelGraph
 
 
 @torch.no_grad()
@@ -29,11 +29,12 @@ def direct_norms(graph: ChannelGraph, model: nn.Module, names: Sequence[str]) ->
     paths = {name: path for path, name in graph.weights.items()}
     found = {}
     for name in names:
-        if name not in paths or paths[name] not in graph.by_path or dims(graph.modules[paths[name]])[0] != 0:
+        node = graph.by_path.get(paths.get(name, ""))
+        if name not in paths or node is None or node.dims[0] != 0:
             continue
-        number = next(n for n, node in enumerate(graph.nodes) if node.label == paths[name])
-        readers = [node for node in graph.nodes if number in node.inputs]
-        if len(readers) == 1 and readers[0].kind == "norm":
+        calls = [number for number, one in enumerate(graph.nodes) if one.weight == name and not one.training]
+        readers = [graph.nodes[number] for call in calls for number in graph.readers_of[call]]
+        if len(readers) == 1 and readers[0].kind == "norm" and readers[0].owned:
             norm = model.get_submodule(readers[0].label)
             if isinstance(norm.running_var, Tensor):
                 found[name] = norm

@@ -61,7 +61,7 @@ class GatePolicy(Policy, name="gate"):
         if self.gate.whole_filters and isinstance(view.graph, ChannelGraph) and not lines:
             shared = not_gated(view.graph, view.targets["weights"], view.logits or ())
             found += [Finding("note", f"{view.key}: {line}") for line in shared.values()]
-            if len(shared) == len(view.targets["weights"]) and view.graph is view.verified_graph:
+            if len(shared) == len(view.targets["weights"]):
                 found.append(Finding("error", f"{view.key}: {NONE_LEFT}"))
         return found
 

@@ -287,15 +287,16 @@ def _rank(request: Request, part: Part, together: Sequence[Slices], channels: Ch
             score, part.order, _masked_already(request, part, names, None, channels) if part.final else None
         )
         return _Ranked(names, score, _layer(request, part, names, removed))
-    total = torch.zeros(int(every.max()) + 1, dtype=torch.float64)
+    total = torch.zeros(len(every), dtype=torch.float64)
     count = torch.zeros_like(total)
     for name, cell in zip(names, ranking, strict=False):
         mine = cell >= 0
-        total.index_add_(0, cell[mine], part.score(request, name).flatten().cpu().double()[mine])
-        count[sorted(set(cell[mine].tolist()))] += 1
+        places = torch.searchsorted(every, cell[mine])
+        total.index_add_(0, places, part.score(request, name).flatten().cpu().double()[mine])
+        count[places.unique()] += 1  # type: ignore[no-untyped-call]
     # A flattened channel is many columns: what was removed is counted in channels, as what is ranked.
     columns = len(found[0]) // max(len(set(found[0].tolist()) - {-1}), 1)
-    score = total[every] / count[every] if part.allocation.needs_scores else total[every]
+    score = total / count if part.allocation.needs_scores else total
     score = _drawn(request, part, score)
     score = _ordered(score, part.order, _masked_already(request, part, names, every, channels) if part.final else None)
     layer = _layer(request, part, names, removed // max(columns, 1), len(every))

@@ -7,6 +7,7 @@ from compressor.reports.latency import Latency, Timing
 from compressor.reports.report import IMAGES, Comparison, EarlierTest, Report, Thinning, Totals
 from compressor.sparsity import WeightSummary
 from compressor.tables import Column, table, wrapped
+from compressor.thinning import NOTHING_REMOVED
 
 _SHARES = ("sparsity", "filters", "channels", "kernels", "rows", "cols")
 OTHERS = "other parameters"
@@ -152,7 +153,7 @@ def _stored(totals: Totals) -> list[str]:
 def thinned(thinning: Thinning) -> str:
     """Return one line for a removal."""
     if thinning.parameters_before == thinning.parameters_after:
-        return "nothing that is zero could be removed"
+        return NOTHING_REMOVED if thinning.stays else "nothing to remove: no filter and no channel was all zero"
     return (
         f"{thinning.parameters_before:,} parameters became {thinning.parameters_after:,};"
         f" the largest difference of a logit on {thinning.images} images is {thinning.largest_difference:.2g}"
@@ -175,7 +176,8 @@ def _stages(comparison: Comparison, latency: Latency | None, width: int | None) 
     if comparison.compacted:
         said = [
             f"compacted: without the zero rows and columns of {', '.join(comparison.compacted)};"
-            f" the largest difference of a logit on {IMAGES} random images is {comparison.largest_difference:.2g}"
+            f" the largest difference of a logit on {IMAGES} random images is {comparison.largest_difference:.2g}",
+            *(f"not thinned: {stay}" for stay in comparison.stays),
         ]
     return [made.head, *made.rows, *made.note(width), *(wrapped(line, width) for line in [*said, *_measured(latency)])]
 

@@ -114,6 +114,8 @@ class Comparison(BaseModel):
     stages: list[Stage]
     compacted: list[str] = []
     """Layers whose zero rows and columns are removed in the stage `compacted`."""
+    stays: list[str] = []
+    """The zero filters and channels that thinning leaves, and why, unless `thinnings` has them; or why none can go."""
     largest_difference: float | None = None
     """The largest difference of a logit to the stage before, on `IMAGES` random images."""
 
@@ -166,9 +168,11 @@ def compared(
         )
         for name, network in networks.items()
     ]
+    named = {stay for thinning in report.thinnings for stay in thinning.stays}
     comparison = Comparison(
         stages=stages,
         compacted=list(compact_layers(compaction.network)) if compaction else [],
+        stays=[one for one in compaction.stays if one not in named] if compaction else [],
         largest_difference=compaction.largest_difference if compaction else None,
     )
     measured = latency(networks, shape) if measures else None

@@ -111,7 +111,7 @@ class BoundSchedule:
     def _removals(self, policies: Sequence[BoundPolicy], view: View) -> list[Message]:
         notes = []
         for bound, entry in zip(policies, self.entries, strict=True):
-            for text in _of_removals(bound, view):
+            for text in [*_of_removals(bound, view), *_idle(bound, view)]:
                 notes.append(Message(self.document.place(entry.path), text, "note"))
         return notes
 
@@ -142,6 +142,15 @@ def _of_removals(bound: BoundPolicy, view: View) -> list[str]:
     if not found.otherwise or found.asked is None:
         return []
     return [f"{bound.key}: in epoch {last}, after the removal of channels: {found.asked:.4g} {found.otherwise}"]
+
+
+def _idle(bound: BoundPolicy, view: View) -> list[str]:
+    """Return a line where a removal finds nothing pruned at any of its events."""
+    idle = view.widths.idle.get(bound.key, ())
+    if not idle or list(idle) != [epoch for epoch in range(view.epochs) if bound.policy.window.fires(epoch)]:
+        return []
+    when = f"epoch {idle[0]}" if len(idle) == 1 else f"epochs {idle[0]} to {idle[-1]}"
+    return [f"{bound.key}: nothing is pruned before it acts ({when}): it removes what is zero from the start"]
 
 
 def view_of(model: nn.Module, **known: object) -> View:

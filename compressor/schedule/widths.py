@@ -39,6 +39,7 @@ class _Simulation:
         self._known = True
         """Whether these are all zeros that there are."""
         self._at: dict[tuple[str, int], Mapping[str, tuple[int, ...]]] = {}
+        self._idle: dict[str, list[int]] = {}
 
     def run(self) -> Widths:
         """Go through the epochs: pruners act at their beginning, removals in their first mini-batch."""
@@ -47,12 +48,16 @@ class _Simulation:
             for bound in acting:
                 self._at[bound.key, epoch] = self._shapes()
                 self._prune(bound, epoch)
-            ways = {bound.policy.removes_channels for bound in acting} - {"none"}
-            if ways and (not self._known or ways != {"zero"}):
-                return Widths(self._at, unknown=True, removes=True)
-            if ways:
+            removing = [bound for bound in acting if bound.policy.removes_channels != "none"]
+            if removing and self._known and not any(bool(zero.any()) for zero in self._zero.values()):
+                for bound in removing:
+                    self._idle.setdefault(bound.key, []).append(epoch)
+                continue
+            if removing and (not self._known or any(one.policy.removes_channels != "zero" for one in removing)):
+                return Widths(self._at, unknown=True, removes=True, idle=self._idle)
+            if removing:
                 self._remove()
-        return Widths(self._at, removes=True)
+        return Widths(self._at, removes=True, idle=self._idle)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the present shapes of the weights whose channels were removed."""

@@ -22,22 +22,28 @@ class Channels:
 
     def joined(self, slices: Sequence[Slices]) -> list[list[Slices]]:
         """Return the given slices in sets that share channels, in the given order."""
-        sets: list[tuple[set[int], list[Slices]]] = []
-        for one in slices:
+        first: dict[int, int] = {}  # of each cell: the first slices with it
+        parent = list(range(len(slices)))
+
+        def root(number: int) -> int:
+            while parent[number] != number:
+                parent[number] = number = parent[parent[number]]
+            return number
+
+        for number, one in enumerate(slices):
             cells = self.cells.get(one)
-            mine = set() if cells is None else set(cells.tolist()) - {-1}
-            touched = [entry for entry in sets if entry[0] & mine]
-            for entry in touched:
-                sets.remove(entry)
-            merged = [s for entry in touched for s in entry[1]]
-            sets.append((mine.union(*(entry[0] for entry in touched)), [*merged, one]))
-        order = {one: number for number, one in enumerate(slices)}
-        return sorted((sorted(members, key=order.__getitem__) for _, members in sets), key=lambda m: order[m[0]])
+            for cell in () if cells is None else set(cells.tolist()) - {-1}:
+                ends = sorted((root(number), root(first.setdefault(cell, number))))
+                parent[ends[1]] = ends[0]
+        sets: dict[int, list[Slices]] = {}
+        for number, one in enumerate(slices):
+            sets.setdefault(root(number), []).append(one)
+        return list(sets.values())
 
     def with_coupled(self, names: Sequence[str], dim: int) -> list[str]:
         """Return the given weights, and after them all others that share channels with them in that dim."""
-        others = [one for one in self.cells if one[1] == dim and one[0] not in names]
-        given = [(name, dim) for name in names]
+        given = {(name, dim): None for name in names}
+        others = [one for one in self.cells if one[1] == dim and one not in given]
         sets = self.joined([*given, *others])
-        wanted = [one for members in sets if set(members) & set(given) for one in members]
+        wanted = [one for members in sets if not given.keys().isdisjoint(members) for one in members]
         return list(dict.fromkeys([*names, *(name for name, _ in wanted)]))

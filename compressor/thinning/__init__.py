@@ -11,10 +11,11 @@ from compressor.thinning.graph import ChannelGraph, Untraceable
 from compressor.thinning.layers import CONVOLUTIONS, dims, shapes_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removers import Remover
-from compressor.thinning.verification import verify
+from compressor.thinning.stays import NOTHING_REMOVED, nothing_removed, nothing_zero
 
 __all__ = [
     "CONVOLUTIONS",
+    "NOTHING_REMOVED",
     "Architecture",
     "ChannelGraph",
     "Cost",
@@ -31,6 +32,8 @@ __all__ = [
     "couplings",
     "describe",
     "dims",
+    "nothing_removed",
+    "nothing_zero",
     "producers_of",
     "removable",
     "removed_with",
@@ -39,5 +42,4 @@ __all__ = [
     "thin",
     "thin_and_compact",
     "unused_with",
-    "verify",
 ]

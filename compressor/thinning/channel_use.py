@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from compressor.thinning.graph import ChannelGraph
-from compressor.thinning.layers import dims
 
 
 def channels_read(graph: ChannelGraph, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -22,12 +21,14 @@ def channels_read(graph: ChannelGraph, weights: Mapping[str, Tensor]) -> dict[st
             read[node.out[node.out >= 0]] = True
             found[f"the output of {node.label}" if node.is_output else node.label] = read
         if node.kind == "producer" and node.into is not None:
-            name, module, mine = graph.weights[node.label], graph.modules[node.label], node.into >= 0
-            if getattr(module, "groups", 1) == 1:
-                weight = weights[name].detach()
-                mine = mine & (weight != 0).movedim(dims(module)[1], 0).flatten(1).any(1).cpu()
-            found[name] = torch.zeros_like(read)
-            found[name][node.into[mine]] = True
+            mine = node.into >= 0
+            if node.groups == 1 and node.weight in weights:
+                weight = weights[node.weight].detach()
+                mine = mine & (weight != 0).movedim(node.dims[1], 0).flatten(1).any(1).cpu()
+            own = found.setdefault(node.weight or node.label, torch.zeros_like(read))
+            own[node.into[mine]] = True
+    for cell, reason in graph.keeps.items():
+        found.setdefault(reason, torch.zeros(max(graph.cells, 1), dtype=torch.bool))[cell] = True
     return found
 
 
@@ -39,7 +40,7 @@ def producers_of(graph: ChannelGraph, cells: Tensor) -> dict[str, Tensor]:
     filters: dict[str, Tensor] = {}
     for path, name in graph.weights.items():
         node = graph.by_path.get(path)
-        if node is None or node.kind != "producer" or dims(graph.modules[path])[0] != 0:
+        if node is None or node.kind != "producer" or node.dims[0] != 0:
             continue
         mine = (node.out >= 0) & cells[node.out.clamp(min=0)]
         if bool(mine.any()):
@@ -54,5 +55,7 @@ def channels_with_inputs(graph: ChannelGraph) -> dict[str, set[int]]:
         if node.is_output or node.kind == "mixing":
             found[f"the output of {node.label}"] = set(node.out.tolist()) - {-1}
         if node.kind == "producer" and node.into is not None:
-            found[graph.weights[node.label]] = set(node.into.tolist()) - {-1}
+            found.setdefault(node.weight or node.label, set()).update(set(node.into.tolist()) - {-1})
+    for cell, reason in graph.keeps.items():
+        found.setdefault(reason, set()).add(cell)
     return found

@@ -180,11 +180,15 @@ def _compacted(module: nn.Module, if_it_pays: bool) -> Compact | None:
 
 @dataclass(frozen=True)
 class Compaction:
-    """The fastest form of a network, whether channels were removed first, and the largest difference of a logit."""
+    """The fastest form of a network, whether channels were removed first, and the largest difference of a logit.
+
+    `stays`: the zero filters and channels that thinning left, and why; or why it removed nothing.
+    """
 
     network: nn.Module
     thinned: bool
     largest_difference: float
+    stays: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -201,13 +205,13 @@ def thin_and_compact(network: nn.Module, images: Tensor) -> Compaction | None:
     except UserError:  # it cannot be copied: a report goes on without this stage
         return None
     try:
-        cut = thin(own, images).cut
-        cut.model(own)
-        thinned = bool(cut)
-    except CompressError:  # its channels cannot be followed
-        own, thinned = network, False
-    found = compact(own, if_it_pays=True)
-    if not compact_layers(found):
+        found = thin(own, images)
+        found.cut.model(own)
+        thinned, stays = bool(found.cut), tuple(map(str, found.stays))
+    except CompressError as error:  # its channels cannot be followed
+        own, thinned, stays = network, False, (str(error),)
+    form = compact(own, if_it_pays=True)
+    if not compact_layers(form):
         return None
     with evaluating(network):
-        return Compaction(found, thinned, float((found(images) - network(images)).abs().max()))
+        return Compaction(form, thinned, float((form(images) - network(images)).abs().max()), stays)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.importing import random_state_kept
+from compressor.sparsity import PRUNABLE
 from compressor.thinning.graph import ChannelGraph, Node
-from compressor.thinning.layers import new_widths, shapes_of
-from compressor.tracing import macs
+from compressor.thinning.removal import spare
+from compressor.tracing import macs_by_module
 
 Unit = Literal["macs", "parameters"]
 """What is counted: the multiply-accumulates of one image, or the entries of all parameters."""
@@ -45,22 +46,20 @@ class Cost:
     def shapes_without(self, gone: Tensor) -> dict[str, tuple[int, ...]]:
         """Return the shapes that change when the channels `gone` [cells] are removed, by parameter."""
         found: dict[str, tuple[int, ...]] = {}
-        for path, node in self.graph.by_path.items():
-            if node.kind not in ("producer", "depthwise", "norm", "prelu"):
-                continue
-            module = self.graph.modules[path]
-            out = _stays(node.out, gone)
-            into = out if node.into is None else _stays(node.into, gone)
-            if bool(out.all()) and bool(into.all()):
-                continue
-            inputs, outputs = int(into.sum()), int(out.sum())
-            groups = outputs
-            if node.kind == "producer":
-                groups = int(out.reshape(getattr(module, "groups", 1), -1).any(1).sum())
-            sizes = new_widths(module, inputs, outputs, groups)
-            changed = {f"{path}.{name}" if path else name: shape for name, shape in shapes_of(module, sizes).items()}
-            found |= {name: shape for name, shape in changed.items() if name in self.shapes}
-        return found
+        for name, lines in self.graph.slices.items():
+            if name in self.shapes:
+                found[name] = tuple(
+                    size if cells is None or len(cells) != size else int(_stays(cells, gone).sum())
+                    for size, cells in zip(self.shapes[name], lines, strict=True)
+                )
+        for node in self.graph.by_path.values():
+            if node.kind == "producer" and node.groups > 1 and node.weight in self.shapes and node.into is not None:
+                out, into = _stays(node.out, gone), _stays(node.into, gone)
+                groups = int((out.reshape(node.groups, -1).any(1) | into.reshape(node.groups, -1).any(1)).sum())
+                outs, ins = int(out.sum()), int(into.sum())
+                sides = (ins, outs // groups) if node.transposed else (outs, ins // groups)
+                found[node.weight] = (*sides, *self.shapes[node.weight][2:])
+        return {name: shape for name, shape in found.items() if shape != self.shapes[name]}
 
 
 def cost_of(unit: Unit, graph: ChannelGraph, model: nn.Module, image: tuple[int, ...]) -> Cost:
@@ -70,10 +69,26 @@ def cost_of(unit: Unit, graph: ChannelGraph, model: nn.Module, image: tuple[int,
         return Cost(graph, shapes, dict.fromkeys(shapes, 1))
     channels, height, width = image
     with random_state_kept():
-        total, by_weight = macs(model, (channels, height, width))
-    # Each entry of a weight works at the same number of positions, whatever the widths.
-    each = {name: found // math.prod(shapes[name]) for name, found in by_weight.items() if name in shapes}
-    return Cost(graph, shapes, each, total - sum(each[name] * math.prod(shapes[name]) for name in each))
+        by_module = macs_by_module(model, (channels, height, width))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    each: dict[str, int] = {}
+    for path, module in model.named_modules():
+        if not isinstance(module, (*PRUNABLE, nn.RNNBase)) or path not in by_module:
+            continue
+        # Each entry works at the same number of positions, whatever the widths.
+        own = _matrices(module)
+        positions = by_module[path] // sum(parameter.numel() for parameter in own)
+        for parameter in own:
+            each[names[id(parameter)]] = each.get(names[id(parameter)], 0) + positions
+    return Cost(graph, shapes, each, by_module[""] - sum(each[name] * math.prod(shapes[name]) for name in each))
+
+
+def _matrices(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters with which a layer multiplies; of a computed weight the one of the weight's shape."""
+    every = list(module.parameters())
+    if isinstance(module, nn.RNNBase):
+        return [parameter for parameter in every if parameter.dim() > 1]
+    return [max(every, key=lambda parameter: parameter.numel())]
 
 
 def removed_with(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) -> Tensor:
@@ -81,7 +96,7 @@ def removed_with(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) ->
 
     `pruned`: by weight, true = 0, with all companions of outputs.
     """
-    return _balanced(graph, unused_with(graph, pruned, dim))
+    return spare(graph, unused_with(graph, pruned, dim), 1)
 
 
 def unused_with(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) -> Tensor:
@@ -94,10 +109,7 @@ def unused_with(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) -> 
         assert node.into is not None
         read[node.into[reads]] = True
         alive[node.into[reads & ~zero]] = True
-    for node in graph.nodes:
-        if node.is_output or node.kind == "mixing":
-            alive[node.out[node.out >= 0]] = True
-    return read & ~alive
+    return read & ~alive & ~graph.kept
 
 
 def _readers(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) -> list[tuple[Node, Tensor, Tensor]]:
@@ -107,7 +119,7 @@ def _readers(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) -> lis
     found = []
     for node in graph.nodes:
         if node.kind == "producer" and node.into is not None:
-            unread = pruned.get(graph.weights[node.label])
+            unread = pruned.get(node.weight)
             fits = unread is not None and len(unread) == len(node.into)  # not the inputs of one group
             zero = unread.cpu() if unread is not None and fits else torch.zeros_like(node.into, dtype=torch.bool)
             found.append((node, node.into >= 0, zero))
@@ -117,40 +129,3 @@ def _readers(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) -> lis
 def _stays(cells: Tensor, gone: Tensor) -> Tensor:
     """Return [channels]: whether they stay."""
     return (cells < 0) | ~gone[cells.clamp(min=0)]
-
-
-def _balanced(graph: ChannelGraph, gone: Tensor) -> Tensor:
-    """Return `gone` without the channels that must stay: no layer is empty, and the groups of a convolution are of
-    equal size.
-    """
-    gone = gone.clone()
-    while True:
-        before = gone.clone()
-        for path, node in graph.by_path.items():
-            if node.kind not in ("producer", "depthwise", "norm", "prelu"):
-                continue
-            groups = int(getattr(graph.modules[path], "groups", 1)) if node.kind == "producer" else 1
-            sides = [node.out] if node.into is None else [node.out, node.into]
-            if groups > 1:
-                _balance([side.reshape(groups, -1) for side in sides], gone)
-                continue
-            for side in sides:
-                if len(side) and not bool(_stays(side, gone).any()):
-                    gone[side[0]] = False
-        if torch.equal(before, gone):
-            return gone
-
-
-def _balance(parts: Sequence[Tensor], gone: Tensor) -> None:
-    """Keep channels so that a convolution loses whole groups, and the same number of channels in each of the others.
-
-    `parts`: the cells of its outputs and of its inputs [groups, channels].
-    """
-    leaving = [~_stays(part, gone) for part in parts]
-    whole = torch.stack([going.all(1) for going in leaving]).all(0)
-    if bool(whole.all()):
-        whole[0] = False
-    for part, going in zip(parts, leaving, strict=True):
-        most = min(int(going[~whole].sum(1).min()), part.shape[1] - 1)
-        for row in (~whole & (going.sum(1) > most)).nonzero().flatten().tolist():
-            gone[part[row, going[row].nonzero().flatten()[most:]]] = False

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from compressor.errors import listed
 from compressor.sparsity.structures import FILTERS, Structure
-from compressor.thinning.graph import ChannelGraph, Node
+from compressor.thinning.graph import ChannelGraph
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ def couplings(graph: ChannelGraph, names: Sequence[str], structure: Structure) -
     listed = [name for name in names if (name, dim) in channels.cells]
     sets = channels.joined([(name, dim) for name in listed])
     joint = tuple(tuple(name for name, _ in members) for members in sets if len(members) > 1)
-    final = {graph.weights[n.label] for n in graph.nodes if dim == 0 and n.is_output and n.label in graph.weights}
-    alive = _alive_without(graph, listed) if dim == 0 else _read_by_others(graph, listed)
+    final = _final(graph) if dim == 0 else set[str]()
+    alive = graph.kept | (_alive_without(graph, listed) if dim == 0 else _read_by_others(graph, listed))
     broken = []
     for name in listed:
         mine = channels.cells[name, dim]
@@ -43,6 +43,18 @@ def couplings(graph: ChannelGraph, names: Sequence[str], structure: Structure) -
     return Couplings(joint, tuple(broken))
 
 
+def _final(graph: ChannelGraph) -> set[str]:
+    """Return the weights whose outputs no layer reads: they make the network's outputs."""
+    leads = [False] * len(graph.nodes)
+    for number in reversed(range(len(graph.nodes))):
+        readers = [graph.nodes[reader] for reader in graph.readers_of[number]]
+        leads[number] = any(one.kind in ("producer", "depthwise") for one in readers) or any(
+            leads[reader] for reader in graph.readers_of[number]
+        )
+    reading = {node.weight for number, node in enumerate(graph.nodes) if leads[number]}
+    return {node.weight for node in graph.nodes if node.kind == "producer"} - reading
+
+
 def _alive_without(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
     """Return [cells]: outputs of the named weights that a layer still reads as not 0 when all of them are 0."""
     outputs = {name: graph.channels.cells[name, 0] for name in names}
@@ -50,9 +62,7 @@ def _alive_without(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
     alive = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
     for node, read, zero in graph.readers(dead):
         assert node.into is not None
-        own = graph.weights[node.label] in names and node.kind == "depthwise"
-        if not own:
-            alive[node.into[read & ~zero]] = True
+        alive[node.into[read & ~zero]] = True
     return alive
 
 
@@ -60,27 +70,28 @@ def _read_by_others(graph: ChannelGraph, names: Sequence[str]) -> Tensor:
     """Return [cells]: those that a layer reads whose weight is not among the named ones."""
     alive = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
     for node in graph.nodes:
-        if node.kind == "producer" and node.into is not None and graph.weights[node.label] not in names:
+        if node.kind == "producer" and node.into is not None and node.weight not in names:
             alive[node.into[node.into >= 0]] = True
     return alive
 
 
 def _keeper(graph: ChannelGraph, cell: int, names: Sequence[str], dim: int) -> str:
     """Return the reason why a channel cannot be removed, in words."""
+    if cell in graph.keeps:
+        return graph.keeps[cell]
     through = graph.nodes_with(cell)
     if dim == 1:
         readers = [n for n in graph.nodes if n.into is not None and bool((n.into == cell).any())]
-        others = [graph.weights[n.label] for n in readers if graph.weights[n.label] not in names]
-        return f"{listed(list(dict.fromkeys(others)))} {'reads' if len(others) == 1 else 'read'} the same channels"
-    others = [graph.weights[n.label] for n in through if n.kind == "producer" and graph.weights[n.label] not in names]
+        others = list(dict.fromkeys(n.weight for n in readers if n.weight not in names))
+        return f"{listed(others)} {'reads' if len(others) == 1 else 'read'} the same channels"
+    others = list(dict.fromkeys(n.weight for n in through if n.kind == "producer" and n.weight not in names))
     joins = [n.label for n in through if n.kind == "operation" and len(n.inputs) > 1]
     if others:
         how = f"joined by {joins[0]}" if joins else "joined"
-        return (
-            f"{listed(list(dict.fromkeys(others)))} {'makes' if len(others) == 1 else 'make'} the same channels ({how})"
-        )
-    mixing: list[Node] = [n for n in through if n.kind == "mixing"]
-    return f"{mixing[0].label} mixes channels" if mixing else "an operation after it is not 0 where its input is 0"
+        return f"{listed(others)} {'makes' if len(others) == 1 else 'make'} the same channels ({how})"
+    never = [n.label for n in through if n.kind == "operation" and n.zero == "never"]
+    what = never[0] if never else "an operation after it"
+    return f"{what} is not 0 where its input is 0"
 
 
 def removable(graph: ChannelGraph, names: Sequence[str], kept: Collection[str] = ()) -> list[str]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from compressor.thinning.graph import ChannelGraph
-from compressor.thinning.layers import dims, new_widths, set_widths, tensors
+from compressor.thinning.graph import ChannelGraph, Node
+from compressor.thinning.layers import new_widths, set_widths, widths
 from compressor.thinning.removal import Removal
 from compressor.thinning.skipping import skip
 
@@ -79,57 +79,89 @@ class Cut:
 
 
 def cut_of(graph: ChannelGraph, network: nn.Module, removal: Removal) -> Cut:
-    """Return the cut of every layer's tensors that a removal makes."""
-    stays: dict[str, Tensor] = {}
-    shapes: dict[str, torch.Size] = {}
-    sizes: dict[str, dict[str, int]] = {}
+    """Return the cut of all parameters and buffers that a removal makes."""
+    own: dict[str, Tensor] = dict((*network.named_parameters(), *network.named_buffers()))
+    kept: dict[str, Tensor] = {}
+    for name, lines in graph.slices.items():
+        tensor = own.get(name)
+        if tensor is None:
+            continue
+        places = torch.arange(tensor.numel()).view(tensor.shape)
+        for dim, cells in enumerate(lines):
+            if cells is not None and len(cells) == tensor.shape[dim]:
+                stay = removal.kept(cells)
+                places = places if len(stay) == len(cells) else places.index_select(dim, stay)
+        kept[name] = places
+    groups: dict[str, int] = {}
     for path, node in graph.by_path.items():
-        if node.kind not in ("producer", "depthwise", "norm", "prelu"):
-            continue
+        name = graph.weights.get(path, "")
         module = network.get_submodule(path)
-        own = tensors(module)
-        places = {name: torch.arange(tensor.numel()).view(tensor.shape) for name, tensor in own.items()}
-        out = removal.kept(node.out)
-        into = out if node.into is None else removal.kept(node.into)
         if path in removal.skipped:
-            after = new_widths(module, 0, len(out), 1)
-            places["weight"] = places["weight"].index_select(0, out)[:, :0]
-        elif len(out) == len(node.out) and (node.into is None or len(into) == len(node.into)):
+            kept[name] = (
+                torch.arange(own[name].numel()).view(own[name].shape).index_select(0, removal.kept(node.out))[:, :0]
+            )
+        elif node.kind == "producer" and node.groups > 1 and name in own:
+            places = torch.arange(own[name].numel()).view(own[name].shape)
+            groups[path], kept[name] = _grouped(node, places, removal)
+            bias = f"{path}.bias" if path else "bias"
+            if bias in own:
+                kept[bias] = removal.kept(node.out)
+        elif node.kind == "depthwise":
+            groups[path] = len(removal.kept(node.out))
+        elif isinstance(module, nn.GroupNorm):
+            groups[path] = module.num_groups * len(removal.kept(node.out)) // max(len(node.out), 1)
+    stays = {name: places for name, places in kept.items() if places.shape != own[name].shape}
+    shapes = {name: own[name].shape for name in stays}
+    return Cut(stays, shapes, _sizes(graph, network, removal, stays, groups))
+
+
+def _sizes(
+    graph: ChannelGraph,
+    network: nn.Module,
+    removal: Removal,
+    stays: Mapping[str, Tensor],
+    groups: Mapping[str, int],
+) -> dict[str, dict[str, int]]:
+    """Return the new numbers of channels of the layers that change, by path."""
+    found: dict[str, dict[str, int]] = {}
+    for path, module in network.named_modules():
+        before = widths(module)
+        node = graph.by_path.get(path)
+        if not before:
             continue
-        elif node.kind == "producer":
-            groups, kept = _weight(module, places["weight"], node.out, node.into, out, into)
-            after = new_widths(module, len(into), len(out), groups)
-            places["weight"] = kept
-        else:
-            after = new_widths(module, len(out), len(out), len(out))
-            places["weight"] = places["weight"].index_select(0, out) if "weight" in places else torch.empty(0)
-        for name, tensor in own.items():
-            kept = places[name] if name == "weight" else places[name].index_select(0, out)
-            if kept.shape != tensor.shape:
-                full = f"{path}.{name}" if path else name
-                stays[full], shapes[full] = kept, tensor.shape
-        sizes[path] = after
-    return Cut(stays, shapes, sizes)
+        if node is not None:
+            out = len(removal.kept(node.out))
+            into = out if node.into is None else len(removal.kept(node.into))
+            if path in removal.skipped:
+                into, groups = 0, {**groups, path: 1}
+            if isinstance(module, nn.GroupNorm):
+                after = new_widths(module, out, groups.get(path, module.num_groups), 1)
+            else:
+                after = new_widths(module, into, out, groups.get(path, int(getattr(module, "groups", 1))))
+        else:  # a layer that the graph has as a bare parameter: PReLU, recurrent layers
+            name = "weight_ih_l0" if isinstance(module, nn.RNNBase) else "weight"
+            places = stays.get(f"{path}.{name}" if path else name)
+            if places is None:
+                continue
+            after = new_widths(module, places.shape[-1], places.shape[0], 1)
+        if after != before:
+            found[path] = after
+    return found
 
 
-def _weight(
-    module: nn.Module, places: Tensor, cells_out: Tensor, cells_in: Tensor | None, out: Tensor, into: Tensor
-) -> tuple[int, Tensor]:
-    """Return the kept groups of a convolution (1 for a linear layer), and the kept entries of its weight."""
-    assert cells_in is not None
-    out_dim, in_dim = dims(module)
-    groups = int(getattr(module, "groups", 1))
-    if groups == 1:
-        return 1, places.index_select(out_dim, out).index_select(in_dim, into)
-    outs, ins = len(cells_out) // groups, len(cells_in) // groups
+def _grouped(node: Node, places: Tensor, removal: Removal) -> tuple[int, Tensor]:
+    """Return the kept groups of a grouped convolution, and the kept entries of its weight."""
+    assert node.into is not None
+    out, into = removal.kept(node.out), removal.kept(node.into)
+    outs, ins = len(node.out) // node.groups, len(node.into) // node.groups
     parts = []
-    for group in range(groups):
+    for group in range(node.groups):
         rows = out[(out >= group * outs) & (out < (group + 1) * outs)]
-        columns = into[(into >= group * ins) & (into < (group + 1) * ins)] - group * ins
+        columns = into[(into >= group * ins) & (into < (group + 1) * ins)]
         if len(rows) == 0 and len(columns) == 0:
             continue
-        if out_dim == 0:
-            parts.append(places.index_select(0, rows).index_select(1, columns))
+        if node.transposed:
+            parts.append(places.index_select(0, columns).index_select(1, rows - group * outs))
         else:
-            parts.append(places.index_select(0, columns + group * ins).index_select(1, rows - group * outs))
+            parts.append(places.index_select(0, rows).index_select(1, columns - group * ins))
     return len(parts), torch.cat(parts)

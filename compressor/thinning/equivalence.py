@@ -1,10 +1,12 @@
 """Find the unused channels of a network, and check on real images that the outputs stay equal without them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._pytree import tree_leaves
 
 from compressor.copying import copied
 from compressor.errors import CompressError
@@ -14,7 +16,7 @@ from compressor.thinning.cutting import Cut, cut_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removal import EVERY_WAY, Removal, decide
 from compressor.thinning.stays import Stay, Way
-from compressor.tracing import image_dependence
+from compressor.tracing import inputs_by_weight
 
 TOLERANCE, EXACT = 1e-4, 1e-6
 """The largest change of a logit that may be rounding, as a fraction of the logits' spread: in float32, in float64."""
@@ -62,7 +64,11 @@ def thin(
     """
     shape = tuple(images.shape[1:])
     graph = channel_graph(network, shape)
-    seen = image_dependence.inputs_of(network, shape, training=training)
+    seen = inputs_by_weight(network, shape, training=training)
+    others = {node.weight for node in graph.nodes if node.kind == "producer"} - seen.keys()
+    if others:  # layers that only training uses
+        in_training = inputs_by_weight(network, shape, training=True)
+        seen = {**seen, **{name: in_training[name] for name in others & in_training.keys()}}
     removal = decide(graph, network, seen, ways - {"constant"} if training else ways, round_to, skip=not training)
     cut = cut_of(graph, network, removal)
     if not cut:
@@ -77,21 +83,23 @@ def thin(
             f"not thinned: a logit changes by {found.largest:.3g} on {len(images)} real images, {how} of the logits'"
             f" spread ({found.spread:.3g}): more than rounding"
         )
-    if training:
-        _check_training_form(network, images, removal, cut)
+    if training or others:
+        _check_training_form(network, images, removal, cut, equal=training)
     absorb_constants(network, removal)
     given = exact.largest if exact is not None and large else None
     return Thinned(cut, removal.stays, found.largest, len(images), given, removal.skipped)
 
 
 @torch.no_grad()
-def _check_training_form(network: nn.Module, images: Tensor, removal: Removal, cut: Cut) -> None:
-    """Raise `CompressError` where the thinned network does not run in the modes of its modules, or gives other logits.
+def _check_training_form(network: nn.Module, images: Tensor, removal: Removal, cut: Cut, *, equal: bool) -> None:
+    """Raise `CompressError` where the thinned network does not run in training mode, or gives other outputs.
 
-    In training mode it may use other layers, such as auxiliary heads, of which the graph knows nothing. Logits are
-    compared in float64, where the network draws no random numbers beside those of dropout layers.
+    There it may use other layers, such as auxiliary heads. With `equal` outputs are compared, in float64, where the
+    network draws no random numbers beside those of dropout layers; in the modes that its modules have.
     """
     before = copied(network)
+    if not equal:
+        before.train()
     for module in before.modules():
         if isinstance(module, _DropoutNd):  # what it draws depends on the number of channels
             module.eval()
@@ -107,17 +115,25 @@ def _check_training_form(network: nn.Module, images: Tensor, removal: Removal, c
             raise CompressError(
                 f"not thinned: the thinned network does not run in training mode, where it uses other layers ({reason})"
             ) from error
+        if not equal:
+            return
         state = torch.get_rng_state()
         try:
-            found = difference(before.double()(images.double()), after.double()(images.double()))
+            both = (_outputs(form.double()(images.double())) for form in (before, after))
+            found = [difference(one, two) for one, two in zip(*both, strict=True)]
         except (RuntimeError, TypeError, NotImplementedError):  # it does not compute in float64
             return
         drawn = not torch.equal(state, torch.get_rng_state())
-    if not drawn and not found.within(TOLERANCE):
-        raise CompressError(
-            f"not thinned: in training mode, where the network uses other layers, a logit changes by"
-            f" {found.largest:.3g}, more than {TOLERANCE:g} of the logits' spread ({found.spread:.3g})"
-        )
+    for one in found:
+        if not drawn and not one.within(TOLERANCE):
+            raise CompressError(
+                f"not thinned: in training mode, where the network uses other layers, a logit changes by"
+                f" {one.largest:.3g}, more than {TOLERANCE:g} of the logits' spread ({one.spread:.3g})"
+            )
+
+
+def _outputs(given: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ Every channel is a *cell*: all positions (outputs of a layer, inputs of another,
 be removed together.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,12 @@ from compressor.errors import CompressError
 from compressor.sparsity import Channels, Slices
 from compressor.thinning.layers import dims
 
-Kind = Literal["producer", "depthwise", "norm", "prelu", "mixing", "operation"]
+Kind = Literal["producer", "depthwise", "norm", "mixing", "operation"]
+Rule = Literal["all", "any", "never"]
+"""Where the result of an operation is 0: where all that it is given is 0; where any of it is; nowhere surely."""
 
-# What is not 0 where its input is 0.
-_NOT_ZERO_AT_ZERO = (
-    *("sigmoid", "hardsigmoid", "logsigmoid", "softmax", "logsoftmax", "softplus", "exp", "cos", "cosh"),
-    *("rsqrt", "reciprocal"),
-)
+Dead = Sequence[Tensor]
+"""For each node [its cells]: where its output is 0."""
 
 
 class Untraceable(CompressError):
@@ -31,10 +31,10 @@ class Untraceable(CompressError):
 
 @dataclass(frozen=True)
 class Node:
-    """A layer or an operation, with its module's path or its name in autograd.
+    """A call of a layer, or an operation, with its module's path or its name in torch.
 
     `out` has the cell of each output channel (of an operation: the cells that pass through it, once each); `into` that
-    of each input channel, for producers only. -1: none, as for the image's own channels.
+    of each input channel, for layers with a weight only. -1: none, as for the image's own channels.
     """
 
     label: str
@@ -43,40 +43,81 @@ class Node:
     out: Tensor
     into: Tensor | None = None
     is_output: bool = False
-    """Whether no layer reads it: its channels are the network's logits."""
+    """Whether its channels are the network's outputs."""
+    zero: Rule = "all"
+    weight: str = ""
+    """The name of its weight."""
+    companions: tuple[str, ...] = ()
+    """Parameters that must be 0 for its output to be 0 where its inputs are: its bias, gamma and beta."""
+    groups: int = 1
+    transposed: bool = False
+    dims: tuple[int, int] = (0, 1)
+    """The dims of its outputs and inputs in its weight."""
+    owned: bool = True
+    """Whether it is a layer, with a module of its own."""
+    training: bool = False
+    """Whether it belongs to the forward pass in training mode, where that has other layers or operations."""
 
-
-def _nonzero_at_zero(node: Node) -> bool:
-    """Return whether an operation may be non-zero where its inputs are 0, as a sum with something that is not a
-    channel.
-    """
-    name = node.label.lower()
-    return name in _NOT_ZERO_AT_ZERO or (name in ("add", "sub", "rsub") and len(node.inputs) < 2)
+    def replaced(self, **changes: Any) -> "Node":
+        """Return the node with other values."""
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """All nodes, each after its inputs, and the number of cells."""
+    """All nodes, each after its inputs, and the number of cells. A layer that is called twice has two nodes."""
 
     nodes: tuple[Node, ...]
     cells: int
     weights: Mapping[str, str]
-    """The name of each producer's (and depthwise convolution's) weight, by the path of its module."""
+    """The name of each layer's weight, by the path of its module."""
     modules: Mapping[str, nn.Module]
     """The layers by path, without storage; their weights' shapes and attributes are the network's."""
+    slices: Mapping[str, tuple[Tensor | None, ...]] = field(default_factory=dict)
+    """By parameter and buffer, for each dim: the cell of each of its entries; None: that dim is never cut."""
+    keeps: Mapping[int, str] = field(default_factory=dict)
+    """The reasons why cells can never be removed, by cell."""
+    ties: Mapping[int, str] = field(default_factory=dict)
+    """The reasons why several channels of one layer are one cell, by cell."""
 
     @cached_property
     def by_path(self) -> dict[str, Node]:
-        """Return the nodes that are layers, by path."""
-        return {node.label: node for node in self.nodes if node.label in self.modules}
+        """Return the nodes that are layers, by path; of a layer that is called more than once the first."""
+        found: dict[str, Node] = {}
+        for node in self.nodes:
+            if node.owned and node.label in self.modules:
+                found.setdefault(node.label, node)
+        return found
 
     @cached_property
-    def has_cell(self) -> Tensor:
-        """Return [nodes, cells]: whether a node's output has a cell."""
-        table = torch.zeros(len(self.nodes), max(self.cells, 1), dtype=torch.bool)
-        for number, node in enumerate(self.nodes):
-            table[number, node.out[node.out >= 0]] = True
+    def cells_of(self) -> list[Tensor]:
+        """Return for each node the cells of its output, once each and sorted."""
+        return [torch.unique(node.out[node.out >= 0]) for node in self.nodes]
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """Return [cells]: those that can never be removed."""
+        table = torch.zeros(max(self.cells, 1), dtype=torch.bool)
+        table[torch.tensor(list(self.keeps), dtype=torch.long)] = True
         return table
+
+    @cached_property
+    def readers_of(self) -> list[list[int]]:
+        """Return for each node the numbers of those that read it."""
+        found: list[list[int]] = [[] for _ in self.nodes]
+        for number, node in enumerate(self.nodes):
+            for source in dict.fromkeys(node.inputs):
+                found[source].append(number)
+        return found
+
+    @cached_property
+    def _through(self) -> Mapping[int, list[int]]:
+        """Return by cell the numbers of the nodes that it passes through."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for number, cells in enumerate(self.cells_of):
+            for cell in cells.tolist():
+                found[cell].append(number)
+        return found
 
     @cached_property
     def channels(self) -> Channels:
@@ -85,7 +126,7 @@ class ChannelGraph:
         part = torch.full((max(self.cells, 1),), -1, dtype=torch.long)
         for path, name in self.weights.items():
             node, module = self.by_path.get(path), self.modules[path]
-            if node is None:
+            if node is None or (name, dims(module)[0]) in cells:
                 continue
             out_dim, in_dim = dims(module)
             groups = getattr(module, "groups", 1)
@@ -106,58 +147,85 @@ class ChannelGraph:
                     part[mine] = torch.where(part[mine] < 0, group, part[mine])
         return Channels(cells, part)
 
-    def zeroed(self, pruned: Mapping[str, Tensor]) -> Tensor:
-        """Return [nodes, cells]: where a node's output is 0 when the entries `pruned` are, with their companions
-        (biases, batch norms).
+    def zeroed(self, pruned: Mapping[str, Tensor]) -> Dead:
+        """Return by node where its output is 0 when the entries `pruned` are, with their companions (biases, batch
+        norms).
 
         `pruned`: by weight [outputs], true = 0.
         """
-        paths = {name: path for path, name in self.weights.items()}
-        gone = {paths[name]: mask for name, mask in pruned.items() if name in paths}
-        gone = {path: mask for path, mask in gone.items() if dims(self.modules[path])[0] == 0}
-        dead = torch.zeros_like(self.has_cell)
+        dead: list[Tensor] = []
         for number, node in enumerate(self.nodes):
-            row = dead[number]
-            if node.kind in ("producer", "depthwise") and node.label in gone:
-                row[node.out[gone[node.label].cpu() & (node.out >= 0)]] = True
-            if node.kind in ("producer", "mixing") or (node.kind == "operation" and _nonzero_at_zero(node)):
-                continue
-            row |= self.zero_input(number, dead)
+            cells = self.cells_of[number]
+            own = torch.zeros(len(cells), dtype=torch.bool)
+            mask = pruned.get(node.weight) if node.kind in ("producer", "depthwise") and node.dims[0] == 0 else None
+            if mask is not None and len(mask) == len(node.out):
+                live = node.out[~mask.cpu() & (node.out >= 0)]
+                own = ~torch.isin(cells, live)
+            if node.kind == "depthwise" or node.kind == "norm" or (node.kind == "operation" and node.zero != "never"):
+                own = own | self._zero_input(node, cells, dead)
+            dead.append(own)
         return dead
 
-    def zero_input(self, number: int, dead: Tensor) -> Tensor:
-        """Return [cells]: the cells of a node that are 0 in every input (of a product: in any input)."""
-        node = self.nodes[number]
-        own = self.has_cell[number].clone()
-        sources = [source for source in node.inputs if bool((self.has_cell[source] & own).any())]
-        if not sources:
-            return torch.zeros_like(own)
-        brought, zero = self.has_cell[sources], dead[sources]
-        if node.kind == "operation" and node.label.startswith("Mul"):
-            return own & (zero & brought).any(0)
-        return own & brought.any(0) & (zero | ~brought).all(0)
+    def _zero_input(self, node: Node, cells: Tensor, dead: Sequence[Tensor]) -> Tensor:
+        """Return [cells]: those that are 0 in every input that has them (of a product: in any input)."""
+        brought = torch.zeros(len(cells), dtype=torch.bool)
+        zero, live = brought.clone(), brought.clone()
+        for source in dict.fromkeys(node.inputs):
+            there, gone = self._in(source, cells, dead)
+            brought |= there
+            zero |= gone
+            live |= there & ~gone
+        return zero if node.zero == "any" else brought & ~live
+
+    def _in(self, source: int, cells: Tensor, dead: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return [cells]: whether a node has them, and whether they are 0 there."""
+        theirs = self.cells_of[source]
+        if not len(theirs):
+            none = torch.zeros(len(cells), dtype=torch.bool)
+            return none, none
+        place = torch.searchsorted(theirs, cells).clamp(max=len(theirs) - 1)
+        there = theirs[place] == cells
+        return there, there & dead[source][place]
 
     def companions(self, pruned: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the companion parameters that must be 0 for pruned outputs to be 0 after batch norms, too; true =
         prune.
 
-        Biases, gamma and beta of every batch norm that reads nothing else, and depthwise filters that follow.
+        Biases, gamma and beta of every batch norm that reads nothing else, depthwise filters that follow, and bare
+        parameters that are added. [entries] of the first dim, or the parameter's own shape.
         """
         dead = self.zeroed(pruned)
         found: dict[str, Tensor] = {}
+        flags = torch.zeros(max(self.cells, 1), dtype=torch.bool)
         for number, node in enumerate(self.nodes):
-            if node.label not in self.modules or node.kind not in ("producer", "depthwise", "norm"):
+            if not node.companions:
                 continue
-            places = node.out.clamp(min=0)
-            zero = dead[number][places] & (node.out >= 0)
-            if not bool(zero.any()):
+            cells = self.cells_of[number][dead[number]]
+            flags[cells] = True
+            for name in node.companions:
+                mask = self._entries(name, flags)
+                if mask is not None:
+                    found[name] = found[name] & mask if name in found else mask
+            flags[cells] = False
+        return {name: mask for name, mask in found.items() if bool(mask.any())}
+
+    def _entries(self, name: str, cells: Tensor) -> Tensor | None:
+        """Return the entries of a parameter that belong to the cells that are true."""
+        lines = self.slices.get(name, ())
+        whole: Tensor | None = None
+        for dim, line in enumerate(lines):
+            if line is None:
                 continue
-            module = self.modules[node.label]
-            own = ["bias"] if node.kind == "producer" else ["weight", "bias"]
-            for name in own:
-                if getattr(module, name, None) is not None:
-                    found[f"{node.label}.{name}" if node.label else name] = zero
-        return found
+            mask = (line >= 0) & cells[line.clamp(min=0)]
+            if dim == 0 and all(one is None for one in lines[1:]):
+                return mask
+            side = [1] * len(lines)
+            side[dim] = len(line)
+            mask = mask.reshape(side)
+            whole = mask if whole is None else whole | mask
+        if whole is None:
+            return None
+        return whole.expand([1 if line is None else len(line) for line in lines])
 
     def following_norms(self, name: str) -> list[tuple[str, Tensor, Tensor]]:
         """Return the batch norms that follow a weight's outputs and are followed by no other one before a layer mixes
@@ -165,31 +233,48 @@ class ChannelGraph:
 
         (parameter, its entries, the output that each belongs to), for gamma and beta of each.
         """
-        path = next((path for path, weight in self.weights.items() if weight == name), None)
-        if path is None:  # the forward pass does not use it
+        starts = self._starts(name)
+        if not starts:  # the forward pass does not use it
             return []
-        own = self.by_path[path].out
+        own = self.nodes[starts[0]].out
         place_of = {int(cell): place for place, cell in enumerate(own.tolist()) if cell >= 0}
-        behind: dict[int, bool] = {}
-        norms: list[int] = []
-        for number, node in enumerate(self.nodes):
-            mine = node.label == path or any(
-                behind.get(source, False) and bool((self.has_cell[source][own]).any()) for source in node.inputs
-            )
-            behind[number] = mine and (node.label == path or node.kind not in ("producer", "mixing"))
-            if behind[number] and node.kind == "norm":
-                norms.append(number)
-        last = [n for n in norms if not any(self._follows(other, n, behind) for other in norms if other != n)]
-        found = []
+        behind = self._behind(starts, self.cells_of[starts[0]])
+        norms = [number for number in behind if self.nodes[number].kind == "norm"]
+        last = [n for n in norms if not any(m != n for m in self._behind([n], self.cells_of[starts[0]]) if m in norms)]
+        found: dict[str, tuple[str, Tensor, Tensor]] = {}
         for number in last:
             node = self.nodes[number]
             places = torch.tensor([p for p, cell in enumerate(node.out.tolist()) if cell in place_of], dtype=torch.long)
             outputs = torch.tensor([place_of[int(node.out[p])] for p in places], dtype=torch.long)
-            module = self.modules[node.label]
-            if module.weight is None:
+            if len(node.companions) < 2:
                 return []
-            found += [(f"{node.label}.{own_name}", places, outputs) for own_name in ("weight", "bias")]
+            for one in node.companions[:2]:
+                found.setdefault(one, (one, places, outputs))
+        return list(found.values())
+
+    def _starts(self, name: str) -> list[int]:
+        return [n for n in self._calls.get(name, ()) if self.nodes[n].owned]
+
+    @cached_property
+    def _calls(self) -> Mapping[str, list[int]]:
+        found: dict[str, list[int]] = defaultdict(list)
+        for number, node in enumerate(self.nodes):
+            if node.weight:
+                found[node.weight].append(number)
         return found
+
+    def _behind(self, starts: Sequence[int], cells: Tensor) -> list[int]:
+        """Return the nodes that some cells reach from some nodes before a layer mixes channels."""
+        stack, found = list(starts), dict[int, None]()
+        while stack:
+            for number in self.readers_of[stack.pop()]:
+                node = self.nodes[number]
+                if number in found or node.kind in ("producer", "mixing"):
+                    continue
+                if bool(torch.isin(self.cells_of[number], cells).any()):
+                    found[number] = None
+                    stack.append(number)
+        return sorted(found)
 
     def read_before_norm(self, name: str) -> str | None:
         """Return which layer reads a weight's outputs before a batch norm where others read them after one; None: no
@@ -197,45 +282,35 @@ class ChannelGraph:
         """
         if not self.following_norms(name):
             return None
-        path = next(path for path, weight in self.weights.items() if weight == name)
-        raw = {number for number, node in enumerate(self.nodes) if node.label == path}
-        for number, node in enumerate(self.nodes):
-            if raw & set(node.inputs):
+        stack, seen = self._starts(name), set[int]()
+        for number in stack:
+            if self.nodes[number].is_output:
+                return self.nodes[number].label
+        while stack:
+            for number in self.readers_of[stack.pop()]:
+                node = self.nodes[number]
                 if node.kind == "producer" or node.is_output:
                     return node.label
-                if node.kind != "norm":
-                    raw.add(number)
+                if node.kind != "norm" and number not in seen:
+                    seen.add(number)
+                    stack.append(number)
         return None
 
-    def _follows(self, later: int, earlier: int, among: Mapping[int, bool]) -> bool:
-        """Return whether a node comes after another one on a path through marked nodes."""
-        stack, seen = [later], set[int]()
-        while stack:
-            number = stack.pop()
-            for source in self.nodes[number].inputs:
-                if source == earlier:
-                    return True
-                if among.get(source) and source not in seen:
-                    seen.add(source)
-                    stack.append(source)
-        return False
-
-    def readers(self, dead: Tensor) -> Iterator[tuple[Node, Tensor, Tensor]]:
-        """Yield every producer that has inputs, with [inputs]: whether it reads a cell there, and whether it reads it
-        as 0.
+    def readers(self, dead: Dead) -> Iterator[tuple[Node, Tensor, Tensor]]:
+        """Yield every call of a layer that has inputs, with [inputs]: whether it reads a cell there, and whether it
+        reads it as 0.
         """
         for node in self.nodes:
             if node.kind != "producer" or node.into is None:
                 continue
-            places = node.into.clamp(min=0)
             read = node.into >= 0
-            sources = [source for source in node.inputs if bool(self.has_cell[source].any())]
+            cells = torch.unique(node.into[read])
             zero = torch.zeros_like(read)
-            if sources:
-                brought = self.has_cell[sources]
-                zero = (brought.any(0) & (dead[sources] | ~brought).all(0))[places] & read
+            if len(cells):
+                gone = self._zero_input(node.replaced(zero="all"), cells, dead)
+                zero = read & gone[torch.searchsorted(cells, node.into).clamp(max=len(cells) - 1)]
             yield node, read, zero
 
     def nodes_with(self, cell: int) -> list[Node]:
         """Return the nodes that a channel passes through."""
-        return [self.nodes[number] for number in self.has_cell[:, cell].nonzero().flatten().tolist()]
+        return [self.nodes[number] for number in self._through.get(cell, ())]

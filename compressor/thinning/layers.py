@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 CONVOLUTIONS = _ConvNd
@@ -14,8 +14,10 @@ BATCHNORMS = _BatchNorm
 _ATTRIBUTES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (_ConvNd, ("in_channels", "out_channels", "groups")),
     (nn.Linear, ("in_features", "out_features")),
-    (_BatchNorm, ("num_features",)),
+    (_NormBase, ("num_features",)),
+    (nn.GroupNorm, ("num_channels", "num_groups")),
     (nn.PReLU, ("num_parameters",)),
+    (nn.RNNBase, ("input_size",)),
 )
 
 
@@ -59,23 +61,30 @@ def dims(module: nn.Module) -> tuple[int, int]:
 
 def shapes_of(module: nn.Module, sizes: dict[str, int]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a layer's tensors if its numbers of channels were `sizes`."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, tensor in tensors(module).items():
-        shape = list(tensor.shape)
-        if isinstance(module, _ConvNd):
-            out, into = sizes["out_channels"], sizes["in_channels"]
-            if name != "weight":
-                shape = [out]
-            elif module.transposed:
-                shape[:2] = [into, out // sizes["groups"]]
-            else:
-                shape[:2] = [out, into // sizes["groups"]]
-        elif isinstance(module, nn.Linear):
-            shape = [sizes["out_features"], sizes["in_features"]] if name == "weight" else [sizes["out_features"]]
-        else:
-            shape = [math.prod(sizes.values())]
-        shapes[name] = tuple(shape)
-    return shapes
+    return {name: _shape_of(module, name, tensor, sizes) for name, tensor in tensors(module).items()}
+
+
+def _shape_of(module: nn.Module, name: str, tensor: Tensor, sizes: dict[str, int]) -> tuple[int, ...]:
+    shape = list(tensor.shape)
+    if isinstance(module, nn.RNNBase):
+        if name.startswith("weight_ih_l0"):
+            shape[1] = sizes["input_size"]
+    elif isinstance(module, nn.GroupNorm):
+        shape = [sizes["num_channels"]]
+    elif isinstance(module, (_ConvNd, nn.Linear)):
+        outs, ins = (sizes["out_channels"], sizes["in_channels"]) if isinstance(module, _ConvNd) else (
+            sizes["out_features"], sizes["in_features"])  # fmt: skip
+        groups = sizes.get("groups", 1)
+        if tensor.dim() == 1:
+            shape = [outs]
+        else:  # what a weight is computed from may have size 1 in a dim
+            own = [ins, outs // groups] if getattr(module, "transposed", False) else [outs, ins // groups]
+            whole = widths(module)
+            old = math.prod(whole.values()) and list(tensor.shape[:2])
+            shape[:2] = [new if was != 1 or new == 0 else was for new, was in zip(own, old or own, strict=True)]
+    else:
+        shape = [math.prod(sizes.values())]
+    return tuple(shape)
 
 
 def set_widths(module: Any, sizes: dict[str, int]) -> None:

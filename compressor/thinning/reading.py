@@ -1,266 +1,318 @@
-"""From a network to its channels, by torch-pruning's dependency graph (Fang et al. 2023, arXiv 2301.12900).
-
-torch-pruning follows autograd from the logits back to the weights, and knows how indices of channels change in
-concatenation, splitting and flattening.
-"""
+"""From a network to its channels: one forward pass that is followed, then trial cuts that are followed again."""
 
 import warnings
-from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.dropout import _DropoutNd
 
-from compressor.copying import without_storage
+from compressor.copying import copied, without_storage
 from compressor.errors import UserError
-from compressor.importing import late
+from compressor.importing import late, random_state_kept
 from compressor.sparsity import computed
-from compressor.thinning.graph import ChannelGraph, Kind, Node, Untraceable
-from compressor.thinning.layers import BATCHNORMS, CONVOLUTIONS, is_depthwise
-from compressor.tracing import OnMeta
+from compressor.thinning.cutting import cut_of
+from compressor.thinning.following import Fix, Followed, follow
+from compressor.thinning.graph import ChannelGraph, Node, Untraceable
+from compressor.thinning.labels import Labels
+from compressor.thinning.removal import Removal, spare
 
-_PLACES = 5_000_000
-"""The largest number of positions of one walk; the widest network tested, RegNetY-128GF, needs less than a tenth."""
-
-
-class _Index(NamedTuple):
-    """The argument of torch-pruning's index mappings: a position, and the position at the start of the walk."""
-
-    idx: int
-    root_idx: int
+_ROUNDS = 200
+"""The largest number of trial cuts of one network."""
 
 
 def channel_graph(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
     """Return the channel graph of a network on images of `shape` (C, H, W).
 
-    Only shapes are computed: a copy without storage runs.
+    Only shapes are computed: a copy without storage runs, as it is evaluated; and as it is trained, where other layers
+    run then. A network whose code needs values runs with them. Some channels are cut from another copy, which runs
+    again: what fails there, or reads other channels, has numbers that do not follow the channels (`view(-1, 800)`), and
+    keeps its own.
 
-    Raises `Untraceable` where the copy cannot be run, or torch-pruning cannot trace it.
+    Raises `Untraceable` where the network cannot be run.
     """
-    for one in computed(model):
-        raise Untraceable(f"its channels cannot be traced: {one.reason}")
-    torch_pruning = late("torch_pruning")  # half a second, which most commands need not wait for
+    with random_state_kept(), _every_operation():
+        return _Reading(model, shape).graph()
 
+
+@contextmanager
+def _every_operation() -> Iterator[None]:
+    """Let attention run as its single operations."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        skeleton = without_storage(model).eval()
-    except UserError as error:
-        raise Untraceable(f"its channels cannot be traced: {error}") from error
-    graph = torch_pruning.DependencyGraph()
-    given: list[Any] = []  # all outputs: a layer whose output is not the logits reads channels, too
-    skeleton.register_forward_hook(lambda module, images, result: given.append(result), prepend=True)
-    try:
-        with warnings.catch_warnings(), torch.enable_grad(), OnMeta():  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             warnings.simplefilter("ignore")
-            graph.build_dependency(
-                skeleton,
-                torch.zeros(1, *shape, device="meta"),
-                output_transform=lambda logits: _tensors((logits, given[-1])),
-                verbose=False,
-            )
-        return _Reader(graph, skeleton).read()
-    except Untraceable:
-        raise
-    except Exception as error:  # whatever a network's forward or torch-pruning raises
-        reason = (str(error).splitlines() or [""])[0]
-        said = f"torch-pruning cannot trace its channels: a reshape, split or join ({type(error).__name__}: {reason})"
-        raise Untraceable(said) from error
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _tensors(given: Any) -> list[Tensor]:
-    """Return the tensors among a network's outputs that depend on weights."""
-    found = {id(leaf): leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor) and leaf.grad_fn is not None}
-    return list(found.values())
+class _Form:
+    """One form of a network, as it is evaluated or as it is trained: its forward pass, and what trial cuts mended.
+
+    `fixes`: see `follow`.
+    """
+
+    def __init__(self, training: bool) -> None:
+        self.training = training
+        self.fixes: dict[int, Fix] = {}
+        self.found = Followed()
 
 
-class _Reader:
-    """Translate the nodes of torch-pruning to ours."""
+def _calls(form: _Form, model: nn.Module) -> Counter[tuple[str, str]]:
+    """Return the layers and operations of a form, without dropout and stochastic depth."""
+    drops = {path for path, module in model.named_modules() if isinstance(module, _DropoutNd)} | _OF_DROPOUT
+    return Counter((node.label, node.kind) for node in form.found.nodes if node.label not in drops)
 
-    def __init__(self, graph: Any, skeleton: nn.Module) -> None:
-        self._graph = graph
-        self._paths = {module: path for path, module in skeleton.named_modules()}
-        self._modules = dict(skeleton.named_modules())
-        self._skeleton = skeleton
-        self._nodes: list[Any] = list(graph.module2node.values())
-        self._number = {id(node): number for number, node in enumerate(self._nodes)}
-        self._parent: list[int] = []
-        self._places: dict[tuple[int, str, int], int] = {}
-        layers = [m for m in skeleton.modules() if isinstance(m, (CONVOLUTIONS, nn.Linear))]
-        # A concatenation has at most what all layers make together.
-        self._most = max(sum(_sizes(m)[0] for m in layers), *(_sizes(m)[1] for m in layers), 0) + 1
 
-    def read(self) -> ChannelGraph:
-        for node in self._nodes:
-            if type(node.module).__name__ == "_ConcatOp" and len(node.inputs) < len(node.grad_fn.next_functions):
-                raise Untraceable(
-                    "it concatenates channels with a tensor that depends on no weight (the image itself?)"
+_OF_DROPOUT = frozenset({"native_dropout", "bernoulli", "empty_like", "new_empty", "mul", "div"})
+
+
+class _Reading:
+    def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
+        self._model, self._shape = model, shape
+        self._values = dict(model.named_buffers())
+        self._on_meta = True
+        self._slices = self._numbered()
+        self._refused: list[tuple[Tensor, str]] = []
+
+    def graph(self) -> ChannelGraph:
+        evaluated, trained = _Form(training=False), _Form(training=True)
+        self._follow(evaluated)
+        self._follow(trained)
+        forms = [evaluated]
+        if trained.found.failed is None and _calls(trained, self._model) != _calls(evaluated, self._model):
+            forms.append(trained)
+        for _ in range(_ROUNDS):
+            graph, cell_of = self._graph([form.found for form in forms])
+            blamed = [form for form in forms if self._mend(form, graph, cell_of)]
+            if not blamed:
+                return graph
+            for form in blamed:
+                self._follow(form)
+        raise Untraceable("its channels cannot be traced: its code has too many numbers that do not follow them")
+
+    def _numbered(self) -> dict[str, Labels]:
+        """Return a label for each entry of each dim of all parameters and buffers."""
+        first, found = 0, {}
+        for name, tensor in (*self._model.named_parameters(), *self._model.named_buffers()):
+            lines = []
+            for size in tensor.shape:
+                lines.append(torch.arange(first, first + size))
+                first += size
+            found[name] = tuple(lines)
+        self._count = first
+        return found
+
+    def _copy(self) -> nn.Module:
+        try:
+            return without_storage(self._model) if self._on_meta else copied(self._model).cpu().float()
+        except UserError as error:
+            raise Untraceable(f"its channels cannot be traced: {error}") from error
+
+    def _run(self, form: _Form, network: nn.Module, slices: Mapping[str, Labels]) -> Followed:
+        images = torch.zeros(2 if form.training else 1, *self._shape, device="meta" if self._on_meta else "cpu")
+        network.train(form.training)
+        return follow(network, images, slices, form.fixes, self._values if self._on_meta else {})
+
+    def _follow(self, form: _Form) -> None:
+        """Follow the channels of one form; raise `Untraceable` where the network cannot be run as it is evaluated."""
+        form.found = self._run(form, self._copy(), self._slices)
+        storage = not any(one.is_meta for one in self._model.parameters())
+        if form.found.failed is not None and self._on_meta and storage and not form.training:
+            self._on_meta = False  # its code asks for values
+            form.found = self._run(form, self._copy(), self._slices)
+        if form.found.failed is not None and not form.training:
+            error = form.found.failed
+            reason = (str(error).splitlines() or [""])[0]
+            raise Untraceable(f"its channels cannot be traced: {type(error).__name__}: {reason}") from error
+
+    # From labels to cells.
+
+    def _graph(self, forms: Sequence[Followed]) -> tuple[ChannelGraph, Tensor]:
+        """Return the graph, and [labels]: the cell of each label; -1 for those that no layer makes."""
+        sparse, graphs = late("scipy.sparse"), late("scipy.sparse.csgraph")
+        joins = [join for form in forms for join in form.joins]
+        count = 1 + max([self._count, *(int(one.max()) for form in forms for node in form.nodes
+                                        for one in (node.out, node.into) if one is not None and len(one))])  # fmt: skip
+        first = torch.cat([join.first for join in joins] or [torch.empty(0, dtype=torch.long)])
+        second = torch.cat([join.second for join in joins] or [torch.empty(0, dtype=torch.long)])
+        edges = sparse.coo_matrix((torch.ones(len(first)).numpy(), (first.numpy(), second.numpy())), (count, count))
+        component = torch.from_numpy(graphs.connected_components(edges, directed=False)[1]).long()
+        made = torch.zeros(int(component.max()) + 1, dtype=torch.bool)
+        order = []
+        for form in forms:
+            for node in form.nodes:
+                if node.kind in ("producer", "depthwise"):
+                    own = component[node.out[node.out >= 0]]
+                    made[own] = True
+                    order.append(own)
+        numbers = torch.full((len(made),), -1)
+        line = torch.cat(order) if order else torch.empty(0, dtype=torch.long)
+        unique, back = torch.unique(line, return_inverse=True)
+        places = torch.full((len(unique),), len(line)).scatter_reduce(0, back, torch.arange(len(line)), "amin")
+        numbers[unique[places.argsort()]] = torch.arange(len(unique))
+        cell_of = numbers[component]
+
+        def cells(labels: Tensor) -> Tensor:
+            return _cells(cell_of, labels)
+
+        keeps: dict[int, str] = {}
+        for labels, reason in (*self._computed(forms), *self._refused, *self._kept(forms)):
+            for cell in torch.unique(cells(labels)).tolist():
+                if cell >= 0:
+                    keeps.setdefault(cell, reason)
+        ties: dict[int, str] = {}
+        for form in forms:
+            for tie in form.ties:
+                ties.update(dict.fromkeys(torch.unique(cells(tie.labels)).tolist(), tie.reason))
+        nodes: list[Node] = []
+        weights: dict[str, str] = {}
+        modules = dict(self._model.named_modules())
+        layers: dict[str, nn.Module] = {}
+        for number, form in enumerate(forms):
+            start = len(nodes)
+            for node in form.nodes:
+                out = cells(node.out)
+                if node.kind not in ("producer", "depthwise", "norm"):
+                    out = torch.unique(out[out >= 0])
+                into = None if node.into is None or node.kind == "depthwise" else cells(node.into)
+                inputs = tuple(start + one for one in node.inputs)
+                nodes.append(node.replaced(out=out, into=into, inputs=inputs, training=number > 0))
+                if node.owned and node.label in modules and node.kind in ("producer", "depthwise", "norm"):
+                    layers.setdefault(node.label, modules[node.label])
+                    if node.weight:
+                        weights.setdefault(node.label, node.weight)
+        slices = {}
+        for name, lines in self._slices.items():
+            found = tuple(cells(line) for line in lines)
+            if any(bool((one >= 0).any()) for one in found):
+                slices[name] = tuple(one if bool((one >= 0).any()) else None for one in found)
+        return ChannelGraph(tuple(nodes), len(unique), weights, layers, slices, keeps, ties), cell_of
+
+    def _kept(self, forms: Sequence[Followed]) -> Iterator[tuple[Tensor, str]]:
+        for form in forms:
+            for keep in form.keeps:
+                yield keep.labels, keep.reason
+            for node in form.nodes:
+                if node.kind == "depthwise" and node.into is not None and bool((node.into < 0).all()):
+                    yield node.out, f"{node.label} reads the image's own channels"
+
+    def _computed(self, forms: Sequence[Followed]) -> Iterator[tuple[Tensor, str]]:
+        """Yield the channels of layers that compute their weights: a cut of what they are made of changes them."""
+        by_name = {one.name: one for one in computed(self._model) if one.by != "torch.nn.utils.prune"}
+        for form in forms:
+            for node in form.nodes:
+                one = by_name.get(node.weight)
+                if one is not None:
+                    for line in (node.out, node.into):
+                        if line is not None and bool((line >= 0).any()):
+                            yield line[line >= 0], f"{one.by} computes {one.name}"
+
+    # Trial cuts.
+
+    def _mend(self, form: _Form, graph: ChannelGraph, cell_of: Tensor) -> bool:
+        """Cut some channels and follow the rest; return whether something had to be mended."""
+        gone = _some(graph)
+        if not bool(gone.any()):
+            return False
+        network = self._copy()
+        removal = Removal(gone)
+        cut_of(graph, network, removal).model(network)
+        sizes = {name: one.shape for name, one in (*network.named_parameters(), *network.named_buffers())}
+        slices = {
+            name: tuple(
+                line[removal.kept(cells)]
+                if cells is not None
+                else line
+                if size == len(line)
+                else line.new_full((size,), -1)
+                for line, cells, size in zip(
+                    lines, graph.slices.get(name, [None] * len(lines)), sizes[name], strict=True
                 )
-        for number, node in enumerate(self._nodes):
-            if self._kind(node) == "producer":
-                self._walk(number)
-        for number, node in enumerate(self._nodes):  # what no producer reaches is its own beginning
-            if self._kind(node) == "depthwise":
-                self._walk(number)
-        numbered: dict[int, int] = {}
-        cell_of = {key: numbered.setdefault(self._find(p), len(numbered)) for key, p in self._places.items()}
-        by_port: dict[tuple[int, str], dict[int, int]] = defaultdict(dict)
-        for (number, port, index), cell in cell_of.items():
-            by_port[number, port][index] = cell
-        order = self._order()
-        position = {number: place for place, number in enumerate(order)}
-        nodes = tuple(self._node(number, by_port, position) for number in order)
-        names = {id(p): name for name, p in self._skeleton.named_parameters()}
-        weights = {
-            self._path(node): names[id(node.module.weight)]
-            for node in self._nodes
-            if self._kind(node) in ("producer", "depthwise")
+            )
+            for name, lines in self._slices.items()
         }
-        tied = [path for path in weights if list(weights.values()).count(weights[path]) > 1]
-        if tied:
-            raise Untraceable(f"{tied[0]} and {tied[1]} share one weight")
-        modules = {self._path(node): node.module for node in self._nodes if node.module in self._paths}
-        return ChannelGraph(nodes, len(numbered), weights, modules)
-
-    def _path(self, node: Any) -> str:
-        return str(self._paths[node.module])
-
-    def _kind(self, node: Any) -> Kind:
-        module = node.module
-        if is_depthwise(module):
-            return "depthwise"
-        if isinstance(module, (CONVOLUTIONS, nn.Linear)):
-            return "producer"
-        if isinstance(module, BATCHNORMS):
-            return "norm"
-        if isinstance(module, nn.PReLU):
-            return "prelu" if module.num_parameters > 1 else "operation"
-        if isinstance(module, nn.Parameter) or module in self._paths:
-            return "mixing"
-        return "operation"
-
-    def _label(self, node: Any) -> str:
-        module = node.module
-        if isinstance(module, nn.Parameter):
-            names = {id(p): name for name, p in self._skeleton.named_parameters()}
-            return f"the bare parameter {names.get(id(module), '?')}"
-        if module in self._paths:
-            return self._path(node)
-        name = str(getattr(module, "_grad_fn", type(module).__name__))
-        return name.partition("Backward")[0].strip("_").removesuffix("Op") or name
-
-    def _order(self) -> list[int]:
-        """Return the numbers of the nodes, inputs first."""
-        order: list[int] = []
-        state: dict[int, int] = {}
-        for first in range(len(self._nodes)):
-            stack = [first]
-            while stack:
-                number = stack[-1]
-                waiting = [] if state.get(number) else self._inputs(number)
-                if state.get(number, 0) == 0:
-                    state[number] = 1
-                    stack += [source for source in waiting if not state.get(source)]
-                    continue
-                stack.pop()
-                if state[number] == 1:
-                    state[number] = 2
-                    order.append(number)
-        return order
-
-    def _inputs(self, number: int) -> list[int]:
-        """Return the numbers of a node's inputs, without the transposed weights that autograd has as inputs."""
-        sources = [
-            source for source in self._nodes[number].inputs if source.inputs or self._kind(source) != "operation"
-        ]
-        return [self._number[id(source)] for source in sources]
-
-    def _node(
-        self, number: int, by_port: Mapping[tuple[int, str], dict[int, int]], position: Mapping[int, int]
-    ) -> Node:
-        node, kind = self._nodes[number], self._kind(self._nodes[number])
-        module = node.module
-        places = by_port.get((number, "out"), {})
-        into = None
-        if kind in ("producer", "depthwise", "norm", "prelu"):
-            outputs, inputs = _sizes(module)
-            if any(not 0 <= index < outputs for index in places):
-                raise Untraceable(f"{self._path(node)} is reached by more channels than it has")
-            out = torch.tensor([places.get(index, -1) for index in range(outputs)], dtype=torch.long)
-            if kind == "producer":
-                read = by_port.get((number, "in"), {})
-                if any(not 0 <= index < inputs for index in read):
-                    raise Untraceable(f"{self._path(node)} is reached by more channels than it has")
-                into = torch.tensor([read.get(index, -1) for index in range(inputs)], dtype=torch.long)
-        else:
-            out = torch.tensor(sorted(set(places.values())), dtype=torch.long)
-        inputs_ = tuple(position[source] for source in self._inputs(number))
-        return Node(self._label(node), kind, inputs_, out, into, is_output=not node.outputs)
-
-    def _walk(self, start: int) -> None:
-        """Join all positions that the output channels of one producer reach, in both directions of the graph."""
-        node = self._nodes[start]
-        pruner = self._graph.get_pruner_of_module(node.module)
-        outputs, _ = _sizes(node.module)
-        indices = [_Index(index, index) for index in range(outputs)]
-        if all((start, "out", index.idx) in self._places for index in indices):
-            return
-        seen: set[tuple[int, str, int, int]] = set()
-        stack = [(node, pruner.prune_out_channels, self._new(start, "out", indices, start, seen))]
-        while stack:
-            node, function, indices = stack.pop()
-            for dependency in node.dependencies:
-                if not dependency.is_triggered_by(function):
-                    continue
-                mapped: Any = indices
-                for mapping in dependency.index_mapping:
-                    if mapping is not None:
-                        mapped = mapping(mapped)
-                target = dependency.target
-                theirs = self._graph.get_pruner_of_module(target.module)
-                port = "out" if dependency.handler == theirs.prune_out_channels else "in"
-                fresh = self._new(self._number[id(target)], port, mapped, start, seen)
-                if fresh:
-                    stack.append((target, dependency.handler, fresh))
-
-    def _new(
-        self, number: int, port: str, indices: Any, start: int, seen: set[tuple[int, str, int, int]]
-    ) -> list[_Index]:
-        """Return the positions that this walk reaches for the first time, joined to those that they came from."""
-        fresh = []
-        for index in indices:
-            key = (number, port, index.idx, index.root_idx)
-            if key in seen:
+        found = self._run(form, network, slices)
+        places = {**form.found.places, **found.places}
+        if found.failed is not None:
+            reason = (str(found.failed).splitlines() or [""])[0]
+            self._escalate(form, places, found.failed_in, found.operations, found.failed_labels, reason)
+            return True
+        for site in sorted(found.results.keys() & form.found.results.keys()):
+            if found.places[site] != form.found.places[site]:
                 continue
-            seen.add(key)
-            if len(seen) > _PLACES:
-                raise Untraceable("torch-pruning maps one layer's channels to positions without end")
-            if not 0 <= index.idx < self._most:
-                raise Untraceable("torch-pruning maps its channels to more than any layer has")
-            fresh.append(_Index(index.idx, index.root_idx))
-            mine = self._place((number, port, index.idx))
-            self._parent[self._find(mine)] = self._find(self._place((start, "out", index.root_idx)))
-        return fresh
+            before, after = (_cells(cell_of, one.results[site]) for one in (form.found, found))
+            if not torch.equal(before[(before < 0) | ~gone[before.clamp(min=0)]], after):
+                self._escalate(form, places, frozenset({site}), site, form.found.results[site], "other channels")
+                return True
+        for join in found.joins:
+            one, two = _cells(cell_of, join.first), _cells(cell_of, join.second)
+            wrong = (one != two) & (one >= 0) & (two >= 0)
+            if bool(wrong.any()):
+                labels = torch.cat([join.first[wrong], join.second[wrong]])
+                self._escalate(form, places, join.sites, join.at, labels, "other channels meet there")
+                return True
+        return False
 
-    def _place(self, key: tuple[int, str, int]) -> int:
-        place = self._places.get(key)
-        if place is None:
-            place = self._places[key] = len(self._parent)
-            self._parent.append(place)
-        return place
+    def _escalate(
+        self, form: _Form, places: Mapping[int, str], sites: frozenset[int], at: int, labels: Tensor, reason: str
+    ) -> None:
+        """Let the operation that is most likely at fault split its channels into equal parts that lose the same ones;
+        where that was done, or cannot be done, let it keep its channels: the last one before the failure.
+        """
+        order = sorted(sites, reverse=True)
+        if at in sites and not any(word in places.get(at, "").split(" in ")[0] for word in _MOVING):
+            order = [*(one for one in order if one != at), at]
+        equal = [one for one in order if one in form.found.equal and one not in form.fixes]
+        left = [one for one in order if form.fixes.get(one) != "keep"]
+        raised_there = bool(order) and order[0] == at
+        if equal and not (raised_there and at not in equal):
+            self._fix(form, places, equal[0], keep=False)
+        elif left:
+            self._fix(form, places, left[0], keep=True)
+        elif len(labels) and self._again(labels):
+            self._refused.append((labels, f"the network does not run without some of them ({reason})"))
+        else:
+            raise Untraceable(f"its channels cannot be traced: {reason}")
 
-    def _find(self, place: int) -> int:
-        while self._parent[place] != place:
-            self._parent[place] = self._parent[self._parent[place]]
-            place = self._parent[place]
-        return place
+    def _again(self, labels: Tensor) -> bool:
+        """Return whether some of these labels are not refused yet."""
+        known = torch.cat([one for one, _ in self._refused] or [torch.empty(0, dtype=torch.long)])
+        return not bool(torch.isin(labels, known).all())
+
+    def _fix(self, form: _Form, places: Mapping[int, str], site: int, *, keep: bool) -> None:
+        """Mend an operation, and all others of the same line of the model's code."""
+        line = places.get(site, "").rpartition(", ")[2]
+        known = form.found.places.items()
+        for one in [site, *(number for number, place in known if line and place.rpartition(", ")[2] == line)]:
+            if keep:
+                form.fixes[one] = "keep"
+            elif one in form.found.equal:
+                form.fixes[one] = form.found.equal[one]
 
 
-def _sizes(module: Any) -> tuple[int, int]:
-    """Return the numbers of output and input channels of a layer."""
-    if isinstance(module, CONVOLUTIONS):
-        return int(module.out_channels), int(module.in_channels)
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
-    count = module.num_parameters if isinstance(module, nn.PReLU) else module.num_features
-    return int(count), int(count)
+_MOVING = ("view", "reshape", "split", "chunk", "slice", "expand", "unbind", "select", "unflatten")
+
+
+def _cells(cell_of: Tensor, labels: Tensor) -> Tensor:
+    """Return the cells of labels; -1 where there is none."""
+    known = (labels >= 0) & (labels < len(cell_of))
+    return torch.where(known, cell_of[labels.clamp(0, len(cell_of) - 1)], -1)
+
+
+def _some(graph: ChannelGraph) -> Tensor:
+    """Return [cells]: about a third of those that may go, without order, as a trial."""
+    cells = torch.arange(max(graph.cells, 1))
+    gone = ((cells * 2654435761) % 4294967296) % 3 == 0
+    for node in graph.nodes:  # without its first channel a layer has all others in other places
+        if node.kind == "producer" and len(node.out):
+            gone[node.out[:1][node.out[:1] >= 0]] = True
+    gone &= ~graph.kept
+    if graph.cells == 0:
+        return gone & False
+    return spare(graph, gone, 1, least=2)

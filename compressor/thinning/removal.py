@@ -4,6 +4,7 @@ A channel can be removed if every layer that reads it is given 0 there (or a con
 only zeros for it. Removing the neurons of Han et al. 2015 without inputs or without outputs is a case of this.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +47,7 @@ def decide(
     *,
     skip: bool = False,
 ) -> Removal:
-    """Return what can be removed of `model`; `seen` has the inputs of its layers, from `image_dependence.inputs_of`.
+    """Return what can be removed of `model`; `seen` has the inputs of its layers, from `inputs_by_weight`.
 
     `skip`: layers may be left without inputs (Wen et al. 2016, depth: a dead layer is skipped through its shortcut).
     """
@@ -65,19 +66,24 @@ class _Decision:
         self._graph, self._model, self._seen, self._ways = graph, model, seen, ways
         self._round_to = round_to
         self._modules: dict[str, Any] = dict(model.named_modules())
-        self._nonzero = {path: self._pairs(path) for path in graph.weights}
+        self._parameters = dict(model.named_parameters())
+        self._nonzero = {node.label: self._pairs(node) for node in {n.label: n for n in self._layers()}.values()}
         self._reasons: dict[int, str] = {}
+        self._calls = Counter(node.label for node in graph.nodes if not node.training)
+        self._number = {id(node): number for number, node in enumerate(graph.nodes)}
+
+    def _layers(self) -> list[Node]:
+        """Return the calls of layers with a weight."""
+        return [node for node in self._graph.nodes if node.kind in ("producer", "depthwise")]
 
     def decide(self, skip: bool) -> Removal:
         fixed = self._fixed()
         # From the logits back: layers that only read each other, as a squeeze and its excitation, go together.
-        gone = ~fixed
-        while bool((back := gone & ~self._removable(gone)).any()):
-            gone &= ~back
-        kept = self._spare(gone)
+        gone = self._unneeded(~fixed)
+        kept = spare(self._graph, gone, self._round_to, reasons=self._reasons)
         skipped = self._skipped(gone, kept) if skip else frozenset[str]()
         absorbed = self._absorbed({node.label: gone if node.label in skipped else kept for node in self._graph.nodes})
-        order = tuple(node.label for node in self._graph.nodes if node.label in skipped)
+        order = tuple(dict.fromkeys(node.label for node in self._graph.nodes if node.label in skipped))
         why = Reasons(self._graph, self._modules, self._seen, self._ways, self._reasons)
         return Removal(kept, absorbed, tuple(why.stays(kept, skipped)), order)
 
@@ -85,11 +91,13 @@ class _Decision:
         """Return layers that have no inputs left though other layers keep their outputs alive, as a shortcut does; and
         those that read only such layers. `kept` is `gone`, without the cells that had to stay.
         """
-        layers = [node for node in self._graph.nodes if node.kind in ("producer", "depthwise")]
+        layers = [node for node in self._layers() if node.owned and not node.training]
+        calls = Counter(node.label for node in layers)
+        layers = [node for node in layers if calls[node.label] == 1]
         logits = {int(cell) for node in self._graph.nodes if node.is_output for cell in node.out}
         skipped, unread = set[str](), {}
         for node in layers:
-            if node.label not in self._seen or logits & set(node.out.tolist()):
+            if node.weight not in self._seen or logits & set(node.out.tolist()):
                 continue
             into, pairs = self._reading(node, kept)
             alive = (node.out < 0) | ~gone[node.out.clamp(min=0)]
@@ -101,8 +109,8 @@ class _Decision:
         while len(unread) != before:
             before = len(unread)
             read = torch.zeros_like(gone)
-            for node in layers:
-                if node.label not in skipped | unread.keys():
+            for node in self._layers():
+                if node.label not in skipped and node.label not in unread:
                     into = self._reading(node, kept)[0]
                     read[into[into >= 0]] = True
             unread = {label: node for label, node in unread.items() if not bool(read[node.out].any())}
@@ -117,43 +125,44 @@ class _Decision:
 
     def _fixed(self) -> Tensor:
         """Return the channels that must stay, whatever their values."""
-        fixed = torch.zeros(max(self._graph.cells, 1), dtype=torch.bool)
-        for node in self._graph.nodes:
-            if node.is_output or node.kind == "mixing":
-                mine = node.out[node.out >= 0]
-                fixed[mine] = True
-                kind = type(self._modules.get(node.label)).__name__
-                why = "they are the network's output" if node.is_output else f"{node.label} ({kind}) mixes channels"
-                if node.kind == "mixing" and node.label not in self._modules:
-                    why = f"they meet {node.label}"
-                for cell in mine.tolist():
-                    self._reasons.setdefault(cell, why)
-        return fixed
+        self._reasons.update(self._graph.keeps)
+        return self._graph.kept.clone()
 
-    def _pairs(self, path: str) -> Tensor:
+    def _weight_of(self, node: Node) -> Tensor:
+        """Return the weight that a layer uses; it may be computed."""
+        module = self._modules.get(node.label) if node.owned else None
+        weight: Tensor = self._parameters[node.weight] if module is None else module.weight
+        return weight.detach()
+
+    def _pairs(self, node: Node) -> Tensor:
         """Return [outputs, inputs]: whether a layer connects the two."""
-        module = self._modules[path]
-        weight = module.weight.detach() != 0
+        outs = len(node.out)
+        ins = outs if node.into is None else len(node.into)
+        try:
+            weight = self._weight_of(node) != 0
+        except (KeyError, AttributeError):  # not a parameter: it connects all
+            return torch.ones(outs, ins, dtype=torch.bool)
         pairs = weight.flatten(2).any(2) if weight.dim() > 2 else weight
-        groups = getattr(module, "groups", 1)
-        if getattr(module, "transposed", False):
-            pairs = torch.cat([part.T for part in pairs.chunk(groups)])
-        if groups > 1:
-            parts = pairs.chunk(groups)
-            wide = pairs.new_zeros(len(pairs), pairs.shape[1] * groups)
+        if node.groups == 1:
+            pairs = pairs.T if node.dims == (1, 0) else pairs
+        if node.transposed and node.groups > 1:
+            pairs = torch.cat([part.T for part in pairs.chunk(node.groups)])
+        if node.groups > 1:
+            parts = pairs.chunk(node.groups)
+            wide = pairs.new_zeros(len(pairs), pairs.shape[1] * node.groups)
             for number, part in enumerate(parts):
                 rows, columns = number * len(part), number * part.shape[1]
                 wide[rows : rows + len(part), columns : columns + part.shape[1]] = part
             pairs = wide
         connected: Tensor = pairs.cpu()
-        return connected
+        return connected if connected.shape == (outs, ins) else torch.ones(outs, ins, dtype=torch.bool)
 
     def _harmless(self, node: Node) -> Tensor:
         """Return [inputs]: where the input of a layer may be left out."""
         assert node.into is not None
-        seen = self._seen.get(node.label)
+        seen = self._seen.get(node.weight)
         out = torch.zeros_like(node.into, dtype=torch.bool)
-        if seen is None:  # it never ran
+        if seen is None or len(seen.zero) != len(node.into):  # it never ran, or not as a whole
             return out
         if "zero" in self._ways:
             out |= seen.zero
@@ -161,36 +170,40 @@ class _Decision:
             out |= torch.isfinite(seen.constant)
         return out
 
-    def _removable(self, gone: Tensor) -> Tensor:
-        """Return [cells]: those that every reader can do without, when the channels `gone` are removed."""
-        needed = torch.zeros_like(gone)
-        for node in self._graph.nodes:
-            if node.kind != "producer" or node.into is None:
-                continue
-            mine = node.into >= 0
-            read = self._reading(node, gone)[1].any(0)
-            if "unread" not in self._ways:
-                read = torch.ones_like(read)
-            needed[node.into[mine & read & ~self._harmless(node)]] = True
-        return ~needed
+    def _unneeded(self, gone: Tensor) -> Tensor:
+        """Return [cells]: those among `gone` that every reader can do without when they are removed."""
+        gone, before = gone.clone(), -1
+        while int(gone.sum()) != before:
+            before = int(gone.sum())
+            for node in reversed(self._graph.nodes):  # readers first: one pass does nearly all
+                if node.kind != "producer" or node.into is None:
+                    continue
+                mine = node.into >= 0
+                read = self._reading(node, gone)[1].any(0)
+                if "unread" not in self._ways:
+                    read = torch.ones_like(read)
+                gone[node.into[mine & read & ~self._harmless(node)]] = False
+        return gone
 
     def _absorber(self, node: Node) -> str | None:
         """Return the layer that can absorb a constant: the reader itself in its bias, or the batch norm that follows it
         directly.
         """
-        module = self._modules[node.label]
-        if getattr(module, "groups", 1) > 1 or getattr(module, "transposed", False):
+        module = self._modules.get(node.label) if node.owned else None
+        if module is None or getattr(module, "groups", 1) > 1 or getattr(module, "transposed", False):
             return None
         padding = getattr(module, "padding", ())
         if padding != "valid" and any(side != 0 for side in padding):
             return None
         if module.bias is not None:
             return node.label
-        number = next(i for i, other in enumerate(self._graph.nodes) if other is node)
-        readers = [other for other in self._graph.nodes if number in other.inputs]
+        if self._calls[node.label] > 1:
+            return None
+        readers = [self._graph.nodes[number] for number in self._graph.readers_of[self._number[id(node)]]]
         if len(readers) == 1 and readers[0].kind == "norm" and not readers[0].is_output:
-            norm = self._modules[readers[0].label]
-            return readers[0].label if norm.running_mean is not None else None
+            norm = self._modules.get(readers[0].label)
+            if self._calls[readers[0].label] == 1 and getattr(norm, "running_mean", None) is not None:
+                return readers[0].label
         return None
 
     def _absorbed(self, gone_for: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -198,76 +211,86 @@ class _Decision:
         reader.
         """
         absorbed: dict[str, Tensor] = {}
-        for node in self._graph.nodes:
-            if node.kind != "producer" or node.into is None or node.label not in self._seen:
+        for node in {one.label: one for one in reversed(self._graph.nodes)}.values():
+            if node.kind != "producer" or node.into is None or node.weight not in self._seen:
                 continue
-            constant, gone = self._seen[node.label].constant, gone_for[node.label]
+            constant, gone = self._seen[node.weight].constant, gone_for[node.label]
+            if len(constant) != len(node.into):
+                continue
             mine = (node.into >= 0) & gone[node.into.clamp(min=0)] & torch.isfinite(constant) & (constant != 0)
             sink = self._absorber(node)
             if sink is None or not bool(mine.any()):
                 continue
-            weight = self._modules[node.label].weight.detach().cpu().double()
+            weight = self._weight_of(node).cpu().double()
             taps = weight.flatten(2).sum(2) if weight.dim() > 2 else weight
             change = taps[:, mine] @ constant[mine]
             change = change if sink == node.label else -change
             absorbed[sink] = absorbed[sink] + change if sink in absorbed else change
         return absorbed
 
-    def _spare(self, gone: Tensor) -> Tensor:
-        """Return `gone` without the channels that must stay: no layer is empty, groups are of equal size, and widths
-        are rounded.
-        """
-        gone = gone.clone()
-        while True:
-            before = gone.clone()
-            for node in self._graph.nodes:
-                module = self._modules.get(node.label)
-                if module is None or node.kind not in ("producer", "depthwise", "norm", "prelu"):
-                    continue
-                sides = [node.out] if node.into is None else [node.out, node.into]
-                groups = 1 if node.kind != "producer" else int(getattr(module, "groups", 1))
-                if groups > 1:
-                    self._balance(node, groups, gone)
-                    continue
-                for cells in sides:
-                    self._keep_enough(cells, gone)
-            if bool((before == gone).all()):
-                return gone
 
-    def _keep_enough(self, cells: Tensor, gone: Tensor) -> None:
-        """Keep at least one channel of a layer, and a multiple of `round_to`."""
-        mine = list(dict.fromkeys(cells[cells >= 0].tolist()))  # a flattened channel has many places
-        going = [cell for cell in mine if bool(gone[cell])]
-        width = len(mine) + int((cells < 0).sum())
-        left = width - len(going)
-        wanted = min(max(-(-left // self._round_to) * self._round_to, 1), width)
-        why = (
-            "at least one channel must stay" if left == 0 else f"widths are rounded up to multiples of {self._round_to}"
-        )
-        for cell in going[: wanted - left]:
-            gone[cell] = False
-            self._reasons[cell] = why
+def spare(
+    graph: ChannelGraph, gone: Tensor, round_to: int, *, least: int = 1, reasons: dict[int, str] | None = None
+) -> Tensor:
+    """Return `gone` without the channels that must stay: `least` of each layer (or all that it has), equal groups, and
+    rounded widths. `reasons` receives why, by cell.
+    """
+    gone, why = gone.clone(), {} if reasons is None else reasons
+    changed = True
+    while changed:
+        before = gone.clone()
+        for node in graph.nodes:
+            if node.kind in ("producer", "depthwise", "norm"):
+                if node.kind == "producer" and node.groups > 1:
+                    _balance(node, gone, round_to, why)
+                else:
+                    for cells in [node.out] if node.into is None else [node.out, node.into]:
+                        _keep_enough(cells, gone, round_to, least, why)
+        for lines in graph.slices.values():
+            for line in lines:
+                if line is not None:
+                    _keep_enough(line, gone, 1, least, why)
+        changed = not bool((before == gone).all())
+    return gone
 
-    def _balance(self, node: Node, groups: int, gone: Tensor) -> None:
-        """Keep channels so that a grouped convolution loses whole groups, and the same number of channels in each of
-        the others.
-        """
-        assert node.into is not None
-        parts = [side.reshape(groups, -1) for side in (node.out, node.into)]
-        leaving = [(part >= 0) & gone[part.clamp(min=0)] for part in parts]
-        whole = leaving[0].all(1) & leaving[1].all(1)
-        if bool(whole.all()):
-            whole[0] = False
-        for part, going in zip(parts, leaving, strict=True):
-            rest = going[~whole]
-            most = min(int(rest.sum(1).min()), part.shape[1] - 1)
-            left = part.shape[1] - most
-            if int(whole.sum()) == 0 and self._round_to > 1:
-                while left < part.shape[1] and (left * groups) % self._round_to:
-                    left += 1
-            for row in (~whole).nonzero().flatten().tolist():
-                places = going[row].nonzero().flatten()
-                for place in places[part.shape[1] - left :].tolist():
-                    cell = int(part[row, place])
-                    gone[cell] = False
-                    self._reasons[cell] = f"the {groups} groups of {node.label} must lose the same number of channels"
+
+def _keep_enough(cells: Tensor, gone: Tensor, round_to: int, least: int, why: dict[int, str]) -> None:
+    """Keep at least so many channels of a layer, and a multiple of `round_to`."""
+    if not bool(gone[cells.clamp(min=0)].any()):
+        return
+    mine = list(dict.fromkeys(cells[cells >= 0].tolist()))  # a flattened channel has many places
+    going = [cell for cell, goes in zip(mine, gone[torch.tensor(mine, dtype=torch.long)].tolist(), strict=True) if goes]
+    width = len(mine) + int((cells < 0).sum())
+    left = width - len(going)
+    wanted = min(max(-(-left // round_to) * round_to, least), width)
+    said = "at least one channel must stay" if left == 0 else f"widths are rounded up to multiples of {round_to}"
+    back = max(wanted - left, 0)
+    for cell in going[:back] if least == 1 else going[len(going) - back :]:
+        gone[cell] = False
+        why[cell] = said
+
+
+def _balance(node: Node, gone: Tensor, round_to: int, why: dict[int, str]) -> None:
+    """Keep channels so that a grouped convolution loses whole groups, and the same number of channels in each of the
+    others.
+    """
+    assert node.into is not None
+    groups = node.groups
+    parts = [side.reshape(groups, -1) for side in (node.out, node.into)]
+    leaving = [(part >= 0) & gone[part.clamp(min=0)] for part in parts]
+    whole = leaving[0].all(1) & leaving[1].all(1)
+    if bool(whole.all()):
+        whole[0] = False
+    for part, going in zip(parts, leaving, strict=True):
+        rest = going[~whole]
+        most = min(int(rest.sum(1).min()), part.shape[1] - 1)
+        left = part.shape[1] - most
+        if int(whole.sum()) == 0 and round_to > 1:
+            while left < part.shape[1] and (left * groups) % round_to:
+                left += 1
+        for row in (~whole).nonzero().flatten().tolist():
+            places = going[row].nonzero().flatten()
+            for place in places[part.shape[1] - left :].tolist():
+                cell = int(part[row, place])
+                gone[cell] = False
+                why[cell] = f"the {groups} groups of {node.label} must lose the same number of channels"

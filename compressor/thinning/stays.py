@@ -1,15 +1,17 @@
-"""The reasons why filters that are all zero stay, in words."""
+"""The reasons why filters and channels that are all zero stay, in words."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from compressor.errors import listed
+from compressor.sparsity import PRUNABLE, count_nonzero, prunable
 from compressor.thinning.graph import ChannelGraph, Node
-from compressor.thinning.layers import dims
 from compressor.tracing import LayerInputs
 
 Way = Literal["zero", "unread", "constant"]
@@ -18,15 +20,32 @@ Way = Literal["zero", "unread", "constant"]
 
 @dataclass(frozen=True)
 class Stay:
-    """Zero filters of one weight that stay, and the reason."""
+    """Zero filters (or input channels) of one weight that stay, and the reason."""
 
     weight: str
     count: int
     reason: str
+    structure: Literal["filter", "channel"] = "filter"
 
     def __str__(self) -> str:
-        filters = "1 zero filter stays" if self.count == 1 else f"{self.count} zero filters stay"
-        return f"{self.weight}: {filters}: {self.reason}"
+        one = self.count == 1
+        return f"{self.weight}: {self.count} zero {self.structure}{' stays' if one else 's stay'}: {self.reason}"
+
+
+NOTHING_REMOVED = "nothing was removed, though filters or channels are all zero"
+
+
+def nothing_removed(stays: Sequence[Stay]) -> str:
+    """Return in words that nothing was removed although filters or channels are all zero, and why, by weight."""
+    return f"{NOTHING_REMOVED}:" + "".join(f"\n  {stay}" for stay in stays)
+
+
+def nothing_zero(network: nn.Module) -> str:
+    """Return in words that there is nothing to remove, with the number of zeros that are scattered."""
+    weights = prunable(network).values()
+    total = sum(weight.numel() for weight in weights)
+    zeros = total - sum(count_nonzero(weight) for weight in weights)
+    return f"nothing to remove: no filter and no channel is all zero ({zeros:,} of {total:,} weights are zero)"
 
 
 class Reasons:
@@ -43,19 +62,73 @@ class Reasons:
         self._graph, self._modules, self._seen, self._ways, self._reasons = graph, modules, seen, ways, known
 
     def stays(self, gone: Tensor, skipped: frozenset[str]) -> list[Stay]:
-        """Return the zero filters that stay, by weight and reason; none of layers that are skipped."""
+        """Return the zero filters and channels that stay, by weight and reason; none of layers that are skipped."""
         found: list[Stay] = []
-        for node in self._graph.nodes:
-            if node.label not in self._graph.weights or node.label not in self._modules or node.label in skipped:
+        for node in self._graph.by_path.values():
+            if node.label not in self._graph.weights or node.label in skipped:
+                continue
+            if node.transposed and node.groups > 1:
                 continue
             weight = self._modules[node.label].weight.detach()
-            dead = (weight == 0).movedim(dims(self._modules[node.label])[0], 0).flatten(1).all(1).cpu()
+            dead = (weight == 0).movedim(node.dims[0], 0).flatten(1).all(1).cpu()
             if len(dead) != len(node.out):
                 continue
             stays = dead & ((node.out < 0) | ~gone[node.out.clamp(min=0)])
             reasons = Counter(self._reason(int(cell)) for cell in node.out[stays])
             found += [Stay(self._graph.weights[node.label], count, why) for why, count in reasons.items()]
-        return found
+        return [*found, *self._channels(gone, skipped), *self._untraced()]
+
+    def _channels(self, gone: Tensor, skipped: frozenset[str]) -> Iterator[Stay]:
+        """Yield the zero channels that stay, of layers that have others: those without any are their zero filters."""
+        for path, name in self._graph.weights.items():
+            module = self._modules.get(path)
+            cells = self._graph.channels.cells.get((name, _dim_of_inputs(module)))
+            if module is None or cells is None or path in skipped:
+                continue
+            read = _is_nonzero_for(module)
+            if len(read) != len(cells) or not bool(read.any()):
+                continue
+            unread = set(cells[~read].tolist()) - set(cells[read].tolist()) - {-1}  # a flattened map has several
+            reasons = Counter(self._channel_reason(cell, name) for cell in sorted(unread) if not bool(gone[cell]))
+            for why, count in reasons.items():
+                yield Stay(name, count, why, "channel")
+
+    def _channel_reason(self, cell: int, name: str) -> str:
+        if cell in self._reasons:
+            return self._reasons[cell]
+        if "unread" not in self._ways:
+            return "only channels that are 0 are removed here (StructureRemover also removes those that no layer reads)"
+        others = [other for other in self._readers.get(cell, ()) if other != name]
+        if not others:
+            return self._reason(cell)
+        return f"{listed(others)} {'reads' if len(others) == 1 else 'read'} the same channels"
+
+    @cached_property
+    def _readers(self) -> dict[int, list[str]]:
+        """Return the weights that are not zero for a channel, by cell."""
+        found: dict[int, dict[str, None]] = {}
+        for node in self._graph.nodes:
+            if node.kind != "producer" or node.into is None:
+                continue
+            mine, module = node.into >= 0, self._modules.get(node.label)
+            if node.label in self._graph.weights and getattr(module, "groups", 1) == 1:
+                mine = mine & _is_nonzero_for(module)
+            for cell in set(node.into[mine].tolist()):
+                found.setdefault(cell, {})[self._graph.weights.get(node.label, node.label)] = None
+        return {cell: list(names) for cell, names in found.items()}
+
+    def _untraced(self) -> Iterator[Stay]:
+        """Yield the zero filters of layers that the trace of the forward pass does not have."""
+        for path, module in self._modules.items():
+            if not isinstance(module, PRUNABLE) or path in self._graph.weights:
+                continue
+            weight = module._parameters.get("weight")
+            if weight is None or weight.is_meta:
+                continue
+            count = int((weight == 0).movedim(1 - _dim_of_inputs(module), 0).flatten(1).all(1).sum())
+            if count:
+                name = f"{path}.weight" if path else "weight"
+                yield Stay(name, count, "the layer is not in the trace of the forward pass")
 
     def _reason(self, cell: int) -> str:
         if cell < 0:
@@ -63,25 +136,36 @@ class Reasons:
         if cell in self._reasons:
             return self._reasons[cell]
         if "zero" not in self._ways:
-            return "only channels that no layer reads are removed"
+            return "only channels that no layer reads are removed here (StructureRemover also removes those that are 0)"
         nodes = self._graph.nodes_with(cell)
-        alive = [n for n in nodes if n.kind in ("producer", "depthwise") and self._is_nonzero(n, cell)]
+        alive = [n for n in nodes if n.kind in ("producer", "depthwise") and n.owned and self._is_nonzero(n, cell)]
         joins = [n.label for n in nodes if n.kind == "operation" and len(n.inputs) > 1]
+        if alive and cell in self._graph.ties:
+            return f"{self._graph.ties[cell]}, and others of them are not zero"
         if alive and joins:
             return f"{joins[0]} joins them with {alive[0].label}, which is not zero there"
         for node in self._graph.nodes:
-            if node.kind == "producer" and node.into is not None and node.label in self._seen:
-                constant = self._seen[node.label].constant[node.into == cell]
+            if node.kind == "producer" and node.into is not None and node.weight in self._seen:
+                constant = self._seen[node.weight].constant
+                constant = constant[node.into == cell] if len(constant) == len(node.into) else constant[:0]
                 if len(constant) and bool((torch.isfinite(constant) & (constant != 0)).any()):
                     if "constant" not in self._ways:
                         return f"they are constant, not 0, where {node.label} reads them: not absorbed in training"
                     return f"they are constant, not 0, and {node.label} cannot absorb that (padding or no bias)"
-        norms = [n.label for n in nodes if n.kind == "norm" and self._norm_is_nonzero(n, cell)]
+        norms = [n.label for n in nodes if n.kind == "norm" and n.owned and self._norm_is_nonzero(n, cell)]
         if norms:
             return f"{norms[0]} after them is not zero there"
-        readers = [n.label for n in self._graph.nodes if n.into is not None and bool((n.into == cell).any())]
+        readers = [n.label for n in self._graph.nodes if n.into is not None and self._is_given_more(n, n.into == cell)]
         behind = ", ".join(dict.fromkeys(n.label for n in nodes if n.kind == "operation")) or "nothing"
-        return f"{readers[0]} reads them after {behind} and is given more than 0" if readers else f"{behind} mixes them"
+        readers = list(dict.fromkeys(readers))
+        verb = "reads" if len(readers) == 1 else "read"
+        return f"{listed(readers)} {verb} them after {behind} and not as 0" if readers else f"{behind} mixes them"
+
+    def _is_given_more(self, node: Node, here: Tensor) -> bool:
+        """Return whether a layer is given more than 0 at some of its inputs."""
+        seen = self._seen.get(node.weight)
+        known = seen is not None and len(seen.zero) == len(here)
+        return bool(here.any()) and not (seen is not None and known and bool(seen.zero[here].all()))
 
     def _norm_is_nonzero(self, node: Node, cell: int) -> bool:
         norm = self._modules[node.label]
@@ -90,7 +174,18 @@ class Reasons:
 
     def _is_nonzero(self, node: Node, cell: int) -> bool:
         places = (node.out == cell).nonzero().flatten()
-        weight = self._modules[node.label].weight.detach().movedim(dims(self._modules[node.label])[0], 0)
+        weight = self._modules[node.label].weight.detach().movedim(node.dims[0], 0)
         return (
             bool(len(places)) and len(weight) == len(node.out) and bool((weight[places.to(weight.device)] != 0).any())
         )
+
+
+def _dim_of_inputs(module: Any) -> int:
+    """Return the dim of the input channels in a layer's weight."""
+    return 0 if getattr(module, "transposed", False) else 1
+
+
+def _is_nonzero_for(module: Any) -> Tensor:
+    """Return [inputs]: whether a layer's weight is not zero for an input channel."""
+    weight: Tensor = module.weight.detach() != 0
+    return weight.movedim(_dim_of_inputs(module), 0).flatten(1).any(1).cpu()

@@ -11,24 +11,29 @@ A module for each question:
 - `watching`: a `Watching` passes the arguments and results of chosen calls to functions while the network computes;
   `activations.at_places` makes one for the inputs and outputs of activations.
 - `samples`: inputs and outputs of layers at some positions of each image.
-- `image_dependence`: which channels, and which logits, depend on the image. `macs`: multiply-accumulates of each layer.
+- `image_dependence`: which inputs of each weight, and which logits, depend on the image, by a pass of an image of NaN;
+  `nan_mode` and `nan_rules` are what each operation makes of NaN, `unknown` the marks of bools and integers,
+  `weight_inputs` who reads which weight.
+- `macs`: multiply-accumulates of each layer.
 """
 
 from compressor.tracing.activations import MAKE_ZEROS, Place, at_places, places
 from compressor.tracing.dropout import before_dropout
-from compressor.tracing.image_dependence import LayerInputs, dependent_logits, lost_classes, probe
+from compressor.tracing.image_dependence import CannotProbe, dependent_logits, inputs_by_weight, lost_classes, probe
 from compressor.tracing.layer_calls import Layer, layer_calls
 from compressor.tracing.logits import all_zero, logits_weights, reaches_logits
-from compressor.tracing.macs import macs
+from compressor.tracing.macs import macs, macs_by_module
 from compressor.tracing.meta_trace import OnMeta, expected_channels, trace_on_meta
 from compressor.tracing.positions import positions
 from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
 from compressor.tracing.trace import Trace, trace
 from compressor.tracing.watching import Watching, watch
+from compressor.tracing.weight_inputs import LayerInputs
 
 __all__ = [
     "MAKE_ZEROS",
     "Batches",
+    "CannotProbe",
     "Layer",
     "LayerInputs",
     "OnMeta",
@@ -41,10 +46,12 @@ __all__ = [
     "before_dropout",
     "dependent_logits",
     "expected_channels",
+    "inputs_by_weight",
     "layer_calls",
     "logits_weights",
     "lost_classes",
     "macs",
+    "macs_by_module",
     "places",
     "positions",
     "probe",

@@ -1,5 +1,6 @@
 """The activation that follows each weight, and its values in later forward passes."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -51,32 +52,41 @@ def places(trace: Trace) -> dict[str, Place]:
     not use are left out.
     """
     found: dict[str, Place] = {}
+    behind = _behind(trace.operations)
     for start, operation in enumerate(trace.operations):
         applied = operation.applied
         if applied is None or applied.weight is None or applied.weight in found:
             continue
         # A layer's result has as many dims as its weight where dim 1 are the weight's outputs.
         first = len(operation.shapes) == 1 and len(operation.shapes[0]) == len(applied.shape)
-        call, activation = _following(trace.operations, start)
-        found[applied.weight] = Place(call, activation, first)
+        activation, norm = behind[start]
+        number = start if activation == norm == _NONE else norm if activation == _NONE else activation
+        found[applied.weight] = Place(trace.operations[number].call, activation != _NONE, first)
     return found
 
 
-def _following(operations: Sequence[Operation], start: int) -> tuple[Call, bool]:
-    own = operations[start]
-    reached, last = {start}, own.call
-    for number in range(start + 1, len(operations)):
+_NONE = sys.maxsize
+
+
+def _behind(operations: Sequence[Operation]) -> list[tuple[int, int]]:
+    """Return for each operation the number of the first activation that its result reaches with the same channels, and
+    that of the first batch norm; `_NONE`: there is none.
+    """
+    found = [(_NONE, _NONE)] * len(operations)
+    for number in reversed(range(len(operations))):  # what follows it is known
         one = operations[number]
-        if all(read.maker not in reached for read in one.reads) or one.applied is not None:
+        if one.applied is not None:
             continue
-        if _channels(one) != _channels(own):
-            continue
+        activation, norm = found[number]
         if one.call.function in ACTIVATIONS:
-            return one.call, True
-        reached.add(number)
-        if one.call.function == "batch_norm" and not last.function.endswith("norm"):
-            last = one.call
-    return last, False
+            activation = number
+        elif one.call.function == "batch_norm":
+            norm = number
+        for read in one.reads:
+            if read.maker is not None and _channels(operations[read.maker]) == _channels(one):
+                other = found[read.maker]
+                found[read.maker] = min(other[0], activation), min(other[1], norm)
+    return found
 
 
 def _channels(operation: Operation) -> int | None:

@@ -59,20 +59,20 @@ def layer_calls(trace: Trace, names: Container[str]) -> list[Layer]:
 
 
 class _Reading:
-    """Find for every operation the layers on which its result depends, and the layer whose output it is."""
+    """Find for every operation the layer whose output its result is, and what its arguments were made by."""
 
     def __init__(self, names: Container[str]) -> None:
         self.layers: dict[str, Layer] = {}
         self._names = names
-        self._depends: list[frozenset[str]] = []
+        self._makers: list[list[int]] = []
         self._scaled: list[_Scaled | None] = []
+        self._first: dict[str, int] = {}
+        """The operation that is the first call of each layer."""
 
     def add(self, operation: Operation) -> None:
         """Read the next operation of the trace."""
         scaled = self._output_of(operation)
-        makers = [read.maker for read in operation.reads if read.maker is not None]
-        depends = frozenset[str]().union(*(self._depends[maker] for maker in makers))
-        self._depends.append(depends | ({scaled.layer.name} if scaled else frozenset()))
+        self._makers.append([read.maker for read in operation.reads if read.maker is not None])
         self._scaled.append(scaled)
 
     def _output_of(self, operation: Operation) -> _Scaled | None:
@@ -82,6 +82,7 @@ class _Reading:
         if weight is not None and function in _LAYERS:
             layer = self.layers.setdefault(weight, Layer(weight, [], operation.shapes[0]))
             layer.calls.append(operation.call)
+            self._first.setdefault(weight, len(self._scaled))
             return _Scaled(layer, None)
         before = self._made_by(operation, 0) if reads else None
         if before is not None and function == "batch_norm" and before.scale is None:
@@ -103,10 +104,24 @@ class _Reading:
             if operation.reads[0].shape != operation.reads[1].shape:
                 continue
             maker = operation.reads[other].maker
-            if maker is not None and scaled.layer.name in self._depends[maker]:
+            if maker is not None and self._depends(maker, scaled.layer):
                 continue  # the layer's own output is the shortcut, as a stem's
             scaled.layer.addition, scaled.layer.other = operation.call, other
             scaled.layer.scale = scaled.scale
+
+    def _depends(self, number: int, layer: Layer) -> bool:
+        """Return whether the result of an operation depends on the output of a layer."""
+        stack, seen = [number], set[int]()
+        while stack:
+            number = stack.pop()
+            if number in seen or number < self._first[layer.name]:
+                continue
+            seen.add(number)
+            scaled = self._scaled[number]
+            if scaled is not None and scaled.layer is layer:
+                return True
+            stack += self._makers[number]
+        return False
 
     def _made_by(self, operation: Operation, number: int) -> _Scaled | None:
         maker = operation.reads[number].maker

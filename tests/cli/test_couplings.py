@@ -21,7 +21,7 @@ def configs(work: Path) -> None:
         ("lenet_5", "name: digits"),
         ("bn_cnn", "name: digits"),
         ("resnet20_cifar", "name: digits, size: 32, channels: 3"),
-        ("shufflenet_v2_x0_5", "name: digits, size: 64, channels: 3"),
+        ("squeezenet1_1", "name: digits, size: 64, channels: 3"),
     ):
         (work / f"{name}.yaml").write_text(f"model: {{name: {name}}}\ndata: {{{data}}}\n{rest}")
     (work / "folder.yaml").write_text(f"model: {{name: bn_cnn, num_classes: 3}}\ndata: {{name: imagefolder}}\n{rest}")
@@ -58,7 +58,7 @@ def refused(result: Result, *faults: str) -> None:
 
 # --- channels that are shared ----------------------------------------------------------------------------------------
 
-PARTNERS = "conv1.weight, layer1.1.conv2.weight, layer1.2.conv2.weight make the same channels (joined by Add)"
+PARTNERS = "conv1.weight, layer1.1.conv2.weight, layer1.2.conv2.weight make the same channels (joined by add)"
 STAGE = ("conv1.weight", "layer1.0.conv2.weight", "layer1.1.conv2.weight", "layer1.2.conv2.weight")
 ALL_OF_IT = "[conv1.weight, 're:^layer1.*conv2.weight']"
 
@@ -77,7 +77,8 @@ def test_a_broken_coupling_in_version_2_is_an_error_with_a_way_out(command: str)
     result = compress(command, "s.yaml", "-c", "resnet20_cifar")
     assert result.code == 2
     assert f"{PLACE}layer1.0.conv2.weight is pruned by" in result.err
-    assert f"but {PARTNERS}: select all of them, or `scope: coupled` of `class: Pruner`" in result.err
+    said = "conv1.weight, layer1.1.conv2.weight, layer1.2.conv2.weight, too, or use `scope: coupled` of `class: Pruner`"
+    assert f"but {PARTNERS}: select {said}; all of this selection can be removed: `weights: [" in result.err
     assert len(result.err.splitlines()) == 1, result.err
     assert not Path("runs").exists()
 
@@ -355,11 +356,20 @@ def test_a_wrong_option_is_one_fault_with_its_place(
 
 
 @pytest.mark.parametrize("command", ["validate", "plan"])
-def test_a_network_whose_channels_cannot_be_followed_is_said(command: str) -> None:
-    schedule(RANKED + "Filters", "[conv1.0.weight]", 2)
-    result = compress(command, "s.yaml", "-c", "shufflenet_v2_x0_5")
-    accepted(result, "warning: torch-pruning cannot trace its channels")
-    assert "ranks weight by weight, and cannot be thinned" in result.err
+def test_a_network_whose_code_asks_for_values_is_followed_with_values(command: str) -> None:
+    Path("asking.py").write_text(
+        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n    def __init__(self, num_classes=10):\n"
+        "        super().__init__()\n        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)\n"
+        "        self.fc = nn.Linear(8, num_classes)\n    def forward(self, x):\n"
+        "        x = x if float(x.sum()) < 1e9 else -x\n        return self.fc((self.a(x) + self.b(x)).mean((2, 3)))\n"
+    )
+    schedule(RANKED + "Filters", "[a.weight]", 2)
+    options = ("--set", "model={name: asking:Net}", "--set", "data.size=8", "--allow-plugins")
+    result = compress(command, "s.yaml", "-c", "squeezenet1_1", *options)
+    assert result.code == 2, result.err
+    assert (
+        "a.weight is pruned by 0.L1RankedStructureParameterPruner, but b.weight makes the same channels" in result.err
+    )
 
 
 @pytest.mark.parametrize("command", ["validate", "plan"])
@@ -371,7 +381,7 @@ def test_images_of_unknown_shape_are_said_and_a_size_makes_them_known(command: s
     accepted(compress(command, "s.yaml", "-c", "folder", *sized))
 
 
-@pytest.mark.parametrize("config", ["shufflenet_v2_x0_5", "folder"])
+@pytest.mark.parametrize("config", ["squeezenet1_1", "folder"])
 def test_single_weights_and_kernels_need_no_channels(config: str) -> None:
     accepted(validated(GENERAL + "Kernels", "['type:Conv2d']", config))
     accepted(validated(GENERAL + "Elements", "'*'", config))

@@ -12,22 +12,6 @@ from compressor.models.checking import Size
 from compressor.models.registry import builders
 
 
-class Joined(nn.Module):
-    """The image beside its maps: no channel graph."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.conv, self.fc = nn.Conv2d(1, 3, 3, padding=1), nn.Linear(4 * 64, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(torch.flatten(torch.cat([x, self.conv(x)], 1), 1))  # type: ignore[no-any-return]
-
-
-def joined(num_classes: Size = 10) -> Joined:
-    """A network whose channels cannot be traced."""
-    return Joined(num_classes)
-
-
 class Added(nn.Module):
     """Two convolutions whose outputs are added."""
 
@@ -47,7 +31,7 @@ def added(num_classes: Size = 10) -> Added:
 
 @pytest.fixture(autouse=True)
 def _networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, builder in {**composing.NETWORKS, "joined": joined, "added": added}.items():
+    for name, builder in {**composing.NETWORKS, "added": added}.items():
         monkeypatch.setitem(builders(), name, builder)  # type: ignore[arg-type]
 
 
@@ -142,7 +126,6 @@ def test_a_policy_is_refused_at_its_line(model: str, policy: str, said: str) -> 
             "gate: {class: HardConcreteL0, weights: conv1.weight, lambda: 0.1}\n  starting_epoch: 1",
             "channels of gated weights cannot be removed in training; use `compress thin` after the run",
         ),
-        ("joined", "freeze: {weights: conv.weight}", "concatenates channels with a tensor that depends on no weight"),
     ],
 )
 def test_a_removal_that_can_remove_nothing_is_refused_at_its_line(model: str, other: str, said: str) -> None:

@@ -1,7 +1,7 @@
 """Thinning as a user meets it: in mid-run, by `compress thin`, resumed, evaluated, fine-tuned, reloaded in Python."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,11 +108,45 @@ def test_a_thin_checkpoint_is_not_overwritten(masked: Path) -> None:
     (masked / "thin.pt").unlink()
 
 
-def test_where_nothing_can_be_removed_that_is_said_and_nothing_is_written() -> None:
+def test_where_nothing_is_zero_the_file_has_the_network_as_it_is_and_one_line_says_so() -> None:
     succeed("train", "-c", "tiny", "--set", "epochs=1", "--out", "run")
-    result = compress("thin", "run", "--out", "thin.pt")
-    assert (result.code, Path("thin.pt").exists()) == (1, False)
-    assert "nothing can be removed" in result.err
+    counted = "(0 of 1,184 weights are zero)"
+    said = f"run: nothing to remove: no filter and no channel is all zero {counted}; thin.pt has the network as it is"
+    assert succeed("thin", "run", "--out", "thin.pt") == f"{said}\n"
+    before, after = (saved(Path(name)) for name in ("run/checkpoint.pt", "thin.pt"))
+    assert all(torch.equal(value, after["model"][name]) for name, value in before["model"].items())
+    assert (after["thinnings"], "architecture" in after) == ([], False)
+    assert succeed("eval", "thin.pt") == succeed("eval", "run")
+    result = compress("thin", "run", "--out", "again.pt", "--json")
+    assert (result.code, json.loads(result.out)["thinnings"], said.replace("thin.pt", "again.pt") in result.err) == (
+        0,
+        [],
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("zero", "said"),
+    [
+        (lambda w: w["fc2.weight"][:2].zero_(), "fc2.weight: 2 zero filters stay: they are the network's output"),
+        (lambda w: w["fc1.weight"][:, :3].zero_(), ""),  # columns of pixels are no channels that could go
+        (lambda w: w["fc1.weight"][::2, ::2].zero_(), ""),  # scattered zeros
+    ],
+)
+def test_zero_filters_of_which_none_can_be_removed_end_with_1_and_the_reasons(
+    zero: Callable[[dict[str, torch.Tensor]], object], said: str, masked: Path
+) -> None:
+    run = saved(masked / "checkpoint.pt")
+    draws = torch.Generator().manual_seed(0)
+    run["model"] = {name: torch.rand(value.shape, generator=draws) + 0.1 for name, value in run["model"].items()}
+    zero(run["model"])
+    torch.save(run, "zero.pt")
+    result = compress("thin", "zero.pt", "--out", "thin.pt")
+    assert (result.code, Path("thin.pt").exists()) == ((1, False) if said else (0, True)), result.err
+    if said:
+        assert result.err == (
+            f"error: zero.pt: nothing was removed, though filters or channels are all zero:\n  {said}\n"
+        )
 
 
 def test_fine_tuning_starts_from_a_thin_checkpoint(masked: Path) -> None:
@@ -209,4 +243,4 @@ def test_a_layer_that_is_pruned_as_a_whole_goes_with_its_norm_and_compress_thin_
     assert len(metrics(work / "tuned")) == 2
     assert "layer1.1.conv1.weight" not in saved(work / "tuned" / "checkpoint.pt")["model"]
     result = compress("thin", "thin.pt", "--out", "again.pt")
-    assert (result.code, "nothing can be removed" in result.err) == (1, True)
+    assert (result.code, "nothing to remove" in result.out) == (0, True)

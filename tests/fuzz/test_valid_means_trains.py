@@ -38,7 +38,7 @@ SMALL = [value for value in SCALARS if not (isinstance(value, int | float) and a
 DIVERGED = re.compile("the loss is not finite|the scores of .* are not finite")
 """Failures at work, which depend on the values of weights and images."""
 
-AFTER_A_REMOVAL = re.compile("removed nothing in epoch .*: not thinned|stopped pruning after a thinning")
+AFTER_A_REMOVAL = re.compile("nothing was removed|removed nothing|stopped pruning after a thinning")
 """Shortfalls that depend on which channels were removed, and so on values; `--smoke` does not judge them."""
 
 MISS = re.compile(
@@ -48,7 +48,7 @@ MISS = re.compile(
 DELIBERATE = {
     "a structure of other layers' weights": "are structures of weights of",
     "structures of a transposed convolution": "is of a transposed convolution",
-    "a sum of channels that is pruned in part (version 2)": "is pruned by .*, but",
+    "a sum of channels that is pruned in part (version 2)": "(is|are) pruned by .*, but",
     "a criterion on a layer that is not used": "criterion .*: the forward pass does not use",
     "whole classes pruned (version 2)": "makes the logits: .* prunes whole classes",
     "a network without a path from the image": "the logits no longer depend on the image",

@@ -261,7 +261,10 @@ def test_filters_that_are_shared_with_others_are_said_as_for_every_pruner(
     two = "{conv1.weight: [0.1, 3D], layer1.0.conv2.weight: [0.2, Filters]}"
     code, lines = validated(schedule(two, version=version), "resnet20_cifar10")
     assert "prunes one by one, though they share channels: conv1.weight, layer1.0.conv2.weight" in lines
-    assert "conv1.weight is pruned by 0.StructureParameterPruner, but layer1.1.conv2.weight" in lines
+    assert (
+        "conv1.weight, layer1.0.conv2.weight are pruned by 0.StructureParameterPruner, but layer1.1.conv2.weight"
+        in lines
+    )
     assert code == (0 if version == 1 else 2)
     code, lines = validated(schedule("{'layer*.conv1.weight': [0.1, 3D]}", version=version), "resnet20_cifar10")
     assert code == 0

@@ -36,6 +36,7 @@ THIN: dict[str, dict[str, int]] = {
     "d": {"in_channels": 3, "out_channels": 3, "groups": 3},
     "g": {"in_channels": 3, "out_channels": 2, "groups": 1},
     "t": {"in_channels": 2, "out_channels": 4, "groups": 1},
+    "norm": {"num_channels": 2, "num_groups": 1},
     "fc": {"in_features": 4, "out_features": 3},
 }
 

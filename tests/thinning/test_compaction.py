@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressor.evaluating import evaluating
 from compressor.reports.formats import as_table
-from compressor.reports.report import compared, measure
+from compressor.reports.report import Thinning, compared, measure
 from compressor.sparsity.structures import Taps
 from compressor.thinning import compaction
 from compressor.thinning.compaction import CompactConv2d, CompactLinear, compact, compact_layers, thin_and_compact
@@ -299,6 +299,27 @@ def test_where_channels_cannot_be_followed_the_masked_network_is_compacted(monke
     assert found is not None
     assert not found.thinned
     assert list(compact_layers(found.network)) == ["2"]
+    assert found.stays == ("nothing can be followed here",)
+
+
+@torch.no_grad()
+def test_the_report_says_why_zero_filters_are_compacted_and_not_thinned() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.LayerNorm([8, 10, 10]), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(512, 5)
+    )
+    network[0].weight[:6] = 0
+    report = compared(measure(network, SHAPE), {"dense": lenet(1), "masked": network}, SHAPE, measures=False)
+    assert report.comparison is not None
+    [stay] = report.comparison.stays
+    assert stay.startswith("0.weight: 6 zero filters stay: ")
+    assert f"not thinned: {stay}" in " ".join(as_table(report).split())
+    record = Thinning(
+        when="", parameters_before=1, parameters_after=1, images=1, largest_difference=0.0, stays=[stay]
+    )  # named already
+    report = compared(measure(network, SHAPE, None, [record]), {"dense": network}, SHAPE, measures=False)
+    assert report.comparison is not None
+    assert (report.comparison.compacted, report.comparison.stays) == (["0"], [])
 
 
 @torch.no_grad()

@@ -39,6 +39,12 @@ def out(graph: ChannelGraph, path: str) -> list[int]:
     return list(graph.by_path[path].out.tolist())
 
 
+def cells(graph: ChannelGraph, name: str, dim: int) -> list[int]:
+    line = graph.slices[name][dim]
+    assert line is not None
+    return list(line.tolist())
+
+
 def into(graph: ChannelGraph, path: str) -> list[int]:
     node = graph.by_path[path]
     assert node.into is not None
@@ -108,9 +114,10 @@ def test_batch_norms_and_depthwise_convolutions_have_the_channels_of_what_they_s
         a=Conv2d(1, 4, 3), before=nn.BatchNorm2d(4), p=nn.PReLU(4), d=Conv2d(4, 4, 3, groups=4),
         after=nn.BatchNorm2d(4), fc=Linear(4, 3),
     )  # fmt: skip
-    kinds = [graph.by_path[path].kind for path in ("a", "before", "p", "d", "after", "fc")]
-    assert kinds == ["producer", "norm", "prelu", "depthwise", "norm", "producer"]
-    assert all(out(graph, path) == out(graph, "a") for path in ("before", "p", "d", "after"))
+    kinds = [graph.by_path[path].kind for path in ("a", "before", "d", "after", "fc")]
+    assert kinds == ["producer", "norm", "depthwise", "norm", "producer"]
+    assert all(out(graph, path) == out(graph, "a") for path in ("before", "d", "after"))
+    assert cells(graph, "p.weight", 0) == out(graph, "a")
 
 
 @pytest.mark.parametrize(
@@ -143,33 +150,96 @@ def test_a_layer_that_is_called_twice_has_one_channel_before_and_behind() -> Non
     assert out(graph, "a") == into(graph, "d") == out(graph, "d") == into(graph, "fc")
 
 
-@pytest.mark.parametrize("norm", [nn.LayerNorm([4, 4, 4]), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True)])
-def test_other_norms_mix_channels(norm: nn.Module) -> None:
+def kept(graph: ChannelGraph, path: str) -> list[str]:
+    """The reasons why the outputs of a layer can never be removed."""
+    return list(dict.fromkeys(graph.keeps[cell] for cell in out(graph, path) if cell in graph.keeps))
+
+
+def test_a_layer_norm_over_channels_keeps_them() -> None:
+    norm = nn.LayerNorm([4, 4, 4])
     graph = graph_of(lambda s, x: s.fc(mean(s.n(s.a(x)))), a=Conv2d(1, 4, 3), n=norm, fc=Linear(4, 3))
-    assert graph.by_path["n"].kind == "mixing"
-    assert out(graph, "a") == sorted(out(graph, "n"))
+    assert kept(graph, "a") == ["n (LayerNorm) normalizes over them"]
 
 
-def test_a_bare_parameter_mixes_and_says_its_name() -> None:
+def test_a_group_norm_makes_one_channel_of_each_group_and_an_instance_norm_none() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.i(s.n(s.a(x))))),
+        a=Conv2d(1, 4, 3), n=nn.GroupNorm(2, 4), i=nn.InstanceNorm2d(4, affine=True), fc=Linear(4, 3),
+    )  # fmt: skip
+    one, two = out(graph, "a")[0], out(graph, "a")[2]
+    assert one != two
+    assert out(graph, "a") == out(graph, "n") == into(graph, "fc") == cells(graph, "i.bias", 0) == [one, one, two, two]
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.i(s.a(x)))),
+        a=Conv2d(1, 4, 3), i=nn.InstanceNorm2d(4, affine=True), fc=Linear(4, 3),
+    )  # fmt: skip
+    assert len(set(out(graph, "a"))) == 4
+    assert not kept(graph, "a")
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (4, 1, 1)])
+def test_a_bare_parameter_over_channels_is_cut_with_them(shape: tuple[int, ...]) -> None:
     net = Net(lambda s, x: s.fc(mean(s.a(x) * s.g)), a=Conv2d(1, 4, 3), fc=Linear(4, 3))
-    net.g = nn.Parameter(torch.ones(1, 4, 1, 1))
-    assert [n.label for n in channel_graph(net, (1, 6, 6)).nodes if n.kind == "mixing"] == ["the bare parameter g"]
+    net.g = nn.Parameter(torch.ones(shape))
+    graph = channel_graph(net, (1, 6, 6))
+    assert cells(graph, "g", shape.index(4)) == out(graph, "a") == into(graph, "fc")
 
 
-def test_two_layers_of_one_weight_are_refused() -> None:
+def test_two_layers_of_one_weight_have_its_channels() -> None:
     a, b = Conv2d(4, 4, 1), Conv2d(4, 4, 1)
     b.weight = a.weight
-    with pytest.raises(Untraceable, match="share one weight"):
-        graph_of(lambda s, x: s.fc(mean(s.b(s.a(s.c(x))))), c=Conv2d(1, 4, 3), a=a, b=b, fc=Linear(4, 3))
+    graph = graph_of(lambda s, x: s.fc(mean(s.b(s.a(s.c(x))))), c=Conv2d(1, 4, 3), a=a, b=b, fc=Linear(4, 3))
+    assert out(graph, "c") == into(graph, "a") == out(graph, "a") == into(graph, "b") == out(graph, "b")
 
 
-def test_one_channel_that_is_broadcast_over_many_is_refused() -> None:
-    with pytest.raises(Untraceable, match="b is reached by more channels than it has"):
-        graph_of(lambda s, x: s.fc(mean(s.a(x) * s.b(x))), a=Conv2d(1, 4, 3), b=Conv2d(1, 1, 3), fc=Linear(4, 3))
+def test_one_channel_that_is_broadcast_over_many_is_none_of_them() -> None:
+    graph = graph_of(lambda s, x: s.fc(mean(s.a(x) * s.b(x))), a=Conv2d(1, 4, 3), b=Conv2d(1, 1, 3), fc=Linear(4, 3))
+    assert out(graph, "a") == into(graph, "fc")
+    assert not set(out(graph, "b")) & set(out(graph, "a"))
+
+
+@pytest.mark.parametrize(("forward", "word"), [
+    (lambda s, x: s.fc(s.a(x).view(-1, 64)), "view"),
+    (lambda s, x: s.fc(F.relu(s.a(x)).view(-1, 4, 16).flatten(1)), "view"),
+    (lambda s, x: s.fc(torch.cat(s.a(x).split([1, 3], 1), 1).flatten(1)), "split"),
+    (lambda s, x: s.fc((s.a(x) + torch.ones(4, 1, 1)).flatten(1)), "add"),
+    (lambda s, x: s.fc((s.a(x) * s.a(x)[:, 2:3]).flatten(1)), "slice"),
+])  # fmt: skip
+def test_numbers_that_do_not_follow_the_channels_keep_them_and_the_line_is_named(
+    forward: Callable[[Any, Tensor], Tensor], word: str
+) -> None:
+    def net(s: Any, x: Tensor) -> Tensor:
+        return forward(s, F.relu(s.first(x)))
+
+    graph = graph_of(net, first=Conv2d(1, 5, 1), a=Conv2d(5, 4, 3), fc=Linear(64, 3))
+    (reason,) = kept(graph, "a")
+    assert reason.startswith(f"{word} in the network (Net), thinning/test_graph.py:")
+    assert not kept(graph, "first")
+
+
+def test_equal_parts_lose_the_same_channels() -> None:
+    graph = graph_of(
+        lambda s, x: (lambda one, two: s.fc(torch.cat([two, s.b(one)], 1).mean((2, 3))))(*s.a(x).chunk(2, 1)),
+        a=Conv2d(1, 6, 3), b=Conv2d(3, 2, 1), fc=Linear(5, 3),
+    )  # fmt: skip
+    assert out(graph, "a")[:3] == out(graph, "a")[3:] == into(graph, "b") == into(graph, "fc")[:3]
+    assert "chunk" in graph.ties[out(graph, "a")[0]] or "split" in graph.ties[out(graph, "a")[0]]
+
+
+def test_shuffled_channels_are_followed() -> None:
+    def shuffle(y: Tensor) -> Tensor:
+        return y.view(-1, 2, y.shape[1] // 2, *y.shape[2:]).transpose(1, 2).flatten(1, 2)
+
+    graph = graph_of(lambda s, x: s.fc(mean(shuffle(s.a(x)))), a=Conv2d(1, 6, 3), fc=Linear(6, 3))
+    first, second = out(graph, "a")[:3], out(graph, "a")[3:]
+    assert first == second
+    assert into(graph, "fc") == [cell for pair in zip(first, second, strict=True) for cell in pair]
+    graph = graph_of(lambda s, x: s.fc(mean(s.a(x).flip(1))), a=Conv2d(1, 6, 3), fc=Linear(6, 3))
+    assert into(graph, "fc") == out(graph, "a")[::-1]
 
 
 def test_a_network_that_does_not_run_is_refused_in_one_line() -> None:
-    with pytest.raises(Untraceable, match="reduction dim") as caught:
+    with pytest.raises(Untraceable, match="shapes cannot be multiplied") as caught:
         graph_of(lambda s, x: s.fc(s.a(x)), a=Conv2d(1, 4, 3), fc=Linear(5, 3))
     assert "\n" not in str(caught.value)
 

@@ -230,15 +230,15 @@ STAYS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], list[str]]] = {
     ),
     "layer norm": (
         lambda: zero(two(lambda s, x: s.fc(mean(s.n(s.a(x)))), n=nn.LayerNorm([4, 4, 4])), a=[1]), {},
-        [ONE + "n (LayerNorm) mixes channels"],
+        [ONE + "n (LayerNorm) normalizes over them"],
     ),
     "group norm": (
         lambda: zero(two(lambda s, x: s.fc(mean(s.n(s.a(x)))), n=nn.GroupNorm(2, 4)), a=[1]), {},
-        [ONE + "n (GroupNorm) mixes channels"],
+        [ONE + "n (GroupNorm) normalizes them in groups, which go as a whole, and others of them are not zero"],
     ),
     "addition": (
         lambda: zero(two(lambda s, x: s.fc(mean(F.relu(s.a(x) + s.b(x))))), a=[1]), {},
-        [ONE + "Add joins them with b, which is not zero there"],
+        [ONE + "add joins them with b, which is not zero there"],
     ),
     "padding": (
         lambda: speaking(two(lambda s, x: s.fc(mean(F.relu(s.p(s.a(x))))), p=Conv2d(4, 4, 3, padding=1))), {},
@@ -267,7 +267,7 @@ STAYS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], list[str]]] = {
         lambda: zero(two(lambda s, x: s.fc(mean(s.d(s.d(s.a(x))))), d=Conv2d(4, 4, 1)), a=[1]), {}, ["d"],
     ),
     "the mean over channels": (
-        lambda: zero(two(lambda s, x: s.m(s.a(x).mean(1).flatten(1)), m=Linear(16, 3)), a=[1]), {}, ["Mean"],
+        lambda: zero(two(lambda s, x: s.m(s.a(x).mean(1).flatten(1)), m=Linear(16, 3)), a=[1]), {}, ["mean"],
     ),
 }  # fmt: skip
 

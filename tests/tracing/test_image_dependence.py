@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import Conv2d, Linear
 
-from compressor.tracing.image_dependence import LayerInputs, inputs_of
+from compressor.tracing import CannotProbe, LayerInputs
+from compressor.tracing.image_dependence import inputs_of
 
 
 class Net(nn.Module):
@@ -57,6 +58,11 @@ def agree(ours: dict[str, LayerInputs], theirs: dict[str, LayerInputs]) -> None:
         assert torch.allclose(seen.constant, theirs[path].constant, rtol=1e-6, atol=1e-7, equal_nan=True), path
 
 
+def put(x: Tensor, where: Tensor, value: float | Tensor) -> Tensor:
+    x[where] = value
+    return x
+
+
 ACTIVATIONS = (
     "ELU Hardshrink Hardsigmoid Hardtanh Hardswish LeakyReLU LogSigmoid ReLU ReLU6 SELU CELU GELU Sigmoid SiLU"
 )
@@ -71,6 +77,16 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "square": lambda x: x**2,
     "max pooling": nn.MaxPool2d(2, padding=1),
     "mean": nn.AdaptiveAvgPool2d(1),
+    "a filled mask": lambda x: x.masked_fill(x < 0, 0.1),
+    "a mask in place": lambda x: put(x, x < 0, 0.1),
+    "two comparisons": lambda x: torch.where((x > 0) & ~(x > 1), x, 0.5),
+    "a comparison as a number": lambda x: x * (x > 0).to(x.dtype) + (x < 0).float(),
+    "equal alternatives": lambda x: torch.where(x > 0.1, 0.7, 0.7) + x,
+    "steps": lambda x: (x > 0).int() + (x > 1).long() + 0.5,
+    "sort": lambda x: x.sort(-1).values,
+    "largest": lambda x: x.topk(2, -1).values,
+    "swapped by its maximum": lambda x: x + x.argmax(-1, keepdim=True),
+    "in place, clamped": lambda x: x.clamp_(-0.5, 0.5).sign_(),
     # These say nothing else than whether x > 0: NaN looks like a number behind them.
     "a gate of comparisons": lambda x: x * (x > 0),
     "sign": torch.sign,
@@ -81,9 +97,6 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-COMPARE = ("a branch", "a gate of comparisons")
-
-
 @pytest.mark.parametrize("name", OTHERS)
 def test_behind_an_activation_silent_filters_are_constants_and_others_are_not(name: str) -> None:
     torch.manual_seed(0)
@@ -91,12 +104,7 @@ def test_behind_an_activation_silent_filters_are_constants_and_others_are_not(na
     with torch.no_grad():
         net.a.weight[1:4] = 0
         net.a.bias[1:4] = torch.tensor([0.7, 0.0, -0.7])
-    ours, theirs = inputs_of(net.eval(), (1, 5, 5)), brute(net, (1, 5, 5))
-    if name in COMPARE:  # behind a comparison nothing is claimed
-        assert not ours["b"].zero.any()
-        assert torch.isnan(ours["b"].constant).all()
-    else:
-        agree(ours, theirs)
+    agree(inputs_of(net.eval(), (1, 5, 5)), brute(net, (1, 5, 5)))
 
 
 class Random(nn.Module):
@@ -137,6 +145,64 @@ def test_what_a_random_network_says_of_the_image(seed: int, zeros: float) -> Non
         assert torch.allclose(seen.constant[said], theirs[path].constant[said]), path
         assert (seen.zero <= theirs[path].zero).all(), path
         assert torch.equal(said, torch.isfinite(theirs[path].constant)), path
+
+
+MORE: dict[str, Callable[[Tensor], Tensor]] = {
+    "ranks": lambda x: x.argsort(1).to(x.dtype),
+    "sorted by channel": lambda x: x.gather(1, x.argsort(1)),
+    "the largest stay": lambda x: torch.where(x >= x.topk(2, 1).values[:, -1:], x, 0),
+    "one of the channels": lambda x: x * torch.zeros_like(x).scatter_(1, x.argmax(1, keepdim=True), 1),
+    "any": lambda x: x * (x > 0).any(1, keepdim=True),
+    "a count": lambda x: x * (x > 0).sum((2, 3), keepdim=True),
+    "a mask of values": lambda x: put(x, x < 0.2, 0.1 * x[x < 0.2]),
+    "moved masks": lambda x: x * torch.cat([x[:, 2:] > 0, (x[:, :2] < 0).flip(1)], 1),
+    "written masks": lambda x: x * put(put(x > 0, (slice(None), 0), 1), (slice(None), 1), 0),
+    "exclusive": lambda x: x * ((x > 0) ^ (x > 1)),
+    "remainder": lambda x: (3 * x).long().remainder(2).to(x.dtype) - x,
+    "not": lambda x: torch.logical_not(x).to(x.dtype),
+    "order 0": lambda x: x + torch.linalg.vector_norm(x, 0, 1, keepdim=True),
+    "sampled": lambda x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1).tanh(), align_corners=False),
+    "unpooled": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, 1, return_indices=True), 2, 1, output_size=x.shape[2:]),
+    "a looked-up table": lambda x: x + F.embedding((x > 0).long(), torch.full((2, 1), 0.5, dtype=x.dtype))[..., 0],
+    "normalized": lambda x: F.normalize(F.layer_norm(x, x.shape[1:]), dim=1),
+    "gated in place": lambda x: x.clone().mul_(x.mean((2, 3), keepdim=True).sigmoid()),
+    "halves": lambda x: F.glu(torch.cat([x, x.flip(1)], 1), 1),
+}
+EVERY = OTHERS | MORE
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    first=st.sampled_from(sorted(EVERY)),
+    second=st.sampled_from(sorted(EVERY)),
+    seed=st.integers(0, 10_000),
+    values=st.lists(st.sampled_from([0.0, 0.0, 0.7, -0.7, None]), min_size=4, max_size=4),
+)
+def test_never_more_is_said_than_random_images_show(
+    first: str, second: str, seed: int, values: list[float | None]
+) -> None:
+    torch.manual_seed(seed)
+    net = Net(
+        lambda s, x: s.c(EVERY[second](s.b(EVERY[first](s.a(x))))),
+        a=Conv2d(2, 4, 3), b=Conv2d(4, 4, 1, groups=2), c=Conv2d(4, 1, 1),
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        for at, value in enumerate(values):
+            for layer in (net.a, net.b) if value is not None else ():
+                layer.weight[at], layer.bias[at] = 0, value
+    given_: dict[str, list[Tensor]] = {"b": [], "c": []}
+    for name, every in given_.items():
+        net.get_submodule(name).register_forward_pre_hook(lambda _, args, every=every: every.append(args[0].clone()))
+    draws = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for image in 3 * torch.randn(64, 1, 2, 5, 5, generator=draws, dtype=torch.float64):
+            net.eval()(image)
+    shown = {name: torch.cat(every).movedim(1, 0).flatten(1) for name, every in given_.items()}
+    for path, flat in shown.items():
+        seen = inputs_of(net, (2, 5, 5))[path]
+        said = seen.constant.isfinite()
+        assert (seen.zero <= (flat == 0).all(1)).all(), (path, first, second)
+        assert torch.allclose(seen.constant[said, None].expand_as(flat[said]), flat[said], rtol=1e-12), (first, second)
 
 
 def behind_a_norm(gamma: float, beta: float) -> Net:
@@ -206,3 +272,92 @@ def test_a_layer_may_be_called_by_keyword() -> None:
     nn.init.zeros_(net.a.weight[0])
     nn.init.zeros_(net.a.bias)
     assert inputs_of(net, (1, 5, 5))["b"].zero.tolist() == [True, False]
+
+
+def with_branch(forward: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> Net:
+    """A layer of which channel 1 is 0, and what is done with it."""
+    net = Net(forward, a=Conv2d(1, 3, 1, bias=False), **layers)
+    nn.init.zeros_(net.a.weight[1])
+    return net
+
+
+def test_a_branch_that_runs_in_training_alone_is_seen_with_training() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        x = net.a(x)
+        if not net.training:
+            return net.b(x)
+        return net.b(x + 1) + net.aux(x)
+
+    net = with_branch(forward, b=Conv2d(3, 2, 1), aux=Conv2d(3, 2, 1))
+    assert inputs_of(net, (1, 4, 4)).keys() == {"a", "b"}
+    assert inputs_of(net, (1, 4, 4))["b"].zero.tolist() == [False, True, False]
+    seen = inputs_of(net, (1, 4, 4), training=True)
+    assert seen["aux"].zero.tolist() == [False, True, False]
+    # 0 in one mode and 1 in the other is neither.
+    assert seen["b"].zero.tolist() == [False, False, False]
+    assert seen["b"].constant.isnan().all()
+
+
+class Halved(nn.BatchNorm2d):
+    """A batch norm that keeps count and draws in training."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) * torch.rand(())
+
+
+class DropPath(nn.Module):
+    """Stochastic depth that looks in Python whether it draws."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if not self.training or torch.rand(1).item() < 0.5 else 0 * x
+
+
+def test_the_training_form_runs_on_a_copy() -> None:
+    net = with_branch(
+        lambda s, x: s.b(s.path(s.drop(F.dropout(s.bn(s.a(x)), 0.5, s.training)).mean((2, 3), keepdim=True))),
+        bn=Halved(3), drop=nn.Dropout(0.5), path=DropPath(), b=nn.Sequential(Conv2d(3, 2, 1), nn.BatchNorm2d(2)),
+    )  # fmt: skip
+    nn.init.zeros_(net.bn.weight[1])
+    net.train()
+    net.bn.eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state = torch.get_rng_state()
+    assert inputs_of(net, (1, 4, 4), training=True)["b.0"].zero.tolist() == [False, True, False]
+    assert torch.equal(state, torch.get_rng_state())
+    assert (net.training, net.a.training, net.bn.training) == (True, True, False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_training_form_that_does_not_run_is_named() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        if net.training:
+            raise TypeError("targets should not be None")
+        return net.b(net.a(x))
+
+    net = with_branch(forward, b=Conv2d(3, 2, 1))
+    assert inputs_of(net, (1, 4, 4))["b"].zero.tolist() == [False, True, False]
+    with pytest.raises(CannotProbe, match=r"in training mode .* TypeError: targets should not be None") as caught:
+        inputs_of(net, (1, 4, 4), training=True)
+    assert caught.value.training
+    with pytest.raises(CannotProbe, match="does not run on") as caught:
+        inputs_of(net, (2, 4, 4))
+    assert not caught.value.training
+
+
+def test_two_images_are_enough_for_a_norm_over_the_batch() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        x = net.a(x)
+        return net.b(F.batch_norm(x, None, None, training=True) if net.training else x)
+
+    net = with_branch(forward, b=Conv2d(3, 2, 1))
+    # Over a batch of one value (0 - 0) / sqrt(0 + eps) is 0.
+    assert inputs_of(net, (1, 1, 1), training=True)["b"].zero.tolist() == [False, True, False]
+
+
+def test_what_is_drawn_is_no_constant() -> None:
+    net = with_branch(lambda s, x: s.b(s.a(x) * (1 + torch.rand(3, 1, 1)) + torch.rand(())), b=Conv2d(3, 2, 1))
+    seen = inputs_of(net, (1, 1, 1))["b"]
+    assert not seen.zero.any()
+    assert seen.constant.isnan().all()
+    net = with_branch(lambda s, x: s.b(s.a(x) * torch.rand(3, 1, 1)), b=Conv2d(3, 2, 1))
+    assert inputs_of(net, (1, 1, 1))["b"].zero.tolist() == [False, True, False]

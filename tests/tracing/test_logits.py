@@ -185,12 +185,37 @@ def test_weights_that_no_path_connects_are_found_where_none_is_all_zero() -> Non
 @pytest.mark.parametrize(
     "made",
     [
-        lambda n, x: n.fc(x.flatten(1)) * (x.mean() > 0),
+        lambda n, x: n.fc(x.flatten(1) * (x.mean() > 0)),
         lambda n, x: n.fc((4 * x).round().int().float().flatten(1)),  # pixels of a few bits
         lambda n, x: n.fc(torch.bucketize(x, torch.tensor([0.2, 0.5])).float().flatten(1)),
-        lambda n, x: n.fc(F.one_hot(x.flatten(1).argmax(1), 32).float()),
+        lambda n, x: n.fc(F.embedding((4 * x).long().flatten(1), n.colour).flatten(1)),
+        lambda n, x: n.fc(n.colour[x.flatten(1).argsort(1)].flatten(1)),
+        lambda n, x: n.fc(x.flatten(1).topk(32, 1).indices.float()),
+        lambda n, x: n.fc(x.flatten(1).gather(1, x.flatten(1).argsort(1))),
     ],
-    ids=["comparison", "integers", "buckets", "largest"],
+    ids=["comparison", "integers", "buckets", "embedding", "ranks", "largest", "sorted"],
+)
+def test_bools_integers_and_ranks_depend_on_the_image(made: Callable[[Any, Tensor], Tensor]) -> None:
+    net = Net(made, fc=nn.Linear(32, 3))
+    net.register_buffer("colour", torch.arange(32.0)[:, None])
+    with torch.no_grad():
+        net.fc.weight[1] = 0
+    found = dependent_logits(net, SHAPE)
+    assert found is not None
+    assert found.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda n, x: n.fc(x.flatten(1)) if x.mean() > 0 else -n.fc(x.flatten(1)),
+        lambda n, x: n.fc(x.flatten(1)) * float(x.mean() > 0),
+        lambda n, x: n.fc(x.flatten(1)) if float(x.mean()) > 0 else -n.fc(x.flatten(1)),
+        lambda n, x: n.fc(F.one_hot(x.flatten(1).argmax(1), 32).float()),  # it looks whether 32 are enough
+        lambda n, x: n.fc(x.flatten(1)) + len((x > 0).nonzero()),
+        lambda n, x: n.fc(x.flatten(1)) + x.view(torch.int32).float().mean(),
+    ],
+    ids=["branch", "bool", "number", "one-hot", "size", "bits"],
 )
 def test_a_pass_that_cannot_be_followed_says_so(made: Callable[[Any, Tensor], Tensor]) -> None:
     assert dependent_logits(Net(made, fc=nn.Linear(32, 3)), SHAPE) is None

@@ -1,0 +1,989 @@
+"""One forward pass in which every tensor has labels: which channel each of its entries belongs to.
+
+Every entry of every dim of a parameter or buffer begins with a label of its own. Operations that move entries move the
+labels; operations on each entry join the labels of their arguments; a convolution or product with a parameter joins the
+channels that it reads with the parameter's inputs, and its results have the labels of the parameter's outputs. Labels
+that are joined belong to one channel. What no rule covers keeps the channels that it is given, and no others.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from compressor.sparsity import PRUNABLE
+from compressor.thinning import behaviour
+from compressor.thinning.behaviour import rule_at_zero
+from compressor.thinning.graph import Kind, Node, Rule
+from compressor.thinning.labels import (
+    Labels,
+    changing,
+    compressed,
+    distinct,
+    is_empty,
+    only_along,
+    small,
+    vector,
+)
+
+aten = torch.ops.aten
+
+_PRODUCTS = frozenset({"mm", "bmm", "addmm", "baddbmm"})
+_BATCH_NORMS = frozenset(
+    {"native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm", "_native_batch_norm_legit_no_training",
+     "_native_batch_norm_legit", "_batch_norm_no_update", "_batch_norm_with_update"}
+)  # fmt: skip
+_COPIES = frozenset({"clone", "contiguous", "_to_copy", "alias", "detach", "lift", "lift_fresh"})
+_TURNS = frozenset({"permute", "transpose", "t", "movedim", "squeeze", "unsqueeze", "expand"}) | _COPIES
+_VIEWS = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
+_PARTS = frozenset(
+    {"split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "chunk", "slice", "narrow",
+     "unbind", "select"}
+)  # fmt: skip
+
+
+Fix = int | Literal["keep"]
+
+
+@dataclass
+class State:
+    """What is known of a tensor.
+
+    `sources`: the nodes that made it. `weight`: the parameter or buffer that it is, or was made from alone. `sites`:
+    the operations since the last layer that may have put its channels into other places. `zero`: it is 0 everywhere.
+    """
+
+    labels: Labels = ()
+    sources: tuple[int, ...] = ()
+    weight: str | None = None
+    sites: frozenset[int] = frozenset()
+    zero: bool = False
+
+
+@dataclass(frozen=True)
+class Join:
+    """Labels that belong together, and the operations that may be at fault where they do not: `sites`, last `at`."""
+
+    first: Tensor
+    second: Tensor
+    sites: frozenset[int]
+    at: int
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Labels of channels that cannot be removed, and the reason."""
+
+    labels: Tensor
+    reason: str
+
+
+@dataclass
+class Followed:
+    """The result: nodes whose cells are still labels, the labels that are joined, and those that are kept."""
+
+    nodes: list[Node] = field(default_factory=list)
+    joins: list[Join] = field(default_factory=list)
+    keeps: list[Keep] = field(default_factory=list)
+    ties: list[Keep] = field(default_factory=list)
+    """Labels of channels that can only be removed together with others, and the reason."""
+    slices: dict[str, Labels] = field(default_factory=dict)
+    """By parameter and buffer: the labels of each dim [its size]."""
+    operations: int = 0
+    """The number of the operation that raised, if any did."""
+    places: dict[int, str] = field(default_factory=dict)
+    """Where in the model's code each operation stands that may have put channels into other places."""
+    results: dict[int, Tensor] = field(default_factory=dict)
+    """The labels of the results of those operations."""
+    equal: dict[int, int] = field(default_factory=dict)
+    """Those that make parts of equal size, which can lose the same channels; of a view the dim in which these are."""
+    failed: BaseException | None = None
+    """What the forward pass raised."""
+    failed_in: frozenset[int] = frozenset()
+    """The operations that may be at fault then, and the one that raised."""
+    failed_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    """The labels that it was given."""
+
+
+def follow(
+    model: nn.Module,
+    images: Tensor,
+    slices: Mapping[str, Labels],
+    fixes: Mapping[int, Fix],
+    values: Mapping[str, Tensor],
+) -> Followed:
+    """Follow the channels through one forward pass of `model`, in the modes of its modules.
+
+    `slices`: the labels of the dims of every parameter and buffer. `fixes`: by the number of an operation `keep`: it
+    keeps all of its channels; or a dim: equal parts lose the same channels, those of this dim. `values`: the buffers
+    with their values, of a model without storage.
+    """
+    follower = _Follower(model, slices, fixes, values)
+    handles = []
+    for path, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(follower.enter(path), with_kwargs=True))
+        handles.append(module.register_forward_hook(follower.leave, always_call=True))
+    try:
+        with torch.no_grad(), follower, _Raising(follower):
+            result = model(images)
+        follower.outputs(result)
+    except Exception as error:
+        follower.found.failed = error
+        follower.found.failed_in = follower.blamed()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return follower.found
+
+
+class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(
+        self,
+        model: nn.Module,
+        slices: Mapping[str, Labels],
+        fixes: Mapping[int, Fix],
+        values: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found = Followed(slices=dict(slices))
+        self._states: dict[int, State] = {}
+        self._roots: dict[int, int] = {}
+        self._alive: list[Any] = []  # so that no address is used twice
+        self._stack: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
+        self._trained = {name for name, _ in model.named_parameters()}
+        self._fixes = fixes
+        self._now = 0
+        self._raised: frozenset[int] | None = None
+        self._values: dict[int, Tensor] = {}
+        self._fresh = 1 + max(
+            (int(one.max()) for labels in slices.values() for one in labels if one.numel()), default=0
+        )
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            labels = slices.get(name)
+            if labels is None:
+                continue
+            own = []
+            for dim, line in enumerate(labels):
+                side = [1] * tensor.dim()
+                side[dim] = len(line)
+                own.append(line.reshape(side).expand(tensor.shape))
+            self._states[id(tensor)] = State(tuple(own), weight=name)
+            self._alive.append(tensor)
+            if name in values:
+                self._values[id(tensor)] = values[name]
+
+    # The modules that are being called.
+
+    def enter(self, path: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            given = tuple(one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor))
+            self._stack.append((path, module, given))
+            if isinstance(module, nn.MultiheadAttention):
+                why = f"{path} (MultiheadAttention) takes inputs of a fixed width"
+                for one in given:
+                    self._keep(self._state(one), why)
+
+        return hook
+
+    def leave(self, module: nn.Module, args: Any, result: Any) -> None:
+        if sys.exc_info()[0] is not None and self._raised is None:  # a check of the module's own refused its inputs
+            self._blame(self._stack[-1][2])
+        self._stack.pop()
+
+    def _blame(self, given: Sequence[Tensor], *, here: bool = False) -> None:
+        states = [self._state(one) for one in given]
+        own = frozenset({self._now}) if here else frozenset()
+        self.found.operations = self._now
+        self._raised = own.union(*(state.sites for state in states))
+        self.found.failed_labels = torch.cat([distinct(state.labels) for state in states] or [torch.empty(0).long()])
+
+    def refused(self, name: str, given: Sequence[Any]) -> None:
+        """Note the arguments of a function that raised, as those of the operation that would have come next."""
+        if self._raised is None:
+            self._now += 1
+            self._blame([one for one in given if isinstance(one, Tensor)], here=True)
+            self.found.places.setdefault(self._now, self._place_of(name))
+
+    def blamed(self) -> frozenset[int]:
+        """Return the operations that may be at fault for what the forward pass raised."""
+        return self._raised if self._raised is not None else frozenset()
+
+    def outputs(self, result: Any) -> None:
+        """Keep the channels of the network's outputs."""
+        for one in tree_leaves(result):
+            if isinstance(one, Tensor):
+                state = self._state(one)
+                self._keep(state, "they are the network's output")
+                for number in state.sources:
+                    node = self.found.nodes[number]
+                    self.found.nodes[number] = node.replaced(is_output=True)
+
+    # Every operation.
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        self._now += 1
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        run_args, run_kwargs = args, kwargs
+        if len({one.is_meta for one in given}) > 1:  # torch itself takes single numbers from any device
+            run_args, run_kwargs = tree_map_only(
+                Tensor, lambda one: one.to("meta") if one.dim() else one, (args, dict(kwargs))
+            )
+        try:
+            result = function(*run_args, **run_kwargs)
+        except Exception:
+            if self._raised is None:
+                self._blame(given, here=True)
+                self.found.places.setdefault(self._now, self._place(function))
+            raise
+        self._alive.append((given, result))
+        states = [self._states.get(id(one)) for one in given]
+        if any(state is not None and (state.labels or state.zero) for state in states):
+            self._follow(function, args, kwargs, result, given)
+        elif _name(function) in ("zeros", "zeros_like", "zero", "new_zeros") and isinstance(result, Tensor):
+            self._states[id(result)] = State(zero=True)
+        elif _name(function) in _TURNS and given and isinstance(result, Tensor) and id(given[0]) in self._values:
+            self._values[id(result)] = function(self._values[id(given[0])], *args[1:], **kwargs)
+        return result
+
+    def _follow(
+        self, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any, given: list[Tensor]
+    ) -> None:
+        name = _name(function)
+        fix = self._fixes.get(self._now)
+        if fix == "keep":
+            for one in given:
+                self._keep(self._state(one), f"{self._place(function)} has numbers that do not follow the channels")
+        if name == "convolution":
+            self._convolution(args, result)
+        elif name in _PRODUCTS:
+            self._product(name, args, kwargs, result)
+        elif name in _BATCH_NORMS:
+            self._batch_norm(args, result)
+        elif name == "native_group_norm":
+            self._group_norm(args, result)
+        elif name == "native_layer_norm":
+            self._along(name, args[0], range(-len(args[1]), 0), result[0])
+        elif name in ("cat", "concat"):
+            self._concatenated(args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0), result)
+        elif name == "stack":
+            self._stacked(args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0), result)
+        elif name == "glu":
+            self._glu(args, kwargs, result)
+        elif name in behaviour.MOVES and self._moved(function, name, args, kwargs, result, fix):
+            pass
+        elif name in behaviour.REDUCTIONS:
+            self._reduced(name, args, kwargs, result)
+        elif name in behaviour.ALONG:
+            dim = args[1] if len(args) > 1 and isinstance(args[1], int) else kwargs.get("dim", -1)
+            self._along(name, args[0], [dim], *(result if isinstance(result, (tuple, list)) else (result,)))
+        elif any(part in name for part in behaviour.SPATIAL):
+            self._spatial(name, args[0], result)
+        elif name in behaviour.LIKE or name in behaviour.NEW:
+            self._like(name, args[0], result)
+        elif torch.Tag.pointwise in function.tags or _is_pointwise(name, given, result):
+            self._pointwise(name, args, kwargs, given, result)
+        else:
+            self._unknown(function, given, result)
+
+    # What operations do.
+
+    def _convolution(self, args: tuple[Any, ...], result: Tensor) -> None:
+        x, weight, bias = args[0], args[1], args[2]
+        transposed, groups = bool(args[6]), int(args[8])
+        given, own = self._state(x), self._state(weight)
+        channels = x.dim() - (weight.dim() - 2) - 1
+        read: Tensor | None = None
+        for label in given.labels:
+            if channels in changing(label) or x.shape[channels] == 1:
+                read = self._one_channel(label, channels, given)
+            else:
+                self._keep_labels(label, f"{self._layer_name('convolution')} mixes them")
+        out_dim, in_dim = (1, 0) if transposed else (0, 1)
+        outs, ins = _labels_of(own, weight, out_dim), _labels_of(own, weight, in_dim)
+        width = result.shape[channels]
+        into = torch.full((x.shape[channels],), -1) if read is None else read
+        kind: Kind = "producer"
+        if groups > 1 and groups == len(into) == width:
+            kind = "depthwise"
+            outs = _labels_of(own, weight, 0)
+            if read is not None and outs is not None:
+                self._join(read, outs, given.sites | own.sites)
+        elif groups == 1 and read is not None and ins is not None:
+            self._join(read, ins, given.sites | own.sites)
+        elif groups > 1 and transposed:
+            outs = self._new(width)
+        if read is not None and (own.weight is None or (groups == 1 and ins is None)):
+            self._keep_labels(read, f"{self._layer_name('convolution')} reads them with a kernel that is no parameter")
+        out = outs if outs is not None and len(outs) == width else torch.full((width,), -1)
+        self._produced(kind, out, into, given, own, bias, result, channels, groups, transposed, (out_dim, in_dim))
+
+    def _product(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Tensor) -> None:
+        bias = args[0] if name in ("addmm", "baddbmm") else None
+        left, right = args[1:3] if bias is not None else args[:2]
+        one, two = self._state(left), self._state(right)
+        rows, columns, inner_left, inner_right = result.dim() - 2, result.dim() - 1, left.dim() - 1, right.dim() - 2
+        if (one.weight is None) == (two.weight is None):
+            self._pair(left, right, bias, result)
+            return
+        from_right = two.weight is not None
+        x, weight = (left, right) if from_right else (right, left)
+        given, own = (one, two) if from_right else (two, one)
+        inner_x, inner_w = (inner_left, inner_right) if from_right else (inner_right, inner_left)
+        free_w, free = (right.dim() - 1, columns) if from_right else (left.dim() - 2, rows)
+        read, passing = None, []
+        for label in given.labels:
+            moving = changing(label)
+            if inner_x in moving or (not moving and x.shape[inner_x] == 1):
+                if set(moving) <= {inner_x}:
+                    read = vector(label, inner_x)
+                else:
+                    self._keep_labels(label, f"{self._layer_name(name)} mixes them")
+            else:
+                passing.append(label.narrow(inner_x, 0, 1).expand(_with(result.shape, free, 1)).expand(result.shape))
+        ins, outs = _labels_of(own, weight, inner_w), _labels_of(own, weight, free_w)
+        if read is not None and ins is not None:
+            self._join(read, ins, given.sites | own.sites)
+        elif read is not None:
+            self._keep_labels(read, f"{self._layer_name(name)} reads them with a weight that is no parameter")
+        into = torch.full((x.shape[inner_x],), -1) if read is None else read
+        out = outs if outs is not None else torch.full((result.shape[free],), -1)
+        self._produced("producer", out, into, given, own, bias, result, free, 1, False, (0, 1), tuple(passing))
+
+    def _produced(
+        self,
+        kind: Kind,
+        out: Tensor,
+        into: Tensor,
+        given: State,
+        own: State,
+        bias: Tensor | None,
+        result: Tensor,
+        dim: int,
+        groups: int,
+        transposed: bool,
+        dims: tuple[int, int],
+        passing: Labels = (),
+    ) -> None:
+        """Add the node of a layer; `passing`: labels of its input that it leaves where they are."""
+        path, module, _ = self._stack[-1] if self._stack else ("", nn.Module(), ())
+        owned = isinstance(module, PRUNABLE)
+        label = path if owned else own.weight or "a product"
+        shift = None if bias is None else self._state(bias)
+        companions: tuple[str, ...] = ()
+        if shift is not None and shift.weight is not None and isinstance(bias, Tensor):
+            companions = (shift.weight,)
+            entries = _labels_of(shift, bias, bias.dim() - 1)
+            if entries is not None and len(entries) == len(out):
+                self._join(out, entries, shift.sites)
+        weight = own.weight or ""
+        if kind == "depthwise":
+            companions = (weight, *companions) if weight else companions
+        if owned and weight.rpartition(".")[0] != path:  # computed, or shared with another layer
+            computed = weight.rpartition(".")[2] != "weight"
+            weight = (f"{path}.weight" if path else "weight") if computed else weight
+        if not owned:
+            kept = f"{type(module).__name__} {path} keeps its units" if isinstance(module, nn.RNNBase) else ""
+            self._keep_labels(out, kept or f"they are made with the bare parameter {label} in {self._in_module()}")
+        node = Node(
+            label, kind, given.sources, out, into, weight=weight, companions=companions, groups=groups,
+            transposed=transposed, dims=dims, owned=owned,
+        )  # fmt: skip
+        sources = [self._add(node)]
+        labels: list[Tensor] = []
+        if bool((out >= 0).any()):
+            side = [1] * result.dim()
+            side[dim] = len(out)
+            labels.append(out.reshape(side).expand(result.shape))
+        for one in passing:
+            zero: Rule = "all" if bias is None else "never"
+            sources.append(self._add(Node(label, "operation", given.sources, distinct((one,)), zero=zero)))
+            labels.append(one)
+        both = own.weight if given.weight is not None else None
+        self._states[id(result)] = State(tuple(labels), tuple(sources), weight=both)
+
+    def _pair(self, left: Tensor, right: Tensor, bias: Tensor | None, result: Tensor) -> None:
+        """Follow a product of two tensors that are both activations, or both made of parameters."""
+        one, two = self._state(left), self._state(right)
+        why = f"{self._layer_name('a product')} multiplies them with each other and adds over all"
+        labels: list[Tensor] = []
+        sources: list[int] = []
+        weights = one.weight is not None and two.weight is not None
+        for state, tensor, inner in ((one, left, left.dim() - 1), (two, right, right.dim() - 2)):
+            passing = []
+            for label in state.labels:
+                if inner in changing(label) or not changing(label):
+                    if not weights:
+                        self._keep_labels(label, why)
+                    continue
+                other = result.dim() - 1 if tensor is left else result.dim() - 2
+                passing.append(label.narrow(inner, 0, 1).expand(_with(result.shape, other, 1)).expand(result.shape))
+            if passing and not weights:
+                sources.append(self._add(Node("a product", "operation", state.sources, distinct(tuple(passing)))))
+            labels += passing
+        if weights:
+            a, b = _labels_of(one, left, left.dim() - 1), _labels_of(two, right, right.dim() - 2)
+            if a is not None and b is not None:
+                self._join(a, b, one.sites | two.sites)
+        weight = one.weight if weights else None
+        self._states[id(result)] = State(tuple(labels), tuple(sources), weight, one.sites | two.sites)
+
+    def _batch_norm(self, args: tuple[Any, ...], result: Any) -> None:
+        x, values = args[0], result[0] if isinstance(result, (tuple, list)) else result
+        given = self._state(x)
+        dim = 1 if x.dim() > 1 else 0
+        lines = [
+            self._one_channel(one, dim, given) for one in given.labels if dim in changing(one) or x.shape[dim] == 1
+        ]
+        others = [one for one in given.labels if dim not in changing(one) and x.shape[dim] != 1]
+        for label in others:
+            self._keep_labels(label, f"{self._layer_name('batch_norm')} normalizes over them")
+        companions = []
+        for one in args[1:5]:
+            state = self._state(one) if isinstance(one, Tensor) else State()
+            if state.weight is None:
+                continue
+            entries = _labels_of(state, one, 0)
+            if entries is not None and lines:
+                self._join(lines[0], entries, given.sites)
+            if isinstance(one, nn.Parameter) or one.requires_grad or state.labels:
+                companions.append(state.weight)
+        own = tuple(dict.fromkeys(name for name in companions[:2] if name in self._trained))
+        out = lines[0] if lines else torch.full((x.shape[dim],), -1)
+        path, module, _ = self._stack[-1]
+        number = self._add(Node(path, "norm", given.sources, out, companions=own, owned=isinstance(module, _NORMS)))
+        self._states[id(values)] = State(given.labels, (number,), None, given.sites)
+
+    def _group_norm(self, args: tuple[Any, ...], result: Any) -> None:
+        x, scale, shift, groups = args[0], args[1], args[2], int(args[6])
+        given = self._state(x)
+        labels = [one for one in given.labels if 1 in changing(one)]
+        for label in given.labels:
+            if 1 not in changing(label):
+                self._keep_labels(label, f"{self._layer_name('group_norm')} normalizes over them")
+        line = self._one_channel(labels[0], 1, given) if labels else torch.full((x.shape[1],), -1)
+        companions = []
+        for one in (scale, shift):
+            if isinstance(one, Tensor):
+                state = self._state(one)
+                entries = _labels_of(state, one, 0)
+                if entries is not None and labels:
+                    self._join(line, entries, given.sites)
+                companions += [state.weight] if state.weight is not None and state.weight in self._trained else []
+        if labels and groups < x.shape[1]:  # a group is normalized as one: it stays or goes as a whole
+            parts = line.reshape(groups, -1)
+            self._join(parts, parts[:, :1].expand_as(parts), given.sites)
+            self._tie(parts, f"{self._layer_name('group_norm')} normalizes them in groups, which go as a whole")
+        path, module, _ = self._stack[-1]
+        node = Node(path, "norm", given.sources, line, companions=tuple(companions), owned=isinstance(module, _NORMS))
+        self._states[id(result[0])] = State(given.labels, (self._add(node),), None, given.sites)
+
+    def _concatenated(self, pieces: Sequence[Tensor], dim: int, result: Tensor) -> None:
+        pieces = [piece for piece in pieces if piece.dim() == result.dim()]  # torch skips empty vectors
+        self._together(pieces, [self._state(piece).labels for piece in pieces], dim % result.dim(), result, "cat")
+
+    def _stacked(self, pieces: Sequence[Tensor], dim: int, result: Tensor) -> None:
+        dim = dim % result.dim()
+        labels = [tuple(one.unsqueeze(dim) for one in self._state(piece).labels) for piece in pieces]
+        sizes = [piece.unsqueeze(dim) for piece in pieces]
+        self._together(sizes, labels, dim, result, "stack", states=[self._state(piece) for piece in pieces])
+
+    def _together(
+        self,
+        pieces: Sequence[Tensor],
+        labels: Sequence[Labels],
+        dim: int,
+        result: Tensor,
+        name: str,
+        states: Sequence[State] | None = None,
+    ) -> None:
+        states = [self._state(piece) for piece in pieces] if states is None else states
+        sites = frozenset[int]().union(*(state.sites for state in states))
+        behind, beside = [], []
+        for piece, own in zip(pieces, labels, strict=True):
+            line = [one for one in own if dim in changing(one) or (piece.shape[dim] == 1 and not changing(one))]
+            behind.append(small(line[0]) if line else torch.full([1] * result.dim(), -1))
+            beside.append([one for one in own if all(one is not other for other in line[:1])])
+        made: list[Tensor] = []
+        if any(not is_empty(one) for one in behind) and name == "cat":
+            shape = [max(one.shape[d] for one in behind) if d != dim else 1 for d in range(result.dim())]
+            parts = [one.expand(_with(shape, dim, piece.shape[dim])) for one, piece in zip(behind, pieces, strict=True)]
+            made.append(compressed(torch.cat(parts, dim)).expand(result.shape))
+        joined: list[Tensor] = []
+        for group in beside:
+            for label in group:
+                mine = compressed(label.narrow(dim, 0, 1)) if label.shape[dim] else label
+                other = next((one for one in joined if set(changing(one)) & set(changing(mine))), None)
+                if other is not None:
+                    self._join(*_both(other, mine), sites)
+                elif changing(mine):
+                    joined.append(mine)
+        for label in joined:
+            for piece, group in zip(pieces, beside, strict=True):
+                if piece.shape[dim] and not any(set(changing(one)) & set(changing(label)) for one in group):
+                    self._keep_labels(label, f"{self._place_of(name)} puts them beside values that are no channels")
+        made += [label.expand(_with(result.shape, dim, 1)).expand(result.shape) for label in joined]
+        sources = tuple(dict.fromkeys(number for state in states for number in state.sources))
+        number = self._add(Node(name, "operation", sources, distinct(tuple(made))))
+        weights = {state.weight for state in states}
+        weight = weights.pop() if len(weights) == 1 else None
+        self._states[id(result)] = State(tuple(made), (number,), weight, sites)
+
+    def _glu(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Tensor) -> None:
+        x = args[0]
+        dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % x.dim()
+        given = self._state(x)
+        half = x.shape[dim] // 2
+        labels = []
+        for label in given.labels:
+            if dim in changing(label):
+                first, second = small(label).narrow(dim, 0, half), small(label).narrow(dim, half, half)
+                self._join(first, second, given.sites)
+                label = first.expand(result.shape)
+            else:
+                label = label.narrow(dim, 0, half)
+            labels.append(label)
+        number = self._add(Node("glu", "operation", given.sources, distinct(tuple(labels))))
+        self._states[id(result)] = State(tuple(labels), (number,), None, given.sites)
+
+    def _moved(
+        self, function: Any, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any, fix: Fix | None
+    ) -> bool:
+        """Move the labels as the entries; return False where that cannot be done."""
+        x = args[0]
+        given = self._state(x)
+        rest = args[1:]
+        if name in ("index", "index_select"):
+            rest = tree_map_only(Tensor, lambda one: self._values.get(id(one), one), rest)
+            if any(isinstance(one, Tensor) and (one.is_meta or one.dtype == torch.bool) for one in tree_leaves(rest)):
+                return False
+        results = list(result) if isinstance(result, (tuple, list)) else [result]
+        made: list[list[Tensor]] = [[] for _ in results]
+        for label in given.labels:
+            try:
+                moved = self._label_moved(function, name, label, rest, kwargs, results)
+            except (RuntimeError, NotImplementedError, IndexError, TypeError):
+                return False
+            if [one.shape for one in moved] != [one.shape for one in results]:
+                return False
+            for parts, like, dim in self._equal_parts(name, label, moved, self._fixes.get(self._now)):
+                self.found.equal[self._now] = dim
+                if isinstance(fix, int):
+                    self._join(parts, like, given.sites)
+                    self._tie(parts, f"{self._place(function)} has equal parts, which lose the same channels")
+            for own, one in zip(made, moved, strict=True):
+                own.append(compressed(one))
+        if id(x) in self._values and name in _TURNS and len(results) == 1:
+            self._values[id(results[0])] = function(self._values[id(x)], *rest, **kwargs)
+        sites = given.sites
+        trivial = name in _TURNS or (name in _VIEWS and results[0].shape == x.shape)
+        if not trivial and given.labels and given.weight is None:
+            sites = sites | {self._now}
+            self.found.places.setdefault(self._now, self._place(function))
+            every = [small(one).reshape(-1) for own in made for one in own]
+            self.found.results[self._now] = torch.cat(every)
+        aliases = any(one.alias_info is not None for one in function._schema.returns)
+        for one, own in zip(results, made, strict=True):
+            keep_zero = given.zero and name not in ("constant_pad_nd",)
+            self._states[id(one)] = State(tuple(own), given.sources, given.weight, sites, keep_zero)
+            if aliases and one is not x:
+                self._roots[id(one)] = self._roots.get(id(x), id(x))
+        if name == "constant_pad_nd" and len(args) > 2 and args[2] != 0 and given.sources:
+            number = self._add(Node(name, "operation", given.sources, distinct(tuple(made[0])), zero="never"))
+            self._states[id(results[0])].sources = (number,)
+        return True
+
+    def _label_moved(
+        self, function: Any, name: str, label: Tensor, rest: Any, kwargs: Mapping[str, Any], results: list[Tensor]
+    ) -> list[Tensor]:
+        if name in _COPIES:
+            return [label]
+        if name in _VIEWS:
+            return [label.reshape(results[0].shape)]
+        if name == "expand":
+            return [label.expand(results[0].shape)]
+        if name == "constant_pad_nd":
+            own = small(label)
+            pads = [
+                (rest[0][2 * i], rest[0][2 * i + 1]) if i < len(rest[0]) // 2 else (0, 0) for i in range(label.dim())
+            ][::-1]
+            moving = changing(label)
+            mine = [side for d in reversed(range(label.dim())) for side in (pads[d] if d in moving else (0, 0))]
+            return [torch.constant_pad_nd(own, mine, -1).expand(results[0].shape)]
+        plain = getattr(getattr(aten, name), function._overloadname)
+        if name.startswith(("pixel", "channel", "native_channel", "reflection", "replication", "unfold")):
+            return [plain(label.double().contiguous(), *rest, **kwargs).long()]
+        moved = plain(label, *rest, **kwargs)
+        return list(moved) if isinstance(moved, (tuple, list)) else [moved]
+
+    def _equal_parts(
+        self, name: str, label: Tensor, moved: list[Tensor], fix: Fix | None
+    ) -> list[tuple[Tensor, Tensor, int]]:
+        """Return the labels of equal parts, the labels with which they can be joined, so that they lose the same
+        channels, and the dim of a part's channels.
+        """
+        own = [compressed(one) for one in moved]
+        found: list[tuple[Tensor, Tensor, int]] = []
+        if name in _PARTS:
+            flat = own[0].dim() < label.dim()
+            dims = [dim for dim in changing(label) if flat or own[0].shape[dim] != label.shape[dim]]
+            if len(dims) != 1 or not only_along(label, dims[0]) or len({one.shape for one in own}) > 1:
+                return found
+            part, line = own[0].shape[dims[0]] if not flat else 0, vector(label, dims[0])
+            if 1 < part < len(line) and len(line) % part == 0:
+                parts = line.reshape(-1, part)
+                found.append((parts, parts[:1].expand_as(parts), 0))
+            return found
+        for one in own:
+            moving = changing(one)
+            if len(moving) > 1 and len(changing(label)) < len(moving):
+                sizes = [one.shape[dim] for dim in moving]
+                main = moving[0] if len(moving) > 2 else moving[sizes.index(max(sizes))]
+                main = fix if isinstance(fix, int) and fix in moving else main
+                line = small(one)
+                for dim in moving:
+                    if dim != main:
+                        line = line.narrow(dim, 0, 1)
+                found.append((small(one), line.expand(small(one).shape), main))
+        return found
+
+    def _reduced(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        x = args[0]
+        given = self._state(x)
+        dims = kwargs.get("dim", args[1] if len(args) > 1 and not isinstance(args[1], (bool, float)) else None)
+        if name in ("norm", "linalg_vector_norm"):
+            dims = args[2] if len(args) > 2 else kwargs.get("dim")
+        gone = range(x.dim()) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
+        over = {dim % x.dim() for dim in gone} if x.dim() else set()
+        results = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
+        labels: list[Tensor] = []
+        for label in given.labels:
+            if over & set(changing(label)):
+                self._keep_labels(label, f"{self._layer_name(name)} takes the {_WORDS.get(name, name)} over them")
+                continue
+            for dim in sorted(over):
+                label = label.narrow(dim, 0, 1)
+            if results and results[0].dim() < x.dim():
+                for dim in sorted(over, reverse=True):
+                    label = label.squeeze(dim)
+            labels.append(label)
+        zero = rule_at_zero(name, args, kwargs)
+        number = self._add(Node(name, "operation", given.sources, distinct(tuple(labels)), zero=_rule(zero)))
+        for one in results:
+            own = tuple(label for label in labels if label.shape == one.shape)
+            self._states[id(one)] = State(own, (number,) if own else (), given.weight, given.sites)
+
+    def _along(self, name: str, x: Tensor, dims: Sequence[int], *results: Tensor) -> None:
+        """Follow an operation along some dims that leaves every entry in its place."""
+        given = self._state(x)
+        over = {dim % x.dim() for dim in dims}
+        for label in given.labels:
+            if over & set(changing(label)):
+                doing = "normalizes" if "norm" in name or "softmax" in name else "works"
+                self._keep_labels(label, f"{self._layer_name(name)} {doing} over them")
+        zero = _rule(rule_at_zero(name, (x,), {}))
+        number = self._add(Node(self._layer_label(name), "operation", given.sources, distinct(given.labels), zero=zero))
+        for one in results:
+            if isinstance(one, Tensor) and one.shape == x.shape:
+                self._states[id(one)] = State(given.labels, (number,), given.weight, given.sites)
+
+    def _spatial(self, name: str, x: Tensor, result: Any) -> None:
+        given = self._state(x)
+        count = next((int(char) for char in name if char in "123"), 2)
+        positions = set(range(x.dim() - count, x.dim()))
+        labels: list[Tensor] = []
+        results = [one for one in tree_leaves(result) if isinstance(one, Tensor) and one.dim() == x.dim()]
+        for label in given.labels:
+            if positions & set(changing(label)):
+                self._keep_labels(label, f"{self._layer_name(name)} mixes them")
+                continue
+            for dim in positions:
+                label = label.narrow(dim, 0, 1)
+            labels.append(label)
+        number = self._add(Node(name, "operation", given.sources, distinct(tuple(labels))))
+        for one in results:
+            own = tuple(label.expand(one.shape) for label in labels)
+            self._states[id(one)] = State(own, (number,), None, given.sites)
+
+    def _like(self, name: str, x: Tensor, result: Tensor) -> None:
+        given = self._state(x)
+        labels: Labels = ()
+        if x.dim() == result.dim():
+            labels = tuple(
+                small(one).expand(result.shape)
+                for one in given.labels
+                if all(result.shape[dim] == x.shape[dim] for dim in changing(one)) and changing(one)
+            )
+        number = self._add(Node(name, "operation", (), distinct(labels), zero="all" if "zero" in name else "never"))
+        sites = given.sites | ({self._now} if name in behaviour.NEW else set())
+        if name in behaviour.NEW:
+            self.found.places.setdefault(self._now, self._place_of(name))
+        self._states[id(result)] = State(labels, (number,), None, sites, zero="zero" in name)
+
+    def _pointwise(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: list[Tensor], result: Any
+    ) -> None:
+        out = result[0] if isinstance(result, (tuple, list)) else result
+        if not isinstance(out, Tensor):
+            return
+        states = [self._state(one) for one in given]
+        shape = out.shape
+        sites = frozenset[int]().union(*(state.sites for state in states))
+        labels = self._entrywise(given, states, shape, name, sites)
+        weights = {state.weight for state, one in zip(states, given, strict=True) if one.dim() > 0 or state.labels}
+        made_of_weights = None not in weights and bool(weights)
+        rule = rule_at_zero(name, args, kwargs)
+        companions: list[str] = []
+        sources: list[int] = []
+        for number, (one, state) in enumerate(zip(given, states, strict=True)):
+            if rule == "first" and number > 0:
+                break
+            sources += state.sources
+            if rule != "all" or state.zero or len(given) == 1:
+                continue
+            if not state.labels and one.dtype == torch.bool:
+                continue
+            if state.weight is not None and not made_of_weights:
+                if state.weight in self._trained and name in ("add", "sub"):
+                    companions.append(state.weight)
+                else:
+                    rule = "never"
+            elif any(not self._brings(one, state, label) for label in labels):
+                rule = "never"  # a sum with something else is not 0
+        if made_of_weights and len(weights) > 0:
+            weight = next(iter(sorted(w for w in weights if w)), None)
+            self._set(out, State(labels, (), weight, sites))
+            return
+        node = Node(
+            self._layer_label(name), "operation", tuple(dict.fromkeys(sources)), distinct(labels), zero=_rule(rule),
+            companions=tuple(companions),
+        )  # fmt: skip
+        zero = rule in ("all", "first", "any") and bool(states) and all(state.zero for state in states)
+        self._set(out, State(labels, (self._add(node),), None, sites, zero))
+        for other in result[1:] if isinstance(result, (tuple, list)) else ():
+            if isinstance(other, Tensor) and other.shape == shape:
+                self._states[id(other)] = State(labels, (len(self.found.nodes) - 1,), None, sites)
+
+    def _brings(self, one: Tensor, state: State, label: Tensor) -> bool:
+        moving = changing(label)
+        for own in state.labels:
+            big = own.reshape((1,) * (label.dim() - own.dim()) + tuple(own.shape)).expand(label.shape)
+            if set(changing(big)) & set(moving) or not moving:
+                return True
+        return False
+
+    def _entrywise(
+        self, given: Sequence[Tensor], states: Sequence[State], shape: torch.Size, name: str, sites: frozenset[int]
+    ) -> Labels:
+        """Join the labels of tensors that are combined entry by entry, and return those of the result."""
+        made: list[Tensor] = []
+        single: list[tuple[Tensor, tuple[int, ...]]] = []
+        for one, state in zip(given, states, strict=True):
+            if one.dim() > len(shape):
+                continue
+            side = (1,) * (len(shape) - one.dim()) + tuple(one.shape)
+            for own in state.labels:
+                try:
+                    label = small(own).reshape((1,) * (len(shape) - own.dim()) + tuple(small(own).shape)).expand(shape)
+                except RuntimeError:
+                    continue
+                moving = set(changing(label))
+                if not moving:
+                    single.append((label, side))
+                    continue
+                at = next((i for i, other in enumerate(made) if set(changing(other)) & moving), None)
+                if at is None:
+                    made.append(label)
+                else:
+                    first, second = _both(made[at], label)
+                    self._join(first, second, sites)
+                    lonely = (first >= 0) != (second >= 0)
+                    if bool(lonely.any()):
+                        rest = torch.where(first >= 0, first, second)[lonely]
+                        self._keep_labels(
+                            rest, f"{self._place_of(name)} combines them with values that are no channels"
+                        )
+                    made[at] = compressed(torch.where(first >= 0, first, second)).expand(shape)
+        for label, side in single:
+            wide = [other for other in made if all(side[dim] > 1 for dim in changing(other))]
+            for other in wide:
+                self._join(*_both(other, label), sites)
+            if not made:
+                made.append(label)
+        for label in made:
+            for one, state in zip(given, states, strict=True):
+                side = (1,) * (len(shape) - one.dim()) + tuple(one.shape)
+                spread = bool(changing(label)) and all(side[dim] > 1 for dim in changing(label))
+                if spread and state.weight is None and not self._brings(one, state, label):
+                    said = f"{self._place_of(name)} combines them with values that are no channels"
+                    self._keep_labels(label, said)
+        return tuple(made)
+
+    def _unknown(self, function: Any, given: Sequence[Tensor], result: Any) -> None:
+        for one in given:
+            state = self._state(one)
+            self._keep(state, f"{self._place(function)} cannot be followed")
+        numbers = tuple(dict.fromkeys(number for one in given for number in self._state(one).sources))
+        labels = torch.cat([distinct(self._state(one).labels) for one in given])
+        number = self._add(
+            Node(self._layer_label(_name(function)), "mixing", numbers, distinct((labels,)), zero="never")
+        )
+        for one in tree_leaves(result):
+            if isinstance(one, Tensor):
+                same = next((self._state(x).labels for x in given if x.shape == one.shape), ())
+                self._states[id(one)] = State(same, (number,))
+
+    # Small steps.
+
+    def _state(self, tensor: Tensor) -> State:
+        return self._states.get(id(tensor)) or State()
+
+    def _set(self, tensor: Tensor, state: State) -> None:
+        """Set the state of a result, which may be a part of a tensor that changes with it."""
+        self._states[id(tensor)] = state
+        root = self._roots.get(id(tensor))
+        if root is not None and root in self._states:
+            before = self._states[root]
+            before.sources = tuple(dict.fromkeys((*before.sources, *state.sources)))
+            before.zero = before.zero and state.zero
+
+    def _one_channel(self, label: Tensor, dim: int, given: State) -> Tensor:
+        """Return the labels along a dim of channels, of which all positions are one channel each."""
+        line = vector(label, dim)
+        if not only_along(label, dim):
+            side = [1] * label.dim()
+            side[dim] = len(line)
+            self._join(small(label), line.reshape(side).expand(small(label).shape), given.sites)
+        return line
+
+    def _join(self, first: Tensor, second: Tensor, sites: frozenset[int]) -> None:
+        first, second = first.reshape(-1), second.reshape(-1)
+        if len(first) != len(second):
+            return
+        both = (first >= 0) & (second >= 0) & (first != second)
+        if bool(both.any()):
+            self.found.joins.append(Join(first[both], second[both], sites, self._now))
+
+    def _keep(self, state: State, reason: str) -> None:
+        for label in state.labels:
+            self._keep_labels(label, reason)
+
+    def _keep_labels(self, label: Tensor, reason: str) -> None:
+        own = distinct((label,))
+        if len(own):
+            self.found.keeps.append(Keep(own, reason))
+
+    def _tie(self, label: Tensor, reason: str) -> None:
+        own = distinct((label,))
+        if len(own):
+            self.found.ties.append(Keep(own, reason))
+
+    def _new(self, count: int) -> Tensor:
+        self._fresh += count
+        return torch.arange(self._fresh - count, self._fresh)
+
+    def _add(self, node: Node) -> int:
+        self.found.nodes.append(node)
+        return len(self.found.nodes) - 1
+
+    def _in_module(self) -> str:
+        path, module, _ = self._stack[-1] if self._stack else ("", nn.Module(), ())
+        return f"{path} ({type(module).__name__})" if path else f"the network ({type(module).__name__})"
+
+    def _layer_label(self, name: str) -> str:
+        path, module, _ = self._stack[-1] if self._stack else ("", nn.Module(), ())
+        return path if type(module).__module__.startswith("torch.nn") and path else name
+
+    def _layer_name(self, name: str) -> str:
+        """Return the layer that is being called with its class; of an operation in the model's code its place."""
+        path, module, _ = self._stack[-1] if self._stack else ("", nn.Module(), ())
+        if type(module).__module__.startswith("torch.nn") and path:
+            return f"{path} ({type(module).__name__})"
+        return self._place_of(name)
+
+    def _place(self, function: Any) -> str:
+        return self._place_of(_name(function))
+
+    def _place_of(self, name: str) -> str:
+        """Return an operation with its module, and the line of the model's code where it is known."""
+        said = f"{_WORDS.get(name, name.strip('_'))} in {self._in_module()}"
+        frame: Any = sys._getframe(1)
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if not any(part in file for part in _NOT_THE_MODEL):
+                return f"{said}, {'/'.join(file.replace(chr(92), '/').split('/')[-2:])}:{frame.f_lineno}"
+            frame = frame.f_back
+        return said
+
+
+class _Raising(TorchFunctionMode):
+    """Note the arguments of a function that raises before any operation begins: a shape that does not fit."""
+
+    def __init__(self, follower: _Follower) -> None:
+        super().__init__()
+        self._follower = follower
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            return func(*args, **(kwargs or {}))
+        except Exception:
+            self._follower.refused(getattr(func, "__name__", "a function"), tree_leaves((args, kwargs)))
+            raise
+
+
+_NOT_THE_MODEL = ("/torch/", "/compressor/", "/_pytest/", "<frozen", "<string>")
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+_WORDS = {
+    "mean": "mean", "amax": "maximum", "max": "maximum", "amin": "minimum", "min": "minimum", "sum": "sum",
+    "linalg_vector_norm": "norm", "_unsafe_view": "view", "_reshape_alias": "reshape", "constant_pad_nd": "pad",
+    "split_with_sizes": "split", "unsafe_split": "split", "native_layer_norm": "layer_norm",
+}  # fmt: skip
+
+
+def _name(function: Any) -> str:
+    """Return the name of an operation, without the `_` of the form that works in place."""
+    name = str(function._schema.name).partition("::")[2]
+    return name.removesuffix("_") if not name.startswith("__") else name
+
+
+def _rule(rule: str) -> Rule:
+    found: Rule = "any" if rule == "any" else "never" if rule == "never" else "all"
+    return found
+
+
+def _with(shape: Sequence[int], dim: int, size: int) -> list[int]:
+    found = list(shape)
+    found[dim] = size
+    return found
+
+
+def _both(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two label tensors of one shape with size 1 in the dims along which neither changes."""
+    one, two = small(first), small(second)
+    shape = [max(a, b) for a, b in zip(one.shape, two.shape, strict=True)]
+    return one.expand(shape), two.expand(shape)
+
+
+def _labels_of(state: State, tensor: Tensor, dim: int) -> Tensor | None:
+    """Return [size of dim]: the labels of a tensor along one dim; None where it has none there."""
+    if len(state.labels) == tensor.dim() and only_along(state.labels[dim], dim):
+        return vector(state.labels[dim], dim)
+    exact = [one for one in state.labels if set(changing(one)) == ({dim} if tensor.shape[dim] > 1 else set())]
+    return vector(exact[0], dim) if exact else None
+
+
+def _is_pointwise(name: str, given: Sequence[Tensor], result: Any) -> bool:
+    """Return whether an operation without torch's mark works entry by entry."""
+    known = {"copy", "masked_fill", "index_put", "native_dropout", "dropout", "rrelu_with_noise", "fill", "zero",
+             "rrelu", "bernoulli", "_prelu_kernel", "prelu", "where", "fake_quantize_per_tensor_affine", "hardswish",
+             "log_sigmoid_forward", "log_sigmoid", "real"}  # fmt: skip
+    out = result[0] if isinstance(result, (tuple, list)) and result else result
+    return name in known and isinstance(out, Tensor) and out.shape == given[0].shape

@@ -1,0 +1,1 @@
+"""The networks, a kind of structure a file."""
