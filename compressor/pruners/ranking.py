@@ -130,7 +130,7 @@ def _within(request: Request, part: Part, names: Sequence[str], goal: BudgetGoal
     def pruned_at(sparsity: SparsityGoal) -> tuple[list[Tensor], dict[str, Tensor], Tensor]:
         chosen = _allocated(part, every, PartGoal(part, sparsity))
         for place, one in enumerate(every):  # one ranking of all layers knows no groups, and thinning needs equal ones
-            if one.group is not None:
+            if one.group is not None and part.allocation.needs_scores:
                 chosen[place] = one.pruned(int(chosen[place].sum()) + one.layer.removed, part.spare)
         pruned: dict[str, Tensor] = {}
         for one, going in zip(every, chosen, strict=True):
