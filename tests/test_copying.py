@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, prune
 
 from compressor.copying import copied, without_storage
 from compressor.errors import UserError
-from compressor.thinning import Untraceable, channel_graph, verify
+from compressor.thinning import Untraceable, channel_graph
 from compressor.tracing import trace_on_meta
 
 
@@ -166,5 +166,3 @@ def test_what_cannot_be_copied_is_named_with_its_layer(held: bool) -> None:
     assert trace_on_meta(net, (3, 8, 8)) is None
     with pytest.raises(Untraceable, match=says):
         channel_graph(net, (3, 8, 8))
-    with pytest.raises(Untraceable, match=says):
-        verify(channel_graph(Net(), (3, 8, 8)), net, (3, 8, 8))

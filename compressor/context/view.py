@@ -9,7 +9,7 @@ from torch import nn
 
 from compressor.component import Targets
 from compressor.context.optimizer import Groups
-from compressor.thinning import ChannelGraph, Untraceable, channel_graph
+from compressor.thinning import ChannelGraph, NeedsValues, Untraceable, channel_graph
 from compressor.timing import Window
 from compressor.tracing import Trace, logits_weights, trace_on_meta
 
@@ -180,10 +180,12 @@ class View:
             assert self.image is not None
             try:
                 return channel_graph(self.model, self.image)
-            except Untraceable as error:
+            except NeedsValues as error:
                 if self.build is None:
                     return error
-            try:  # its code may ask for values
+            except Untraceable as error:
+                return error
+            try:
                 return channel_graph(self.build(), self.image)
             except Untraceable as error:
                 return error

@@ -1,25 +1,40 @@
-"""The answers about a finished or interrupted run: its test accuracy, its report; and the plan of a schedule."""
+"""The answers about a finished or interrupted run: its test accuracy, its report; and, before one, the plan of a
+schedule and the channel groups of a network.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from compressor import data
-from compressor.data import DataFeed
-from compressor.errors import UserError
+from compressor.data import DataFeed, DataSet
+from compressor.errors import CompressError, UserError
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
 from compressor.experiment.loading import Say, dataset_of, load
 from compressor.experiment.more_epochs import earlier_tests
 from compressor.experiment.networks import Networks, needs_data
-from compressor.experiment.specification import Specification
+from compressor.experiment.specification import Specification, specification
 from compressor.policies.policy import View
 from compressor.reports import Report, compared, measure
 from compressor.schedule import Faults, Message, Plan, make_plan
+from compressor.tables import wrapped
+from compressor.thinning import (
+    ChannelGraph,
+    Group,
+    Untraceable,
+    channel_graph,
+    groups,
+    groups_as_svg,
+    groups_as_table,
+    in_short,
+)
 from compressor.timing import Clock
-from compressor.training import checkpoint, evaluate, narrower_layers, read
+from compressor.training import checkpoint, evaluate, narrower_layers, read, replace_text
 
 
 def _best_of(run: Path) -> list[str]:
@@ -91,16 +106,80 @@ def report(
         return compared(measured, stages, loaded.shape, measures=measures)
 
 
+@dataclass(frozen=True)
+class Explained:
+    """The channel groups of a network on images of one shape (C, H, W)."""
+
+    model: str
+    image: tuple[int, int, int]
+    graph: ChannelGraph
+    groups: tuple[Group, ...]
+
+    def data(self) -> dict[str, Any]:
+        """Return it as plain data for JSON."""
+        return {"schema": 1, "model": self.model, "image": list(self.image), "groups": [g.data() for g in self.groups]}
+
+    def text(self, width: int | None) -> str:
+        """Return it as a table of at most `width` columns; None: any."""
+        said = f"{self.model} on images of {'x'.join(map(str, self.image))}: {in_short(self.groups)}"
+        lines = [wrapped(said, width), "", *groups_as_table(self.groups, width)]
+        return "\n".join(lines)
+
+    def draw(self, path: Path) -> None:
+        """Write it as an SVG file. Raises `UserError` where the file cannot be written; an older one is unchanged."""
+        try:
+            replace_text(path, groups_as_svg(self.graph, self.groups, self.model))
+        except CompressError as error:
+            raise UserError(str(error)) from None
+
+
+def explain(
+    path: Path | None,
+    root: Path | None,
+    say: Say,
+    *,
+    config: str | None,
+    sets: Sequence[tuple[str, str]],
+) -> Explained:
+    """Return the channel groups of a checkpoint's network; without one, of a configuration's, before any run.
+
+    `say` receives warnings. Raises `UserError` for wrong input, `Untraceable` where the network cannot be followed.
+    """
+    if path is not None:
+        loaded = load(path, config, sets, root=root, say=say)
+        graph = channel_graph(loaded.network, loaded.shape)
+        return Explained(loaded.config.model.name, loaded.shape, graph, groups(graph))
+    if config is None:
+        raise UserError("there is no network to explain: give a CHECKPOINT, or --config with the model")
+    spec, faults = specification(None, config, sets), Faults()
+    known = _known_data(spec, root)
+    networks = Networks(spec.config, known.shape if known else data.image_shape(spec.config.data))
+    _, view = bind(spec, faults, networks, known=known)
+    faults.raise_any()
+    if view is None or view.image is None:
+        raise UserError("the shape of the images is not known: set data.size, or give --data")
+    for note in _narrower(spec, view):
+        say(note)
+    if not isinstance(view.graph, ChannelGraph):
+        raise view.graph or Untraceable("its channels cannot be traced")
+    return Explained(spec.config.model.name, view.image, view.graph, groups(view.graph))
+
+
+def _known_data(spec: Specification, root: Path | None) -> DataSet | None:
+    """Return the data where a factory may need what only they tell, and they are there."""
+    if needs_data(spec.config):
+        with suppress(UserError):  # they may be elsewhere
+            return building.load_data(spec.config, root)
+    return None
+
+
 def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     """Return the plan of a schedule under its configuration, and warnings. Data are only read where steps count, or a
     factory may need their shape.
 
     Raises `UserError` for names that match nothing in the model.
     """
-    faults, known = Faults(), None
-    if needs_data(spec.config):
-        with suppress(UserError):  # they may be elsewhere
-            known = building.load_data(spec.config, root)
+    faults, known = Faults(), _known_data(spec, root)
     networks = Networks(spec.config, known.shape if known else data.image_shape(spec.config.data))
     bound, view = bind(spec, faults, networks, known=known)
     faults.raise_any()

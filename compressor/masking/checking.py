@@ -83,6 +83,24 @@ def check_classes(view: View, cuts: Mapping[str, Sequence[Structure]]) -> list[F
     return found
 
 
+def check_removable(view: View, cuts: Mapping[str, Sequence[Structure]]) -> list[Finding]:
+    """Return warnings on weights whose whole outputs may become zero, and which an operation keeps whatever is pruned.
+
+    `cuts`: the structures that may become zero, by weight.
+    """
+    names = [name for name, own in cuts.items() if any(cut.dim == FILTERS.dim for cut in own)]
+    if not names or not isinstance(view.graph, ChannelGraph):
+        return []
+    every = view.graph.channels.with_coupled(names, 0)
+    alike: dict[str, list[str]] = {}
+    for name, keeper in couplings(view.graph, every, FILTERS).broken:
+        if name in names:
+            alike.setdefault(keeper, []).append(name)
+    said = "filters of {names} that {key} sets to zero cannot be thinned: {why}"
+    lines = [said.format(names=listed(these), key=view.key, why=why) for why, these in alike.items()]
+    return [Finding("warning", line) for line in lines]
+
+
 def check_logits(view: View, goals: Sequence[Goal], *, allowed: bool | None) -> list[Finding]:
     """Return a finding where goals leave weights all zero without which the logits do not depend on the image.
 
@@ -202,7 +220,7 @@ def _in_words(remedy: Remedy, these: Sequence[str], pruner: PrunerBase, view: Vi
     selected = list(dict.fromkeys(name for chosen in view.targets.values() for name in chosen))
     leave = [name for name in selected if name in remedy.leave]
     if leave == selected:
-        return "then nothing is left to prune: select other weights, or remove the pruner"
+        return "without that nothing is left to prune: select other weights, or remove the pruner"
     return f"leave {'it' if leave == these and len(these) == 1 else 'them' if leave == these else listed(leave)} out"
 
 

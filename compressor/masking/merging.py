@@ -36,6 +36,6 @@ def direct_norms(graph: ChannelGraph, model: nn.Module, names: Sequence[str]) ->
         readers = [graph.nodes[number] for call in calls for number in graph.readers_of[call]]
         if len(readers) == 1 and readers[0].kind == "norm" and readers[0].owned:
             norm = model.get_submodule(readers[0].label)
-            if isinstance(norm.running_var, Tensor):
+            if isinstance(getattr(norm, "running_var", None), Tensor):
                 found[name] = norm
     return found

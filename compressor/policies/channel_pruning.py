@@ -16,7 +16,7 @@ from compressor.reconstruction import (
     reconstruction_misfits,
 )
 from compressor.reconstruction import Selection as Choice
-from compressor.sparsity import structures_to_prune
+from compressor.sparsity import Slices, structures_to_prune
 from compressor.timing import Clock
 
 
@@ -65,6 +65,9 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
     def _count(self, channels: int) -> int:
         """Return how many of a number of channels are pruned."""
         return structures_to_prune(self.sparsity, channels)
+
+    def whole_slices(self, view: View) -> list[Slices]:
+        return [(name, 1) for name in view.targets["weights"]]
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if time < self.window.first:

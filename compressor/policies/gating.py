@@ -12,7 +12,7 @@ from compressor.component import Targets
 from compressor.context import GATED
 from compressor.gates import Gate, Installed, Place, Site
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
-from compressor.sparsity import bias_of
+from compressor.sparsity import Slices, bias_of
 from compressor.sparsity.structures import FILTERS
 from compressor.thinning import ChannelGraph, couplings
 from compressor.timing import Clock
@@ -70,6 +70,9 @@ class GatePolicy(Policy, name="gate"):
 
     def computed(self, targets: Targets) -> list[str]:
         return self.gate.computed(targets)
+
+    def whole_slices(self, view: View) -> list[Slices]:
+        return [(name, 0) for name in view.targets["weights"]] if self.gate.whole_filters else []
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if not self.gate.makes_zeros or time < self.window.first:

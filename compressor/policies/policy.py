@@ -67,6 +67,7 @@ from torch import Tensor
 from compressor.component import Component, Targets
 from compressor.context import Context, Finding, Groups, Prediction, View
 from compressor.errors import UserError
+from compressor.sparsity import Slices
 from compressor.thinning import ChannelGraph
 from compressor.timing import Clock, Window
 
@@ -156,6 +157,10 @@ class Policy(Component):
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         """Return the zeros that it holds at the end of epoch `time` (or step, for a window in steps)."""
         return Prediction()
+
+    def whole_slices(self, view: View) -> list[Slices]:
+        """Return the weights of which it prunes whole filters (dim 0) or whole channels (dim 1)."""
+        return []
 
     @property
     def removes_channels(self) -> Literal["none", "zero", "some"]:

@@ -30,7 +30,7 @@ from compressor.masking import (
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.pruners import PrunerBase
 from compressor.reconstruction import Event, reconstruction_misfits
-from compressor.sparsity import Mode, count_nonzero
+from compressor.sparsity import Mode, Slices, count_nonzero
 from compressor.thinning import ChannelGraph
 from compressor.timing import Clock
 
@@ -178,6 +178,9 @@ class PruningPolicy(Policy, name="pruner"):
 
     def complete(self, targets: Targets, graph: ChannelGraph | None) -> Targets:
         return complete_targets(self.pruner, targets, graph)
+
+    def whole_slices(self, view: View) -> list[Slices]:
+        return [(name, cut.dim) for name, cut in self.pruner.cuts(view.targets).items() if cut.dim is not None]
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         fired = self.window.last_firing(time)

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from compressor.component import Targets
 from compressor.context import TRANSPOSED, steps_by_entry
-from compressor.masking import check_classes, companions
+from compressor.masking import check_classes, check_removable, companions
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.regularizers import Regularizer
+from compressor.sparsity import Slices
 from compressor.thinning import ChannelGraph
 from compressor.timing import Clock
 
@@ -71,7 +72,13 @@ class RegularizationPolicy(Policy, name="regularizer"):
             found.append(Finding("error", OF_ADAM, "proximal"))
         if self.regularizer.makes_zeros:
             found += [Finding("error", f"{name}: {OF_COMPUTED}", "reg_regims") for name in _computed(view)]
-        return found + (check_classes(view, cuts) if self.regularizer.makes_zeros and not lines else [])
+        if self.regularizer.makes_zeros and not lines:
+            found += [*check_classes(view, cuts), *check_removable(view, cuts)]
+        return found
+
+    def whole_slices(self, view: View) -> list[Slices]:
+        cuts = self.regularizer.structures(view.targets) if self.regularizer.makes_zeros else {}
+        return [(name, cut.dim) for name, own in cuts.items() for cut in own if cut.dim is not None]
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
         if not self.regularizer.makes_zeros or time < self.window.first:

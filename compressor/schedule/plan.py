@@ -7,12 +7,13 @@ from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from compressor.context import Budgeted
 from compressor.policies.policy import BoundPolicy, Moment, View
 from compressor.schedule.widths import widths
 from compressor.sparsity import in_use, prunable
+from compressor.thinning import ChannelGraph, Group, groups
 from compressor.timing import Clock, Window
 
 MAX_FIRINGS, MAX_VALUES = 100_000, 1_000
@@ -110,6 +111,12 @@ class Plan(BaseModel):
     total_sparsity_all: float | None = None
     """The fraction of zeros of all parameters."""
     conflicts: list[str]
+    channel_groups: list[Group] = []
+    """The groups of channels that its policies prune, of a schedule that prunes whole filters or removes channels."""
+
+    @field_serializer("channel_groups")
+    def _as_data(self, groups: list[Group]) -> list[dict[str, Any]]:
+        return [group.data() for group in groups]
 
 
 def make_plan(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan:
@@ -130,7 +137,27 @@ def make_plan(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan
         total_parameters=parameters,
         total_sparsity_all=None if zeros is None or not parameters else zeros / parameters,
         conflicts=[*_shared(policies, clock), *jumps, *_unreached(policies, clock)],
+        channel_groups=_channel_groups(policies, view),
     )
+
+
+def _channel_groups(policies: Sequence[BoundPolicy], view: View) -> list[Group]:
+    """Return the channel groups of which the policies prune filters or channels; where some policy removes channels,
+    of which they prune anything.
+    """
+    chosen = {slices for bound in policies for slices in bound.policy.whole_slices(bound.view(view))}
+    if any(bound.policy.removes_channels != "none" for bound in policies):
+        chosen |= {(name, 0) for bound in policies if bound.policy.prunes for name in bound.names}
+    graph = view.graph if chosen else None
+    if not isinstance(graph, ChannelGraph):
+        return []
+    weights = graph.weights
+    return [
+        group
+        for group in groups(graph)
+        if chosen & {(weights.get(one.name, ""), 0) for one in group.makers}
+        or chosen & {(weights.get(one.name, ""), 1) for one in group.readers}
+    ]
 
 
 def _firings(window: Window, clock: Clock) -> Sequence[int]:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from compressor.schedule.plan import Plan, PlannedPolicy, times
 from compressor.tables import Column, table, wrapped
+from compressor.thinning import groups_in_short
 
 T = TypeVar("T")
 
@@ -35,6 +36,9 @@ def as_table(plan: Plan, width: int | None = None) -> str:
     else:
         total = f"  total: {plan.total_weights:,} weights, their sparsity is not known before the run"
     lines.append(wrapped(total, width))
+    if plan.channel_groups:
+        lines += ["", wrapped("channel groups that are pruned (`compress thin --explain` shows all):", width)]
+        lines += [f"  {line}" for line in groups_in_short(plan.channel_groups, None if width is None else width - 2)]
     if plan.conflicts:
         lines += ["", "conflicts:", *(wrapped(f"  {line}", width) for line in plan.conflicts)]
     return "\n".join(lines)

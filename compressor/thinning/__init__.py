@@ -7,7 +7,10 @@ from compressor.thinning.costs import Cost, Unit, cost_of, removed_with, unused_
 from compressor.thinning.coupling import couplings, removable
 from compressor.thinning.cutting import Cut
 from compressor.thinning.equivalence import Thinned, thin
-from compressor.thinning.graph import ChannelGraph, Untraceable
+from compressor.thinning.graph import ChannelGraph, NeedsValues, Untraceable
+from compressor.thinning.group_picture import groups_as_svg
+from compressor.thinning.group_table import groups_as_table, groups_in_short
+from compressor.thinning.groups import Group, groups, in_short
 from compressor.thinning.layers import CONVOLUTIONS, dims, shapes_of
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removers import Remover
@@ -20,6 +23,8 @@ __all__ = [
     "ChannelGraph",
     "Cost",
     "Cut",
+    "Group",
+    "NeedsValues",
     "Remover",
     "Thinned",
     "Unit",
@@ -32,6 +37,11 @@ __all__ = [
     "couplings",
     "describe",
     "dims",
+    "groups",
+    "groups_as_svg",
+    "groups_as_table",
+    "groups_in_short",
+    "in_short",
     "nothing_removed",
     "nothing_zero",
     "producers_of",

@@ -11,11 +11,9 @@ MOVES = frozenset(
     " split_with_sizes unsafe_split unsafe_split_with_sizes unsafe_chunk chunk unbind alias detach clone contiguous"
     " _to_copy lift lift_fresh roll flip repeat constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle"
     " native_channel_shuffle unfold diagonal narrow movedim tile reflection_pad1d reflection_pad2d reflection_pad3d"
-    " replication_pad1d replication_pad2d replication_pad3d _shape_alias index_select index".split()
+    " replication_pad1d replication_pad2d replication_pad3d im2col index_select index".split()
 )
 """Operations that move entries and change none (those that pad add entries)."""
-
-FLOATING = frozenset("pad pixel channel unfold roll".split())
 
 SPATIAL = ("pool", "upsample", "interpolate", "_adaptive_")
 """Parts of the names of operations that work on the positions of each channel."""

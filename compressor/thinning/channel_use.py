@@ -28,7 +28,8 @@ def channels_read(graph: ChannelGraph, weights: Mapping[str, Tensor]) -> dict[st
             own = found.setdefault(node.weight or node.label, torch.zeros_like(read))
             own[node.into[mine]] = True
     for cell, reason in graph.keeps.items():
-        found.setdefault(reason, torch.zeros(max(graph.cells, 1), dtype=torch.bool))[cell] = True
+        own = found.setdefault(f"an operation ({reason})", torch.zeros(max(graph.cells, 1), dtype=torch.bool))
+        own[cell] = True
     return found
 
 
@@ -57,5 +58,5 @@ def channels_with_inputs(graph: ChannelGraph) -> dict[str, set[int]]:
         if node.kind == "producer" and node.into is not None:
             found.setdefault(node.weight or node.label, set()).update(set(node.into.tolist()) - {-1})
     for cell, reason in graph.keeps.items():
-        found.setdefault(reason, set()).add(cell)
+        found.setdefault(f"an operation ({reason})", set()).add(cell)
     return found

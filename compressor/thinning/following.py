@@ -99,6 +99,10 @@ class Followed:
     """The number of the operation that raised, if any did."""
     places: dict[int, str] = field(default_factory=dict)
     """Where in the model's code each operation stands that may have put channels into other places."""
+    numbers: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    """The numbers with which each operation combines its tensors, entry by entry."""
+    given: dict[int, State] = field(default_factory=dict)
+    """What is known of the tensors that it combines with a number."""
     results: dict[int, Tensor] = field(default_factory=dict)
     """The labels of the results of those operations."""
     equal: dict[int, int] = field(default_factory=dict)
@@ -125,14 +129,15 @@ def follow(
     with their values, of a model without storage.
     """
     follower = _Follower(model, slices, fixes, values)
-    handles = []
+    given: list[Any] = []  # all outputs: one that is not the logits reads channels, too
+    handles = [model.register_forward_hook(lambda module, images, result: given.append(result), prepend=True)]
     for path, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(follower.enter(path), with_kwargs=True))
         handles.append(module.register_forward_hook(follower.leave, always_call=True))
     try:
         with torch.no_grad(), follower, _Raising(follower):
             result = model(images)
-        follower.outputs(result)
+        follower.outputs(result, given[-1:])
     except Exception as error:
         follower.found.failed = error
         follower.found.failed_in = follower.blamed()
@@ -194,6 +199,9 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def leave(self, module: nn.Module, args: Any, result: Any) -> None:
         if sys.exc_info()[0] is not None and self._raised is None:  # a check of the module's own refused its inputs
             self._blame(self._stack[-1][2])
+            last = max(self.found.results, default=None)
+            if last is not None and self._raised is not None:  # or the last operation of its own code
+                self._raised |= {last}
         self._stack.pop()
 
     def _blame(self, given: Sequence[Tensor], *, here: bool = False) -> None:
@@ -214,8 +222,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return the operations that may be at fault for what the forward pass raised."""
         return self._raised if self._raised is not None else frozenset()
 
-    def outputs(self, result: Any) -> None:
-        """Keep the channels of the network's outputs."""
+    def outputs(self, result: Any, others: Any) -> None:
+        """Keep the channels of the network's outputs; `others`, which nobody uses, read theirs."""
         for one in tree_leaves(result):
             if isinstance(one, Tensor):
                 state = self._state(one)
@@ -223,6 +231,10 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for number in state.sources:
                     node = self.found.nodes[number]
                     self.found.nodes[number] = node.replaced(is_output=True)
+        for one in tree_leaves(others):
+            if isinstance(one, Tensor) and all(one is not other for other in tree_leaves(result)):
+                state = self._state(one)
+                self._add(Node("an output", "reader", state.sources, distinct(state.labels)))
 
     # Every operation.
 
@@ -245,6 +257,11 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.found.places.setdefault(self._now, self._place(function))
             raise
         self._alive.append((given, result))
+        self.found.numbers[self._now] = (
+            tuple(one for one in tree_leaves((args, kwargs)) if isinstance(one, float) or type(one) is int)
+            if torch.Tag.pointwise in function.tags
+            else ()
+        )
         states = [self._states.get(id(one)) for one in given]
         if any(state is not None and (state.labels or state.zero) for state in states):
             self._follow(function, args, kwargs, result, given)
@@ -259,7 +276,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         name = _name(function)
         fix = self._fixes.get(self._now)
-        if fix == "keep":
+        if fix == "keep" and name not in behaviour.NEW:
             for one in given:
                 self._keep(self._state(one), f"{self._place(function)} has numbers that do not follow the channels")
         if name == "convolution":
@@ -380,16 +397,15 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         shift = None if bias is None else self._state(bias)
         companions: tuple[str, ...] = ()
         if shift is not None and shift.weight is not None and isinstance(bias, Tensor):
-            companions = (shift.weight,)
+            companions = (shift.weight,) if shift.weight in self._trained else ()
             entries = _labels_of(shift, bias, bias.dim() - 1)
             if entries is not None and len(entries) == len(out):
                 self._join(out, entries, shift.sites)
         weight = own.weight or ""
         if kind == "depthwise":
-            companions = (weight, *companions) if weight else companions
-        if owned and weight.rpartition(".")[0] != path:  # computed, or shared with another layer
-            computed = weight.rpartition(".")[2] != "weight"
-            weight = (f"{path}.weight" if path else "weight") if computed else weight
+            companions = (weight, *companions) if weight in self._trained else companions
+        if owned and module._parameters.get("weight") is None:  # it is computed
+            weight = f"{path}.weight" if path else "weight"
         if not owned:
             kept = f"{type(module).__name__} {path} keeps its units" if isinstance(module, nn.RNNBase) else ""
             self._keep_labels(out, kept or f"they are made with the bare parameter {label} in {self._in_module()}")
@@ -416,12 +432,15 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         why = f"{self._layer_name('a product')} multiplies them with each other and adds over all"
         labels: list[Tensor] = []
         sources: list[int] = []
+        inside: list[tuple[Tensor, State]] = []
         weights = one.weight is not None and two.weight is not None
         for state, tensor, inner in ((one, left, left.dim() - 1), (two, right, right.dim() - 2)):
             passing = []
             for label in state.labels:
                 if inner in changing(label) or not changing(label):
-                    if not weights:
+                    if not weights and set(changing(label)) <= {inner}:
+                        inside.append((vector(label, inner), state))
+                    elif not weights:
                         self._keep_labels(label, why)
                     continue
                 other = result.dim() - 1 if tensor is left else result.dim() - 2
@@ -434,7 +453,16 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if a is not None and b is not None:
                 self._join(a, b, one.sites | two.sites)
         weight = one.weight if weights else None
-        self._states[id(result)] = State(tuple(labels), tuple(sources), weight, one.sites | two.sites)
+        sites = one.sites | two.sites
+        if len(inside) == 2:  # where one factor is 0 they add nothing
+            self._join(inside[0][0], inside[1][0], sites)
+            given = (*one.sources, *two.sources)
+            self._add(Node(self._layer_label("a product"), "reader", given, distinct((inside[0][0],)), zero="any"))
+            sites |= {self._now}
+            self.found.places.setdefault(self._now, self._place_of("product"))
+        elif inside:
+            self._keep_labels(inside[0][0], f"{self._layer_name('a product')} multiplies them with what is no channel")
+        self._states[id(result)] = State(tuple(labels), tuple(sources), weight, sites)
 
     def _batch_norm(self, args: tuple[Any, ...], result: Any) -> None:
         x, values = args[0], result[0] if isinstance(result, (tuple, list)) else result
@@ -563,6 +591,14 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         rest = args[1:]
         if name in ("index", "index_select"):
             rest = tree_map_only(Tensor, lambda one: self._values.get(id(one), one), rest)
+            indexed = range(len(rest[0])) if name == "index" else [rest[0] % x.dim()]
+            free = (
+                all(rest[0][d] is None or all(d not in changing(one) for one in given.labels) for d in indexed)
+                if (name == "index")
+                else all(rest[0] % x.dim() not in changing(one) for one in given.labels)
+            )
+            if free:  # where labels do not change, any entry has the same
+                rest = tree_map_only(Tensor, lambda one: torch.zeros(one.shape, dtype=torch.long), rest)
             if any(isinstance(one, Tensor) and (one.is_meta or one.dtype == torch.bool) for one in tree_leaves(rest)):
                 return False
         results = list(result) if isinstance(result, (tuple, list)) else [result]
@@ -584,7 +620,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if id(x) in self._values and name in _TURNS and len(results) == 1:
             self._values[id(results[0])] = function(self._values[id(x)], *rest, **kwargs)
         sites = given.sites
-        trivial = name in _TURNS or (name in _VIEWS and results[0].shape == x.shape)
+        spread = name == "expand" and results[0].shape != x.shape
+        trivial = (name in _TURNS and not spread) or (name in _VIEWS and results[0].shape == x.shape)
         if not trivial and given.labels and given.weight is None:
             sites = sites | {self._now}
             self.found.places.setdefault(self._now, self._place(function))
@@ -618,6 +655,12 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             moving = changing(label)
             mine = [side for d in reversed(range(label.dim())) for side in (pads[d] if d in moving else (0, 0))]
             return [torch.constant_pad_nd(own, mine, -1).expand(results[0].shape)]
+        if name in ("transpose", "squeeze", "unsqueeze", "t"):  # also the forms that work in place
+            return [getattr(label, name)(*rest)]
+        if name == "im2col":
+            line = vector(label, label.dim() - 3) if label.dim() == 4 else vector(label, 0)
+            wide = line.repeat_interleave(results[0].shape[-2] // len(line)).reshape(-1, 1)
+            return [wide.expand(results[0].shape)] if only_along(label, label.dim() - 3) else []
         plain = getattr(getattr(aten, name), function._overloadname)
         if name.startswith(("pixel", "channel", "native_channel", "reflection", "replication", "unfold")):
             return [plain(label.double().contiguous(), *rest, **kwargs).long()]
@@ -666,9 +709,15 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         results = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
         labels: list[Tensor] = []
         for label in given.labels:
-            if over & set(changing(label)):
-                self._keep_labels(label, f"{self._layer_name(name)} takes the {_WORDS.get(name, name)} over them")
+            moving = set(changing(label))
+            if over & moving and moving <= over:
+                if name in _SUMS:  # a channel of zeros adds nothing
+                    self._add(Node(self._layer_label(name), "reader", given.sources, distinct((label,))))
+                else:
+                    self._keep_labels(label, f"{self._layer_name(name)} takes the {_WORDS.get(name, name)} over them")
                 continue
+            if over & moving:
+                self._join_along(label, over, given, f"{self._layer_name(name)} takes the {_WORDS.get(name, name)}")
             for dim in sorted(over):
                 label = label.narrow(dim, 0, 1)
             if results and results[0].dim() < x.dim():
@@ -686,7 +735,10 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = self._state(x)
         over = {dim % x.dim() for dim in dims}
         for label in given.labels:
-            if over & set(changing(label)):
+            moving = set(changing(label))
+            if over & moving and not moving <= over:
+                self._join_along(label, over, given, f"{self._layer_name(name)} works")
+            elif over & moving:
                 doing = "normalizes" if "norm" in name or "softmax" in name else "works"
                 self._keep_labels(label, f"{self._layer_name(name)} {doing} over them")
         zero = _rule(rule_at_zero(name, (x,), {}))
@@ -694,6 +746,14 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for one in results:
             if isinstance(one, Tensor) and one.shape == x.shape:
                 self._states[id(one)] = State(given.labels, (number,), given.weight, given.sites)
+
+    def _join_along(self, label: Tensor, over: set[int], given: State, said: str) -> None:
+        """Let channels that lie beside each other along some dims be one, as an operation over these dims demands."""
+        first = small(label)
+        for dim in over:
+            first = first.narrow(dim, 0, 1)
+        self._join(*_both(label, first), given.sites)
+        self._tie(label, f"{said} over several of them, which go together")
 
     def _spatial(self, name: str, x: Tensor, result: Any) -> None:
         given = self._state(x)
@@ -716,7 +776,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _like(self, name: str, x: Tensor, result: Tensor) -> None:
         given = self._state(x)
         labels: Labels = ()
-        if x.dim() == result.dim():
+        if x.dim() == result.dim() and not (name in behaviour.NEW and self._fixes.get(self._now) == "keep"):
             labels = tuple(
                 small(one).expand(result.shape)
                 for one in given.labels
@@ -741,6 +801,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         weights = {state.weight for state, one in zip(states, given, strict=True) if one.dim() > 0 or state.labels}
         made_of_weights = None not in weights and bool(weights)
         rule = rule_at_zero(name, args, kwargs)
+        if self.found.numbers.get(self._now):
+            self.found.given[self._now] = State(labels, sites=sites)
         companions: list[str] = []
         sources: list[int] = []
         for number, (one, state) in enumerate(zip(given, states, strict=True)):
@@ -762,9 +824,12 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             weight = next(iter(sorted(w for w in weights if w)), None)
             self._set(out, State(labels, (), weight, sites))
             return
+        bare = [state.weight for state in states if state.weight is not None]
+        said = self._layer_label(name)
+        said = f"{said} with {bare[0]}" if bare and said == name else said
+        inputs = tuple(dict.fromkeys(sources))
         node = Node(
-            self._layer_label(name), "operation", tuple(dict.fromkeys(sources)), distinct(labels), zero=_rule(rule),
-            companions=tuple(companions),
+            said, "operation", inputs, distinct(labels), zero=_rule(rule), companions=tuple(companions)
         )  # fmt: skip
         zero = rule in ("all", "first", "any") and bool(states) and all(state.zero for state in states)
         self._set(out, State(labels, (self._add(node),), None, sites, zero))
@@ -775,8 +840,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _brings(self, one: Tensor, state: State, label: Tensor) -> bool:
         moving = changing(label)
         for own in state.labels:
-            big = own.reshape((1,) * (label.dim() - own.dim()) + tuple(own.shape)).expand(label.shape)
-            if set(changing(big)) & set(moving) or not moving:
+            shift = label.dim() - own.dim()
+            if not moving or {dim + shift for dim in changing(own)} & set(moving):
                 return True
         return False
 
@@ -785,19 +850,22 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Labels:
         """Join the labels of tensors that are combined entry by entry, and return those of the result."""
         made: list[Tensor] = []
-        single: list[tuple[Tensor, tuple[int, ...]]] = []
+        single: list[Tensor] = []
         for one, state in zip(given, states, strict=True):
             if one.dim() > len(shape):
                 continue
-            side = (1,) * (len(shape) - one.dim()) + tuple(one.shape)
+            side = _side(one, len(shape))
+            bare = state.weight is not None and any(changing(own) for own in state.labels)
             for own in state.labels:
+                if bare and not changing(own):
+                    continue  # a parameter's dim of size 1
                 try:
                     label = small(own).reshape((1,) * (len(shape) - own.dim()) + tuple(small(own).shape)).expand(shape)
                 except RuntimeError:
                     continue
                 moving = set(changing(label))
                 if not moving:
-                    single.append((label, side))
+                    single.append(label)
                     continue
                 at = next((i for i, other in enumerate(made) if set(changing(other)) & moving), None)
                 if at is None:
@@ -812,15 +880,17 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                             rest, f"{self._place_of(name)} combines them with values that are no channels"
                         )
                     made[at] = compressed(torch.where(first >= 0, first, second)).expand(shape)
-        for label, side in single:
-            wide = [other for other in made if all(side[dim] > 1 for dim in changing(other))]
-            for other in wide:
-                self._join(*_both(other, label), sites)
-            if not made:
+        for label in single:
+            if any(changing(other) for other in made):  # it is one channel for all
+                everyone = tuple(dict.fromkeys(number for state in states for number in state.sources))
+                self._add(Node(self._layer_label(name), "mixing", everyone, distinct((label,))))
+            elif made:
+                self._join(*_both(made[0], label), sites)
+            else:
                 made.append(label)
         for label in made:
             for one, state in zip(given, states, strict=True):
-                side = (1,) * (len(shape) - one.dim()) + tuple(one.shape)
+                side = _side(one, len(shape))
                 spread = bool(changing(label)) and all(side[dim] > 1 for dim in changing(label))
                 if spread and state.weight is None and not self._brings(one, state, label):
                     said = f"{self._place_of(name)} combines them with values that are no channels"
@@ -939,12 +1009,13 @@ class _Raising(TorchFunctionMode):
             raise
 
 
+_SUMS = frozenset({"sum", "nansum", "norm", "linalg_vector_norm", "count_nonzero"})
 _NOT_THE_MODEL = ("/torch/", "/compressor/", "/_pytest/", "<frozen", "<string>")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
 _WORDS = {
     "mean": "mean", "amax": "maximum", "max": "maximum", "amin": "minimum", "min": "minimum", "sum": "sum",
     "linalg_vector_norm": "norm", "_unsafe_view": "view", "_reshape_alias": "reshape", "constant_pad_nd": "pad",
-    "split_with_sizes": "split", "unsafe_split": "split", "native_layer_norm": "layer_norm",
+    "split_with_sizes": "split", "im2col": "unfold", "unsafe_split": "split", "native_layer_norm": "layer_norm",
 }  # fmt: skip
 
 
@@ -957,6 +1028,12 @@ def _name(function: Any) -> str:
 def _rule(rule: str) -> Rule:
     found: Rule = "any" if rule == "any" else "never" if rule == "never" else "all"
     return found
+
+
+def _side(tensor: Tensor, dims: int) -> tuple[int, ...]:
+    """Return the shape of a tensor among others of so many dims; 1 where it is spread over a dim."""
+    own = [1 if size > 1 and step == 0 else size for size, step in zip(tensor.shape, tensor.stride(), strict=True)]
+    return (1,) * (dims - tensor.dim()) + tuple(own)
 
 
 def _with(shape: Sequence[int], dim: int, size: int) -> list[int]:

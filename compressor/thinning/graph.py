@@ -17,7 +17,8 @@ from compressor.errors import CompressError
 from compressor.sparsity import Channels, Slices
 from compressor.thinning.layers import dims
 
-Kind = Literal["producer", "depthwise", "norm", "mixing", "operation"]
+Kind = Literal["producer", "depthwise", "norm", "reader", "mixing", "operation"]
+"""`reader`: an operation that adds over channels, so that one that is 0 may go. `mixing`: it needs all of them."""
 Rule = Literal["all", "any", "never"]
 """Where the result of an operation is 0: where all that it is given is 0; where any of it is; nowhere surely."""
 
@@ -27,6 +28,10 @@ Dead = Sequence[Tensor]
 
 class Untraceable(CompressError):
     """Raised where the network's channels cannot be traced."""
+
+
+class NeedsValues(Untraceable):
+    """Raised where the network's code asks for values, and the network has none (it is without storage)."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +152,14 @@ class ChannelGraph:
                     part[mine] = torch.where(part[mine] < 0, group, part[mine])
         return Channels(cells, part)
 
-    def zeroed(self, pruned: Mapping[str, Tensor]) -> Dead:
+    def zeroed(self, pruned: Mapping[str, Tensor], parameters: Mapping[str, Tensor] | None = None) -> Dead:
         """Return by node where its output is 0 when the entries `pruned` are, with their companions (biases, batch
         norms).
 
-        `pruned`: by weight [outputs], true = 0.
+        `pruned`: by weight [outputs], true = 0. `parameters`: their values, where only those companions count as 0 that
+        are.
         """
+        alive = None if parameters is None else self._alive(parameters)
         dead: list[Tensor] = []
         for number, node in enumerate(self.nodes):
             cells = self.cells_of[number]
@@ -161,12 +168,30 @@ class ChannelGraph:
             if mask is not None and len(mask) == len(node.out):
                 live = node.out[~mask.cpu() & (node.out >= 0)]
                 own = ~torch.isin(cells, live)
-            if node.kind == "depthwise" or node.kind == "norm" or (node.kind == "operation" and node.zero != "never"):
-                own = own | self._zero_input(node, cells, dead)
+            if node.kind in ("depthwise", "norm") or (node.kind == "operation" and node.zero != "never"):
+                own = own | self.zero_input(node, cells, dead)
+            if alive is not None:
+                missing = node.kind == "norm" and not node.companions  # statistics that are not looked at
+                for name in node.companions:
+                    own = own & ~torch.isin(cells, alive.get(name, cells))
+                own = own & (not missing)
             dead.append(own)
         return dead
 
-    def _zero_input(self, node: Node, cells: Tensor, dead: Sequence[Tensor]) -> Tensor:
+    def _alive(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return for each companion the cells of its entries that are not 0."""
+        found: dict[str, Tensor] = {}
+        for name in {name for node in self.nodes for name in node.companions} & parameters.keys():
+            nonzero = parameters[name].detach().cpu() != 0
+            lines = [
+                line[nonzero.movedim(dim, 0).flatten(1).any(1) if nonzero.dim() > 1 else nonzero]
+                for dim, line in enumerate(self.slices.get(name, ()))
+                if line is not None and len(line) == nonzero.shape[dim]
+            ]
+            found[name] = torch.cat(lines) if lines else torch.empty(0, dtype=torch.long)
+        return found
+
+    def zero_input(self, node: Node, cells: Tensor, dead: Sequence[Tensor]) -> Tensor:
         """Return [cells]: those that are 0 in every input that has them (of a product: in any input)."""
         brought = torch.zeros(len(cells), dtype=torch.bool)
         zero, live = brought.clone(), brought.clone()
@@ -269,7 +294,7 @@ class ChannelGraph:
         while stack:
             for number in self.readers_of[stack.pop()]:
                 node = self.nodes[number]
-                if number in found or node.kind in ("producer", "mixing"):
+                if number in found or node.kind in ("producer", "mixing", "reader"):
                     continue
                 if bool(torch.isin(self.cells_of[number], cells).any()):
                     found[number] = None
@@ -301,14 +326,15 @@ class ChannelGraph:
         reads it as 0.
         """
         for node in self.nodes:
-            if node.kind != "producer" or node.into is None:
+            into = node.out if node.kind == "reader" else node.into
+            if node.kind not in ("producer", "reader") or into is None:
                 continue
-            read = node.into >= 0
-            cells = torch.unique(node.into[read])
+            read = into >= 0
+            cells = torch.unique(into[read])
             zero = torch.zeros_like(read)
             if len(cells):
-                gone = self._zero_input(node.replaced(zero="all"), cells, dead)
-                zero = read & gone[torch.searchsorted(cells, node.into).clamp(max=len(cells) - 1)]
+                gone = self.zero_input(node, cells, dead)
+                zero = read & gone[torch.searchsorted(cells, into).clamp(max=len(cells) - 1)]
             yield node, read, zero
 
     def nodes_with(self, cell: int) -> list[Node]:

@@ -16,7 +16,7 @@ from compressor.importing import late, random_state_kept
 from compressor.sparsity import computed
 from compressor.thinning.cutting import cut_of
 from compressor.thinning.following import Fix, Followed, follow
-from compressor.thinning.graph import ChannelGraph, Node, Untraceable
+from compressor.thinning.graph import ChannelGraph, NeedsValues, Node, Untraceable
 from compressor.thinning.labels import Labels
 from compressor.thinning.removal import Removal, spare
 
@@ -129,7 +129,8 @@ class _Reading:
         if form.found.failed is not None and not form.training:
             error = form.found.failed
             reason = (str(error).splitlines() or [""])[0]
-            raise Untraceable(f"its channels cannot be traced: {type(error).__name__}: {reason}") from error
+            kind = Untraceable if storage else NeedsValues
+            raise kind(f"its channels cannot be traced: {type(error).__name__}: {reason}") from error
 
     # From labels to cells.
 
@@ -249,6 +250,13 @@ class _Reading:
             before, after = (_cells(cell_of, one.results[site]) for one in (form.found, found))
             if not torch.equal(before[(before < 0) | ~gone[before.clamp(min=0)]], after):
                 self._escalate(form, places, frozenset({site}), site, form.found.results[site], "other channels")
+                return True
+        for number in sorted(form.found.given.keys() & found.given.keys()):
+            if form.found.numbers[number] != found.numbers[number]:  # a scale that is made of a width
+                state = form.found.given[number]
+                labels = torch.cat([one.reshape(-1) for one in state.labels] or [torch.empty(0, dtype=torch.long)])
+                said = "a number changes with the width"
+                self._escalate(form, places, state.sites | {number}, number, labels, said)
                 return True
         for join in found.joins:
             one, two = _cells(cell_of, join.first), _cells(cell_of, join.second)

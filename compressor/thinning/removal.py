@@ -78,6 +78,8 @@ class _Decision:
 
     def decide(self, skip: bool) -> Removal:
         fixed = self._fixed()
+        zeros = {node.weight: ~self._nonzero[node.label].any(1) for node in self._layers() if node.weight}
+        self._dead = self._graph.zeroed(zeros, self._parameters)
         # From the logits back: layers that only read each other, as a squeeze and its excitation, go together.
         gone = self._unneeded(~fixed)
         kept = spare(self._graph, gone, self._round_to, reasons=self._reasons)
@@ -109,6 +111,9 @@ class _Decision:
         while len(unread) != before:
             before = len(unread)
             read = torch.zeros_like(gone)
+            for node in self._graph.nodes:
+                if node.kind in ("mixing", "reader"):
+                    read[node.out[node.out >= 0]] = True
             for node in self._layers():
                 if node.label not in skipped and node.label not in unread:
                     into = self._reading(node, kept)[0]
@@ -176,6 +181,11 @@ class _Decision:
         while int(gone.sum()) != before:
             before = int(gone.sum())
             for node in reversed(self._graph.nodes):  # readers first: one pass does nearly all
+                if node.kind in ("mixing", "reader"):
+                    cells = self._graph.cells_of[self._number[id(node)]]
+                    zero = self._graph.zero_input(node, cells, self._dead) if node.kind == "reader" else cells < 0
+                    gone[cells[~zero | ("zero" not in self._ways)]] = False
+                    continue
                 if node.kind != "producer" or node.into is None:
                     continue
                 mine = node.into >= 0

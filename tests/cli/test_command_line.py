@@ -67,9 +67,11 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--json": False,
     },
     "thin": {
-        "CHECKPOINT": None,
+        "[CHECKPOINT]": None,
         "--round-to": 1,
         "--out": None,
+        "--explain": False,
+        "--svg": None,
         "-c --config": None,
         "--set": (),
         "--data": None,

@@ -55,6 +55,17 @@ def test_a_masked_run_is_thinned_and_says_what_that_gains(masked: Path) -> None:
     assert "1 thread of the cpu" in out
 
 
+def test_a_run_is_explained_as_its_configuration_is_and_neither_takes_the_other(masked: Path) -> None:
+    of_run = json.loads(succeed("thin", masked, "--explain", "--json"))
+    assert of_run == json.loads(succeed("thin", "--explain", "-c", "tiny", "--json"))
+    assert not (masked / "thin.pt").exists()
+    result = compress("thin", masked, "--explain", "-c", "tiny")
+    assert (result.code, result.out) == (2, "")
+    assert "has its own configuration: leave out --config" in result.err
+    succeed("thin", masked, "--out", "thin.pt")
+    assert json.loads(succeed("thin", "thin.pt", "--explain", "--json"))["groups"][0]["channels"] == 8
+
+
 def test_the_json_report_has_the_stages_and_claims_nothing_of_the_masked_one(masked: Path) -> None:
     report = json.loads(succeed("thin", masked, "--out", "thin.pt", "--json"))
     stages = {stage["name"]: stage for stage in report["comparison"]["stages"]}
@@ -147,6 +158,21 @@ def test_zero_filters_of_which_none_can_be_removed_end_with_1_and_the_reasons(
         assert result.err == (
             f"error: zero.pt: nothing was removed, though filters or channels are all zero:\n  {said}\n"
         )
+
+
+def test_a_run_whose_remover_removed_nothing_is_complete_and_ends_with_1() -> None:
+    columns = FILTERS.replace("fc1", "fc2").replace("Rows", "Cols")
+    Path("kept.yaml").write_text(columns + THINNER.replace("Structure", "Filter"))
+    result = compress("train", "-s", "kept", "--out", "run")
+    reasons = "\n  fc2.weight: 8 zero channels stay: only channels that are 0 are removed here (StructureRemover also"
+    said = "1.FilterRemover, epoch 2: nothing was removed, though filters or channels are all zero:" + reasons
+    assert (result.code, f"error: {said}" in result.err) == (1, True), result.err
+    assert f"warning: {said}" in result.out + result.err
+    assert saved(Path("run/checkpoint.pt"))["finished"]
+    listed = succeed("report", "run", "--no-latency")
+    assert f"epoch 2): nothing was removed, though filters or channels are all zero{reasons}" in listed
+    assert "finished already" in succeed("train", "-s", "kept", "--out", "run", "--resume")  # as with a missed target
+    succeed("train", "-s", "kept", "--out", "tried", "--smoke")
 
 
 def test_fine_tuning_starts_from_a_thin_checkpoint(masked: Path) -> None:

@@ -161,7 +161,7 @@ def test_every_command_reads_older_formats_and_resume_refuses_them(run: Callable
         changed(run(name) / "checkpoint.pt", format=number, data=None, normalization=None)
     assert "fc1.weight" in succeed("report", "done")
     thinned = compress("thin", "done", "--data", "images", "--out", "thin.pt")
-    assert (thinned.code, "nothing can be removed" in thinned.err) == (1, True)
+    assert (thinned.code, "nothing to remove" in thinned.out) == (0, True)
     assert compressor.load("done").training is False
     succeed(*TRAIN, "--init", "done/checkpoint.pt", "--out", "new")
     refused(compress(*TRAIN, "--out", "stopped", "--resume"), f"checkpoint format {number}", "only runs of format 3")

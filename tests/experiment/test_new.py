@@ -156,7 +156,6 @@ def test_what_can_be_removed_is_selected_and_what_makes_the_logits_is_not(
     [
         ("--model nets:Line", "no layer has filters that could be removed (every layer makes the logits, or shares"),
         ("--model nets:Line", "`--goal elements:0.9` sets single weights to zero"),
-        ("--model preact_resnet20_cifar", "conv1 is reached by more channels than it has: its filters cannot be"),
         ("--model resnet81", "there is no model 'resnet81': did you mean 'resnet18'"),
         ("--model nets:Smal", "did you mean 'Small'?"),
         ("--model nets:named", "needs the argument n_classes: give --set model.n_classes=10"),

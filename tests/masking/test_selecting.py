@@ -83,7 +83,8 @@ PASTE = re.compile(r"; all of this selection can be removed: `weights: (\[.*\])`
          "[module.a.weight, '[bc].weight', '!a.weight']"),
         (chain, FILTERS, "['*', '!b.weight']", "leave it out", "['*', '!b.weight', '!a.weight', '!head.weight']"),
         (chain, COUPLED, "[a.weight, b.weight]", "leave it out", "[b.weight]"),
-        (chain, FILTERS, "a.weight", "then nothing is left to prune: select other weights, or remove the pruner", None),
+        (chain, FILTERS, "a.weight",
+         "without that nothing is left to prune: select other weights, or remove the pruner", None),
         (lambda: block(False), FILTERS, "['[ab].weight']", "select c.weight, too, or set `scope: coupled`",
          "['[ab].weight', c.weight]"),
         (lambda: block(False), RANKED, "[c.weight]", "select a.weight, too, or use `scope: coupled` of `class: Pruner`",
@@ -139,3 +140,29 @@ def test_weights_that_are_kept_by_the_same_operation_are_one_line_and_the_shorte
     )  # fmt: skip
     [line] = faults(free, FILTERS % "'*'")
     assert line.endswith("; all of this selection can be removed: `weights: [b.weight]`")
+
+
+@pytest.mark.parametrize(
+    ("net", "threshold", "group", "warned"),
+    [
+        (chain, "threshold_criteria: Max", "3D", ["a.weight"]),
+        (chain, "proximal: true", "Filters", ["a.weight"]),
+        (chain, "threshold_criteria: Max", "2D", []),  # kernels
+        (chain, "size_normalized: false", "3D", []),  # no exact zeros
+        (lambda: block(True), "threshold_criteria: Max", "3D", ["a.weight"]),
+        (lambda: block(False), "threshold_criteria: Max", "3D", []),  # `c` may have zeros there, too
+    ],
+)
+def test_filters_that_a_threshold_sets_to_zero_and_an_operation_keeps_are_named(
+    net: Callable[[], Net], threshold: str, group: str, warned: list[str]
+) -> None:
+    regularizer = f"{{class: GroupLassoRegularizer, {threshold}, reg_regims: {{'[ab].weight': [0.1, {group}]}}}}"
+    model, found = net(), Faults()
+    bound = read(f"version: 2\npolicies:\n  - regularizer: {regularizer}\n    epochs: [0]\n").bind(model, 1, found)
+    notes = list(bound.check(view_of(model, image=(1, 8, 8), groups=[{"lr": 0.1}]), found).notes)
+    found.raise_any()
+    said = [
+        re.fullmatch(r"filters of (\S+) that 0\.\w+ sets to zero cannot be thinned: .*\bn\b.*", n.text) for n in notes
+    ]
+    assert [one[1] for one in said if one] == warned
+    assert all(n.severity == "warning" for n, one in zip(notes, said, strict=True) if one)

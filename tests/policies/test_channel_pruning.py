@@ -173,7 +173,10 @@ def test_channels_that_others_read_are_left_out_for_one_layer_alone_and_that_is_
 
 
 READ_BY: dict[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
-    "an operation that mixes channels": (lambda s, y: s.fc(F.relu(s.b(F.relu(s.mix(y)))).mean((2, 3))), "mix"),
+    "an operation that mixes channels": (
+        lambda s, y: s.fc(F.relu(s.b(F.relu(s.mix(y)))).mean((2, 3))),
+        "an operation (mix (LayerNorm) ",
+    ),
     "whoever is given the logits": (lambda s, y: torch.cat([y, s.b(y)], 1).mean((2, 3)), "the output of "),
 }
 
@@ -183,7 +186,7 @@ def test_channels_that_no_layer_reads_and_somebody_else_does_stay(
     forward: Callable[[Any, Tensor], Tensor], who: str
 ) -> None:
     seeded()
-    layers = {"a": Conv2d(1, 6, 3), "mix": nn.GroupNorm(2, 6), "b": Conv2d(6, 4, 1), "fc": Linear(4, 3)}
+    layers = {"a": Conv2d(1, 6, 3), "mix": nn.LayerNorm([6, 4, 4]), "b": Conv2d(6, 4, 1), "fc": Linear(4, 3)}
     net = Net(lambda s, x: forward(s, s.a(x)), **layers)
     run = Ran(net, schedule())
     assert f"3 channels that it no longer reads are read by {who}" in run.said[0]

@@ -22,7 +22,7 @@ def test_lost_classes_are_in_the_table_and_in_the_json() -> None:
 def test_a_network_that_cannot_be_followed_says_so() -> None:
     class Counting(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x.flatten(1)) * (x.mean() > 0)
+            return super().forward(x.flatten(1)) if float(x.mean()) > 9 else super().forward(x.flatten(1)) * 2
 
     report = measure(Counting(4, 3).eval(), (1, 2, 2))
     assert report.lost_classes is None

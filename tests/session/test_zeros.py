@@ -81,10 +81,10 @@ def test_where_channels_cannot_be_traced_the_biases_of_zero_filters_are_held() -
                 self.fc.bias[2] = 0
 
         def forward(self, images: Tensor) -> Tensor:
-            return self.out(torch.relu(self.fc(images)) if float(images.sum()) > -9 else images)
+            raise RuntimeError("no images today")
 
     said: list[str] = []
-    found = masks_of_zeros(Network(Odd(), lambda: torch.zeros(1, 4), said.append))
+    found = masks_of_zeros(Network(Odd(), lambda: (4,), said.append))
     assert {name: (~keep).nonzero().tolist() for name, keep in found.items()} == {
         "fc.weight": [[1, 0], [1, 1], [1, 2], [1, 3]],
         "fc.bias": [[1]],

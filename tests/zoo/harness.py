@@ -177,10 +177,10 @@ def wrong_sizes(
         key = _expected(expected, path)
         wanted = size if key is None else expected[key]
         wanted = (wanted,) if isinstance(wanted, int) else tuple(wanted)
-        used |= {key} if key is not None else set()
+        used |= {key} if key is not None and (wanted != size or key in may_keep) else set()
         if after.get(path) != wanted:
             lines.append(f"{path} has {_in_words(after.get(path))} of {_in_words(size)}, expected {_in_words(wanted)}")
-    return lines + [f"{key} is expected, and names nothing" for key in expected if key not in used]
+    return lines + [f"{key} is expected to narrow, and names nothing that could" for key in expected if key not in used]
 
 
 def _in_words(size: tuple[int, ...] | None) -> str:

@@ -33,7 +33,7 @@ def test_a_network_as_expected_has_no_problems() -> None:
     [
         ({"widths": {**ENTRY.widths, "a": 5}}, "a.0 has 4 of 8, expected 5"),
         ({"widths": {"stem": 8, "a": 4}}, "fc has 16 of 32, expected 32"),
-        ({"widths": {**ENTRY.widths, "b": 4}}, "b is expected, and names nothing"),
+        ({"widths": {**ENTRY.widths, "b": 4}}, "b is expected to narrow, and names nothing that could"),
         ({"stays": {"a": "view"}}, "a should stay for 'view', and nothing says so"),
     ],
 )

@@ -70,12 +70,12 @@ class Heads(Classifier):
         return out.transpose(1, 2)
 
 
-@expect(widths={"stem": 8, "a": 8, "proj": 8}, stays={"qkv": "view|reshape"})
+@expect(widths={"stem": 8, "a": 8, "proj": 8}, stays={"qkv": "view|reshape|product"})
 class AttentionByProducts(Heads):
     """The channels in front go with columns of `qkv`; the size of the heads is a constant."""
 
 
-@expect(widths={"stem": 8, "a": 8, "proj": 8}, stays={"qkv": "view|reshape"})
+@expect(widths={"stem": 8, "a": 8, "proj": 8}, stays={"qkv": "view|reshape|product"})
 class AttentionByTorchsFunction(Heads):
     """The same by scaled_dot_product_attention."""
 
@@ -83,7 +83,7 @@ class AttentionByTorchsFunction(Heads):
         return F.scaled_dot_product_attention(q, k, v)
 
 
-@expect(widths={"stem": 8, "proj": 8}, stays={"a": "view|reshape", "qkv": "view|reshape"})
+@expect(widths={"stem": 8, "proj": 8}, stays={"a": "view|reshape", "qkv": "view|reshape|product"})
 class AttentionOfItsInputsWidth(Heads):
     """timm reshapes what the heads give to the width of the input, which therefore stays."""
 

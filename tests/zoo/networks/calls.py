@@ -226,3 +226,35 @@ class ConvGruFromZeros(ConvGru):
 
     def start(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(x), 24, 8, 8)
+
+
+@expect(widths={"stem": 8, "blocks": 8, "o": 8})
+class RepeatedObject(Classifier):
+    """A list that has one block three times: its state dict has it three times, too."""
+
+    def layers(self) -> None:
+        block = cbr(16, 16)
+        self.blocks, self.o = nn.ModuleList([block] * 3), cbr(16, 16)
+
+    def body(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.o(x)
+
+
+@expect(widths={"tower.0": 8, "tower.1": 12})
+class ImagePyramid(Towers):
+    """A tower that sees the image in two sizes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        small = F.interpolate(x, scale_factor=0.5, mode="bilinear")
+        return self.head(torch.maximum(self.tower(x).mean((2, 3)), self.tower(small).mean((2, 3))))
+
+
+@expect(widths={"tower.0": 8, "tower.1": 12})
+class CropsAsImages(Towers):
+    """Four crops as images of one batch, and the mean of their features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        crops = torch.cat([x[..., :8, :8], x[..., :8, 8:], x[..., 8:, :8], x[..., 8:, 8:]])
+        return self.head(self.tower(crops).mean((2, 3)).view(4, len(x), -1).mean(0))

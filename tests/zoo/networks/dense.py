@@ -111,7 +111,7 @@ class Inception(Classifier):
 
 
 @expect(widths={"stem": 8, "down": 12, "up": 8, "last": 8})
-class UNet(Classifier):
+class UNetByInterpolation(Classifier):
     """A skip connection that concatenates."""
 
     def layers(self) -> None:

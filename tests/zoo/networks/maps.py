@@ -49,7 +49,7 @@ class Upsampled(Resized):
 
 
 @expect(widths=THINS)
-class Interpolated(Resized):
+class ResizedToASize(Resized):
     """F.interpolate to a size, nearest and bicubic."""
 
     def between(self, x: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class FlattenChannelsLast(AdaptivePoolingAndFlatten):
 
 
 @expect(widths={"stem": 8, "a": 12})
-class Unfolded(Classifier):
+class ConvolutionByUnfold(Classifier):
     """A convolution as F.unfold and a product: a channel is nine rows."""
 
     features = 24

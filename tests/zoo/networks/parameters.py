@@ -224,3 +224,11 @@ class FrozenNorm(Classifier):
 
     def body(self, x: Tensor) -> Tensor:
         return self.b(F.relu(self.n(self.a(x))))
+
+
+@expect(widths={"stem": 8, "a": 12, "b": 8, "gamma": (8, 1, 1)})
+class LayerScaleAddcmul(Scaled):
+    """LayerScale by torch.addcmul."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return torch.addcmul(x, self.gamma, self.b(self.a(x)))

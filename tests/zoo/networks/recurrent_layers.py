@@ -23,7 +23,7 @@ class LSTMOverColumns(Classifier):
 
 @expect(widths={"stem": 8, "recurrent.weight_ih_l0": (36, 8), "recurrent.weight_ih_l0_reverse": (36, 8)})
 class BidirectionalGRU(Classifier):
-    """Every position is one step, read in both directions."""
+    """The mean of a column is one step, read in both directions."""
 
     features = 24
 
@@ -31,7 +31,7 @@ class BidirectionalGRU(Classifier):
         self.recurrent = nn.GRU(16, 12, bidirectional=True, batch_first=True)
 
     def body(self, x: Tensor) -> Tensor:
-        out, _ = self.recurrent(x.flatten(2).transpose(1, 2))
+        out, _ = self.recurrent(x.mean(2).transpose(1, 2))
         return out.transpose(1, 2)
 
 

@@ -219,7 +219,7 @@ class Vanilla(Classifier):
         return out
 
 
-@expect(widths={"stem": 8, "one": 10}, stays={"two": "conv"})
+@expect(widths={"stem": 8, "one": 10}, stays={"two": "series"})
 class VanillaNet(Vanilla):
     """The number of groups is an attribute of the network's own module, a constant after it was made."""
 

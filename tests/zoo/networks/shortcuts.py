@@ -104,3 +104,57 @@ class ZerosUpTo(NewZeros):
     def shortcut(self, x: Tensor) -> Tensor:
         x = F.avg_pool2d(x, 2)
         return torch.cat([x, torch.zeros(len(x), 32 - x.size(1), 4, 4, dtype=x.dtype, device=x.device)], 1)
+
+
+class Block(Classifier):
+    """A residual block of 16 channels."""
+
+    def layers(self) -> None:
+        self.a, self.b = cbr(16, 24), cb(24, 16)
+
+
+BLOCK = {"stem": 8, "a": 12, "b": 8}
+
+
+@expect(widths=BLOCK)
+class InPlace(Block):
+    """Sums and activations in place."""
+
+    def body(self, x: Tensor) -> Tensor:
+        y = self.b(self.a(x))
+        y += x
+        return F.relu_(y)
+
+
+@expect(widths=BLOCK)
+class Weighted(Block):
+    """BiFPN's weighted sum: one parameter of two numbers."""
+
+    def layers(self) -> None:
+        super().layers()
+        self.share = torch.nn.Parameter(torch.tensor([0.6, 0.9]))
+
+    def body(self, x: Tensor) -> Tensor:
+        share = F.relu(self.share)
+        share = share / (share.sum() + 1e-4)
+        return F.silu(share[0] * x + share[1] * self.b(self.a(x)))
+
+
+@expect(widths=BLOCK)
+class Interpolated(Block):
+    """A shortcut by torch.lerp."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return torch.lerp(x, self.b(self.a(x)), 0.3)
+
+
+@expect(widths={"stem": 8, "down": 12, "up": 12, "out": 8})
+class UNet(Classifier):
+    """A smaller map, enlarged again and joined with the larger one."""
+
+    def layers(self) -> None:
+        self.down, self.up, self.out = cbr(16, 24, 3, 2), cbr(24, 24), cbr(40, 16)
+
+    def body(self, x: Tensor) -> Tensor:
+        small = self.up(self.down(x))
+        return self.out(torch.cat([F.interpolate(small, size=x.shape[2:], mode="nearest"), x], 1))

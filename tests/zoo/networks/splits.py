@@ -330,3 +330,44 @@ class EinsumGate(Classifier):
 
     def body(self, x: Tensor) -> Tensor:
         return self.b(torch.einsum("nchw,nc->nchw", x, torch.sigmoid(self.fc(x.mean((2, 3))))))
+
+
+@expect(widths={"stem": 8, "a": 12, "b": 8})
+class Repeated(SameTwice):
+    """The same by repeat."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).repeat(1, 2, 1, 1))
+
+
+@expect(widths={"stem": 8, "a": 12, "b": 8})
+class EachTwice(SameTwice):
+    """Each channel twice, one behind the other."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x).repeat_interleave(2, 1))
+
+
+@expect(widths={"stem": 8, "b": 8}, stays={"a": "index"})
+class Permuted(Flip):
+    """A fixed order of the 24 channels."""
+
+    def layers(self) -> None:
+        super().layers()
+        self.order = [(5 * place) % 24 for place in range(24)]
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x)[:, self.order])
+
+
+@expect(widths={"stem": 8, "a": 12, "b": 12, "c": 8})
+class SplitByAttributes(Classifier):
+    """A split whose sizes are the layers' own numbers of outputs, which follow."""
+
+    def layers(self) -> None:
+        self.a, self.b, self.c = nn.Conv2d(16, 24, 3, padding=1), nn.Conv2d(16, 24, 1), cbr(24, 16)
+
+    def body(self, x: Tensor) -> Tensor:
+        both = F.relu(torch.cat([self.a(x), self.b(x)], 1))
+        a, b = both.split([self.a.out_channels, self.b.out_channels], 1)
+        return self.c(a + b)

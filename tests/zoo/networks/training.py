@@ -145,3 +145,37 @@ class ExtraBranch(Classifier):
         if self.training:
             y = y + self.extra(x)
         return self.b(F.relu(y))
+
+
+@expect(widths={"stem": 8, "a": 12, "b": 8})
+class ManifoldMixup(Residual):
+    """In training maps of other images are mixed in."""
+
+    def body(self, x: Tensor) -> Tensor:
+        if self.training:
+            x = 0.7 * x + 0.3 * x[torch.randperm(len(x))]
+        return F.relu(x + self.b(self.a(x)))
+
+
+@expect(widths={"stem": 8, "a": 12, "b": 8})
+class LogarithmsInEval(Residual):
+    """Logits in training, logarithms of probabilities else."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.b(self.a(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits if self.training else logits.log_softmax(1)
+
+
+@expect(widths={"stem": 8, "a": 12, "b": 8})
+class MirroredInEval(Residual):
+    """For inference the mean of the image and its mirror image."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.b(self.a(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits if self.training else (logits + super().forward(x.flip(3))) / 2

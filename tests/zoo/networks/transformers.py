@@ -42,7 +42,7 @@ class Block(nn.Module):
 def stays(block: str) -> dict[str, str]:
     """The reasons why the layers of a block stay."""
     return {
-        f"{block}.attention.qkv": "view|reshape",
+        f"{block}.attention.qkv": "view|reshape|product",
         f"{block}.attention.proj": "norm",
         f"{block}.fc2": "norm",
     }
@@ -83,7 +83,11 @@ class ViTOfTorchvision(Classifier):
 
 @expect(
     widths={"stem": 8, "encoder.linear1": 16},
-    stays={"patches": "norm|attention", "encoder.self_attn.out_proj": "norm|attention", "encoder.linear2": "norm"},
+    stays={
+        "patches": "norm|attention",
+        "encoder.self_attn.out_proj": "norm|attention",
+        "encoder.linear2": "norm|attention",
+    },
 )
 class CompactTransformer(Classifier):
     """CCT (Hassani et al. 2021) with nn.TransformerEncoderLayer, which is one operation in evaluation mode."""
@@ -123,7 +127,7 @@ class WindowAttention(nn.Module):
     widths={"stem": 8, "fc1": 16},
     stays={
         "patches": "norm",
-        "attention.qkv": "view|reshape",
+        "attention.qkv": "view|reshape|product",
         "attention.proj": "norm",
         "fc2": "norm",
         "reduction": "norm",

@@ -134,3 +134,31 @@ class Rearranged(Classifier):
         parts = [x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]]
         y = self.c1(torch.cat(parts, 1))
         return self.d(F.relu(y + self.c2(y)))
+
+
+@expect(widths={"stem": 8, "a": 4, "fc": 16})
+class FlattenedByAttribute(Flattened):
+    """view(-1, the number of outputs of the layer before * 16), which follows."""
+
+    def flat(self, x: Tensor) -> Tensor:
+        return x.view(-1, self.a[0].out_channels * 16)
+
+
+@expect(widths={"stem": 8, "fc": 16}, stays={"a": "assert|expected"})
+class Asserted(Flattened):
+    """The number of channels is asserted."""
+
+    def flat(self, x: Tensor) -> Tensor:
+        assert x.shape[1] == 8, "8 channels are expected"
+        return x.flatten(1)
+
+
+@expect(widths={"stem": 8, "a": 4, "patches": 8})
+class Unfolded(Classifier):
+    """Patches of 2x2 places as vectors (F.unfold): four inputs of the linear layer for each channel."""
+
+    def layers(self) -> None:
+        self.a, self.patches = cbr(16, 8), nn.Linear(32, 16)
+
+    def body(self, x: Tensor) -> Tensor:
+        return F.relu(self.patches(F.unfold(self.a(x), 2, stride=2).transpose(1, 2))).transpose(1, 2)
