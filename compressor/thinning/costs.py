@@ -105,25 +105,31 @@ def unused_with(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) -> 
     """
     read = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
     alive = torch.zeros_like(read)
-    for node, reads, zero in _readers(graph, pruned, dim):
-        assert node.into is not None
-        read[node.into[reads]] = True
-        alive[node.into[reads & ~zero]] = True
+    for into, reads, zero in _readers(graph, pruned, dim):
+        read[into[reads]] = True
+        alive[into[reads & ~zero]] = True
     return read & ~alive & ~graph.kept
 
 
-def _readers(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) -> list[tuple[Node, Tensor, Tensor]]:
-    """Return every producer with [inputs]: whether it reads a cell there, and whether it can do without."""
+def _readers(graph: ChannelGraph, pruned: Mapping[str, Tensor], dim: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return for every call that reads channels their cells, with [inputs]: whether it reads one there, and whether it
+    can do without.
+    """
     if dim == 0:
-        return list(graph.readers(graph.zeroed(pruned)))
+        return [(_inputs(node), read, zero) for node, read, zero in graph.readers(graph.zeroed(pruned))]
     found = []
     for node in graph.nodes:
-        if node.kind == "producer" and node.into is not None:
-            unread = pruned.get(node.weight)
-            fits = unread is not None and len(unread) == len(node.into)  # not the inputs of one group
-            zero = unread.cpu() if unread is not None and fits else torch.zeros_like(node.into, dtype=torch.bool)
-            found.append((node, node.into >= 0, zero))
+        if node.kind == "reader" or (node.kind == "producer" and node.into is not None):
+            into, unread = _inputs(node), pruned.get(node.weight)
+            if node.kind == "reader" or unread is None or len(unread) != len(into):  # or the inputs of one group
+                unread = torch.zeros_like(into, dtype=torch.bool)
+            found.append((into, into >= 0, unread.cpu()))
     return found
+
+
+def _inputs(node: Node) -> Tensor:
+    """Return the cells of a call's inputs."""
+    return node.out if node.kind == "reader" or node.into is None else node.into
 
 
 def _stays(cells: Tensor, gone: Tensor) -> Tensor:
