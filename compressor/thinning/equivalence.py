@@ -13,6 +13,7 @@ from compressor.errors import CompressError
 from compressor.evaluating import evaluating
 from compressor.importing import random_state_kept
 from compressor.thinning.cutting import Cut, cut_of
+from compressor.thinning.graph import ChannelGraph
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removal import EVERY_WAY, Removal, decide
 from compressor.thinning.stays import Stay, Way
@@ -63,13 +64,21 @@ def thin(
     the network cannot be traced, or the logits of the thinned one differ.
     """
     shape = tuple(images.shape[1:])
-    graph = channel_graph(network, shape)
     seen = inputs_by_weight(network, shape, training=training)
+    graph = channel_graph(network, shape)
     others = {node.weight for node in graph.nodes if node.kind == "producer"} - seen.keys()
     if others:  # layers that only training uses
         in_training = inputs_by_weight(network, shape, training=True)
         seen = {**seen, **{name: in_training[name] for name in others & in_training.keys()}}
-    removal = decide(graph, network, seen, ways - {"constant"} if training else ways, round_to, skip=not training)
+    ways = ways - {"constant"} if training else ways
+
+    def removes(graph: ChannelGraph) -> Removal:
+        return decide(graph, network, seen, ways, round_to, skip=not training)
+
+    removal = removes(graph)
+    if removal.gone.any():
+        graph = channel_graph(network, shape, removes)
+        removal = removes(graph)
     cut = cut_of(graph, network, removal)
     if not cut:
         return Thinned(cut, removal.stays, 0.0, 0)

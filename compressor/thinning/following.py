@@ -7,7 +7,7 @@ that are joined belong to one channel. What no rule covers keeps the channels th
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -105,6 +105,8 @@ class Followed:
     """What is known of the tensors that it combines with a number."""
     results: dict[int, Tensor] = field(default_factory=dict)
     """The labels of the results of those operations."""
+    lineage: dict[int, frozenset[int]] = field(default_factory=dict)
+    """Those that came before each of them since the last layer, and itself."""
     equal: dict[int, int] = field(default_factory=dict)
     """Those that make parts of equal size, which can lose the same channels; of a view the dim in which these are."""
     failed: BaseException | None = None
@@ -121,14 +123,16 @@ def follow(
     slices: Mapping[str, Labels],
     fixes: Mapping[int, Fix],
     values: Mapping[str, Tensor],
+    depthwise: Collection[str] | None = None,
 ) -> Followed:
     """Follow the channels through one forward pass of `model`, in the modes of its modules.
 
     `slices`: the labels of the dims of every parameter and buffer. `fixes`: by the number of an operation `keep`: it
     keeps all of its channels; or a dim: equal parts lose the same channels, those of this dim. `values`: the buffers
-    with their values, of a model without storage.
+    with their values, of a model without storage. `depthwise`: the weights that are depthwise, where that is known: a
+    cut may leave one input and output in each group of others.
     """
-    follower = _Follower(model, slices, fixes, values)
+    follower = _Follower(model, slices, fixes, values, depthwise)
     given: list[Any] = []  # all outputs: one that is not the logits reads channels, too
     handles = [model.register_forward_hook(lambda module, images, result: given.append(result), prepend=True)]
     for path, module in model.named_modules():
@@ -154,6 +158,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         slices: Mapping[str, Labels],
         fixes: Mapping[int, Fix],
         values: Mapping[str, Tensor],
+        depthwise: Collection[str] | None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found = Followed(slices=dict(slices))
@@ -161,8 +166,9 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._roots: dict[int, int] = {}
         self._alive: list[Any] = []  # so that no address is used twice
         self._stack: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
+        self._modules = dict(model.named_modules())
         self._trained = {name for name, _ in model.named_parameters()}
-        self._fixes = fixes
+        self._fixes, self._depthwise = fixes, depthwise
         self._now = 0
         self._raised: frozenset[int] | None = None
         self._values: dict[int, Tensor] = {}
@@ -191,7 +197,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._stack.append((path, module, given))
             if isinstance(module, nn.MultiheadAttention):
                 why = f"{path} (MultiheadAttention) takes inputs of a fixed width"
-                for one in given:
+                for one in given[: 3 if module._qkv_same_embed_dim else 1]:
                     self._keep(self._state(one), why)
 
         return hook
@@ -329,7 +335,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         width = result.shape[channels]
         into = torch.full((x.shape[channels],), -1) if read is None else read
         kind: Kind = "producer"
-        if groups > 1 and groups == len(into) == width:
+        alone = groups > 1 and groups == len(into) == width
+        if alone and (self._depthwise is None or own.weight in self._depthwise):
             kind = "depthwise"
             outs = _labels_of(own, weight, 0)
             if read is not None and outs is not None:
@@ -392,8 +399,14 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         """Add the node of a layer; `passing`: labels of its input that it leaves where they are."""
         path, module, _ = self._stack[-1] if self._stack else ("", nn.Module(), ())
+        if not isinstance(module, PRUNABLE) and own.weight is not None:  # a layer's weight without its own forward
+            path = own.weight.rpartition(".")[0]
+            module = self._modules.get(path, module)
         owned = isinstance(module, PRUNABLE)
         label = path if owned else own.weight or "a product"
+        lines = self.found.slices.get(own.weight or "", ())
+        if groups == 1 and len(lines) > 1 and torch.equal(out, lines[1]) and not torch.equal(out, lines[0]):
+            dims = (1, 0)
         shift = None if bias is None else self._state(bias)
         companions: tuple[str, ...] = ()
         if shift is not None and shift.weight is not None and isinstance(bias, Tensor):
@@ -406,7 +419,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             companions = (weight, *companions) if weight in self._trained else companions
         if owned and module._parameters.get("weight") is None:  # it is computed
             weight = f"{path}.weight" if path else "weight"
-        if not owned:
+        if not owned and kind == "producer":
             kept = f"{type(module).__name__} {path} keeps its units" if isinstance(module, nn.RNNBase) else ""
             self._keep_labels(out, kept or f"they are made with the bare parameter {label} in {self._in_module()}")
         node = Node(
@@ -506,10 +519,14 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if entries is not None and labels:
                     self._join(line, entries, given.sites)
                 companions += [state.weight] if state.weight is not None and state.weight in self._trained else []
-        if labels and groups < x.shape[1]:  # a group is normalized as one: it stays or goes as a whole
+        if labels and groups == 1:
+            self._keep_labels(line, f"{self._layer_name('group_norm')} normalizes over them")
+        elif labels and groups < x.shape[1]:  # a group is normalized as one: it stays or goes as a whole
             parts = line.reshape(groups, -1)
             self._join(parts, parts[:, :1].expand_as(parts), given.sites)
             self._tie(parts, f"{self._layer_name('group_norm')} normalizes them in groups, which go as a whole")
+        self.found.numbers[self._now] = (x.shape[1] // groups,)  # the size of a group stays
+        self.found.given[self._now] = State(given.labels, sites=given.sites)
         path, module, _ = self._stack[-1]
         node = Node(path, "norm", given.sources, line, companions=tuple(companions), owned=isinstance(module, _NORMS))
         self._states[id(result[0])] = State(given.labels, (self._add(node),), None, given.sites)
@@ -610,13 +627,15 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return False
             if [one.shape for one in moved] != [one.shape for one in results]:
                 return False
-            for parts, like, dim in self._equal_parts(name, label, moved, self._fixes.get(self._now)):
+            for parts, like, dim in self._equal_parts(name, label, moved, fix, rest):
                 self.found.equal[self._now] = dim
                 if isinstance(fix, int):
                     self._join(parts, like, given.sites)
                     self._tie(parts, f"{self._place(function)} has equal parts, which lose the same channels")
             for own, one in zip(made, moved, strict=True):
                 own.append(compressed(one))
+        if given.weight is not None and len(given.labels) == x.dim() and name in ("t", "transpose", "permute"):
+            made[0] = _turned(made[0], name, rest)
         if id(x) in self._values and name in _TURNS and len(results) == 1:
             self._values[id(results[0])] = function(self._values[id(x)], *rest, **kwargs)
         sites = given.sites
@@ -627,6 +646,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.found.places.setdefault(self._now, self._place(function))
             every = [small(one).reshape(-1) for own in made for one in own]
             self.found.results[self._now] = torch.cat(every)
+            self.found.lineage[self._now] = sites
         aliases = any(one.alias_info is not None for one in function._schema.returns)
         for one, own in zip(results, made, strict=True):
             keep_zero = given.zero and name not in ("constant_pad_nd",)
@@ -668,13 +688,16 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return list(moved) if isinstance(moved, (tuple, list)) else [moved]
 
     def _equal_parts(
-        self, name: str, label: Tensor, moved: list[Tensor], fix: Fix | None
+        self, name: str, label: Tensor, moved: list[Tensor], fix: Fix | None, rest: Any
     ) -> list[tuple[Tensor, Tensor, int]]:
         """Return the labels of equal parts, the labels with which they can be joined, so that they lose the same
         channels, and the dim of a part's channels.
         """
         own = [compressed(one) for one in moved]
         found: list[tuple[Tensor, Tensor, int]] = []
+        if name.endswith("channel_shuffle") and only_along(label, 1):
+            parts = vector(label, 1).reshape(rest[0], -1)
+            return [(parts, parts[:1].expand_as(parts), 0)]
         if name in _PARTS:
             flat = own[0].dim() < label.dim()
             dims = [dim for dim in changing(label) if flat or own[0].shape[dim] != label.shape[dim]]
@@ -1034,6 +1057,17 @@ def _side(tensor: Tensor, dims: int) -> tuple[int, ...]:
     """Return the shape of a tensor among others of so many dims; 1 where it is spread over a dim."""
     own = [1 if size > 1 and step == 0 else size for size, step in zip(tensor.shape, tensor.stride(), strict=True)]
     return (1,) * (dims - tensor.dim()) + tuple(own)
+
+
+def _turned(labels: list[Tensor], name: str, rest: Any) -> list[Tensor]:
+    """Return the labels of a parameter's dims in the order that the dims have after a turn."""
+    order = list(range(len(labels)))
+    if name == "permute":
+        order = [dim % len(labels) for dim in rest[0]]
+    elif len(labels) > 1:
+        one, two = (rest[0], rest[1]) if name == "transpose" else (0, 1)
+        order[one], order[two] = order[two], order[one]
+    return [labels[dim] for dim in order]
 
 
 def _with(shape: Sequence[int], dim: int, size: int) -> list[int]:

@@ -335,7 +335,7 @@ class ChannelGraph:
             if len(cells):
                 gone = self.zero_input(node, cells, dead)
                 zero = read & gone[torch.searchsorted(cells, into).clamp(max=len(cells) - 1)]
-            yield node, read, zero
+            yield node.replaced(into=into), read, zero
 
     def nodes_with(self, cell: int) -> list[Node]:
         """Return the nodes that a channel passes through."""

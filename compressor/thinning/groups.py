@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressor.thinning.graph import ChannelGraph, Node
+from compressor.thinning.graph import ChannelGraph
 
 OUTPUT = "they are the network's output"
 
@@ -79,30 +79,13 @@ def in_short(groups: Sequence[Group]) -> str:
     return f"{len(groups)} groups; {free:,} of {total:,} channels can be removed"
 
 
-def reasons(graph: ChannelGraph) -> dict[int, str]:
-    """Return why channels can never be removed, in words, by cell; those that can are left out."""
-    found: dict[int, str] = {}
-    for node in graph.nodes:
-        if node.is_output or node.kind == "mixing":
-            for cell in node.out[node.out >= 0].tolist():
-                found.setdefault(cell, _keeper(graph, node))
-    return found
-
-
-def _keeper(graph: ChannelGraph, node: Node) -> str:
-    if node.is_output:
-        return OUTPUT
-    module = graph.modules.get(node.label)
-    return f"they meet {node.label}" if module is None else f"{node.label} ({type(module).__name__}) mixes channels"
-
-
 def groups(graph: ChannelGraph) -> tuple[Group, ...]:
     """Return the channels of a network in groups, in the order of the forward pass.
 
     Two channels are in one group if the same entries of the same layers share them, and both can be removed or stay for
     one reason.
     """
-    cells, kept = graph.cells, reasons(graph)
+    cells, kept = graph.cells, graph.keeps
     places: list[list[tuple[int, bool, int]]] = [[] for _ in range(cells)]
     first: dict[int, tuple[int, int]] = {}
     for number, node in enumerate(graph.nodes):

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -24,18 +24,20 @@ _ROUNDS = 200
 """The largest number of trial cuts of one network."""
 
 
-def channel_graph(model: nn.Module, shape: tuple[int, ...]) -> ChannelGraph:
+def channel_graph(
+    model: nn.Module, shape: tuple[int, ...], removes: Callable[[ChannelGraph], Removal] | None = None
+) -> ChannelGraph:
     """Return the channel graph of a network on images of `shape` (C, H, W).
 
     Only shapes are computed: a copy without storage runs, as it is evaluated; and as it is trained, where other layers
     run then. A network whose code needs values runs with them. Some channels are cut from another copy, which runs
     again: what fails there, or reads other channels, has numbers that do not follow the channels (`view(-1, 800)`), and
-    keeps its own.
+    keeps its own. `removes`: a removal that is tried, too.
 
     Raises `Untraceable` where the network cannot be run.
     """
     with random_state_kept(), _every_operation():
-        return _Reading(model, shape).graph()
+        return _Reading(model, shape, removes).graph()
 
 
 @contextmanager
@@ -61,6 +63,7 @@ class _Form:
         self.training = training
         self.fixes: dict[int, Fix] = {}
         self.found = Followed()
+        self.depthwise: set[str] | None = None
 
 
 def _calls(form: _Form, model: nn.Module) -> Counter[tuple[str, str]]:
@@ -73,8 +76,10 @@ _OF_DROPOUT = frozenset({"native_dropout", "bernoulli", "empty_like", "new_empty
 
 
 class _Reading:
-    def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
-        self._model, self._shape = model, shape
+    def __init__(
+        self, model: nn.Module, shape: tuple[int, ...], removes: Callable[[ChannelGraph], Removal] | None
+    ) -> None:
+        self._model, self._shape, self._removes = model, shape, removes
         self._values = dict(model.named_buffers())
         self._on_meta = True
         self._slices = self._numbered()
@@ -89,7 +94,10 @@ class _Reading:
             forms.append(trained)
         for _ in range(_ROUNDS):
             graph, cell_of = self._graph([form.found for form in forms])
-            blamed = [form for form in forms if self._mend(form, graph, cell_of)]
+            blamed = [form for form in forms if self._mend(form, graph, cell_of, Removal(_some(graph)))]
+            if not blamed and self._removes is not None:
+                removal = Removal(self._removes(graph).gone)  # without skipping layers: a trial has the same operations
+                blamed = [form for form in forms if self._mend(form, graph, cell_of, removal)]
             if not blamed:
                 return graph
             for form in blamed:
@@ -117,10 +125,12 @@ class _Reading:
     def _run(self, form: _Form, network: nn.Module, slices: Mapping[str, Labels]) -> Followed:
         images = torch.zeros(2 if form.training else 1, *self._shape, device="meta" if self._on_meta else "cpu")
         network.train(form.training)
-        return follow(network, images, slices, form.fixes, self._values if self._on_meta else {})
+        values = self._values if self._on_meta else {}
+        return follow(network, images, slices, form.fixes, values, form.depthwise)
 
     def _follow(self, form: _Form) -> None:
         """Follow the channels of one form; raise `Untraceable` where the network cannot be run as it is evaluated."""
+        form.depthwise = None
         form.found = self._run(form, self._copy(), self._slices)
         storage = not any(one.is_meta for one in self._model.parameters())
         if form.found.failed is not None and self._on_meta and storage and not form.training:
@@ -131,6 +141,8 @@ class _Reading:
             reason = (str(error).splitlines() or [""])[0]
             kind = Untraceable if storage else NeedsValues
             raise kind(f"its channels cannot be traced: {type(error).__name__}: {reason}") from error
+
+        form.depthwise = {node.weight for node in form.found.nodes if node.kind == "depthwise"}
 
     # From labels to cells.
 
@@ -216,13 +228,12 @@ class _Reading:
 
     # Trial cuts.
 
-    def _mend(self, form: _Form, graph: ChannelGraph, cell_of: Tensor) -> bool:
+    def _mend(self, form: _Form, graph: ChannelGraph, cell_of: Tensor, removal: Removal) -> bool:
         """Cut some channels and follow the rest; return whether something had to be mended."""
-        gone = _some(graph)
+        gone = removal.gone
         if not bool(gone.any()):
             return False
         network = self._copy()
-        removal = Removal(gone)
         cut_of(graph, network, removal).model(network)
         sizes = {name: one.shape for name, one in (*network.named_parameters(), *network.named_buffers())}
         slices = {
@@ -242,14 +253,14 @@ class _Reading:
         places = {**form.found.places, **found.places}
         if found.failed is not None:
             reason = (str(found.failed).splitlines() or [""])[0]
-            self._escalate(form, places, found.failed_in, found.operations, found.failed_labels, reason)
+            self._escalate(form, places, found.failed_in, found.operations, found.failed_labels, reason, raised=True)
             return True
         for site in sorted(found.results.keys() & form.found.results.keys()):
             if found.places[site] != form.found.places[site]:
                 continue
             before, after = (_cells(cell_of, one.results[site]) for one in (form.found, found))
             if not torch.equal(before[(before < 0) | ~gone[before.clamp(min=0)]], after):
-                self._escalate(form, places, frozenset({site}), site, form.found.results[site], "other channels")
+                self._escalate(form, places, form.found.lineage[site], site, form.found.results[site], "other channels")
                 return True
         for number in sorted(form.found.given.keys() & found.given.keys()):
             if form.found.numbers[number] != found.numbers[number]:  # a scale that is made of a width
@@ -268,7 +279,15 @@ class _Reading:
         return False
 
     def _escalate(
-        self, form: _Form, places: Mapping[int, str], sites: frozenset[int], at: int, labels: Tensor, reason: str
+        self,
+        form: _Form,
+        places: Mapping[int, str],
+        sites: frozenset[int],
+        at: int,
+        labels: Tensor,
+        reason: str,
+        *,
+        raised: bool = False,
     ) -> None:
         """Let the operation that is most likely at fault split its channels into equal parts that lose the same ones;
         where that was done, or cannot be done, let it keep its channels: the last one before the failure.
@@ -278,8 +297,7 @@ class _Reading:
             order = [*(one for one in order if one != at), at]
         equal = [one for one in order if one in form.found.equal and one not in form.fixes]
         left = [one for one in order if form.fixes.get(one) != "keep"]
-        raised_there = bool(order) and order[0] == at
-        if equal and not (raised_there and at not in equal):
+        if equal and not (raised and order[0] == at and at not in equal):
             self._fix(form, places, equal[0], keep=False)
         elif left:
             self._fix(form, places, left[0], keep=True)
@@ -314,13 +332,16 @@ def _cells(cell_of: Tensor, labels: Tensor) -> Tensor:
 
 
 def _some(graph: ChannelGraph) -> Tensor:
-    """Return [cells]: about a third of those that may go, without order, as a trial."""
-    cells = torch.arange(max(graph.cells, 1))
-    gone = ((cells * 2654435761) % 4294967296) % 3 == 0
-    for node in graph.nodes:  # without its first channel a layer has all others in other places
-        if node.kind == "producer" and len(node.out):
-            gone[node.out[:1][node.out[:1] >= 0]] = True
-    gone &= ~graph.kept
-    if graph.cells == 0:
-        return gone & False
-    return spare(graph, gone, 1, least=2)
+    """Return [cells]: some of those that may go, as a trial.
+
+    The first channels of each layer, and another fraction of each: so that all others change their places, and equal
+    parts of a tensor lose different numbers.
+    """
+    gone = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
+    for number, node in enumerate(node for node in graph.nodes if node.kind == "producer"):
+        first = node.out[: max(1, int(len(node.out) * _FRACTIONS[number % len(_FRACTIONS)]))]
+        gone[first[first >= 0]] = True
+    return spare(graph, gone & ~graph.kept, 1, least=2)
+
+
+_FRACTIONS = (0.34, 0.5, 0.25, 0.4, 0.2)

@@ -52,9 +52,10 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return function(*args, **kwargs)
         name = _name(function)
         if _is_view(function):
-            if function is aten.view.dtype and args[0].is_floating_point() and not args[1].is_floating_point:
-                self.lost |= self._unknown.any_of(args)  # the bits of NaN
-            return function(*args, **kwargs)
+            out = function(*args, **kwargs)
+            if function is aten.view.dtype:
+                self.lost |= self._unknown.any_of(args) and not self._unknown.has_marks_of(out, args[0])
+            return out
         marked = [at for at, value in enumerate(args) if any(map(self._unknown.marked, tensors_of(value)))]
         if any(map(self._unknown.marked, tensors_of(list(kwargs.values())))):
             return self._lose(function, args, kwargs)
@@ -79,7 +80,9 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if bools and len(marked) <= 3:
                 return self._alternatives(function, name, args, kwargs, marked)
             return (
-                self._product(function, args) if name == "mul" else self._entry_by_entry(function, name, args, kwargs)
+                self._product(function, args, kwargs)
+                if name == "mul"
+                else self._entry_by_entry(function, name, args, kwargs)
             )
         if name in (rules.MOVES | rules.MONOTONE if bools else rules.MOVES | rules.SUMS):
             return self._alternatives(function, name, args, kwargs, marked)
@@ -92,16 +95,16 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in rules.BATCH_NORMS:
             return self._normalized(function(*args, **kwargs), args)
         if name == "mul":
-            return self._product(function, args)
+            return self._product(function, args, kwargs)
         if name == "div":
             return rules.quotient(function, args, kwargs)
         if name in rules.BY_CHANNEL:
             return self._by_channel(function, args, kwargs)
         if name == "glu":
             first, second = args[0].chunk(2, *args[1:])
-            return self._product(aten.mul.Tensor, (first, second.sigmoid()))
+            return self._product(aten.mul.Tensor, (first, second.sigmoid()), {})
         if name == "addcmul" and not function._schema.is_mutable:
-            product = self._product(aten.mul.Tensor, args[1:3])
+            product = self._product(aten.mul.Tensor, args[1:3], {})
             return function(args[0], product, torch.ones_like(product), **kwargs)
         if self._by_class and name in rules.SOFTMAX and args[0].dim() == 2:
             return rules.of_classes(function, args)
@@ -142,8 +145,6 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return function(*args, **kwargs)
         # In place an operation overwrites what it is given.
         masks = [self._unknown.of(one) for one in given]
-        if function._schema.is_mutable:
-            masks = [mask.clone() for mask in masks]
         out = function(*args, **kwargs)
         for one in tensors_of(out):
             unknown = torch.zeros_like(one, dtype=torch.bool)
@@ -208,12 +209,12 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._unknown.put(out, unknown)
         return out
 
-    def _product(self, function: Any, args: tuple[Any, ...]) -> Tensor:
+    def _product(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """Return a product in which 0 times what is unknown is 0."""
         given = [factor for factor in args if isinstance(factor, Tensor)]
         zeros = [factor == 0 for factor in given]  # in place the first factor is overwritten
         marks = [self._unknown.of(factor).clone() if self._unknown.marked(factor) else None for factor in given]
-        out: Tensor = function(*args)
+        out: Tensor = function(*args, **kwargs)
         if any(isinstance(factor, int | float) and factor == 0 for factor in args):
             zeros.append(torch.ones_like(out, dtype=torch.bool))
             marks.append(None)
@@ -296,7 +297,12 @@ def _is_view(function: Any) -> bool:
 
 @cache
 def _is_pointwise(function: Any, name: str) -> bool:
-    return torch.Tag.pointwise in function.tags or name in rules.POINTWISE
+    """Return whether an operation works on each entry by itself: torch says so, perhaps of another form of it."""
+    if name in rules.POINTWISE or name == "floor_divide":
+        return True
+    forms = getattr(aten, name, None) if function.namespace == "aten" and name not in ("max", "min") else None
+    tags = [getattr(forms, form).tags for form in forms.overloads()] if forms is not None else []
+    return any(torch.Tag.pointwise in each for each in (function.tags, *tags))
 
 
 def _swapped(values: Any, swap: Mapping[int, Tensor]) -> Any:

@@ -44,6 +44,10 @@ class Unknown:
         """Return whether one of these tensors has an unknown entry."""
         return any(bool(torch.isnan(one).any()) if _has_nan(one) else self.marked(one) for one in tensors_of(tensors))
 
+    def has_marks_of(self, view: Tensor, tensor: Tensor) -> bool:
+        """Return whether a view with another type says of each entry what the tensor says: its bits do not."""
+        return not _has_nan(tensor) and not _has_nan(view) and view.element_size() == tensor.element_size()
+
     def put(self, tensor: Tensor, unknown: Tensor | None = None) -> None:
         """Let these entries be unknown; all without `unknown`. Unknown bools and integers have the value 0: as an index
         it is valid.

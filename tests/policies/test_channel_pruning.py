@@ -186,7 +186,7 @@ def test_channels_that_no_layer_reads_and_somebody_else_does_stay(
     forward: Callable[[Any, Tensor], Tensor], who: str
 ) -> None:
     seeded()
-    layers = {"a": Conv2d(1, 6, 3), "mix": nn.LayerNorm([6, 4, 4]), "b": Conv2d(6, 4, 1), "fc": Linear(4, 3)}
+    layers = {"a": Conv2d(1, 6, 3), "mix": nn.LayerNorm([6, 8, 8]), "b": Conv2d(6, 4, 1), "fc": Linear(4, 3)}
     net = Net(lambda s, x: forward(s, s.a(x)), **layers)
     run = Ran(net, schedule())
     assert f"3 channels that it no longer reads are read by {who}" in run.said[0]
