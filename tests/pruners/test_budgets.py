@@ -212,6 +212,24 @@ def test_groups_of_a_convolution_lose_as_many_channels_each() -> None:
             assert left[0] < 4
 
 
+def attending() -> Net:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        places = F.relu(s.a(x)).flatten(2).mT
+        scores = (s.q(places) @ s.k(places).mT).softmax(2)
+        logits: Tensor = s.fc((scores @ s.v(places)).mean(1))
+        return logits
+
+    return Net(forward, a=Conv2d(1, 12, 3), q=Linear(12, 12), k=Linear(12, 12), v=Linear(12, 12), fc=Linear(12, 3))
+
+
+@pytest.mark.parametrize("unit", ["macs", "parameters"])
+def test_products_of_activations_read_channels_and_a_budget_holds_for_them(unit: str) -> None:
+    found = thinned(attending, "Filters", rate={unit: 0.7})
+    which = ("macs", "parameters").index(unit)
+    assert found[which] <= 0.7 * dense(attending)[which]
+    assert found[2]["a.weight"] < 12
+
+
 def test_channels_that_an_operation_keeps_are_not_pruned_for_a_budget() -> None:
     model = Net(
         lambda s, x: s.fc(F.relu(s.b(torch.sigmoid(s.a(x)))).mean((2, 3))),
