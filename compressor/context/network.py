@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compressor.errors import CompressError
-from compressor.thinning import ChannelGraph, Cut, Untraceable, channel_graph
+from compressor.thinning import ChannelGraph, Cost, Cut, Unit, Untraceable, channel_graph, cost_of
 from compressor.tracing import logits_weights, trace_on_meta
 
 
@@ -32,6 +32,7 @@ class Network:
         self._graph: ChannelGraph | None = None
         self._traced = False
         self._logits: tuple[str, ...] | None = None
+        self._costs: dict[Unit, Cost] = {}
         self._followers: list[Callable[[Cut], None]] = []
 
     @property
@@ -49,6 +50,13 @@ class Network:
             except Untraceable as error:
                 self._say(f"warning: {error}: structures are ranked weight by weight, and nothing can be thinned")
         return self._graph
+
+    def cost(self, unit: Unit) -> Cost | None:
+        """Return what the network costs, by its widths; None where its channels cannot be traced."""
+        graph = self.graph()
+        if graph is not None and unit not in self._costs:
+            self._costs[unit] = cost_of(unit, graph, self.model, self.shape)
+        return self._costs.get(unit)
 
     def logits(self) -> tuple[str, ...]:
         """Return the weights of the layers that make the logits; empty where the forward pass cannot be traced."""
@@ -82,4 +90,4 @@ class Network:
         cut.model(self.model)
         for follow in self._followers:
             follow(cut)
-        self._graph, self._traced, self._logits = None, False, None
+        self._graph, self._traced, self._logits, self._costs = None, False, None, {}

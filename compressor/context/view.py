@@ -29,6 +29,23 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Budgeted:
+    """What a budget leaves of a network after thinning.
+
+    The budget is `most` of the `dense` network's `unit` (macs, parameters), and `asked` the same as a fraction. `left`
+    is what will be left, and `shapes` has the shapes of the weights that become smaller; None where only the run shows
+    it.
+    """
+
+    unit: str
+    asked: float
+    most: int
+    dense: int
+    left: int | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The zeros that a policy holds at a time, by sets of weights, and the weights for which they are not known."""
 
@@ -42,6 +59,8 @@ class Prediction:
     """In words: what `asked` refers to, and the sparsity in the other meaning (of the dense weights, of those that are
     left), where they differ.
     """
+    budget: Budgeted | None = None
+    """What is left after thinning, where that is what is asked for."""
 
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -1,5 +1,6 @@
 """From a pruner to the masks of a network: what the policies that prune share, and what depends on a run's parts."""
 
+from compressor.masking.budgets import left_of
 from compressor.masking.checking import (
     AFTER_REMOVALS,
     check_classes,
@@ -32,6 +33,7 @@ __all__ = [
     "check_removable",
     "companions",
     "complete_targets",
+    "left_of",
     "masks_of",
     "merge_batch_norms",
     "predict_outputs",

@@ -8,10 +8,12 @@ from typing import get_args
 
 from compressor.context import TRANSPOSED, Finding, Prediction, View
 from compressor.errors import listed
+from compressor.masking.budgets import budgeted, check_budget, planned, zeros_of
 from compressor.masking.masks import with_coupled_weights
 from compressor.masking.merging import direct_norms
 from compressor.masking.selecting import Remedy, remedies, selection
 from compressor.pruners import Goal, PrunerBase
+from compressor.rates import BudgetGoal
 from compressor.reconstruction import check_reconstruction, pruned_inputs
 from compressor.sparsity.structures import CHANNELS, FILTERS, Structure
 from compressor.thinning import ChannelGraph, Untraceable, couplings
@@ -36,6 +38,8 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
     if misfits:
         return found
     found += _of_channels(view, pruner, sliced, fold, masks)
+    if not any(finding.severity == "error" for finding in found):
+        found += check_budget(view, pruner, masks)
     if masks and not any(finding.severity == "error" for finding in found):
         found += check_classes(view, {name: [cut] for name, cut in _cuts(view, pruner).items()})
     found += _of_statistics(view, pruner)
@@ -47,6 +51,8 @@ def _cuts(view: View, pruner: PrunerBase) -> Mapping[str, Structure]:
     """Return the structure of each weight that a pruner prunes, with those that it adds because they share channels."""
     cuts = dict(pruner.cuts(view.targets))
     graph = view.graph if pruner.extends else None
+    if (found := planned(view, pruner, view.window, view.window.last)) is not None:
+        return dict.fromkeys(found.pruned, pruner.unit)  # a budget leaves alone what cannot be removed
     if isinstance(graph, ChannelGraph):
         cuts |= dict.fromkeys(with_coupled_weights(pruner, list(cuts), graph.channels), pruner.unit)
     return cuts
@@ -188,7 +194,10 @@ def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Se
         for (keeper, remedy), these in alike.items():
             one = len(these) == 1
             said = f"{listed(these)} {'is' if one else 'are'} pruned by {view.key}, but {keeper}"
-            if view.version == 1:
+            if pruner.extends and pruner.budget(view.window, view.window.last) is not None:
+                alone = f"{view.key} prunes only channels that can be removed, not all of {listed(these)}: {keeper}"
+                found.append(Finding("note", alone))
+            elif view.version == 1:
                 masked = "it is masked" if one else "they are masked"
                 found.append(Finding("warning", f"{said}: {masked}, and cannot be thinned"))
             else:
@@ -264,6 +273,8 @@ def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int, *, 
     `current`: sparsities refer to the weights as they are then. Removed entries count as zeros of the dense weights.
     """
     names = [name for selected in view.targets.values() for name in selected]
+    if (budget := pruner.budget(window, time)) is not None:
+        return _of_budget(view, pruner, window, time, budget)
     unknown, shapes = pruner.unknown(view.targets), view.shapes_at(time)
     removes = shapes is None or any(shapes[name] != view.shapes[name] for name in names)
     if current and removes and (shapes is None or pruner.reconstruction is not None):
@@ -279,6 +290,29 @@ def predict_zeros(view: View, pruner: PrunerBase, window: Window, time: int, *, 
     return replace(found, unknown={**found.unknown, **unknown})
 
 
+def _of_budget(view: View, pruner: PrunerBase, window: Window, time: int, budget: BudgetGoal) -> Prediction:
+    """Return the zeros that a budget makes, and what it leaves after thinning."""
+    names, found = _names(view, pruner), planned(view, pruner, window, time)
+    if found is None:
+        return Prediction(unknown=dict.fromkeys(names, "which channels can be removed is not known"))
+    left = budgeted(budget, found)
+    if left.left is None:
+        return Prediction(unknown=dict.fromkeys(names, TOGETHER), budget=left)
+    if view.shapes_at(window.first) != view.shapes:
+        return Prediction(unknown=dict.fromkeys(names, AFTER_REMOVALS), budget=replace(left, left=None, shapes={}))
+    return Prediction(
+        {(name,): zeros for name, zeros in zeros_of(found, pruner.unit, view.shapes).items()}, budget=left
+    )
+
+
+def _names(view: View, pruner: PrunerBase) -> list[str]:
+    """Return the weights that a pruner prunes, as far as they are known."""
+    graph = view.graph
+    names = list(dict.fromkeys(name for selected in view.targets.values() for name in selected))
+    return with_coupled_weights(pruner, names, graph.channels) if isinstance(graph, ChannelGraph) else names
+
+
+TOGETHER = "channels are ranked together until a budget is met: which ones depends on the weights in the run"
 AFTER_REMOVALS = "it depends on the channels that are removed before"
 
 
@@ -319,6 +353,13 @@ def predict_outputs(
     if shapes is None or pruner.unknown(view.targets) or pruner.reconstruction is not None:
         return None
     found: dict[str, int] = {}
+    if pruner.budget(window, time) is not None:
+        within = planned(view, pruner, window, time)
+        changed = view.shapes_at(window.first) != view.shapes
+        if within is None or not within.by_number or changed or pruner.unit.dim != 0:
+            return None
+        removed = {name: view.shapes[name][0] - shapes[name][0] for name in within.pruned}
+        return {name: max(int(pruned.sum()) - removed[name], 0) for name, pruned in within.pruned.items()}
     for goal in pruner.goals(view.targets, window, time, shapes if current else view.shapes):
         if len(goal.names) > 1 or goal.structure.dim != 0:
             return None

@@ -12,7 +12,7 @@ from compressor.errors import UserError
 from compressor.masking.statistics import activations, batch_norms, finite, gradients
 from compressor.pruners import PrunerBase, Request
 from compressor.sparsity import Channels, bias_of
-from compressor.thinning import ChannelGraph
+from compressor.thinning import ChannelGraph, Cost, Unit
 from compressor.timing import Window
 
 
@@ -83,6 +83,7 @@ def masks_of(
         before=before,
         dense=ctx.network.dense if dense is None else dense,
         channels=lambda: _channels(ctx),
+        cost=lambda unit: cost(ctx, unit),
         given=given,
         types={f"{path}.weight": type(module).__name__ for path, module in ctx.network.model.named_modules()},
     )
@@ -173,3 +174,11 @@ class _Network(Given):
 def _channels(ctx: Context) -> Channels:
     graph = ctx.network.graph()
     return Channels() if graph is None else graph.channels
+
+
+def cost(ctx: Context, unit: Unit) -> Cost:
+    """Return what the network costs as it is now. Raises `UserError` where its channels cannot be traced."""
+    found = ctx.network.cost(unit)
+    if found is None:
+        raise UserError(f"{ctx.key}: a budget needs the network's channels: see the warning above")
+    return found

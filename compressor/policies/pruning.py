@@ -17,6 +17,7 @@ from compressor.masking import (
     check_logits,
     check_pruner,
     complete_targets,
+    left_of,
     masks_of,
     merge_batch_norms,
     predict_outputs,
@@ -154,6 +155,9 @@ class PruningPolicy(Policy, name="pruner"):
                 f" set `use_double_copies: true` to restore them"
             )
             found.append(Finding("note", said))
+        if view.version > 1 and self.sparsity_of == "current" and self.pruner.budget(self.window, 0) is not None:
+            said = f"{view.key}: a budget is a part of the dense network: remove `sparsity_of: current`"
+            found.append(Finding("error", said, of_policy=True))
         last, unit = self.window.last, self.window.unit
         if not self.permanent and (unit == "step" or last + 1 < view.epochs):
             said = f"{view.key}: its masks end after {unit} {last} and leave no zeros (keep_mask is false)"
@@ -268,10 +272,20 @@ class PruningPolicy(Policy, name="pruner"):
         ctx.masks.apply()
         if ctx.clock.time(self.window) == self.window.last:
             self._say_what_is_out_of_reach(ctx, memory)
+            self._say_what_is_left(ctx)
 
     def _shapes(self, ctx: Context, memory: Pruning) -> Mapping[str, Sequence[int]]:
         """Return the shapes of the weights to which sparsities refer."""
         return {**ctx.network.dense, **memory.shapes}
+
+    def _say_what_is_left(self, ctx: Context) -> None:
+        """Record what a budget leaves after thinning, for the log and the report."""
+        if not self.permanent or (goal := self.pruner.budget(self.window, self.window.last)) is None:
+            return
+        with ctx.masks.applied():
+            left, dense, _ = left_of(ctx, self.pruner, goal)
+        ctx.records.figures[ctx.key] = {f"{goal.unit}_after_thinning": left, "of_the_dense_network": left / dense}
+        ctx.say(f"{ctx.key}: after thinning {left:,} of {dense:,} {goal.name} are left ({100 * left / dense:.2f} %)")
 
     def _say_what_is_out_of_reach(self, ctx: Context, memory: Pruning) -> None:
         """Warn of sparsities that whole channels, or equal groups of a grouped convolution, cannot reach exactly."""
@@ -314,6 +328,13 @@ class PruningPolicy(Policy, name="pruner"):
         if not self.permanent:
             return []
         lines = [memory.refused] if memory.refused else []
+        if (budget := self.pruner.budget(self.window, self.window.last)) is not None:
+            left, whole, most = left_of(ctx, self.pruner, budget)
+            if left > most:
+                lines.append(
+                    f"target missed by {ctx.key}: {left:,} {budget.name} are left after thinning,"
+                    f" {100 * left / whole:.2f} % of the dense network's; it should be {most:,} at most"
+                )
         promised: dict[str, int] = ctx.constants.get("promised", {})
         for goal in self.pruner.goals(ctx.targets, self.window, self.window.last):
             dense = self._shapes(ctx, memory)

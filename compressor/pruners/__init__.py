@@ -6,6 +6,6 @@
 from compressor.pruners.part import Part
 from compressor.pruners.parts_pruner import PartsPruner
 from compressor.pruners.pruner import Goal, PrunerBase, Request, Scope
-from compressor.pruners.ranking import keep_largest
+from compressor.pruners.ranking import Within, keep_largest, within_budget
 
-__all__ = ["Goal", "Part", "PartsPruner", "PrunerBase", "Request", "Scope", "keep_largest"]
+__all__ = ["Goal", "Part", "PartsPruner", "PrunerBase", "Request", "Scope", "Within", "keep_largest", "within_budget"]

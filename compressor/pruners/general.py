@@ -12,7 +12,7 @@ from compressor.importing import import_all
 from compressor.pruners.part import Order, Part
 from compressor.pruners.parts_pruner import PartsPruner
 from compressor.pruners.pruner import Shapes
-from compressor.rates import AnyRate
+from compressor.rates import AnyRate, Budget, BudgetGoal
 from compressor.sparsity.structures import CHANNELS, ELEMENTS, FILTERS, AnyStructure, Blocks, Structure
 from compressor.timing import Window
 
@@ -61,7 +61,7 @@ class Pruner(PartsPruner, name="Pruner"):
         description="how the sparsity is shared over layers, in place of `scope: layer` (uniform) and `global`",
     )
     weights: Selection
-    rate: AnyRate = Field(description="how much: a sparsity or a threshold")
+    rate: AnyRate = Field(description="how much: a sparsity, a threshold, or what is left after thinning")
 
     @model_validator(mode="after")
     def _scope_or_allocation(self) -> Self:
@@ -95,6 +95,15 @@ class Pruner(PartsPruner, name="Pruner"):
                 f"`rate: {name}` is a threshold of magnitudes: with structure {structure.name} it needs `order:"
                 f" smallest` and a criterion that is one (of Elements l1, of others max or mean_abs), or a rate that is"
                 f" a sparsity"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _saves_time(self) -> Self:
+        if isinstance(self.rate, Budget) and self.structure.dim is None:
+            raise ValueError(
+                f"`rate: {self.rate.name}` is what is left after thinning, and no channel is removed with structure"
+                f" {self.structure.name}: its zeros save no time; use Filters, Channels, Rows or Cols"
             )
         return self
 
@@ -172,6 +181,9 @@ class Pruner(PartsPruner, name="Pruner"):
                 together=names if self.rate.by_all and isinstance(self._allocation, Global) else (),
             )
         ]
+
+    def budget(self, window: Window, time: int) -> BudgetGoal | None:
+        return self.rate.now(window, time) if isinstance(self.rate, Budget) else None
 
     def misfits(self, targets: Targets, shapes: Shapes) -> list[str]:
         found = [(name, self._structure.misfit(shapes[name])) for name in targets["weights"]]

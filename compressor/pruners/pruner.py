@@ -9,8 +9,10 @@ from torch import Tensor
 
 from compressor.component import Component, Targets
 from compressor.criteria import Criterion, Given
+from compressor.rates import BudgetGoal
 from compressor.sparsity import Channels, pruned_count
 from compressor.sparsity.structures import ELEMENTS, Structure
+from compressor.thinning import Cost, Unit
 from compressor.timing import Window
 
 Shapes = Mapping[str, Sequence[int]]
@@ -43,6 +45,8 @@ class Request:
     """Returns the data that a criterion may use; None: the weights only."""
     types: Mapping[str, str] = field(default_factory=dict)
     """The classes of the weights' modules, by weight, where they are known."""
+    cost: Callable[[Unit], Cost] | None = None
+    """Returns what the network costs, for budgets; None: budgets cannot be met."""
     stream: torch.Generator | None = None
     """The generator of random numbers; None: torch's own."""
 
@@ -145,6 +149,10 @@ class PrunerBase(Component):
         With the weights' `shapes` there is one for each weight where it is known, else one for some weights together.
         """
         return []
+
+    def budget(self, window: Window, time: int) -> BudgetGoal | None:
+        """Return what is left at most after thinning, at `time`; None for pruners without a budget."""
+        return None
 
     def unknown(self, targets: Targets) -> dict[str, str]:
         """Return why `goals` is not exact, for each weight for which it is not."""

@@ -1,7 +1,7 @@
 """From parts to masks: which structures stay."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 from compressor.allocation import Global, Layer, Uniform
 from compressor.pruners.part import Order, Part, PartGoal
 from compressor.pruners.pruner import Goal, Request
-from compressor.rates import ConstantRate, SparsityGoal, State, ThresholdGoal
+from compressor.rates import Budget, BudgetGoal, ConstantRate, SparsityGoal, State, ThresholdGoal, least_sparsity
 from compressor.sparsity import Channels, Slices, smallest
 from compressor.sparsity.structures import Structure
+from compressor.thinning import ChannelGraph, removed_with, unused_with
 
 
 def masks_of_parts(request: Request, parts: Iterable[Part]) -> dict[str, Tensor]:
@@ -44,7 +45,7 @@ def _above(request: Request, part: Part, names: Sequence[str], goal: ThresholdGo
     }
 
 
-def _ranked(request: Request, part: Part, names: Sequence[str], goal: SparsityGoal) -> dict[str, Tensor]:
+def _ranked(request: Request, part: Part, names: Sequence[str], goal: SparsityGoal | BudgetGoal) -> dict[str, Tensor]:
     """Return masks that prune the structures of smallest score: in each layer as many as `allocation` says.
 
     Weights that share channels are ranked as one. Channels of a grouped convolution are ranked within its groups, so
@@ -54,13 +55,15 @@ def _ranked(request: Request, part: Part, names: Sequence[str], goal: SparsityGo
     channels = Channels() if structure.dim is None else request.channels()
     if part.rate.by_itself:  # what was removed counts for nothing, and the groups of a convolution need not be equal
         request, channels = replace(request, dense={}), replace(channels, part=None)
-    sets: list[list[Slices]] = [[(name, -1)] for name in names]
-    if structure.dim is not None:
-        sets = channels.joined([(name, structure.dim) for name in names])
+    if isinstance(goal, BudgetGoal):
+        within = _within(request, part, names, goal)
+        channels, chosen = within.channels, iter(within.chosen)
+    else:
+        chosen = _chosen(request, part, _sets(part, names, channels), channels, PartGoal(part, goal))
     masks: dict[str, Tensor] = {}
     joint = False
-    for one, chosen in _chosen(request, part, sets, channels, PartGoal(part, goal)):
-        pruned = one.spared(chosen, channels, structure.dim or 0)
+    for one, going in chosen:
+        pruned = one.spared(going, channels, structure.dim or 0)
         mine = one.masks(pruned, request, structure, channels)
         masks.update(mine)
         if one.cells is not None:
@@ -70,6 +73,119 @@ def _ranked(request: Request, part: Part, names: Sequence[str], goal: SparsityGo
     if joint and not isinstance(allocation, Uniform):
         request.record_zeros(names, sum(int((~keep).sum()) + request.removed(name) for name, keep in masks.items()))
     return masks
+
+
+def _sets(part: Part, names: Sequence[str], channels: Channels) -> list[list[Slices]]:
+    """Return the weights in sets that are ranked as one."""
+    if part.structure.dim is None:
+        return [[(name, -1)] for name in names]
+    return channels.joined([(name, part.structure.dim) for name in names])
+
+
+@dataclass(frozen=True)
+class Within:
+    """What a budget leaves. `chosen`: true at the structures that are pruned, for weights that are ranked as one.
+
+    `left`: the cost after thinning, which should be at most `most`; the dense network costs `dense`, and with one
+    channel in each layer it would be `least`.
+    """
+
+    chosen: Sequence[tuple["_Ranked", Tensor]]
+    channels: Channels
+    """Those that can be removed."""
+    pruned: Mapping[str, Tensor]
+    """The pruned structures by weight [structures]."""
+    gone: Tensor
+    """[cells]: the channels that thinning removes."""
+    left: int
+    most: int
+    dense: int
+    least: int
+    by_number: bool
+    """Whether `left` depends on the numbers of channels alone, not on which of them are pruned."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """The shapes of the parameters that are smaller after thinning."""
+
+
+def within_budget(request: Request, part: Part, goal: BudgetGoal) -> Within:
+    """Return what a part prunes under a budget."""
+    names = request.channels().with_coupled(part.names, part.structure.dim or 0) if part.extends else part.names
+    return _within(request, part, names, goal)
+
+
+def _within(request: Request, part: Part, names: Sequence[str], goal: BudgetGoal) -> Within:
+    """Return the structures of smallest score that are pruned so that the thinned network is within a budget: at the
+    smallest sparsity, as `allocation` shares it.
+
+    Only channels that can be removed are ranked, those of a flattened map as a whole. Where a budget cannot be met, one
+    channel is left in each layer.
+    """
+    if request.cost is None:
+        raise TypeError("a budget needs the network's costs")
+    cost, dim = request.cost(goal.unit), part.structure.dim or 0
+    channels = _removable(request.channels(), cost.graph, [name for name in names if name in request.weights], dim)
+    sets = [together for together in _sets(part, names, channels) if _has_cells(together, channels)]
+    every = [_rank(request, part, together, channels) for together in sets]
+
+    def pruned_at(sparsity: SparsityGoal) -> tuple[list[Tensor], dict[str, Tensor], Tensor]:
+        chosen = _allocated(part, every, PartGoal(part, sparsity))
+        for place, one in enumerate(every):  # one ranking of all layers knows no groups, and thinning needs equal ones
+            if one.group is not None and part.allocation.needs_scores:
+                chosen[place] = one.pruned(int(chosen[place].sum()) + one.layer.removed, part.spare)
+        pruned: dict[str, Tensor] = {}
+        for one, going in zip(every, chosen, strict=True):
+            spared = one.spared(going, channels, dim)
+            pruned |= {name: one.of(name, spared, channels, dim) for name in one.names}
+        return chosen, pruned, removed_with(cost.graph, pruned, dim)
+
+    dense = cost.of({name: shape for name, shape in request.dense.items() if name in cost.shapes})
+    most = goal.most(dense)
+    counts = [one.layer.count for one in every]
+    totals = set(counts) if isinstance(part.allocation, Uniform) else {sum(counts)}
+    found = least_sparsity(totals, lambda sparsity: cost.without(pruned_at(sparsity)[-1]) <= most)
+    chosen, pruned, gone = pruned_at(found)
+    least = cost.without(pruned_at(SparsityGoal(1.0))[-1])
+    pairs, shapes = list(zip(every, chosen, strict=True)), cost.shapes_without(gone)
+    by_number = (len(every) == 1 or not part.allocation.needs_scores) and _alike(every, cost.graph)
+    return Within(pairs, channels, pruned, gone, cost.of(shapes), most, dense, least, by_number, shapes)
+
+
+def _alike(every: Sequence["_Ranked"], graph: ChannelGraph) -> bool:
+    """Return whether the channels that are ranked together are used alike: each layer has all of them, or none."""
+    owner = torch.full((max(graph.cells, 1),), -1, dtype=torch.long)
+    for number, one in enumerate(every):
+        assert one.cells is not None
+        owner[one.cells] = number
+    mine = owner >= 0
+    for node in graph.nodes:
+        for side in (node.out, node.into):
+            if side is None or not every:
+                continue
+            uses = torch.bincount(side[side >= 0], minlength=len(owner))[mine]
+            least, most = (
+                torch.zeros(len(every), dtype=torch.long).scatter_reduce(0, owner[mine], uses, how, include_self=False)
+                for how in ("amin", "amax")
+            )
+            if not torch.equal(least, most):
+                return False
+    return True
+
+
+def _removable(channels: Channels, graph: ChannelGraph, names: Sequence[str], dim: int) -> Channels:
+    """Return the channels that can be removed when the named weights are pruned; the others are none (-1)."""
+    every = {
+        name: torch.ones_like(channels.cells[name, dim], dtype=torch.bool)
+        for name in names
+        if (name, dim) in channels.cells
+    }
+    free = unused_with(graph, every, dim)
+    cells = {one: torch.where((mine >= 0) & free[mine.clamp(min=0)], mine, -1) for one, mine in channels.cells.items()}
+    return replace(channels, cells=cells)
+
+
+def _has_cells(together: Sequence[Slices], channels: Channels) -> bool:
+    """Return whether there are channels among these entries."""
+    return all(one in channels.cells and bool((channels.cells[one] >= 0).any()) for one in together)
 
 
 def _chosen(
@@ -85,12 +201,18 @@ def _chosen(
             yield one, one.pruned(count, part.spare)
         return
     every = list(ranked)
+    yield from zip(every, _allocated(part, every, due), strict=True)
+
+
+def _allocated(part: Part, every: Sequence["_Ranked"], due: PartGoal) -> list[Tensor]:
+    """Return true at the structures that the allocation prunes, for all weights that are ranked as one."""
+    allocation = part.allocation
     layers, scores = [one.layer for one in every], [one.score for one in every] if allocation.needs_scores else None
     chosen = None if scores is None else allocation.chosen(layers, due, scores)
-    if chosen is None:
-        counts = allocation.counts(layers, due, scores)
-        chosen = [one.pruned(count, part.spare) for one, count in zip(every, counts, strict=True)]
-    yield from zip(every, chosen, strict=True)
+    if chosen is not None:
+        return chosen
+    counts = allocation.counts(layers, due, scores)
+    return [one.pruned(count, part.spare) for one, count in zip(every, counts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -137,12 +259,14 @@ class _Ranked:
         found = {}
         for name in self.names:
             weight = request.weights[name]
-            index = pruned
-            if self.cells is not None:
-                index = torch.isin(channels.cells[name, structure.dim or 0], self.cells[pruned])
+            index = self.of(name, pruned, channels, structure.dim or 0)
             index = index.reshape(structure.index_shape(weight.shape)).to(weight.device)
             found[name] = structure.expand(index.logical_not_(), weight.shape)
         return found
+
+    def of(self, name: str, pruned: Tensor, channels: Channels, dim: int) -> Tensor:
+        """Return true at the pruned structures of one weight."""
+        return pruned if self.cells is None else torch.isin(channels.cells[name, dim], self.cells[pruned])
 
 
 def _rank(request: Request, part: Part, together: Sequence[Slices], channels: Channels) -> _Ranked:
@@ -156,7 +280,7 @@ def _rank(request: Request, part: Part, together: Sequence[Slices], channels: Ch
     group = None if group is None or bool((group < 0).any()) else group
     # Columns of one flattened channel are structures of their own; outputs that share a channel are one.
     apart = structure.dim != 0 or not found or len(set(found[0].tolist())) == len(found[0])
-    if len(names) == 1 and group is None and apart:
+    if len(names) == 1 and group is None and apart and not isinstance(part.rate, Budget):
         score = part.score(request, names[0]).flatten()
         score = _drawn(request, part, score if structure.single else score.cpu().double())
         score = _ordered(

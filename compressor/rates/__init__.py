@@ -3,8 +3,9 @@
 from compressor.rates.agp import AgpRate
 from compressor.rates.baidu import BaiduRate
 from compressor.rates.bernoulli import BernoulliRate
+from compressor.rates.budgets import Budget, least_sparsity
 from compressor.rates.random import RandomRate
-from compressor.rates.rate import AnyRate, Rate, Sparsity, SparsityGoal, State, ThresholdGoal
+from compressor.rates.rate import AnyRate, BudgetGoal, Rate, Sparsity, SparsityGoal, State, ThresholdGoal
 from compressor.rates.sparsity import ConstantRate
 from compressor.rates.std import StdRate
 from compressor.rates.threshold import ConstantThreshold
@@ -15,6 +16,8 @@ __all__ = [
     "AnyRate",
     "BaiduRate",
     "BernoulliRate",
+    "Budget",
+    "BudgetGoal",
     "ConstantRate",
     "ConstantThreshold",
     "Positive",
@@ -26,4 +29,5 @@ __all__ = [
     "StdRate",
     "ThresholdGoal",
     "ThresholdRate",
+    "least_sparsity",
 ]

@@ -1,7 +1,9 @@
 """The base class of all rates: how much is pruned, as a function of time."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -9,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from compressor.component import Component, Named
+from compressor.thinning import Unit
 from compressor.timing import Window
 
 Sparsity = Annotated[float, Field(ge=0, le=1)]
@@ -31,6 +34,26 @@ class ThresholdGoal:
 
 
 @dataclass(frozen=True)
+class BudgetGoal:
+    """What is left after thinning, at most: the fraction `left` of the dense network's `unit`."""
+
+    left: float
+    unit: Unit
+
+    @property
+    def name(self) -> str:
+        """Return what is counted, in words."""
+        return "MACs" if self.unit == "macs" else "parameters"
+
+    def most(self, dense: int) -> int:
+        """Return the largest cost within the budget, of a dense network that costs `dense`."""
+        return math.floor(Fraction(str(self.left)) * dense)
+
+    def __str__(self) -> str:
+        return f"at most {100 * self.left:.4g} % of the dense network's {self.name} after thinning"
+
+
+@dataclass(frozen=True)
 class State:
     """What a rate may use: the weights as they are now, with the masks that the policy made last.
 
@@ -47,7 +70,7 @@ class State:
 
 
 class Rate(Component):
-    """How much is pruned: a sparsity or a threshold, by time.
+    """How much is pruned: a sparsity, a threshold or a budget, by time.
 
     `goal` is called once for all weights of a policy, at each of its events.
     """
@@ -62,7 +85,7 @@ class Rate(Component):
     by_itself: ClassVar[bool] = False
     """Whether each structure is pruned at random, independent of the others and of those removed before."""
 
-    def goal(self, window: Window, time: int, state: State) -> SparsityGoal | ThresholdGoal:
+    def goal(self, window: Window, time: int, state: State) -> SparsityGoal | ThresholdGoal | BudgetGoal:
         """Return the goal at `time`, in the window's unit."""
         known = self.foresee(window, time)
         if known is None:

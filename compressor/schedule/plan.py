@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
+from compressor.context import Budgeted
 from compressor.policies.policy import BoundPolicy, Moment, View
 from compressor.schedule.widths import widths
 from compressor.sparsity import in_use, prunable
@@ -28,6 +29,32 @@ class Matched(BaseModel):
     shape: list[int]
 
 
+class Narrowed(BaseModel):
+    """A weight that becomes smaller: its dense shape, and what is left of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    shape: list[int]
+    left: list[int]
+
+
+class PlannedBudget(BaseModel):
+    """What is left of the network after thinning: at most `most`, the fraction `asked` of the `dense` network's `unit`.
+
+    `left` is what will be left; null, and no weights, where only the run shows it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    unit: str
+    asked: float
+    most: int
+    dense: int
+    left: int | None
+    weights: list[Narrowed]
+
+
 class PlannedPolicy(BaseModel):
     """When a policy acts, on which weights, and the sparsity that it holds (or the threshold) at each of those
     times.
@@ -45,6 +72,7 @@ class PlannedPolicy(BaseModel):
     threshold: dict[int, str]
     otherwise: dict[int, str] = {}
     """What the sparsity refers to, and its value in the other meaning, where removed channels make them differ."""
+    budget: dict[int, PlannedBudget] = {}
 
 
 class Predicted(BaseModel):
@@ -151,12 +179,15 @@ def _policy(bound: BoundPolicy, view: View, clock: Clock) -> PlannedPolicy:
     sparsity: dict[int, float] = {}
     threshold: dict[int, str] = {}
     otherwise: dict[int, str] = {}
+    budget: dict[int, PlannedBudget] = {}
     for time in _sample(fires, MAX_VALUES):
         found = policy.predict(view, clock, time)
         if found.asked is not None:
             sparsity[time] = found.asked
         if found.otherwise:
             otherwise[time] = found.otherwise
+        if found.budget is not None:
+            budget[time] = _budget(found.budget, view)
         said = policy.thresholds(view, time)
         if said is not None:
             threshold[time] = said
@@ -170,6 +201,20 @@ def _policy(bound: BoundPolicy, view: View, clock: Clock) -> PlannedPolicy:
         sparsity=sparsity,
         threshold=threshold,
         otherwise=otherwise,
+        budget=budget,
+    )
+
+
+def _budget(found: Budgeted, view: View) -> PlannedBudget:
+    return PlannedBudget(
+        unit=found.unit,
+        asked=found.asked,
+        most=found.most,
+        dense=found.dense,
+        left=found.left,
+        weights=[
+            Narrowed(name=name, shape=list(view.shapes[name]), left=list(shape)) for name, shape in found.shapes.items()
+        ],
     )
 
 

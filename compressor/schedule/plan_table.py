@@ -75,9 +75,31 @@ def _policy(policy: PlannedPolicy) -> list[str]:
     if policy.otherwise:
         said = ", ".join(f"{time}: {text}" for time, text in _few(policy.otherwise))
         lines.append(f"    after the removal of channels: {said}")
+    if policy.budget:
+        lines += _budget(policy)
     if policy.threshold:
         lines.append("  threshold: " + ", ".join(f"{time}: {said}" for time, said in _few(policy.threshold)))
     return lines
+
+
+def _budget(policy: PlannedPolicy) -> list[str]:
+    """Return what is left after thinning at each time, and the shapes of the weights at the last one."""
+    said = []
+    for time, budget in _few(policy.budget):
+        kind = "MACs" if budget.unit == "macs" else budget.unit
+        found = f"{time}: at most {100 * budget.asked:.2f} % of {budget.dense:,} {kind}"
+        if budget.left is not None:
+            found += f", that is {budget.left:,} ({100 * budget.left / budget.dense:.2f} %)"
+        said.append(found)
+    last = list(policy.budget.values())[-1]
+    lines = [f"  left after thinning: {'; '.join(said)}"]
+    if last.left is None:
+        return [*lines, "    which channels are left depends on the weights in the run"]
+    shapes = [["x".join(map(str, shape)) for shape in (weight.shape, weight.left)] for weight in last.weights]
+    return [
+        *lines,
+        *(f"    {weight.name}  {' -> '.join(two)}" for weight, two in zip(last.weights, shapes, strict=True)),
+    ]
 
 
 def _few(values: Mapping[int, T]) -> list[tuple[int, T]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from compressor.context import View, Widths
 from compressor.policies.policy import BoundPolicy
 from compressor.sparsity.structures import FILTERS
-from compressor.thinning import ChannelGraph, couplings
+from compressor.thinning import ChannelGraph, couplings, removed_with
 
 
 def widths(policies: Sequence[BoundPolicy], view: View) -> Widths:
@@ -88,11 +88,4 @@ class _Simulation:
 
     def _remove(self) -> None:
         """Remove the channels that every layer reads as 0."""
-        dead = self._graph.zeroed(self._zero)
-        read = torch.zeros_like(self._gone)
-        alive = torch.zeros_like(self._gone)
-        for node, reads, zero in self._graph.readers(dead):
-            assert node.into is not None
-            read[node.into[reads]] = True
-            alive[node.into[reads & ~zero]] = True
-        self._gone |= read & ~alive & ~self._graph.kept
+        self._gone |= removed_with(self._graph, self._zero, 0)

@@ -3,6 +3,7 @@
 from compressor.thinning.architecture import Architecture, describe, resize
 from compressor.thinning.channel_use import channels_read, channels_with_inputs, producers_of
 from compressor.thinning.compaction import compact_layers, thin_and_compact
+from compressor.thinning.costs import Cost, Unit, cost_of, removed_with, unused_with
 from compressor.thinning.coupling import couplings, removable
 from compressor.thinning.cutting import Cut
 from compressor.thinning.equivalence import Thinned, thin
@@ -20,16 +21,19 @@ __all__ = [
     "NOTHING_REMOVED",
     "Architecture",
     "ChannelGraph",
+    "Cost",
     "Cut",
     "Group",
     "NeedsValues",
     "Remover",
     "Thinned",
+    "Unit",
     "Untraceable",
     "channel_graph",
     "channels_read",
     "channels_with_inputs",
     "compact_layers",
+    "cost_of",
     "couplings",
     "describe",
     "dims",
@@ -42,8 +46,10 @@ __all__ = [
     "nothing_zero",
     "producers_of",
     "removable",
+    "removed_with",
     "resize",
     "shapes_of",
     "thin",
     "thin_and_compact",
+    "unused_with",
 ]

@@ -22,7 +22,7 @@ from compressor.tracing.dropout import before_dropout
 from compressor.tracing.image_dependence import CannotProbe, dependent_logits, inputs_by_weight, lost_classes, probe
 from compressor.tracing.layer_calls import Layer, layer_calls
 from compressor.tracing.logits import all_zero, logits_weights, reaches_logits
-from compressor.tracing.macs import macs
+from compressor.tracing.macs import macs, macs_by_module
 from compressor.tracing.meta_trace import OnMeta, expected_channels, trace_on_meta
 from compressor.tracing.positions import positions
 from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
@@ -51,6 +51,7 @@ __all__ = [
     "logits_weights",
     "lost_classes",
     "macs",
+    "macs_by_module",
     "places",
     "positions",
     "probe",

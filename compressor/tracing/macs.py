@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from compressor.evaluating import evaluating
 from compressor.sparsity import prunable
 
-__all__ = ["macs"]
+__all__ = ["macs", "macs_by_module"]
 
 Shape = Sequence[int]
 
@@ -32,12 +32,26 @@ _RECURRENT = {torch.ops.aten.mkldnn_rnn_layer: _of_mkldnn, torch.ops.aten._cudnn
 """Recurrent layers that are one operation; others are products that the counter knows."""
 
 
-@torch.no_grad()
 def macs(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, dict[str, int]]:
     """Return the number of MACs of one image of `shape` (C, H, W), and those of each prunable weight by name.
 
     A convolution has volume(output) * C_in / groups * kh * kw, a linear layer in * out; attention has its projections
     and its two products of activations, a recurrent layer its matrices at each step.
+    """
+    by_module = macs_by_module(model, shape)
+    names = {id(weight): name for name, weight in prunable(model).items()}
+    by_weight = dict.fromkeys(names.values(), 0)
+    for path, module in model.named_modules():
+        name = names.get(id(module._parameters.get("weight")))
+        if name is not None:  # a weight that several layers share works in each of them
+            by_weight[name] += by_module.get(path, 0)
+    return by_module[""], by_weight
+
+
+@torch.no_grad()
+def macs_by_module(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
+    """Return the MACs of one image of `shape` (C, H, W) by the path of each module that has some, with those of the
+    modules inside it; of the whole model at "".
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype)
@@ -49,11 +63,5 @@ def macs(model: nn.Module, shape: tuple[int, int, int]) -> tuple[int, dict[str, 
             model(image)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    by_module = {path.partition(".")[2]: sum(ops.values()) // 2 for path, ops in counter.get_flop_counts().items()}
-    names = {id(weight): name for name, weight in prunable(model).items()}
-    by_weight = dict.fromkeys(names.values(), 0)
-    for path, module in model.named_modules():
-        name = names.get(id(module._parameters.get("weight")))
-        if name is not None:  # a weight that several layers share works in each of them
-            by_weight[name] += by_module.get(path, 0) if path else counter.get_total_flops() // 2
-    return counter.get_total_flops() // 2, by_weight
+    found = {path.partition(".")[2]: sum(ops.values()) // 2 for path, ops in counter.get_flop_counts().items()}
+    return {**found, "": counter.get_total_flops() // 2}

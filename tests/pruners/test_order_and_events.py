@@ -366,7 +366,10 @@ OUTPUTS = "scores the outputs of a layer: structure should be Filters or Rows"
     [
         ("rate: {events: 1.5}", "should be less than or equal to 1"),
         ("rate: {events: -0.1}", "should be greater than or equal to 0"),
-        ("rate: {events: 0.5, sparsity: 0.5}", "give exactly one of agp, baidu, bernoulli, events, random, sparsity"),
+        (
+            "rate: {events: 0.5, sparsity: 0.5}",
+            "give exactly one of agp, baidu, bernoulli, events, macs, parameters, random, sparsity",
+        ),
         ("rate: {threshold: 0.1}, order: largest", "`rate: threshold` is a threshold of magnitudes"),
         ("rate: {std: 0.1}, order: random", "`rate: std` is a threshold of magnitudes"),
         ("rate: {survivors_std: 0.1}, criterion: gradient", "`rate: survivors_std` is a threshold of magnitudes"),
