@@ -22,7 +22,7 @@ from compressor.training import replace_text
 SCHEMA = 1
 """The number of the layout of the file: it rises when a key changes its meaning, its name or goes."""
 
-LIBRARIES = ("torchvision", "numpy", "pillow", "torch-pruning", "scikit-learn")
+LIBRARIES = ("torchvision", "numpy", "pillow", "scikit-learn", "scipy")
 """Third-party packages besides torch that weights, images or masks may depend on."""
 
 
