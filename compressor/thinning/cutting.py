@@ -107,7 +107,7 @@ def cut_of(graph: ChannelGraph, network: nn.Module, removal: Removal) -> Cut:
             if bias in own:
                 kept[bias] = removal.kept(node.out)
         elif node.kind == "depthwise":
-            groups[path] = len(removal.kept(node.out if node.into is None else node.into))
+            groups[path] = len(removal.kept(node.out))
         elif isinstance(module, nn.GroupNorm):
             groups[path] = module.num_groups * len(removal.kept(node.out)) // max(len(node.out), 1)
     stays = {name: places for name, places in kept.items() if places.shape != own[name].shape}

@@ -335,12 +335,12 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         width = result.shape[channels]
         into = torch.full((x.shape[channels],), -1) if read is None else read
         kind: Kind = "producer"
-        alone = groups > 1 and groups == len(into) and width % groups == 0 and (not transposed or width == groups)
+        alone = groups > 1 and groups == len(into) == width
         if alone and (self._depthwise is None or own.weight in self._depthwise):
             kind = "depthwise"
             outs = _labels_of(own, weight, 0)
-            if read is not None and outs is not None:  # each channel has filters of its own
-                self._join(read.repeat_interleave(width // groups), outs, given.sites | own.sites)
+            if read is not None and outs is not None:
+                self._join(read, outs, given.sites | own.sites)
         elif groups == 1 and read is not None and ins is not None:
             self._join(read, ins, given.sites | own.sites)
         elif groups > 1 and transposed:

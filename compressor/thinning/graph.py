@@ -146,7 +146,7 @@ class ChannelGraph:
             groups = getattr(module, "groups", 1)
             if groups == 1 or node.kind == "depthwise":
                 cells[name, out_dim] = node.out
-                if node.into is not None and groups == 1:
+                if node.into is not None:
                     cells[name, in_dim] = node.into
                 continue
             # The weight's other dim runs over the channels of one group: its entries are no channels of the network.

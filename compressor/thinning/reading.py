@@ -193,9 +193,7 @@ class _Reading:
                 out = cells(node.out)
                 if node.kind not in ("producer", "depthwise", "norm"):
                     out = torch.unique(out[out >= 0])
-                into = None if node.into is None else cells(node.into)
-                if node.kind == "depthwise" and into is not None and len(into) == len(out):
-                    into = None
+                into = None if node.into is None or node.kind == "depthwise" else cells(node.into)
                 inputs = tuple(start + one for one in node.inputs)
                 nodes.append(node.replaced(out=out, into=into, inputs=inputs, training=number > 0))
                 if node.owned and node.label in modules and node.kind in ("producer", "depthwise", "norm"):

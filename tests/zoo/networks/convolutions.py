@@ -84,9 +84,11 @@ class GroupedBranches(Classifier):
         return out
 
 
-@expect(widths={"stem": 8, "several": 16, "b": 8})
+@expect(widths={"several": 16, "b": 8})
 class DepthwiseMultiplier(Classifier):
-    """Two filters for each channel (`depth_multiplier` in Keras): they go with the channel that they read."""
+    """Two filters for each channel (`depth_multiplier` in Keras), ranked as those of every grouped convolution: each
+    group loses as many of its filters, and none its only channel.
+    """
 
     def layers(self) -> None:
         self.several, self.b = cbr(16, 32, groups=16), cbr(32, 16, 1)
