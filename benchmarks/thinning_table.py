@@ -143,24 +143,24 @@ def found(name: str, again: bool, patience: int) -> Row:
     kept = CACHE / f"{name.replace('/', '-')}.json"
     if again or not kept.exists():
         CACHE.mkdir(exist_ok=True)
-        told, why = _run(["--one", name], patience)
-        row = Row(name, side_of(name), refused=why) if told is None else _row(told)
-        if not why and row.parameters[0] <= TIMED:
-            told, why = _run(["--race", name], 2 * patience)
-            row = dataclasses.replace(row, race=Race(failed=why) if told is None else Race(**told))
+        told, why = _run(name, patience)
+        row = _row(told[0]) if told else Row(name, side_of(name), refused=why)
+        if told and row.parameters[0] <= TIMED:
+            row = dataclasses.replace(row, race=Race(**told[1]) if len(told) > 1 else Race(failed=why))
         kept.write_text(json.dumps(dataclasses.asdict(row)), "utf-8")
     return _row(json.loads(kept.read_text(encoding="utf-8")))
 
 
-def _run(arguments: list[str], patience: int) -> tuple[Any, str]:
-    """What a process of this file prints, or None and the reason why it did not end."""
-    command = [sys.executable, "-m", "benchmarks.thinning_table", *arguments, "--patience", str(patience)]
+def _run(name: str, patience: int) -> tuple[list[dict[str, Any]], str]:
+    """What a process of this file prints of a network, and the reason why it did not end."""
+    command = [sys.executable, "-m", "benchmarks.thinning_table", "--one", name, "--patience", str(patience)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    why = ""
     if ended.returncode == -signal.SIGXCPU:
-        return None, f"given up after {patience} s of CPU"
-    if ended.returncode:
-        return None, f"crashed, exit code {ended.returncode}: {(ended.stderr.strip().splitlines() or ['no word'])[-1]}"
-    return json.loads(ended.stdout.splitlines()[-1]), ""
+        why = f"given up after {patience} s of CPU"
+    elif ended.returncode:
+        why = f"crashed, exit code {ended.returncode}: {(ended.stderr.strip().splitlines() or ['no word'])[-1]}"
+    return [json.loads(one) for one in ended.stdout.splitlines() if one.startswith("{")], why
 
 
 def _row(told: dict[str, Any]) -> Row:
@@ -260,14 +260,15 @@ def main() -> None:
     arguments.add_argument("--again", action="store_true", help="forget what was found before")
     arguments.add_argument("--patience", type=int, default=300, help="seconds of CPU that one network may take")
     arguments.add_argument("--one", help=argparse.SUPPRESS)
-    arguments.add_argument("--race", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    if given.one or given.race:
+    if given.one:
         resource.setrlimit(resource.RLIMIT_CPU, (given.patience, given.patience + 1))
-        batch = BATCH if side_of(given.race or given.one) <= 96 else BATCH_OF_LARGE
-        done = attempt(given.one) if given.one else race(given.race, batch, BLOCKS, given.patience // 6)
-        print(json.dumps(dataclasses.asdict(done)))
+        row = attempt(given.one)
+        print(json.dumps(dataclasses.asdict(row)), flush=True)
+        if row.parameters[0] <= TIMED:
+            batch = BATCH if row.side <= 96 else BATCH_OF_LARGE
+            print(json.dumps(dataclasses.asdict(race(given.one, batch, BLOCKS, given.patience // 6))))
         return
     every = [*torchvision_models.names(), *(FAMILIES if given.families else ())]
     for name in given.names or every:

@@ -86,7 +86,8 @@ class _Decision:
         skipped = self._skipped(gone, kept) if skip else frozenset[str]()
         absorbed = self._absorbed({node.label: gone if node.label in skipped else kept for node in self._graph.nodes})
         order = tuple(dict.fromkeys(node.label for node in self._graph.nodes if node.label in skipped))
-        why = Reasons(self._graph, self._modules, self._seen, self._ways, self._reasons)
+        absorbers = {node.label for node in self._layers() if self._absorber(node) is not None}
+        why = Reasons(self._graph, self._modules, self._seen, self._ways, self._reasons, absorbers)
         return Removal(kept, absorbed, tuple(why.stays(kept, skipped)), order)
 
     def _skipped(self, gone: Tensor, kept: Tensor) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """The reasons why filters and channels that are all zero stay, in words."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -60,7 +60,10 @@ def made_by(names: Sequence[str], joins: Sequence[str]) -> str:
 
 
 class Reasons:
-    """The reasons in one network with these layer inputs; `known` has those that a decision gave, by cell."""
+    """The reasons in one network with these layer inputs; `known` has those that a decision gave, by cell.
+
+    `absorbers`: the layers that can absorb a constant input.
+    """
 
     def __init__(
         self,
@@ -69,8 +72,10 @@ class Reasons:
         seen: Mapping[str, LayerInputs],
         ways: frozenset[Way],
         known: Mapping[int, str],
+        absorbers: Collection[str],
     ) -> None:
         self._graph, self._modules, self._seen, self._ways, self._reasons = graph, modules, seen, ways, known
+        self._absorbers = absorbers
         self._found: dict[int, str] = {}
 
     def stays(self, gone: Tensor, skipped: frozenset[str]) -> list[Stay]:
@@ -168,27 +173,39 @@ class Reasons:
             return f"{made_by(names, joins)}, and {'is' if len(names) == 1 else 'are'} not zero there"
         reading = self._graph.readers_with(cell)
         for node in reading:
-            if node.into is not None and node.kind == "producer" and node.weight in self._seen:
-                constant = self._seen[node.weight].constant
-                constant = constant[node.into == cell] if len(constant) == len(node.into) else constant[:0]
-                if len(constant) and bool((torch.isfinite(constant) & (constant != 0)).any()):
-                    if "constant" not in self._ways:
-                        return f"they are constant, not 0, where {node.label} reads them: not absorbed in training"
+            constant = self._constant(node, cell)
+            if len(constant) and bool((torch.isfinite(constant) & (constant != 0)).any()):
+                if "constant" not in self._ways:
+                    return f"they are constant, not 0, where {node.label} reads them: not absorbed in training"
+                if node.label not in self._absorbers:
                     return f"they are constant, not 0, and {node.label} cannot absorb that (padding or no bias)"
         norms = [n.label for n in nodes if n.kind == "norm" and n.owned and self._norm_is_nonzero(n, cell)]
         if norms:
             return f"{norms[0]} after them is not zero there"
-        readers = [n.label for n in reading if n.into is not None and self._is_given_more(n, n.into == cell)]
+        readers = [n.label for n in reading if self._is_given_more(n, cell)]
         behind = ", ".join(dict.fromkeys(n.label for n in nodes if n.kind == "operation")) or "nothing"
         readers = list(dict.fromkeys(readers))
         verb = "reads" if len(readers) == 1 else "read"
         return f"{listed(readers)} {verb} them after {behind} and not as 0" if readers else f"{behind} mixes them"
 
-    def _is_given_more(self, node: Node, here: Tensor) -> bool:
-        """Return whether a layer is given more than 0 at some of its inputs."""
+    def _constant(self, node: Node, cell: int) -> Tensor:
+        """Return the constants that a layer reads at a cell; NaN: no constant."""
         seen = self._seen.get(node.weight)
-        known = seen is not None and len(seen.zero) == len(here)
-        return bool(here.any()) and not (seen is not None and known and bool(seen.zero[here].all()))
+        if seen is None or node.into is None or node.kind != "producer" or len(seen.constant) != len(node.into):
+            return torch.empty(0)
+        return seen.constant[node.into == cell]
+
+    def _is_given_more(self, node: Node, cell: int) -> bool:
+        """Return whether a layer is given more than 0, or than a constant that it absorbs, at some inputs of a cell."""
+        if node.into is None:
+            return False
+        here, seen = node.into == cell, self._seen.get(node.weight)
+        if seen is None or len(seen.zero) != len(here):
+            return True
+        harmless = seen.zero[here]
+        if "constant" in self._ways and node.label in self._absorbers:
+            harmless = harmless | torch.isfinite(seen.constant[here])
+        return not bool(harmless.all())
 
     def _norm_is_nonzero(self, node: Node, cell: int) -> bool:
         norm = self._modules[node.label]

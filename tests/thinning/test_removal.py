@@ -223,6 +223,7 @@ def loud(net: Net) -> Net:
     return net
 
 
+PLACES = torch.arange(16.0).reshape(4, 4)
 ONE = "a.weight: 1 zero filter stays: "
 STAYS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], list[str]]] = {
     "logits": (
@@ -262,6 +263,12 @@ STAYS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], list[str]]] = {
     # What prevents it is named.
     "constants are not folded in training": (
         lambda: speaking(two(lambda s, x: s.fc(mean(F.relu(s.a(x)))))), {"training": True}, ["a.bias", "a", "training"],
+    ),
+    "a constant for one reader alone": (
+        lambda: speaking(
+            two(lambda s, x: (lambda y: s.fc(mean(y)) + mean(s.q(y * PLACES)))(s.a(x)), q=Conv2d(4, 3, 1))
+        ),
+        {}, ["q"],
     ),
     "a layer that is called twice": (
         lambda: zero(two(lambda s, x: s.fc(mean(s.d(s.d(s.a(x))))), d=Conv2d(4, 4, 1)), a=[1]), {}, ["d"],
