@@ -22,8 +22,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from benchmarks.half_pruned import masked, new, settle, side_of, zero_filters
-from compressor.errors import CompressError
+from benchmarks.half_pruned import masked, new, settle, zero_filters
 from compressor.sparsity.weights import prunable
 from compressor.thinning.cutting import Cut
 from compressor.thinning.equivalence import TOLERANCE, difference, thin
@@ -84,27 +83,28 @@ class Race:
     failed: str = ""
 
 
-def race(name: str, batch: int, blocks: int, patience: int) -> Race:
-    """Measure one network; torch-pruning may take `patience` seconds of CPU for each removal."""
-    torch.manual_seed(0)
-    side = side_of(name)
-    dense = new(name)
-    pruned = copy.deepcopy(dense)
-    masked(pruned, side)
-    settle(dense, torch.randn(4, 3, side, side))
-    images = torch.randn(batch, 3, side, side)
+def race(
+    dense: nn.Module,
+    pruned: nn.Module,
+    thin_net: nn.Module | None,
+    cut: Cut | None,
+    images: Tensor,
+    blocks: int,
+    patience: int,
+) -> Race:
+    """Measure a network: dense, pruned, and without the channels that `cut` removes (None: it was refused).
+
+    torch-pruning may take `patience` seconds of CPU for each removal.
+    """
     dead = {name: zero_filters(weight) for name, weight in prunable(pruned).items()}
     zero = {name: rows.nonzero().flatten().tolist() for name, rows in dead.items() if bool(rows.any())}
     variants, found = {"dense": dense}, Race()
-    try:
-        variants["thin"], cut = thinned(pruned, images[:4])
-    except CompressError:
-        gone: dict[str, list[int]] = {}
-    else:
-        gone = removed(cut)
+    gone = {} if cut is None else removed(cut)
+    if thin_net is not None and gone:
+        variants["thin"] = thin_net
         theirs, why = _theirs(pruned, images, gone, patience)
         if theirs is not None:
-            same = [parameter.shape for parameter in variants["thin"].parameters()]
+            same = [parameter.shape for parameter in thin_net.parameters()]
             changed = _change(pruned, theirs, images)
             if same != [parameter.shape for parameter in theirs.parameters()]:
                 why = "other widths"

@@ -3,12 +3,12 @@
     python -m benchmarks.thinning_speed [--repeats 5] [--limit 3] [--only NAME,NAME]
 
 Process time, one thread, the median of some repeats. `trace`: the channel graph. `group`: how all weights are coupled,
-and which outputs can be removed. `cut`: the decision and the cut, in a network of which half of the filters are zero.
-`inputs` is one forward pass of an image of NaN, which the decision uses, and `check` the rest of `thin`: forward passes
-on real images, which any check of this kind needs; both are timed apart. In chains of equal layers the time of a layer
-must not rise with their number, and the time of a channel not with the channels (of `cut`: that of a weight, which all
-are read). Ends with 1 where a network takes longer than the limit, or where the last chain of a kind takes more than
-twice the time of the first by layer, channel or weight.
+and which outputs can be removed. `cut`: the decision, a second trace that tries it, and the cut, in a network of which
+half of the filters are zero. `inputs` is a forward pass of an image of NaN, which the decision uses, and `check` the
+rest of `thin`: forward passes on real images, which any check of this kind needs; both are timed apart. In chains of
+equal layers the time of a layer must not rise with their number, and the time of a channel not with the channels (of
+`cut`: that of a weight, which all are read). Ends with 1 where a network takes longer than the limit, or where the last
+chain of a kind takes more than twice the time of the first by layer, channel or weight.
 """
 
 import argparse
@@ -30,8 +30,8 @@ from compressor.thinning.cutting import cut_of
 from compressor.thinning.equivalence import thin
 from compressor.thinning.graph import ChannelGraph
 from compressor.thinning.reading import channel_graph
-from compressor.thinning.removal import decide
-from compressor.tracing import image_dependence
+from compressor.thinning.removal import Removal, decide
+from compressor.tracing import inputs_by_weight
 
 NETWORKS, SIDE = ("resnet50", "convnext_tiny"), 224
 LAYERS, WIDTHS = (125, 250, 500, 1000), (8, 64)
@@ -60,6 +60,11 @@ def chain(layers: int, channels: int, kernel: int) -> nn.Sequential:
         inputs = channels if number else 3
         inner += [nn.Conv2d(inputs, channels, kernel, padding=kernel // 2), nn.BatchNorm2d(channels), nn.ReLU()]
     return nn.Sequential(*inner, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
+def fresh(graph: ChannelGraph) -> ChannelGraph:
+    """The graph without what it has computed."""
+    return ChannelGraph(**{name: getattr(graph, name) for name in graph.__dataclass_fields__})
 
 
 @torch.no_grad()
@@ -93,17 +98,21 @@ def measure(network: nn.Module, side: int, repeats: int) -> Taken:
     names = list(prunable(network))
 
     def group() -> None:
-        fresh = ChannelGraph(**{name: getattr(graph, name) for name in graph.__dataclass_fields__})  # nothing is cached
-        couplings(fresh, names, FILTERS)
-        removable(fresh, names)
+        own = fresh(graph)
+        couplings(own, names, FILTERS)
+        removable(own, names)
 
     timed("group", group)
     zero_half(network, graph)
-    seen = timed("inputs", lambda: image_dependence.inputs_of(network, shape))
+    seen = timed("inputs", lambda: inputs_by_weight(network, shape))
+
+    def removes(graph: ChannelGraph) -> Removal:
+        return decide(graph, network, seen, skip=True)
 
     def cut() -> Any:
-        fresh = ChannelGraph(**{name: getattr(graph, name) for name in graph.__dataclass_fields__})
-        return cut_of(fresh, network, decide(fresh, network, seen, skip=True))
+        removes(fresh(graph))
+        tried = channel_graph(network, shape, removes)
+        return cut_of(tried, network, removes(tried))
 
     assert timed("cut", cut), "nothing was cut"
     began = time.process_time()

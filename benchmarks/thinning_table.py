@@ -7,11 +7,13 @@ have seen random images. Half of the filters of every convolution and linear lay
 a schedule (`class: Pruner`, `structure: Filters`, `scope: coupled`), then `thin` removes them, and the logits of the
 masked and the thinned network are compared on other images. Of networks of at most 100 million weights a forward pass
 is timed: dense, thinned, and with the same channels removed by torch-pruning (`thin_inference.race`). With `--families`
-also timm's classifiers of `half_pruned.FAMILIES`. Every network has processes of its own; what was found is kept in
+also timm's classifiers of `half_pruned.FAMILIES`. Every network has a process of its own; what was found is kept in
 the temporary folder until its name is given here, or `--again`.
 """
 
 import argparse
+import contextlib
+import copy
 import dataclasses
 import gc
 import json
@@ -32,7 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.half_pruned import FAMILIES, TIMM, masked, new, side_of, zero_filters
+from benchmarks.half_pruned import FAMILIES, TIMM, masked, new, settle, side_of, zero_filters
 from benchmarks.thin_inference import Race, race
 from compressor.errors import CompressError
 from compressor.models import torchvision_models
@@ -82,14 +84,16 @@ class Row:
     race: Race | None = None
 
 
-def attempt(name: str) -> Row:
-    """Build, prune and thin one network."""
+def attempt(name: str, patience: int = 300) -> Row:
+    """Build, prune and thin one network, and measure it."""
     began = time.process_time()
     torch.manual_seed(0)
     side = side_of(name)
     network = new(name)
     shape = (3, side, side)
     row = Row(name, side, parameters=(_size(network), 0), macs=(macs(network, shape)[0], 0))
+    timed = row.parameters[0] <= TIMED
+    dense = copy.deepcopy(network) if timed else network
     graph = channel_graph(network, shape)
     kept = Counter(reason for reason in graph.keeps.values() if reason != OUTPUT)
     row = dataclasses.replace(row, channels=graph.cells, kept=tuple((count, why) for why, count in kept.items()))
@@ -100,34 +104,37 @@ def attempt(name: str) -> Row:
     fresh = torch.randn(4, *shape)
     with torch.no_grad():
         row = dataclasses.replace(row, spread=float(network(fresh).std(0).mean()))
-    images, refused = torch.randn(4, *shape), ""
+    images, thinned, pruned = torch.randn(4, *shape), None, copy.deepcopy(network) if timed else network
     try:
         thinned = thin(network, images)
     except CompressError as error:
-        refused = str(error)
-        row = dataclasses.replace(row, refused=refused, seconds=time.process_time() - began)
-        if "a logit changes" not in refused:
-            return row
-        try:
-            thinned = thin(network.double(), images.double())
-        except CompressError:
-            return row
-    with torch.no_grad():
-        before, exact_before = network.float()(fresh), network.double()(fresh.double())
-        thinned.cut.model(network)
-        exact, after = network(fresh.double()), network.float()(fresh)
-    return dataclasses.replace(
-        row,
-        refused="",
-        rounding=refused,
-        parameters=(row.parameters[0], _size(network)),
-        macs=(row.macs[0], macs(network, shape)[0]),
-        difference=_difference(before, after),
-        exact=_difference(exact_before, exact),
-        stay=sum(stay.count for stay in thinned.stays),
-        reasons=tuple((stay.weight, stay.count, stay.reason) for stay in thinned.stays),
-        seconds=time.process_time() - began,
-    )
+        row = dataclasses.replace(row, refused=str(error))
+        if "a logit changes" in row.refused:
+            with contextlib.suppress(CompressError):
+                thinned = thin(network.double(), images.double())
+    if thinned is not None:
+        with torch.no_grad():
+            before, exact_before = network.float()(fresh), network.double()(fresh.double())
+            thinned.cut.model(network)
+            exact, after = network(fresh.double()), network.float()(fresh)
+        row = dataclasses.replace(
+            row,
+            refused="",
+            rounding=row.refused,
+            parameters=(row.parameters[0], _size(network)),
+            macs=(row.macs[0], macs(network, shape)[0]),
+            difference=_difference(before, after),
+            exact=_difference(exact_before, exact),
+            stay=sum(stay.count for stay in thinned.stays),
+            reasons=tuple((stay.weight, stay.count, stay.reason) for stay in thinned.stays),
+        )
+    row = dataclasses.replace(row, seconds=time.process_time() - began)
+    if timed:
+        settle(dense, torch.randn(4, *shape))
+        own, cut = (None, None) if thinned is None else (network, thinned.cut)
+        images = torch.randn(BATCH if side <= 96 else BATCH_OF_LARGE, *shape)
+        row = dataclasses.replace(row, race=race(dense, pruned, own, cut, images, BLOCKS, patience // 6))
+    return row
 
 
 def _difference(before: Tensor, after: Tensor) -> float:
@@ -139,28 +146,25 @@ def _size(network: nn.Module) -> int:
 
 
 def found(name: str, again: bool, patience: int) -> Row:
-    """The network's row: as it was found before, or now, in processes of its own."""
+    """The network's row: as it was found before, or now, in a process of its own."""
     kept = CACHE / f"{name.replace('/', '-')}.json"
     if again or not kept.exists():
         CACHE.mkdir(exist_ok=True)
         told, why = _run(name, patience)
-        row = _row(told[0]) if told else Row(name, side_of(name), refused=why)
-        if told and row.parameters[0] <= TIMED:
-            row = dataclasses.replace(row, race=Race(**told[1]) if len(told) > 1 else Race(failed=why))
+        row = Row(name, side_of(name), refused=why) if told is None else _row(told)
         kept.write_text(json.dumps(dataclasses.asdict(row)), "utf-8")
     return _row(json.loads(kept.read_text(encoding="utf-8")))
 
 
-def _run(name: str, patience: int) -> tuple[list[dict[str, Any]], str]:
-    """What a process of this file prints of a network, and the reason why it did not end."""
+def _run(name: str, patience: int) -> tuple[dict[str, Any] | None, str]:
+    """What a process of this file finds of a network, or None and the reason why it did not end."""
     command = [sys.executable, "-m", "benchmarks.thinning_table", "--one", name, "--patience", str(patience)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    why = ""
     if ended.returncode == -signal.SIGXCPU:
-        why = f"given up after {patience} s of CPU"
-    elif ended.returncode:
-        why = f"crashed, exit code {ended.returncode}: {(ended.stderr.strip().splitlines() or ['no word'])[-1]}"
-    return [json.loads(one) for one in ended.stdout.splitlines() if one.startswith("{")], why
+        return None, f"given up after {patience} s of CPU"
+    if ended.returncode:
+        return None, f"crashed, exit code {ended.returncode}: {(ended.stderr.strip().splitlines() or ['no word'])[-1]}"
+    return json.loads(ended.stdout.splitlines()[-1]), ""
 
 
 def _row(told: dict[str, Any]) -> Row:
@@ -264,11 +268,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.one:
         resource.setrlimit(resource.RLIMIT_CPU, (given.patience, given.patience + 1))
-        row = attempt(given.one)
-        print(json.dumps(dataclasses.asdict(row)), flush=True)
-        if row.parameters[0] <= TIMED:
-            batch = BATCH if row.side <= 96 else BATCH_OF_LARGE
-            print(json.dumps(dataclasses.asdict(race(given.one, batch, BLOCKS, given.patience // 6))))
+        print(json.dumps(dataclasses.asdict(attempt(given.one, given.patience))))
         return
     every = [*torchvision_models.names(), *(FAMILIES if given.families else ())]
     for name in given.names or every:

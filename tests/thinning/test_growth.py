@@ -16,7 +16,7 @@ from compressor.sparsity.weights import prunable
 from compressor.thinning import ChannelGraph, channel_graph, couplings, removable
 from compressor.thinning.cutting import cut_of
 from compressor.thinning.removal import decide
-from compressor.tracing import image_dependence, places, trace_on_meta
+from compressor.tracing import inputs_by_weight, places, trace_on_meta
 from compressor.tracing.layer_calls import layer_calls
 
 SHAPE = (3, 4, 4)
@@ -109,7 +109,7 @@ def steps(layers: int, channels: int) -> dict[str, tuple[int, int]]:
     def cut(every: bool) -> Callable[[], object]:
         own = chain(layers, channels)
         zero_half(own, graph, every)
-        seen = image_dependence.inputs_of(own, SHAPE)
+        seen = inputs_by_weight(own, SHAPE)
         return lambda: cut_of(graph, own, decide(again(graph), own, seen, skip=True))
 
     work: dict[str, Callable[[], object]] = {
