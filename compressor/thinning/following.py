@@ -31,6 +31,7 @@ from compressor.thinning.labels import (
     small,
     vector,
 )
+from compressor.tracing import draw, is_draw
 
 aten = torch.ops.aten
 
@@ -95,6 +96,8 @@ class Followed:
     """Labels of channels that can only be removed together with others, and the reason."""
     slices: dict[str, Labels] = field(default_factory=dict)
     """By parameter and buffer: the labels of each dim [its size]."""
+    drew: bool = False
+    """Whether it drew a single number, by which it may choose what it runs."""
     operations: int = 0
     """The number of the operation that raised, if any did."""
     places: dict[int, str] = field(default_factory=dict)
@@ -124,15 +127,17 @@ def follow(
     fixes: Mapping[int, Fix],
     values: Mapping[str, Tensor],
     depthwise: Collection[str] | None = None,
+    high: bool | None = None,
 ) -> Followed:
     """Follow the channels through one forward pass of `model`, in the modes of its modules.
 
     `slices`: the labels of the dims of every parameter and buffer. `fixes`: by the number of an operation `keep`: it
     keeps all of its channels; or a dim: equal parts lose the same channels, those of this dim. `values`: the buffers
     with their values, of a model without storage. `depthwise`: the weights that are depthwise, where that is known: a
-    cut may leave one input and output in each group of others.
+    cut may leave one input and output in each group of others. `high`: single numbers that are drawn are the largest,
+    or the least ones.
     """
-    follower = _Follower(model, slices, fixes, values, depthwise)
+    follower = _Follower(model, slices, fixes, values, depthwise, high)
     given: list[Any] = []  # all outputs: one that is not the logits reads channels, too
     handles = [model.register_forward_hook(lambda module, images, result: given.append(result), prepend=True)]
     for path, module in model.named_modules():
@@ -159,6 +164,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         fixes: Mapping[int, Fix],
         values: Mapping[str, Tensor],
         depthwise: Collection[str] | None,
+        high: bool | None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found = Followed(slices=dict(slices))
@@ -168,9 +174,10 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stack: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
         self._modules = dict(model.named_modules())
         self._trained = {name for name, _ in model.named_parameters()}
-        self._fixes, self._depthwise = fixes, depthwise
+        self._fixes, self._depthwise, self._high = fixes, depthwise, high
         self._now = 0
         self._raised: frozenset[int] | None = None
+        self._last: list[Tensor] = []
         self._values: dict[int, Tensor] = {}
         self._fresh = 1 + max(
             (int(one.max()) for labels in slices.values() for one in labels if one.numel()), default=0
@@ -203,11 +210,12 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return hook
 
     def leave(self, module: nn.Module, args: Any, result: Any) -> None:
-        if sys.exc_info()[0] is not None and self._raised is None:  # a check of the module's own refused its inputs
-            self._blame(self._stack[-1][2])
-            last = max(self.found.results, default=None)
-            if last is not None and self._raised is not None:  # or the last operation of its own code
-                self._raised |= {last}
+        if sys.exc_info()[0] is not None and self._raised is None:  # a check of the module's own
+            if type(module).__module__.startswith("torch.nn"):
+                self._blame(self._stack[-1][2])
+            else:  # the model's own code, of what it made last
+                self._blame(self._last)
+                self.found.failed_labels = self.found.failed_labels[:0]
         self._stack.pop()
 
     def _blame(self, given: Sequence[Tensor], *, here: bool = False) -> None:
@@ -262,6 +270,12 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._blame(given, here=True)
                 self.found.places.setdefault(self._now, self._place(function))
             raise
+        if is_draw(function, result):
+            self.found.drew = True
+            if result.is_meta and not given:
+                result = function(*run_args, **{**run_kwargs, "device": "cpu"})  # Python may choose by it
+            if self._high is not None:
+                draw(_name(function), args, kwargs, result, high=self._high)
         self._alive.append((given, result))
         self.found.numbers[self._now] = (
             tuple(one for one in tree_leaves((args, kwargs)) if isinstance(one, float) or type(one) is int)
@@ -271,6 +285,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         states = [self._states.get(id(one)) for one in given]
         if any(state is not None and (state.labels or state.zero) for state in states):
             self._follow(function, args, kwargs, result, given)
+            self._last = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
         elif _name(function) in ("zeros", "zeros_like", "zero", "new_zeros") and isinstance(result, Tensor):
             self._states[id(result)] = State(zero=True)
         elif _name(function) in _TURNS and given and isinstance(result, Tensor) and id(given[0]) in self._values:
@@ -326,7 +341,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         channels = x.dim() - (weight.dim() - 2) - 1
         read: Tensor | None = None
         for label in given.labels:
-            if channels in changing(label) or x.shape[channels] == 1:
+            if channels in changing(label) or (x.shape[channels] == 1 and not changing(label)):
                 read = self._one_channel(label, channels, given)
             else:
                 self._keep_labels(label, f"{self._layer_name('convolution')} mixes them")
@@ -481,12 +496,12 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         x, values = args[0], result[0] if isinstance(result, (tuple, list)) else result
         given = self._state(x)
         dim = 1 if x.dim() > 1 else 0
-        lines = [
-            self._one_channel(one, dim, given) for one in given.labels if dim in changing(one) or x.shape[dim] == 1
-        ]
-        others = [one for one in given.labels if dim not in changing(one) and x.shape[dim] != 1]
-        for label in others:
-            self._keep_labels(label, f"{self._layer_name('batch_norm')} normalizes over them")
+        lines = []
+        for label in given.labels:
+            if dim in changing(label) or (x.shape[dim] == 1 and not changing(label)):
+                lines.append(self._one_channel(label, dim, given))
+            else:
+                self._keep_labels(label, f"{self._layer_name('batch_norm')} normalizes over them")
         companions = []
         for one in args[1:5]:
             state = self._state(one) if isinstance(one, Tensor) else State()
@@ -558,7 +573,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             behind.append(small(line[0]) if line else torch.full([1] * result.dim(), -1))
             beside.append([one for one in own if all(one is not other for other in line[:1])])
         made: list[Tensor] = []
-        if any(not is_empty(one) for one in behind) and name == "cat":
+        if any(not is_empty(one) for one in behind):
             shape = [max(one.shape[d] for one in behind) if d != dim else 1 for d in range(result.dim())]
             parts = [one.expand(_with(shape, dim, piece.shape[dim])) for one, piece in zip(behind, pieces, strict=True)]
             made.append(compressed(torch.cat(parts, dim)).expand(result.shape))
@@ -641,6 +656,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         sites = given.sites
         spread = name == "expand" and results[0].shape != x.shape
         trivial = (name in _TURNS and not spread) or (name in _VIEWS and results[0].shape == x.shape)
+        trivial = trivial or (name not in _VIEWS and not spread and _in_place(given.labels, made))
         if not trivial and given.labels and given.weight is None:
             sites = sites | {self._now}
             self.found.places.setdefault(self._now, self._place(function))
@@ -1010,9 +1026,9 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         said = f"{_WORDS.get(name, name.strip('_'))} in {self._in_module()}"
         frame: Any = sys._getframe(1)
         while frame is not None:
-            file = frame.f_code.co_filename
-            if not any(part in file for part in _NOT_THE_MODEL):
-                return f"{said}, {'/'.join(file.replace(chr(92), '/').split('/')[-2:])}:{frame.f_lineno}"
+            line = model_line(frame.f_code.co_filename, frame.f_lineno)
+            if line:
+                return f"{said}, {line}"
             frame = frame.f_back
         return said
 
@@ -1030,6 +1046,13 @@ class _Raising(TorchFunctionMode):
         except Exception:
             self._follower.refused(getattr(func, "__name__", "a function"), tree_leaves((args, kwargs)))
             raise
+
+
+def model_line(file: str, line: int) -> str:
+    """Return a line of the model's code in short; "" where it is other code."""
+    if any(part in file for part in _NOT_THE_MODEL):
+        return ""
+    return f"{'/'.join(file.replace(chr(92), '/').split('/')[-2:])}:{line}"
 
 
 _SUMS = frozenset({"sum", "nansum", "norm", "linalg_vector_norm", "count_nonzero"})
@@ -1068,6 +1091,15 @@ def _turned(labels: list[Tensor], name: str, rest: Any) -> list[Tensor]:
         one, two = (rest[0], rest[1]) if name == "transpose" else (0, 1)
         order[one], order[two] = order[two], order[one]
     return [labels[dim] for dim in order]
+
+
+def _in_place(before: Labels, after: Sequence[Sequence[Tensor]]) -> bool:
+    """Return whether channels are where they were in all results: only positions have moved."""
+    return all(
+        changing(old) == changing(new) and torch.equal(small(old), small(new))
+        for labels in after
+        for old, new in zip(before, labels, strict=True)
+    )
 
 
 def _with(shape: Sequence[int], dim: int, size: int) -> list[int]:

@@ -87,11 +87,16 @@ class ChannelGraph:
 
     @cached_property
     def by_path(self) -> dict[str, Node]:
-        """Return the nodes that are layers, by path; of a layer that is called more than once the first."""
+        """Return the nodes that are layers, by path; of a layer that is called more than once the first call that uses
+        its weight as the layer itself does, not turned.
+        """
         found: dict[str, Node] = {}
         for node in self.nodes:
             if node.owned and node.label in self.modules:
-                found.setdefault(node.label, node)
+                first = found.setdefault(node.label, node)
+                own = dims(self.modules[node.label])
+                if first.dims != own and node.dims == own:
+                    found[node.label] = node
         return found
 
     @cached_property

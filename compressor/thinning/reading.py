@@ -1,5 +1,6 @@
 """From a network to its channels: one forward pass that is followed, then trial cuts that are followed again."""
 
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +16,11 @@ from compressor.errors import UserError
 from compressor.importing import late, random_state_kept
 from compressor.sparsity import computed
 from compressor.thinning.cutting import cut_of
-from compressor.thinning.following import Fix, Followed, follow
+from compressor.thinning.following import Fix, Followed, follow, model_line
 from compressor.thinning.graph import ChannelGraph, NeedsValues, Node, Untraceable
 from compressor.thinning.labels import Labels
 from compressor.thinning.removal import Removal, spare
+from compressor.tracing import python_drew, seed
 
 _ROUNDS = 200
 """The largest number of trial cuts of one network."""
@@ -56,11 +58,12 @@ def _every_operation() -> Iterator[None]:
 class _Form:
     """One form of a network, as it is evaluated or as it is trained: its forward pass, and what trial cuts mended.
 
-    `fixes`: see `follow`.
+    `fixes`, `high`: see `follow`.
     """
 
-    def __init__(self, training: bool) -> None:
-        self.training = training
+    def __init__(self, training: bool, high: bool | None = None) -> None:
+        self.training, self.high = training, high
+        self.drew = False
         self.fixes: dict[int, Fix] = {}
         self.found = Followed()
         self.depthwise: set[str] | None = None
@@ -84,17 +87,27 @@ class _Reading:
         self._on_meta = True
         self._slices = self._numbered()
         self._refused: list[tuple[Tensor, str]] = []
+        self._tries = 0
 
     def graph(self) -> ChannelGraph:
-        evaluated, trained = _Form(training=False), _Form(training=True)
-        self._follow(evaluated)
-        self._follow(trained)
-        forms = [evaluated]
-        if trained.found.failed is None and _calls(trained, self._model) != _calls(evaluated, self._model):
-            forms.append(trained)
+        forms = [_Form(training=False)]
+        self._follow(forms[0])
+        known = [_calls(forms[0], self._model)]
+        for high in (False, True):  # it may draw which layers it leaves out
+            trained = _Form(training=True, high=high)
+            self._follow(trained)
+            if trained.found.failed is None and (calls := _calls(trained, self._model)) not in known:
+                forms.append(trained)
+                known.append(calls)
+            if not trained.drew:
+                break
         for _ in range(_ROUNDS):
             graph, cell_of = self._graph([form.found for form in forms])
-            blamed = [form for form in forms if self._mend(form, graph, cell_of, Removal(_some(graph)))]
+            some = _some(graph)
+            blamed = [form for form in forms if self._mend(form, graph, cell_of, Removal(some))]
+            if not blamed:  # then what is so narrow that it was left whole
+                narrow = Removal(_some(graph, least=1, beside=some))
+                blamed = [form for form in forms if self._mend(form, graph, cell_of, narrow)]
             if not blamed and self._removes is not None:
                 removal = Removal(self._removes(graph).gone)  # without skipping layers: a trial has the same operations
                 blamed = [form for form in forms if self._mend(form, graph, cell_of, removal)]
@@ -126,7 +139,10 @@ class _Reading:
         images = torch.zeros(2 if form.training else 1, *self._shape, device="meta" if self._on_meta else "cpu")
         network.train(form.training)
         values = self._values if self._on_meta else {}
-        return follow(network, images, slices, form.fixes, values, form.depthwise)
+        seed(form.high is True)
+        found = follow(network, images, slices, form.fixes, values, form.depthwise, form.high)
+        form.drew = found.drew or python_drew(form.high is True)
+        return found
 
     def _follow(self, form: _Form) -> None:
         """Follow the channels of one form; raise `Untraceable` where the network cannot be run as it is evaluated."""
@@ -256,14 +272,20 @@ class _Reading:
         found = self._run(form, network, slices)
         places = {**form.found.places, **found.places}
         if found.failed is not None:
-            reason = (str(found.failed).splitlines() or [""])[0]
-            self._escalate(form, places, found.failed_in, found.operations, found.failed_labels, reason, raised=True)
+            sites, at, labels = found.failed_in, found.operations, found.failed_labels
+            if not sites and not len(labels):  # the model's own code raises it: what came before it, the last first
+                self._tries += 1
+                past = form.found.nodes[max(len(found.nodes) - 2 ** (self._tries - 1), 0) : len(found.nodes)]
+                labels = torch.cat([node.out[node.out >= 0] for node in past] or [labels])
+            self._escalate(form, places, sites, at, labels, _said(found.failed), raised=True)
             return True
         for site in sorted(found.results.keys() & form.found.results.keys()):
             if found.places[site] != form.found.places[site]:
                 continue
             before, after = (_cells(cell_of, one.results[site]) for one in (form.found, found))
-            if not torch.equal(before[(before < 0) | ~gone[before.clamp(min=0)]], after):
+            before = before[(before < 0) | ~gone[before.clamp(min=0)]]
+            alone = len(after) == 1 and bool((before == after).all())  # one channel is left: its label has no dim
+            if not torch.equal(before, after) and not alone:
                 self._escalate(form, places, form.found.lineage[site], site, form.found.results[site], "other channels")
                 return True
         for number in sorted(form.found.given.keys() & found.given.keys()):
@@ -329,17 +351,25 @@ class _Reading:
 _MOVING = ("view", "reshape", "split", "chunk", "slice", "expand", "unbind", "select", "unflatten")
 
 
+def _said(error: BaseException) -> str:
+    """Return what an error says, and the line of the model's code that raised it."""
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line = model_line(last.filename, last.lineno or 0)
+    return f"{line}: {reason}" if line else reason
+
+
 def _cells(cell_of: Tensor, labels: Tensor) -> Tensor:
     """Return the cells of labels; -1 where there is none."""
     known = (labels >= 0) & (labels < len(cell_of))
     return torch.where(known, cell_of[labels.clamp(0, len(cell_of) - 1)], -1)
 
 
-def _some(graph: ChannelGraph) -> Tensor:
-    """Return [cells]: some of those that may go, as a trial.
+def _some(graph: ChannelGraph, *, least: int = 2, beside: Tensor | None = None) -> Tensor:
+    """Return [cells]: some of those that may go, as a trial; `least` stay of each layer.
 
     The first channels of each layer, and another fraction of each: so that all others change their places, and equal
-    parts of a tensor lose different numbers.
+    parts of a tensor lose different numbers. With `beside` only those of layers that lose none of these cells.
     """
     gone = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
     balanced = torch.zeros_like(gone)
@@ -348,7 +378,7 @@ def _some(graph: ChannelGraph) -> Tensor:
         for side in (node.out, node.into) if node.groups > 1 and node.into is not None else ():
             balanced[side[side >= 0]] = True
             for group, part in enumerate(side.reshape(node.groups, -1)):  # the same number of each group, elsewhere
-                count = len(part) // 3
+                count = max(len(part) // 3, 0 if node.transposed else 2 - least)
                 mine = part[:count] if group % 2 == 0 else part[len(part) - count :]
                 gone[mine[mine >= 0]] = True
     for number, node in enumerate(producers):
@@ -356,7 +386,11 @@ def _some(graph: ChannelGraph) -> Tensor:
             continue
         first = node.out[: max(1, int(len(node.out) * _FRACTIONS[number % len(_FRACTIONS)]))]
         gone[first[first >= 0]] = True
-    return spare(graph, gone & ~graph.kept, 1, least=2)
+    if beside is not None:
+        for node in producers:
+            if bool(beside[node.out[node.out >= 0]].any()):
+                gone[node.out[node.out >= 0]] = False
+    return spare(graph, gone & ~graph.kept, 1, least=least)
 
 
 _FRACTIONS = (0.34, 0.5, 0.25, 0.4, 0.2)

@@ -4,7 +4,7 @@ A channel can be removed if every layer that reads it is given 0 there (or a con
 only zeros for it. Removing the neurons of Han et al. 2015 without inputs or without outputs is a case of this.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,9 +67,15 @@ class _Decision:
         self._round_to = round_to
         self._modules: dict[str, Any] = dict(model.named_modules())
         self._parameters = dict(model.named_parameters())
-        self._nonzero = {node.label: self._pairs(node) for node in {n.label: n for n in self._layers()}.values()}
+        self._nonzero: dict[tuple[str, tuple[int, int]], Tensor] = {}
+        for node in self._layers():  # one weight may be used both ways
+            if (node.label, node.dims) not in self._nonzero:
+                self._nonzero[node.label, node.dims] = self._pairs(node)
         self._reasons: dict[int, str] = {}
-        self._calls = Counter(node.label for node in graph.nodes if not node.training)
+        self._calls: dict[str, list[Node]] = defaultdict(list)
+        for node in graph.nodes:
+            if not node.training:
+                self._calls[node.label].append(node)
         self._number = {id(node): number for number, node in enumerate(graph.nodes)}
 
     def _layers(self) -> list[Node]:
@@ -78,7 +84,11 @@ class _Decision:
 
     def decide(self, skip: bool) -> Removal:
         fixed = self._fixed()
-        zeros = {node.weight: ~self._nonzero[node.label].any(1) for node in self._layers() if node.weight}
+        zeros = {
+            node.weight: ~self._nonzero[node.label, node.dims].any(1)
+            for node in (*self._layers(), *self._graph.by_path.values())  # as the layer itself uses it, where it does
+            if (node.label, node.dims) in self._nonzero and node.weight
+        }
         self._dead = self._graph.zeroed(zeros, self._parameters)
         # From the logits back: layers that only read each other, as a squeeze and its excitation, go together.
         gone = self._unneeded(~fixed)
@@ -126,7 +136,7 @@ class _Decision:
     def _reading(self, node: Node, gone: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cells of a layer's inputs, and [kept outputs, inputs]: whether it connects the two."""
         alive = (node.out < 0) | ~gone[node.out.clamp(min=0)]
-        return node.out if node.into is None else node.into, self._nonzero[node.label][alive]
+        return node.out if node.into is None else node.into, self._nonzero[node.label, node.dims][alive]
 
     def _fixed(self) -> Tensor:
         """Return the channels that must stay, whatever their values."""
@@ -200,19 +210,20 @@ class _Decision:
         directly.
         """
         module = self._modules.get(node.label) if node.owned else None
-        if module is None or getattr(module, "groups", 1) > 1 or getattr(module, "transposed", False):
+        if module is None or getattr(module, "groups", 1) > 1 or node.dims != (0, 1):
             return None
         padding = getattr(module, "padding", ())
         if padding != "valid" and any(side != 0 for side in padding):
             return None
-        if module.bias is not None:
+        bias = f"{node.label}.bias".lstrip(".")
+        if module.bias is not None and all(bias in call.companions for call in self._calls[node.label]):
             return node.label
-        if self._calls[node.label] > 1:
+        if len(self._calls[node.label]) > 1 or module.bias is not None:  # its code uses the weight alone somewhere
             return None
         readers = [self._graph.nodes[number] for number in self._graph.readers_of[self._number[id(node)]]]
         if len(readers) == 1 and readers[0].kind == "norm" and not readers[0].is_output:
             norm = self._modules.get(readers[0].label)
-            if self._calls[readers[0].label] == 1 and getattr(norm, "running_mean", None) is not None:
+            if len(self._calls[readers[0].label]) == 1 and getattr(norm, "running_mean", None) is not None:
                 return readers[0].label
         return None
 

@@ -129,7 +129,7 @@ class Reasons:
                 continue
             mine, module = node.into >= 0, self._modules.get(node.label)
             if node.label in self._graph.weights and getattr(module, "groups", 1) == 1:
-                mine = mine & _is_nonzero_for(module)
+                mine = mine & _is_nonzero_along(module, node.dims[1])
             for cell in set(node.into[mine].tolist()):
                 found.setdefault(cell, {})[node.weight or node.label] = None
         return {cell: list(names) for cell, names in found.items()}
@@ -227,5 +227,9 @@ def _dim_of_inputs(module: Any) -> int:
 
 def _is_nonzero_for(module: Any) -> Tensor:
     """Return [inputs]: whether a layer's weight is not zero for an input channel."""
+    return _is_nonzero_along(module, _dim_of_inputs(module))
+
+
+def _is_nonzero_along(module: Any, dim: int) -> Tensor:
     weight: Tensor = module.weight.detach() != 0
-    return weight.movedim(_dim_of_inputs(module), 0).flatten(1).any(1).cpu()
+    return weight.movedim(dim, 0).flatten(1).any(1).cpu()

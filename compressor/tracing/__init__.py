@@ -18,6 +18,7 @@ A module for each question:
 """
 
 from compressor.tracing.activations import MAKE_ZEROS, Place, at_places, places
+from compressor.tracing.draws import draw, is_draw, python_drew, seed
 from compressor.tracing.dropout import before_dropout
 from compressor.tracing.image_dependence import CannotProbe, dependent_logits, inputs_by_weight, lost_classes, probe
 from compressor.tracing.layer_calls import Layer, layer_calls
@@ -45,8 +46,10 @@ __all__ = [
     "at_places",
     "before_dropout",
     "dependent_logits",
+    "draw",
     "expected_channels",
     "inputs_by_weight",
+    "is_draw",
     "layer_calls",
     "logits_weights",
     "lost_classes",
@@ -55,9 +58,11 @@ __all__ = [
     "places",
     "positions",
     "probe",
+    "python_drew",
     "reaches_logits",
     "sample_inputs",
     "sample_outputs",
+    "seed",
     "trace",
     "trace_on_meta",
     "watch",

@@ -20,6 +20,7 @@ from compressor.copying import copied
 from compressor.errors import CompressError
 from compressor.evaluating import evaluating
 from compressor.importing import random_state_kept
+from compressor.tracing.draws import python_drew, seed
 from compressor.tracing.nan_mode import NaNMode
 from compressor.tracing.weight_inputs import LayerInputs, WeightInputs, inputs_along
 
@@ -129,20 +130,32 @@ def _probe(
     for module in own.modules():
         if isinstance(module, _BatchNorm) or _draws(module):
             module.eval()
-    lost, mode = mode.lost, NaNMode(training, read=weights.read)
-    with weights.watching(own, mode), _looking(own, mode, norms):
-        try:
-            _run(own, shape, mode, images=2)  # one image is refused by what normalizes over images
-        except Exception as error:
-            raise CannotProbe(error, training=True) from error
-    return found, lost or mode.lost
+    lost = [mode.lost]
+    for high in (None, False, True):
+        mode = NaNMode(training, read=weights.read, high=high)
+        with weights.watching(own, mode), _looking(own, mode, norms), random_state_kept():
+            seed(high is True)
+            try:
+                _pass(own, shape, mode, images=2)  # one image is refused by what normalizes over images
+            except Exception as error:
+                raise CannotProbe(error, training=True) from error
+            chooses = (mode.lost and mode.drew) or python_drew(0)
+        if high is None and not chooses:
+            return found, lost[0] or mode.lost
+        lost += [mode.lost] if high is not None else []  # it goes either way
+    return found, any(lost)
 
 
-def _run(model: nn.Module, shape: tuple[int, ...], mode: NaNMode, images: int = 1) -> Any:
-    """Return the result of a forward pass of images of NaN."""
+def _run(model: nn.Module, shape: tuple[int, ...], mode: NaNMode) -> Any:
+    """Return the result of a forward pass of an image of NaN."""
+    with random_state_kept():
+        return _pass(model, shape, mode, images=1)
+
+
+def _pass(model: nn.Module, shape: tuple[int, ...], mode: NaNMode, images: int) -> Any:
     parameter = next(model.parameters())
     image = torch.full((images, *shape), torch.nan, device=parameter.device, dtype=parameter.dtype)
-    with random_state_kept(), torch.no_grad(), _in_plain_steps(), mode:
+    with torch.no_grad(), _in_plain_steps(), mode:
         return model(image)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compressor.tracing import nan_rules as rules
+from compressor.tracing.draws import draw, is_draw
 from compressor.tracing.unknown import Unknown, tensors_of
 
 __all__ = ["NaNMode"]
@@ -32,17 +33,21 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         *,
         by_class: bool = False,
         read: Callable[[str, tuple[Any, ...], Tensor], None] | None = None,
+        high: bool | None = None,
     ) -> None:
-        """`by_class`: an output of a softmax over [1, classes] depends on the image where its own input does, not where
-        only their sum does. `read` is called with the name, the arguments and the result of each contraction
-        and each copy.
+        """`high`: single numbers that are drawn are the largest, or the least ones; None: they are unknown.
+        `by_class`: an output of a softmax over [1, classes] depends on the image where its own input does, not where
+        only their sum does. `read` is called with the name, the arguments and the result of each contraction and each
+        copy.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        self._training, self._by_class, self._read = training, by_class, read
+        self._training, self._by_class, self._read, self._high = training, by_class, read, high
         self._unknown = Unknown()
         self.paused = False
         self.lost = False
         """Whether Python read a value that depends on the image, or a size depends on it: then nothing is known."""
+        self.drew = False
+        """Whether a single number was drawn."""
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -114,7 +119,7 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.nondeterministic_seeded in function.tags and not name.startswith("_"):
             if name == "rrelu_with_noise" and not any(args[4:5]):  # it draws in training alone
                 return self._entry_by_entry(function, name, args, kwargs)
-            return self._all_unknown(function, args, kwargs, always=True)
+            return self._drawn(function, name, args, kwargs)
         if name.endswith("_like") or name.startswith("new_"):
             return function(*args, **kwargs)
         if _is_pointwise(function, name):
@@ -133,6 +138,17 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._unknown.put(one)
         if name in ("native_layer_norm", "native_group_norm", "_fused_rms_norm"):
             rules.shut(name, out, args)
+        return out
+
+    def _drawn(self, function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        unknown = self._unknown.any_of(args) and name != "uniform"  # in place it overwrites what it is given
+        out = function(*args, **kwargs)
+        single = is_draw(function, out) and not unknown
+        self.drew |= single
+        if single and self._high is not None:
+            draw(name, args, kwargs, out, high=self._high)
+        else:
+            self._unknown.put(out)
         return out
 
     def _entry_by_entry(self, function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -191,6 +207,8 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _at_unknown(self, function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what an operation makes at indices that are unknown: all of it is, unless a mask says what is not."""
         masks = [one for one in tensors_of(args[1]) if one.dtype == torch.bool] if name.startswith("index") else []
+        if not masks and name in ("index", "index_select", "gather"):
+            return self._from_anywhere(function, name, args, kwargs)
         if name not in ("index", "index_put") or len(masks) != len(list(tensors_of(args[1]))):
             return self._all_unknown(function, args, kwargs)
         if name == "index_put" and args[2].numel() == 1 and not any(args[3:]):
@@ -207,6 +225,20 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 list(given[1]), torch.ones((), dtype=torch.bool, device=out.device)
             )
         self._unknown.put(out, unknown)
+        return out
+
+    def _from_anywhere(self, function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what lies at indices that are unknown: it is known where the same lies at all of them."""
+        x = args[0]
+        dims = [at for at, one in enumerate(args[1]) if one is not None] if name == "index" else [args[1] % x.dim()]
+        first = x
+        for dim in dims:
+            first = first.narrow(dim, 0, 1)
+        varies = self._unknown.of(x) | (x != first)
+        for dim in dims:
+            varies = varies.any(dim, keepdim=True)
+        out = function(*args, **kwargs)
+        self._unknown.put(out, function(varies.expand_as(x), *args[1:], **kwargs))
         return out
 
     def _product(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

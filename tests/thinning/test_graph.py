@@ -1,5 +1,7 @@
 """The channels of small networks: which places are one cell, what mixes, what is refused; all by looking at the net."""
 
+import random
+import re
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -215,6 +217,64 @@ def test_numbers_that_do_not_follow_the_channels_keep_them_and_the_line_is_named
     (reason,) = kept(graph, "a")
     assert reason.startswith(f"{word} in the network (Net), thinning/test_graph.py:")
     assert not kept(graph, "first")
+
+
+def counted(x: Tensor) -> Tensor:
+    if x.shape[1] != 4:
+        raise ValueError("four channels are expected")
+    return x
+
+
+def test_what_the_code_asserts_keeps_the_channels_and_the_line_is_named() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.b(counted(F.relu(s.a(F.relu(s.first(x)))))))),
+        first=Conv2d(1, 5, 1), a=Conv2d(5, 4, 3), b=Conv2d(4, 6, 1), fc=Linear(6, 3),
+    )  # fmt: skip
+    (reason,) = kept(graph, "a")
+    assert re.search(r"does not run without .*thinning/test_graph.py:\d+: four channels are expected", reason)
+    assert not kept(graph, "first") + kept(graph, "b")
+
+
+def test_two_channels_are_tried_too_and_one_that_is_left_is_followed() -> None:
+    graph = graph_of(lambda s, x: s.fc(s.a(x).view(-1, 32)), a=Conv2d(1, 2, 3), fc=Linear(32, 3))
+    assert ["view" in reason for reason in kept(graph, "a")] == [True]
+    graph = graph_of(lambda s, x: s.fc(s.a(x).flatten(1)), a=Conv2d(1, 2, 3), fc=Linear(32, 3))
+    assert not kept(graph, "a")
+
+
+def test_channels_that_are_unbound_and_stacked_are_followed() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(torch.stack(s.a(x).unbind(1)[::-1], 1))), a=Conv2d(1, 4, 3), fc=Linear(4, 3)
+    )
+    assert into(graph, "fc") == out(graph, "a")[::-1]
+    assert not kept(graph, "a")
+
+
+def test_a_convolution_along_the_channels_keeps_each_of_them() -> None:
+    graph = graph_of(
+        lambda s, x: (lambda y: s.fc(mean(y * s.m(mean(y)[:, None]).squeeze(1)[..., None, None])))(s.a(x)),
+        a=Conv2d(1, 4, 3), m=nn.Conv1d(1, 1, 3, padding=1), fc=Linear(4, 3),
+    )  # fmt: skip
+    assert len(set(out(graph, "a"))) == 4
+    assert kept(graph, "a") == ["m (Conv1d) mixes them"]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda: torch.rand(1).item() < 0.5, lambda: bool(torch.rand(()) > 0.5), lambda: random.random() < 0.5,
+    lambda: float(torch.empty(1).uniform_(0, 2)) < 1, lambda: bool(torch.bernoulli(torch.tensor(0.5))),
+])  # fmt: skip
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_layer_that_training_leaves_out_now_and_then_is_seen_with_and_without(
+    draw: Callable[[], bool], seed: int
+) -> None:
+    def net(s: Any, x: Tensor) -> Tensor:
+        x = s.a(x)
+        return s.fc(mean(s.b(x) if s.training and draw() else x))
+
+    torch.manual_seed(seed)
+    random.seed(seed)
+    graph = graph_of(net, a=Conv2d(1, 4, 3), b=Conv2d(4, 4, 1), fc=Linear(4, 3))
+    assert out(graph, "b") == out(graph, "a")  # only training adds it, and not always
 
 
 def test_equal_parts_lose_the_same_channels() -> None:

@@ -1,5 +1,6 @@
 """What depends on the image, against brute force: change the image and see whether anything changes."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -352,6 +353,24 @@ def test_two_images_are_enough_for_a_norm_over_the_batch() -> None:
     net = with_branch(forward, b=Conv2d(3, 2, 1))
     # Over a batch of one value (0 - 0) / sqrt(0 + eps) is 0.
     assert inputs_of(net, (1, 1, 1), training=True)["b"].zero.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("draw", [lambda: torch.rand(1).item(), random.random])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_layer_that_training_leaves_out_now_and_then_is_seen_with_and_without(
+    draw: Callable[[], float], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    # Channel 1 is 0 with and without c; channel 0 of b's input is 0 where c runs, else it is what a gives.
+    net = with_branch(
+        lambda s, x: (lambda y: s.b(s.c(y) if s.training and draw() < 0.5 else y))(s.a(x)),
+        c=Conv2d(3, 3, 1, bias=False), b=Conv2d(3, 2, 1),
+    )  # fmt: skip
+    nn.init.zeros_(net.c.weight[:2])
+    seen = inputs_of(net, (1, 4, 4), training=True)
+    assert seen["b"].zero.tolist() == [False, True, False]
+    assert seen["c"].zero.tolist() == [False, True, False]
 
 
 def test_what_is_drawn_is_no_constant() -> None:

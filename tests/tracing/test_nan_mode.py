@@ -55,6 +55,16 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], list[float | None]]] = {
     "moved integers": (lambda x: torch.cat([x.int(), torch.ones(1, dtype=torch.int)]).roll(1), [1, N, 0, 2]),
     "the largest of integers": (lambda x: (x.int() + 1).amax(), [N]),
     "an integer as an index": (lambda x: torch.tensor([1.0, 2.0])[(x > 1).long()], [N, N, N]),
+    "an integer as an index of equals": (lambda x: torch.tensor([2.0, 2.0])[(x > 1).long()], [2, 2, 2]),
+    "rows in an order that is not known": (
+        lambda x: torch.tensor([[0.0, 1.0, 3.0], [0.0, 2.0, 3.0]])[torch.randperm(2)][0],
+        [0, N, 3],
+    ),
+    "rows at indices that are not known": (
+        lambda x: torch.tensor([[0.0, 1.0], [0.0, 2.0]]).index_select(0, x.int()[:1])[0],
+        [0, N],
+    ),
+    "gathered": (lambda x: torch.tensor([[0.0, 1.0], [0.0, 2.0]]).gather(0, x[:1].long().expand(1, 2))[0], [0, N]),
     "a place that is not known": (lambda x: zeros().scatter(0, x.argmax(0, keepdim=True), 1.0), [N, N, N]),
     "sorted": (lambda x: x.sort().values, [N, N, N]),
     "rows that are sorted": (lambda x: torch.stack([x, zeros()]).sort(1).indices[1], [0, 1, 2]),
