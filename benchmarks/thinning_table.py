@@ -103,7 +103,9 @@ def attempt(name: str, patience: int = 300) -> Row:
     gc.collect()
     fresh = torch.randn(4, *shape)
     with torch.no_grad():
-        row = dataclasses.replace(row, spread=float(network(fresh).std(0).mean()))
+        before, exact_before = network(fresh), network.double()(fresh.double())
+    network.float()
+    row = dataclasses.replace(row, spread=float(before.std(0).mean()))
     images, thinned, pruned = torch.randn(4, *shape), None, copy.deepcopy(network) if timed else network
     try:
         thinned = thin(network, images)
@@ -114,8 +116,7 @@ def attempt(name: str, patience: int = 300) -> Row:
                 thinned = thin(network.double(), images.double())
     if thinned is not None:
         with torch.no_grad():
-            before, exact_before = network.float()(fresh), network.double()(fresh.double())
-            thinned.cut.model(network)
+            thinned.cut.model(network.double())
             exact, after = network(fresh.double()), network.float()(fresh)
         row = dataclasses.replace(
             row,

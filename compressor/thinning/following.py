@@ -8,7 +8,7 @@ that are joined belong to one channel. What no rule covers keeps the channels th
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -370,12 +370,15 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         left, right = args[1:3] if bias is not None else args[:2]
         one, two = self._state(left), self._state(right)
         rows, columns, inner_left, inner_right = result.dim() - 2, result.dim() - 1, left.dim() - 1, right.dim() - 2
-        if (one.weight is None) == (two.weight is None):
+        path, module, _ = self._stack[-1] if self._stack else ("", nn.Module(), ())
+        layers = [isinstance(module, PRUNABLE) and state.weight == _weight_in(path) for state in (one, two)]
+        if (one.weight is None) == (two.weight is None) and not any(layers):
             self._pair(left, right, bias, result)
             return
-        from_right = two.weight is not None
+        from_right = layers[1] if any(layers) else two.weight is not None
         x, weight = (left, right) if from_right else (right, left)
         given, own = (one, two) if from_right else (two, one)
+        given = replace(given, weight=None)  # of a layer also a buffer, such as a table of positions, is an input
         inner_x, inner_w = (inner_left, inner_right) if from_right else (inner_right, inner_left)
         free_w, free = (right.dim() - 1, columns) if from_right else (left.dim() - 2, rows)
         read, passing = None, []
@@ -433,7 +436,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind == "depthwise":
             companions = (weight, *companions) if weight in self._trained else companions
         if owned and module._parameters.get("weight") is None:  # it is computed
-            weight = f"{path}.weight" if path else "weight"
+            weight = _weight_in(path)
         if not owned and kind == "producer":
             kept = f"{type(module).__name__} {path} keeps its units" if isinstance(module, nn.RNNBase) else ""
             self._keep_labels(out, kept or f"they are made with the bare parameter {label} in {self._in_module()}")
@@ -1069,6 +1072,10 @@ def _name(function: Any) -> str:
     """Return the name of an operation, without the `_` of the form that works in place."""
     name = str(function._schema.name).partition("::")[2]
     return name.removesuffix("_") if not name.startswith("__") else name
+
+
+def _weight_in(path: str) -> str:
+    return f"{path}.weight" if path else "weight"
 
 
 def _rule(rule: str) -> Rule:

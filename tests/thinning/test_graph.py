@@ -194,6 +194,19 @@ def test_two_layers_of_one_weight_have_its_channels() -> None:
     assert out(graph, "c") == into(graph, "a") == out(graph, "a") == into(graph, "b") == out(graph, "b")
 
 
+def test_layers_that_read_a_table_of_positions_have_channels() -> None:
+    net = Net(
+        lambda s, x: s.fc(mean(s.a(x)) + s.q(F.relu(s.p(s.table))).mean(0)),
+        a=Conv2d(1, 4, 3), p=Linear(2, 6), q=Linear(6, 4), fc=Linear(4, 3),
+    )  # fmt: skip
+    net.register_buffer("table", torch.rand(5, 2))
+    graph = channel_graph(net, (1, 6, 6))
+    assert into(graph, "p") == [-1, -1]
+    assert len(set(out(graph, "p"))) == 6
+    assert out(graph, "p") == into(graph, "q")
+    assert out(graph, "q") == out(graph, "a") == into(graph, "fc")
+
+
 def test_one_channel_that_is_broadcast_over_many_is_none_of_them() -> None:
     graph = graph_of(lambda s, x: s.fc(mean(s.a(x) * s.b(x))), a=Conv2d(1, 4, 3), b=Conv2d(1, 1, 3), fc=Linear(4, 3))
     assert out(graph, "a") == into(graph, "fc")
