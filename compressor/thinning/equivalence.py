@@ -65,21 +65,22 @@ def thin(
     """
     shape = tuple(images.shape[1:])
     seen = inputs_by_weight(network, shape, training=training)
-    graph = channel_graph(network, shape)
-    others = {node.weight for node in graph.nodes if node.kind == "producer"} - seen.keys()
-    if others:  # layers that only training uses
-        in_training = inputs_by_weight(network, shape, training=True)
-        seen = {**seen, **{name: in_training[name] for name in others & in_training.keys()}}
     ways = ways - {"constant"} if training else ways
+    others: set[str] = set()
+    removals: list[Removal] = []
 
     def removes(graph: ChannelGraph) -> Removal:
+        if not removals:
+            others.update({node.weight for node in graph.nodes if node.kind == "producer"} - seen.keys())
+            if others:  # layers that only training uses
+                in_training = inputs_by_weight(network, shape, training=True)
+                seen.update({name: in_training[name] for name in others & in_training.keys()})
         with evaluating(network):  # a weight may be computed anew in training, as spectral norm does
-            return decide(graph, network, seen, ways, round_to, skip=not training)
+            removals.append(decide(graph, network, seen, ways, round_to, skip=not training))
+        return removals[-1]
 
-    removal = removes(graph)
-    if removal.gone.any():
-        graph = channel_graph(network, shape, removes)
-        removal = removes(graph)
+    graph = channel_graph(network, shape, removes)
+    removal = removals[-1]
     cut = cut_of(graph, network, removal)
     if not cut:
         return Thinned(cut, removal.stays, 0.0, 0)
