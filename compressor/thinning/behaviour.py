@@ -30,19 +30,17 @@ REDUCTIONS = frozenset(
 )
 """Operations over whole dims, which are gone (or have size 1) then."""
 
-ALONG = frozenset(
-    "softmax _softmax _safe_softmax log_softmax _log_softmax cumsum cumprod logcumsumexp sort flip_".split()
-)
+ALONG = frozenset("softmax _softmax _safe_softmax log_softmax _log_softmax cumsum cumprod logcumsumexp sort".split())
 """Operations along one dim, which stays."""
 
 _ZERO_AT_ZERO = frozenset(
     "relu relu6 gelu silu mish tanh leaky_relu elu selu celu hardswish abs neg sqrt square sin tan asin atan sinh asinh"
     " atanh erf erfinv expm1 log1p floor ceil round trunc sign sgn frac hardshrink softshrink nan_to_num dropout"
-    " native_dropout bernoulli rrelu rrelu_with_noise deg2rad rad2deg positive softsign _to_copy logit_ bitwise_and"
+    " native_dropout bernoulli rrelu rrelu_with_noise deg2rad rad2deg positive _to_copy bitwise_and"
     " cumsum mean sum amax amin max min std var norm linalg_vector_norm prod glu angle real imag conj hardtanh"
     " masked_fill copy where maximum minimum fmax fmin lerp logical_and logical_or logical_xor add sub gt lt ne"
-    " index_put div mul remainder fmod true_divide floor_divide _prelu_kernel prelu xlogy any all cummax erf"
-    " log_sigmoid_ clamp clamp_min clamp_max threshold pow fill zero heaviside mul_ median aminmax nansum var_mean"
+    " index_put div mul remainder fmod true_divide floor_divide _prelu_kernel prelu xlogy any all cummax"
+    " clamp clamp_min clamp_max threshold pow fill zero heaviside median aminmax nansum var_mean"
     " std_mean hypot".split()
 )
 """Operations that may be 0 where all that they are given is 0, if their numbers allow it."""

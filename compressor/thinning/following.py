@@ -283,7 +283,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else ()
         )
         states = [self._states.get(id(one)) for one in given]
-        if any(state is not None and (state.labels or state.zero) for state in states):
+        if any(state is not None and (state.labels or state.zero or state.sites) for state in states):
             self._follow(function, args, kwargs, result, given)
             self._last = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
         elif _name(function) in ("zeros", "zeros_like", "zero", "new_zeros") and isinstance(result, Tensor):
@@ -750,11 +750,14 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         over = {dim % x.dim() for dim in gone} if x.dim() else set()
         results = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
         labels: list[Tensor] = []
+        sites = given.sites
         for label in given.labels:
             moving = set(changing(label))
             if over & moving and moving <= over:
                 if name in _SUMS:  # a channel of zeros adds nothing
                     self._add(Node(self._layer_label(name), "reader", given.sources, distinct((label,))))
+                    sites |= {self._now}  # a number that it is combined with may change with the width
+                    self.found.places.setdefault(self._now, self._place_of(name))
                 else:
                     self._keep_labels(label, f"{self._layer_name(name)} takes the {_WORDS.get(name, name)} over them")
                 continue
@@ -770,7 +773,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         number = self._add(Node(name, "operation", given.sources, distinct(tuple(labels)), zero=_rule(zero)))
         for one in results:
             own = tuple(label for label in labels if label.shape == one.shape)
-            self._states[id(one)] = State(own, (number,) if own else (), given.weight, given.sites)
+            self._states[id(one)] = State(own, (number,) if own else (), given.weight, sites)
 
     def _along(self, name: str, x: Tensor, dims: Sequence[int], *results: Tensor) -> None:
         """Follow an operation along some dims that leaves every entry in its place."""

@@ -69,4 +69,4 @@ def distinct(labels: Labels) -> Tensor:
 
 def is_empty(label: Tensor) -> bool:
     """Return whether no entry has a label."""
-    return label.numel() == 0 or not bool((small(label) >= 0).any())
+    return not bool((small(label) >= 0).any())

@@ -61,6 +61,22 @@ class GatedBySum(Between):
         return x * torch.sigmoid(x.sum(1, keepdim=True))
 
 
+@expect(widths={"stem": 8, "b": 8}, stays={"a": "mul"})
+class ScaledByItsWidth(Between):
+    """A factor that is made of the number of channels changes with it."""
+
+    def mix(self, x: Tensor) -> Tensor:
+        return x * x.shape[1] ** -0.5
+
+
+@expect(widths={"stem": 8, "b": 8}, stays={"a": "sum|div"})
+class GatedBySumOverWidth(Between):
+    """A mean by hand: the sum may lose a channel of zeros, the number by which it is divided may not change."""
+
+    def mix(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x.sum(1, keepdim=True) / x.shape[1])
+
+
 @expect(widths={"stem": 8, "a": 12, "b": 8})
 class L2Normalized(Between):
     """Nor does a sum of squares."""

@@ -122,6 +122,20 @@ class LayerDrop(Residual):
         return F.relu(x + self.b(self.a(x)))
 
 
+@expect(widths={"stem": 8, "a": 12, "extra": 12, "b": 8})
+class ExtraNowAndThen(Classifier):
+    """A branch that runs in some steps of training."""
+
+    def layers(self) -> None:
+        self.a, self.extra, self.b = cb(16, 24), cb(16, 24, 1), cbr(24, 16)
+
+    def body(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        if self.training and bool(torch.rand(()) < 0.5):
+            y = y + self.extra(x)
+        return self.b(F.relu(y))
+
+
 @expect(widths={"stem": 8, "a": 12, "b": 8})
 class DropPath(Residual):
     """Stochastic depth by image, as timm has it."""

@@ -153,6 +153,50 @@ class Asserted(Flattened):
         return x.flatten(1)
 
 
+class Checked(nn.Module):
+    """A layer of a library that checks what it made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = cbr(16, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        if y.shape[1] != 24:
+            raise ValueError(f"{y.shape[1]} channels are not 24")
+        return y
+
+
+@expect(widths={"stem": 8, "b": 8}, stays={"a": "channels are not 24"})
+class CheckedInside(Classifier):
+    """The number of channels is checked in a part of the network."""
+
+    def layers(self) -> None:
+        self.a, self.b = Checked(), cbr(24, 16)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x))
+
+
+@expect(widths={"stem": 8, "b": 8}, stays={"a": "view"})
+class TwoChannelsHardCoded(Classifier):
+    """Two channels, as of a flow, flattened to a number of values."""
+
+    def layers(self) -> None:
+        self.a, self.b = cbr(16, 2), nn.Linear(128, 16)
+
+    def body(self, x: Tensor) -> Tensor:
+        return F.relu(self.b(self.a(x).view(-1, 128)))[:, :, None]
+
+
+@expect(widths={"stem": 8, "a": 1, "b": 8})
+class TwoChannels(TwoChannelsHardCoded):
+    """The same with what is left of the size: one channel stays."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return F.relu(self.b(self.a(x).flatten(1)))[:, :, None]
+
+
 @expect(widths={"stem": 8, "a": 4, "patches": 8})
 class Unfolded(Classifier):
     """Patches of 2x2 places as vectors (F.unfold): four inputs of the linear layer for each channel."""
