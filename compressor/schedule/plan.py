@@ -191,13 +191,14 @@ def _policy(bound: BoundPolicy, view: View, clock: Clock) -> PlannedPolicy:
         said = policy.thresholds(view, time)
         if said is not None:
             threshold[time] = said
+    shapes = {name: list(parameter.shape) for name, parameter in view.model.named_parameters()}
     return PlannedPolicy(
         key=bound.key,
         kind=policy.name,
         component=policy.applied.name,
         unit=policy.window.unit,
         fires=_sample(fires, MAX_FIRINGS),
-        weights=[Matched(name=name, shape=list(view.shapes.get(name, ()))) for name in bound.names],
+        weights=[Matched(name=name, shape=shapes.get(name, [])) for name in bound.names],
         sparsity=sparsity,
         threshold=threshold,
         otherwise=otherwise,
