@@ -67,7 +67,8 @@ class _Decision:
         self._round_to = round_to
         self._modules: dict[str, Any] = dict(model.named_modules())
         self._parameters = dict(model.named_parameters())
-        self._nonzero = {node.label: self._pairs(node) for node in {n.label: n for n in self._layers()}.values()}
+        calls = {(node.label, node.dims): node for node in self._layers()}  # a weight may be used turned, too
+        self._nonzero = {call: self._pairs(node) for call, node in calls.items()}
         self._reasons: dict[int, str] = {}
         self._calls = Counter(node.label for node in graph.nodes if not node.training)
         self._number = {id(node): number for number, node in enumerate(graph.nodes)}
@@ -78,7 +79,8 @@ class _Decision:
 
     def decide(self, skip: bool) -> Removal:
         fixed = self._fixed()
-        zeros = {node.weight: ~self._nonzero[node.label].any(1) for node in self._layers() if node.weight}
+        makers = [node for node in self._layers() if node.weight and self._graph.makes_outputs(node)]
+        zeros = {node.weight: ~self._nonzero[node.label, node.dims].any(1) for node in makers}
         self._dead = self._graph.zeroed(zeros, self._parameters)
         # From the logits back: layers that only read each other, as a squeeze and its excitation, go together.
         gone = self._unneeded(~fixed)
@@ -126,7 +128,7 @@ class _Decision:
     def _reading(self, node: Node, gone: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cells of a layer's inputs, and [kept outputs, inputs]: whether it connects the two."""
         alive = (node.out < 0) | ~gone[node.out.clamp(min=0)]
-        return node.out if node.into is None else node.into, self._nonzero[node.label][alive]
+        return node.out if node.into is None else node.into, self._nonzero[node.label, node.dims][alive]
 
     def _fixed(self) -> Tensor:
         """Return the channels that must stay, whatever their values."""

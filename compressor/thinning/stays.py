@@ -219,7 +219,9 @@ class Reasons:
     def _by_outputs(self, node: Node) -> Tensor:
         """Return the weight of a layer with its outputs first."""
         weight: Tensor = self._modules[node.label].weight.detach()
-        return outputs_first(weight, self._modules[node.label]) if node.transposed else weight.movedim(node.dims[0], 0)
+        if node.groups == 1 or not node.transposed:
+            return weight.movedim(node.dims[0], 0)
+        return outputs_first(weight, self._modules[node.label])
 
 
 def _is_nonzero_for(module: Any) -> Tensor:
