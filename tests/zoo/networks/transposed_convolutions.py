@@ -43,7 +43,7 @@ class TransposedDepthwise(UpAndDown):
 
 @expect(widths={"up": 16, "down": 8})
 class TransposedMultiplier(UpAndDown):
-    """Two filters a channel, ranked as those of every grouped convolution: each group loses one of its filters, and none
+    """Two filters a channel, ranked as those of every grouped convolution: each group loses one of them, and none
     its only channel.
     """
 
