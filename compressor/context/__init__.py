@@ -4,11 +4,10 @@ from compressor.context.context import Context, NoAverages, Records
 from compressor.context.data import Data, Part
 from compressor.context.network import Network
 from compressor.context.optimizer import Groups, OptimizerView, steps_by_entry
-from compressor.context.view import GATED, TRANSPOSED, Budgeted, Finding, Prediction, View, Widths
+from compressor.context.view import GATED, Budgeted, Finding, Prediction, View, Widths
 
 __all__ = [
     "GATED",
-    "TRANSPOSED",
     "Budgeted",
     "Context",
     "Data",

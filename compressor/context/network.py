@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressor.errors import CompressError
+from compressor.sparsity import outputs_first, shape_outputs_first, turned_layers
 from compressor.thinning import ChannelGraph, Cost, Cut, Unit, Untraceable, channel_graph, cost_of
 from compressor.tracing import logits_weights, trace_on_meta
 
@@ -13,7 +14,7 @@ from compressor.tracing import logits_weights, trace_on_meta
 class Network:
     """A model with its parameters by name.
 
-    `dense` has their shapes before channels were removed: sparsities and selectors refer to them.
+    `dense` has their shapes, outputs first, before channels were removed: sparsities and selectors refer to them.
     """
 
     def __init__(
@@ -25,7 +26,9 @@ class Network:
     ) -> None:
         self.model = model
         self.parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
-        self.dense = dict(dense or {name: list(parameter.shape) for name, parameter in self.parameters.items()})
+        self.turned = turned_layers(model)
+        """The layers whose weights have their inputs first, by weight."""
+        self.dense = dict(dense or {name: list(shape) for name, shape in self.shapes().items()})
         self.held: dict[str, str] = {}
         """The reasons why no channels can be removed, by owner."""
         self._shape, self._say = shape, say
@@ -39,6 +42,15 @@ class Network:
     def device(self) -> torch.device:
         """Return the device of the parameters; the CPU where there are none."""
         return next((parameter.device for parameter in self.parameters.values()), torch.device("cpu"))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the present shapes of the parameters, outputs first."""
+        every = self.parameters.items()
+        return {name: shape_outputs_first(parameter.shape, self.turned.get(name)) for name, parameter in every}
+
+    def outputs_first(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor in the shape of a parameter with the outputs first; or turn it back, which is the same."""
+        return outputs_first(tensor, self.turned.get(name))
 
     def graph(self) -> ChannelGraph | None:
         """Return the network's channel graph; None, with one message, where it cannot be traced."""

@@ -80,7 +80,6 @@ class Widths:
 
 
 GATED = "channels of gated weights cannot be removed in training; use `compress thin` after the run"
-TRANSPOSED = "is of a transposed convolution: its filters and channels are not supported"
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class View:
     modules: Mapping[str, nn.Module]
     """The model's modules by path; they may be without storage."""
     shapes: Mapping[str, tuple[int, ...]]
-    """The shapes of the dense model's parameters."""
+    """The shapes of the dense model's parameters, outputs first."""
     image: tuple[int, int, int] | None = None
     """C, H, W of the images; None where it is not known."""
     version: int = 2
@@ -140,11 +139,6 @@ class View:
     def model(self) -> nn.Module:
         """Return the whole model."""
         return self.modules[""]
-
-    @cached_property
-    def transposed(self) -> set[str]:
-        """Return the weights of transposed convolutions."""
-        return {f"{path}.weight" for path, module in self.modules.items() if getattr(module, "transposed", False)}
 
     @property
     def opens(self) -> bool:

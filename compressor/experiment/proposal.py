@@ -248,8 +248,7 @@ def _layers(model: ModelConfig, network: nn.Module, images: Survey, shape: tuple
     graph = view.graph
     if not isinstance(graph, ChannelGraph):
         raise UserError(f"--model {model.name}: {graph}: {instead}")
-    names = [name for name in every if name not in view.transposed]
-    chosen = removable(graph, names, [name for name in logits if name in names])
+    chosen = removable(graph, every, [name for name in logits if name in every])
     chosen = [name for name in chosen if int(goal.sparsity * view.shapes[name][0] + 1e-9)]
     if not chosen:
         shared = "every layer makes the logits, or shares its channels with what cannot be pruned"

@@ -42,6 +42,8 @@ class Site:
     """Optimizer steps since the gate's window began."""
     keep: Callable[[str], Tensor | None] = lambda name: None
     """Returns the keep mask of a parameter by its name (true = stays); None where nothing is masked."""
+    outputs_first: Callable[[str, Tensor], Tensor] = lambda name, tensor: tensor
+    """Returns a tensor in the shape of a parameter with the outputs first; or turns it back, which is the same."""
     forget: Callable[[Sequence[nn.Parameter]], None] = lambda parameters: None
     """`OptimizerView.forget`."""
 

@@ -66,6 +66,7 @@ class _Gated:
     theta: nn.Parameter
     log_alpha: nn.Parameter
     size: int
+    name: str
     places: tuple[Place, ...]
     z: Tensor = field(default_factory=lambda: torch.empty(0))
     aside: list[Tensor] = field(default_factory=list)
@@ -82,28 +83,44 @@ class Gates(Installed):
         location = math.log((1 - gate.droprate_init) / gate.droprate_init)
         for name in site.targets["weights"]:
             theta = site.parameters[name]
-            shape = self._structure.index_shape(theta.shape)
+            whole = self._turned(name, theta).shape
+            shape = self._structure.index_shape(whole)
             draws = torch.randn(shape, device=theta.device, dtype=theta.dtype)
             log_alpha = nn.Parameter(location + 0.01 * draws)
             places = tuple(site.behind(name)) if gate.whole_filters else ()
-            self._gated[name] = _Gated(theta, log_alpha, self._structure.size(theta.shape), places)
+            self._gated[name] = _Gated(theta, log_alpha, self._structure.size(whole), name, places)
             site.average(f"{site.owner}/{name}", log_alpha.detach())
         self.undecayed = [one.theta for one in self._gated.values()]
         site.regroup(self.undecayed)
         rate = {} if gate.lr is None else {"lr": gate.lr}
         site.regroup([one.log_alpha for one in self._gated.values()], weight_decay=0.0, **rate)
 
+    def _turned(self, name: str, tensor: Tensor) -> Tensor:
+        """Return a tensor in a parameter's shape with its outputs first, or back; single weights have no sides."""
+        return tensor if self._structure.single else self._site.outputs_first(name, tensor)
+
+    def _expand(self, one: _Gated, gates: Tensor) -> Tensor:
+        """Return one value for each entry of a weight from one for each gate."""
+        return self._turned(one.name, self._structure.expand(gates, self._turned(one.name, one.theta).shape))
+
+    def _sums(self, one: _Gated, values: Tensor) -> Tensor:
+        """Return the sum over the entries of each gate."""
+        return self._structure.sums(self._turned(one.name, values))
+
     def _parts(self, one: _Gated, z: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
         """Yield every parameter on which the gates act, with its factor."""
         if not one.places:
-            return [(one.theta, self._structure.expand(z, one.theta.shape))]
+            return [(one.theta, self._expand(one, z))]
         parts = []
         for place in one.places:
             parameter = self._site.parameters[place.name]
-            factor = torch.ones(len(parameter), dtype=z.dtype, device=z.device)
+            shape = self._turned(place.name, parameter).shape
+            factor = torch.ones(shape[0], dtype=z.dtype, device=z.device)
             factor[place.places.to(z.device)] = z[place.filters.to(z.device)]
-            side = (-1,) + (1,) * (parameter.dim() - 1)
-            parts.append((parameter, factor.reshape(side)))
+            wide = factor.reshape((-1,) + (1,) * (parameter.dim() - 1))
+            if place.name == one.name:
+                wide = self._turned(place.name, wide.expand(shape))
+            parts.append((parameter, wide))
         return parts
 
     @torch.no_grad()
@@ -134,10 +151,10 @@ class Gates(Installed):
     def _to_gates(self, one: _Gated, number: int, product: Tensor) -> Tensor:
         """Return dL/dz: the sum of gradient x weight over the entries of each gate."""
         if not one.places:
-            return self._structure.sums(product)
+            return self._sums(one, product)
         place = one.places[number]
         total = torch.zeros_like(one.z)
-        rows = product.flatten(1).sum(1) if product.dim() > 1 else product
+        rows = self._turned(place.name, product).flatten(1).sum(1) if product.dim() > 1 else product
         return total.index_add_(0, place.filters.to(rows.device), rows[place.places.to(rows.device)])
 
     @torch.no_grad()
@@ -147,9 +164,9 @@ class Gates(Installed):
             active = self._law.active(one.log_alpha)
             price = torch.full_like(active, gate.lambda_ * one.size / self._site.images)
             if gate.l2 and one.theta.grad is not None:
-                spread = self._structure.expand(active, one.theta.shape)
+                spread = self._expand(one, active)
                 one.theta.grad.addcmul_(one.theta.detach(), spread, value=gate.l2)
-                price += gate.l2 / 2 * self._structure.sums(one.theta.detach().square())
+                price += gate.l2 / 2 * self._sums(one, one.theta.detach().square())
             if one.log_alpha.grad is not None:
                 one.log_alpha.grad += active * (1 - active) * price
 
@@ -168,7 +185,7 @@ class Gates(Installed):
                 own = names[id(parameter)]
                 folded[own] = folded.get(own, parameter.detach()) * factor
             if name not in folded:  # the gate is after a batch norm: what it closes is as good as zero
-                folded[name] = one.theta.detach() * self._structure.expand(z > 0, one.theta.shape)
+                folded[name] = one.theta.detach() * self._expand(one, z > 0)
         return {name: value + 0.0 for name, value in folded.items()}  # no -0.0
 
     @torch.no_grad()
@@ -177,7 +194,7 @@ class Gates(Installed):
         found: dict[str, Tensor] = {}
         for one in self._gated.values():
             stays = (self._law.final(one.log_alpha) > 0).to(one.log_alpha.dtype)
-            parts = [*self._parts(one, stays), (one.theta, self._structure.expand(stays, one.theta.shape))]
+            parts = [*self._parts(one, stays), (one.theta, self._expand(one, stays))]
             for parameter, factor in parts:
                 own = names[id(parameter)]
                 keep = (factor > 0).expand(parameter.shape)
@@ -191,7 +208,7 @@ class Gates(Installed):
             active = self._law.active(one.log_alpha)
             total += gate.lambda_ * one.size / self._site.images * float(active.sum())
             if gate.l2:
-                squares = self._structure.sums(one.theta.detach().square())
+                squares = self._sums(one, one.theta.detach().square())
                 total += gate.l2 / 2 * float((active * squares).sum())
         return {self._site.owner.partition(".")[2]: total}
 

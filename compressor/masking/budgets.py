@@ -84,7 +84,9 @@ def left_of(ctx: Context, pruner: PrunerBase, goal: BudgetGoal) -> tuple[int, in
     """
     costs, structure = cost(ctx, goal.unit), pruner.unit
     zero = {
-        name: (structure.largest(ctx.parameters[name].detach().abs()) == 0).flatten().cpu()
+        name: (structure.largest(ctx.network.outputs_first(name, ctx.parameters[name].detach()).abs()) == 0)
+        .flatten()
+        .cpu()
         for name in pruned_weights(ctx, pruner)
     }
     dense = costs.of({name: shape for name, shape in ctx.network.dense.items() if name in costs.shapes})

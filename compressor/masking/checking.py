@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import get_args
 
-from compressor.context import TRANSPOSED, Finding, Prediction, View
+from compressor.context import Finding, Prediction, View
 from compressor.errors import listed
 from compressor.masking.budgets import budgeted, check_budget, planned, zeros_of
 from compressor.masking.masks import with_coupled_weights
@@ -30,7 +30,6 @@ def check_pruner(view: View, pruner: PrunerBase, fold: str | None = None, *, mas
     misfits = [Finding("error", line) for line in pruner.misfits(view.targets, view.shapes)]
     found = list(misfits)
     sliced = [name for name, cut in pruner.cuts(view.targets).items() if cut.dim is not None]
-    found += [Finding("error", f"{name} {TRANSPOSED}") for name in sorted(view.transposed & set(sliced))]
     if pruner.reconstruction is not None:
         names, goals = list(pruner.cuts(view.targets)), pruner.goals(view.targets, view.window, view.window.last)
         for goal in goals[:1]:  # the same for all of its weights
@@ -187,7 +186,7 @@ def _of_couplings(view: View, pruner: PrunerBase, graph: ChannelGraph, names: Se
             how = "ranks as one, for" if pruner.unit.dim is not None else "prunes one by one, though"
             found.append(Finding("note", f"{view.key} {how} they share channels: {', '.join(joint)}"))
         logits = frozenset(view.logits or ())
-        own = remedies(graph, mine, structure, logits | view.transposed) if shared.broken else {}
+        own = remedies(graph, mine, structure, logits) if shared.broken else {}
         alike: dict[tuple[str, Remedy], list[str]] = {}
         for name, keeper in shared.broken:
             alike.setdefault((own[name].why or keeper, own[name]), []).append(name)

@@ -66,13 +66,24 @@ def masks_of(
     `running` the running statistics of its weights' outputs. `dense`: the shapes to which sparsities refer; default:
     those before channels were removed.
     """
-    weights = {**ctx.parameters, **(instead or {})}
+    cuts, names = pruner.cuts(ctx.targets), pruned_weights(ctx, pruner)
+    # Single weights have no sides: they keep their order.
+    sided = {name for name in names if not cuts.get(name, pruner.unit).single}
+
+    def turn(name: str, tensor: Tensor) -> Tensor:
+        return ctx.network.outputs_first(name, tensor) if name in sided else tensor
+
+    weights = {name: turn(name, weight) for name, weight in {**ctx.parameters, **(instead or {})}.items()}
     looks: dict[Criterion, Given] = {}
 
     def given(criterion: Criterion) -> Given:
         if criterion not in looks:
-            looks[criterion] = _Network(ctx, running or {}, pruner.images, criterion, weights)
+            looks[criterion] = _Network(ctx, running or {}, pruner.images, criterion, weights, turn)
         return looks[criterion]
+
+    def present(name: str) -> Tensor | None:
+        mask = before(name)
+        return None if mask is None else turn(name, mask)
 
     request = Request(
         weights=weights,
@@ -80,7 +91,7 @@ def masks_of(
         window=window,
         time=ctx.clock.time(window),
         memory=ctx.constants,
-        before=before,
+        before=present,
         dense=ctx.network.dense if dense is None else dense,
         channels=lambda: _channels(ctx),
         cost=lambda unit: cost(ctx, unit),
@@ -88,24 +99,22 @@ def masks_of(
         types={f"{path}.weight": type(module).__name__ for path, module in ctx.network.model.named_modules()},
     )
     masks = pruner.keep(request)
-    outputs = pruner.whole_outputs(ctx.targets, list(masks))
-    if outputs:
-        return list(masks), {**companions(ctx, owned, {name: masks[name] for name in outputs}), **masks}
-    return list(masks), masks
+    gone = {name: ~masks[name].flatten(1)[:, 0] for name in pruner.whole_outputs(ctx.targets, list(masks))}
+    masks = {name: turn(name, mask) for name, mask in masks.items()}
+    return list(masks), {**companions(ctx, owned, gone), **masks} if gone else masks
 
 
-def companions(ctx: Context, owned: Iterable[str], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def companions(ctx: Context, owned: Iterable[str], pruned: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the masks of the companions of whole outputs: biases, batch norms and depthwise filters that follow.
 
-    `masks` keep or prune each output as a whole.
+    `pruned`: by weight [outputs], true = pruned.
     """
     graph = ctx.network.graph()
     if graph is None:
-        biases = {bias_of(name): ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
+        biases = {bias_of(name): gone for name, gone in pruned.items()}
         return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
-    others = [name for name in owned if name not in masks]
+    others = [name for name in owned if name not in pruned]
     keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
-    pruned = {name: ~mask.flatten(1)[:, 0] for name, mask in masks.items()}
     for name, gone in graph.companions(pruned).items():
         parameter = ctx.parameters[name]
         side = (-1,) + (1,) * (parameter.dim() - 1) if gone.dim() == 1 else gone.shape
@@ -123,16 +132,21 @@ class _Network(Given):
         batches: int,
         criterion: Criterion,
         weights: Mapping[str, Tensor],
+        turn: Callable[[str, Tensor], Tensor],
     ) -> None:
         super().__init__(weights, criterion.name)
+        self._turn, self._shapes = turn, ctx.network.shapes()
         self._ctx, self._means, self._batches, self._criterion = ctx, running, batches, criterion
         self._taken: dict[str, dict[str, Tensor]] = {}
 
     def gradient(self, name: str) -> Tensor:
-        return self._of("one", name, lambda: gradients(self._ctx.network.model, self._ctx.data.batches(1)))
+        found = self._of("one", name, lambda: gradients(self._ctx.network.model, self._ctx.data.batches(1)))
+        return self._turn(name, found)
 
     def gradient_sums(self, name: str) -> Tensor:
-        return self._of("all", name, lambda: gradients(self._ctx.network.model, self._ctx.data.batches(self._batches)))
+        batches = self._batches
+        found = self._of("all", name, lambda: gradients(self._ctx.network.model, self._ctx.data.batches(batches)))
+        return self._turn(name, found)
 
     def activation_sums(self, name: str) -> Tensor:
         found = self._of("activations", name, self._activations)
@@ -146,7 +160,10 @@ class _Network(Given):
         return batch_norms(self._ctx, self.kind, name)
 
     def optimizer_state(self, name: str) -> Mapping[str, Tensor]:
-        return self._ctx.optimizer.state_of(name)
+        shape, state = self._ctx.parameters[name].shape, self._ctx.optimizer.state_of(name)
+        return {
+            key: self._turn(name, one) if getattr(one, "shape", None) == shape else one for key, one in state.items()
+        }
 
     def _activations(self) -> dict[str, Tensor]:
         assert isinstance(self._criterion, ActivationCriterion)
@@ -155,7 +172,7 @@ class _Network(Given):
     def _running(self) -> dict[str, Tensor]:
         """Return the running means; none before the first step, and none from before a removal of channels."""
         found, mine = self._means, self._ctx.targets["weights"]
-        fresh = all(len(found.get(name, ())) == len(self._ctx.parameters[name]) for name in mine)
+        fresh = all(len(found.get(name, ())) == self._shapes[name][0] for name in mine)
         return dict(found) if fresh else {}
 
     def _of(self, what: str, name: str, take: Callable[[], dict[str, Tensor]]) -> Tensor:
@@ -166,7 +183,7 @@ class _Network(Given):
         return finite(self._taken[what][name], self.kind, name)
 
     def _of_channels(self, found: Tensor, name: str) -> Tensor:
-        if len(found) != len(self._ctx.parameters[name]):
+        if len(found) != self._shapes[name][0]:
             raise UserError(f"{self._ctx.key}: criterion {self.kind}: the outputs of {name} are not channels (dim 1)")
         return found
 

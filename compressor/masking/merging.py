@@ -19,8 +19,9 @@ def merge_batch_norms(ctx: Context, names: Sequence[str]) -> dict[str, Tensor]:
         factor = (norm.running_var + norm.eps).rsqrt()
         if isinstance(norm.weight, Tensor):
             factor = factor * norm.weight
-        weight = ctx.parameters[name].detach()
-        folded[name] = weight * factor.reshape((-1,) + (1,) * (weight.dim() - 1))
+        weight = ctx.network.outputs_first(name, ctx.parameters[name].detach())
+        merged = weight * factor.reshape((-1,) + (1,) * (weight.dim() - 1))
+        folded[name] = ctx.network.outputs_first(name, merged)
     return folded
 
 
@@ -30,7 +31,7 @@ def direct_norms(graph: ChannelGraph, model: nn.Module, names: Sequence[str]) ->
     found = {}
     for name in names:
         node = graph.by_path.get(paths.get(name, ""))
-        if name not in paths or node is None or node.dims[0] != 0:
+        if name not in paths or node is None or not graph.makes_outputs(node):
             continue
         calls = [number for number, one in enumerate(graph.nodes) if one.weight == name and not one.training]
         readers = [graph.nodes[number] for call in calls for number in graph.readers_of[call]]

@@ -54,10 +54,11 @@ def survivor_factors(ctx: Context, weights: Sequence[str], outputs: Sequence[str
     are pruned by whole outputs, are scaled, too, whether this draw prunes any of them or not.
     """
     found: dict[str, Tensor | float] = dict.fromkeys(weights, scale)
-    gone = {name: torch.zeros_like(ctx.parameters[name], dtype=torch.bool) for name in outputs}
+    shapes = ctx.network.shapes()
+    gone = {name: torch.ones(shapes[name][0], dtype=torch.bool) for name in outputs}
     for name, keep in companions(ctx, (), gone).items():
         if keep.dim() == 1:
             found[name] = torch.where(keep, 1.0, scale).to(ctx.parameters[name].device)
-        elif name in companions(ctx, (), {other: mask for other, mask in gone.items() if other != name}):
+        elif name in companions(ctx, (), {other: one for other, one in gone.items() if other != name}):
             found.pop(name, None)  # a depthwise filter, whose input is that large already
     return found

@@ -99,6 +99,7 @@ class GatePolicy(Policy, name="gate"):
             average=ctx.averages.also,
             clock=lambda: clock.full_step() - begun,
             keep=ctx.masks.keep,
+            outputs_first=ctx.network.outputs_first,
             forget=ctx.optimizer.forget,
         )
         installed = self.gate.install(site)
@@ -196,7 +197,7 @@ def _behind(ctx: Context, name: str) -> list[Place]:
     own rows.
     """
     graph = ctx.network.graph()
-    filters = torch.arange(len(ctx.parameters[name]))
+    filters = torch.arange(ctx.network.shapes()[name][0])
     found = [] if graph is None else [Place(*place) for place in graph.following_norms(name)]
     if found:
         return found

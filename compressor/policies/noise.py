@@ -89,8 +89,7 @@ class NoisePolicy(Policy, name="noise"):
             self._choose(ctx, memory)
 
     def _choose(self, ctx: Context, memory: Noise) -> None:
-        shapes = {name: parameter.shape for name, parameter in ctx.parameters.items()}
-        if misfits := self.noise.misfits(ctx.targets, shapes):
+        if misfits := self.noise.misfits(ctx.targets, ctx.network.shapes()):
             ctx.say(f"warning: {ctx.key} stops choosing, because channels were removed: {'; '.join(misfits)}")
             return
         _put_back(ctx, memory)  # where an event comes before the mini-batches of the one before are over
@@ -132,7 +131,8 @@ class _Disturbance(Substitution):
 
     def _deviation(self, name: str) -> float:
         """Return the standard deviation of one structure that is not chosen: the first."""
-        weight, keep = self._ctx.parameters[name].detach(), self.memory.chosen[name]
+        turn = self._ctx.network.outputs_first
+        weight, keep = turn(name, self._ctx.parameters[name].detach()), turn(name, self.memory.chosen[name])
         spared = weight[keep]
         if self._policy.noise.unit.dim == 0:
             whole = keep.flatten(1).all(1).nonzero().flatten()

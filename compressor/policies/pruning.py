@@ -243,7 +243,7 @@ class PruningPolicy(Policy, name="pruner"):
         return every > 0 and ctx.clock.step > 0 and ctx.clock.global_step % every == 0
 
     def _prune(self, ctx: Context, memory: Pruning) -> None:
-        shapes = {name: parameter.shape for name, parameter in ctx.parameters.items()}
+        shapes = ctx.network.shapes()
         if lines := self.pruner.misfits(ctx.targets, shapes):
             # Channels were removed meanwhile; the masks stay as they are, and the run says so at its end.
             if not memory.refused:

@@ -1,6 +1,7 @@
 """The gradient of a penalty, added at every step of a window."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from compressor.component import Targets
-from compressor.context import TRANSPOSED, steps_by_entry
+from compressor.context import steps_by_entry
 from compressor.masking import check_classes, check_removable, companions
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.regularizers import Regularizer
@@ -65,8 +66,6 @@ class RegularizationPolicy(Policy, name="regularizer"):
     def check(self, view: View) -> list[Finding]:
         lines = self.regularizer.misfits(view.targets, view.shapes)
         cuts = self.regularizer.structures(view.targets)
-        one_sided = {name for name in cuts if any((0 in cut.members) != (1 in cut.members) for cut in cuts[name])}
-        lines += [f"{name} {TRANSPOSED}" for name in sorted(view.transposed & one_sided)]
         found = [Finding("error", line) for line in lines]
         if self.regularizer.needs_one_step_size and steps_by_entry(view.groups):
             found.append(Finding("error", OF_ADAM, "proximal"))
@@ -87,8 +86,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
         return Prediction(unknown=dict.fromkeys(names, "a threshold or proximal step depends on the values"))
 
     def init(self, ctx: Context) -> Pruned:
-        shapes = {name: ctx.network.dense.get(name, parameter.shape) for name, parameter in ctx.parameters.items()}
-        refuse(ctx, self.regularizer.misfits(ctx.targets, shapes))
+        refuse(ctx, self.regularizer.misfits(ctx.targets, {**ctx.network.shapes(), **ctx.network.dense}))
         if self.regularizer.takes_proximal_steps and not ctx.optimizer.has_proximal_step:
             kind = type(ctx.optimizer.optimizer).__name__
             refuse(ctx, [f"no proximal step: its size is known for SGD, Adam and AdamW, not for {kind}"])
@@ -97,13 +95,39 @@ class RegularizationPolicy(Policy, name="regularizer"):
         return Pruned()
 
     def penalty_gradients(self, ctx: Context, memory: Memory) -> None:
-        self.regularizer.add_gradient(ctx.parameters, ctx.targets)
+        with self._weights(ctx) as weights:
+            self.regularizer.add_gradient(weights, ctx.targets)
+
+    @contextmanager
+    def _weights(self, ctx: Context) -> Iterator[Mapping[str, Tensor]]:
+        """Yield the parameters, those that are divided into groups with their outputs first; what is done in place to
+        them and their gradients is done to the parameters.
+        """
+        turn, weights = ctx.network.outputs_first, dict[str, Tensor](ctx.parameters)
+        mine = [name for name in self.regularizer.structures(ctx.targets) if name in ctx.network.turned]
+        for name in mine:
+            weights[name], gradient = turn(name, ctx.parameters[name].detach()), ctx.parameters[name].grad
+            weights[name].grad = None if gradient is None else turn(name, gradient)
+        yield weights
+        for name in mine:  # with groups they are copies
+            parameter, after = ctx.parameters[name], weights[name].grad
+            parameter.detach().copy_(turn(name, weights[name].detach()))
+            if parameter.grad is not None and after is not None:
+                parameter.grad.copy_(turn(name, after))
 
     def on_minibatch_end(self, ctx: Context, memory: Pruned) -> None:
         targets, unmoved = ctx.targets, ctx.optimizer.unmoved
         if unmoved:
             targets = {key: _without(selected, unmoved) for key, selected in targets.items()}
-        self.regularizer.after_step(ctx.parameters, targets, ctx.optimizer.proximal_step)
+        with self._weights(ctx) as weights:
+            names = {id(weight): name for name, weight in weights.items()}
+
+            def step(weight: Tensor) -> float | Tensor:
+                name = names[id(weight)]
+                size, same = ctx.optimizer.proximal_step(ctx.parameters[name]), weight is ctx.parameters[name]
+                return size if same or not isinstance(size, Tensor) else ctx.network.outputs_first(name, size)
+
+            self.regularizer.after_step(weights, targets, step)
         if self.regularizer.thresholds:
             self._prune_companions(ctx, memory, targets)
 
@@ -113,7 +137,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
         filters = self._zero_filters(ctx, targets)
         graph = ctx.network.graph() if filters else None
         if graph is not memory.graph or not _equal(filters, memory.filters):
-            memory.companions = companions(ctx, (), _kept(filters)) if filters else {}
+            memory.companions = companions(ctx, (), filters) if filters else {}
             memory.filters, memory.graph = filters, graph
         for name, keep in memory.companions.items():
             ctx.parameters[name].masked_fill_(~keep, 0.0)
@@ -127,7 +151,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
             whole = [structure for structure in structures if structure.of_outputs]
             if not whole:
                 continue
-            zero = ~ctx.parameters[name].detach().flatten(1).any(1)
+            zero = ~ctx.network.outputs_first(name, ctx.parameters[name].detach()).flatten(1).any(1)
             if any(structure.dim == 0 for structure in whole) or bool(zero.all()):
                 found[name] = zero
         return {name: zero for name, zero in found.items() if bool(zero.any())}
@@ -138,7 +162,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
             return
         keeps = {name: ctx.parameters[name].detach() != 0 for selected in ctx.targets.values() for name in selected}
         if filters := self._zero_filters(ctx, ctx.targets):
-            for name, keep in companions(ctx, (), _kept(filters)).items():
+            for name, keep in companions(ctx, (), filters).items():
                 keeps[name] = keep & keeps.get(name, keep)
         for name, keep in keeps.items():
             ctx.masks.set(ctx.key, name, keep)
@@ -148,7 +172,8 @@ class RegularizationPolicy(Policy, name="regularizer"):
         return clock.epoch_of(self.window, self.window.last) if self.keep_mask else 0
 
     def losses(self, ctx: Context, memory: Memory) -> dict[str, float]:
-        return {ctx.key.partition(".")[2]: self.regularizer.value(ctx.parameters, ctx.targets)}
+        with self._weights(ctx) as weights:
+            return {ctx.key.partition(".")[2]: self.regularizer.value(weights, ctx.targets)}
 
 
 def _computed(view: View) -> list[str]:
@@ -168,11 +193,6 @@ def _computed(view: View) -> list[str]:
         if mine.number(end - 1) > mine.number(first - 1):
             found.append(name)
     return found
-
-
-def _kept(filters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return keep masks [filters, 1] of filters that are zero (true = zero)."""
-    return {name: ~zero[:, None] for name, zero in filters.items()}
 
 
 def _equal(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:

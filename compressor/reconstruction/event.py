@@ -264,10 +264,11 @@ class Event:
             )
         gone = torch.zeros_like(read)
         gone[pruned] = True
-        going = producers_of(graph, gone & ~read)
+        going, shapes = producers_of(graph, gone & ~read), ctx.network.shapes()
         for name, entries in going.items():
-            shape = ctx.parameters[name].shape
-            self._mask(name, (~entries).reshape(-1, *[1] * (len(shape) - 1)).expand(shape))
+            shape = shapes[name]
+            keep = (~entries).reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+            self._mask(name, ctx.network.outputs_first(name, keep))
         ctx.masks.apply()
         return [name for name in going if name in graph.weights.values()]
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from compressor.reports.latency import Latency, latency
-from compressor.sparsity import WeightSummary, count_nonzero, in_use, prunable, summarize, weight_count
+from compressor.sparsity import WeightSummary, count_nonzero, in_use, prunable, summarize, turned_layers, weight_count
 from compressor.storage import StoredBits, dense_bits, stored_bits
 from compressor.thinning import compact_layers, thin_and_compact
 from compressor.tracing import dependent_logits, lost_classes, macs
@@ -198,7 +198,11 @@ def measure(
     weights = {name: value for name, value in values.items() if value.dim() > 1}
     largest = max(weights.values(), key=lambda weight: weight.numel(), default=None)
     scratch = None if largest is None else largest.detach().new_empty(largest.numel())
-    rows = [summarize(name, weight, scratch, prunable=name in counted) for name, weight in weights.items()]
+    turned = turned_layers(model)
+    rows = [
+        summarize(name, weight, scratch, prunable=name in counted, layer=turned.get(name))
+        for name, weight in weights.items()
+    ]
     total_macs, by_weight = macs(model, shape)
     mine = [row for row in rows if row.prunable]
     saved = sum(by_weight[row.name] * (row.weights - row.nonzero) // max(row.weights, 1) for row in mine)

@@ -191,13 +191,14 @@ def _policy(bound: BoundPolicy, view: View, clock: Clock) -> PlannedPolicy:
         said = policy.thresholds(view, time)
         if said is not None:
             threshold[time] = said
+    shapes = _shapes(view)
     return PlannedPolicy(
         key=bound.key,
         kind=policy.name,
         component=policy.applied.name,
         unit=policy.window.unit,
         fires=_sample(fires, MAX_FIRINGS),
-        weights=[Matched(name=name, shape=list(view.shapes.get(name, ()))) for name in bound.names],
+        weights=[Matched(name=name, shape=shapes.get(name, [])) for name in bound.names],
         sparsity=sparsity,
         threshold=threshold,
         otherwise=otherwise,
@@ -205,16 +206,20 @@ def _policy(bound: BoundPolicy, view: View, clock: Clock) -> PlannedPolicy:
     )
 
 
+def _shapes(view: View) -> dict[str, list[int]]:
+    """Return the shapes of the dense model's parameters, as they are stored."""
+    return {name: list(parameter.shape) for name, parameter in view.model.named_parameters()}
+
+
 def _budget(found: Budgeted, view: View) -> PlannedBudget:
+    shapes = _shapes(view)
     return PlannedBudget(
         unit=found.unit,
         asked=found.asked,
         most=found.most,
         dense=found.dense,
         left=found.left,
-        weights=[
-            Narrowed(name=name, shape=list(view.shapes[name]), left=list(shape)) for name, shape in found.shapes.items()
-        ],
+        weights=[Narrowed(name=name, shape=shapes[name], left=list(shape)) for name, shape in found.shapes.items()],
     )
 
 

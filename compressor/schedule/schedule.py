@@ -1,6 +1,6 @@
 """A schedule as it was read, and bound to a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -12,6 +12,7 @@ from compressor.schedule.document import Document, KeyPath
 from compressor.schedule.faults import Faults, Message, Place
 from compressor.schedule.selectors import WeightNames, bind, left_out
 from compressor.schedule.widths import widths
+from compressor.sparsity import shape_outputs_first, turned_layers
 from compressor.timing import Clock
 
 
@@ -155,5 +156,6 @@ def _idle(bound: BoundPolicy, view: View) -> list[str]:
 
 def view_of(model: nn.Module, **known: object) -> View:
     """Return the view of a model; `known` are fields of the view."""
-    shapes: Mapping[str, tuple[int, ...]] = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    turned = turned_layers(model)
+    shapes = {name: shape_outputs_first(p.shape, turned.get(name)) for name, p in model.named_parameters()}
     return View(modules=dict(model.named_modules()), shapes=shapes, **known)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def masks_of_zeros(network: Network) -> dict[str, Tensor]:
     """
     keep = {name: p.detach() != 0 for name, p in network.parameters.items() if p.dim() > 1}
     keep = {name: mask for name, mask in keep.items() if not bool(mask.all())}
-    pruned = {name: ~mask.flatten(1).any(1) for name, mask in keep.items()}
+    pruned = {name: ~network.outputs_first(name, mask).flatten(1).any(1) for name, mask in keep.items()}
     pruned = {name: gone for name, gone in pruned.items() if bool(gone.any())}
     for name, gone in _companions(network, pruned).items():
         parameter = network.parameters.get(name)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 Slices = tuple[str, int]
-"""A weight's name and the dim whose entries are meant."""
+"""A weight's name, and 0 for its outputs or 1 for its inputs: the dim where its outputs come first."""
 
 
 @dataclass(frozen=True)
 class Channels:
-    """The channels of a network. `cells` has, for a weight and one of its dims, the cell of each entry.
+    """The channels of a network. `cells` has, for a weight and one of its sides (0: outputs, 1: inputs), the cell of
+    each entry.
 
     Entries with one cell are one channel and are removed together; -1: not a channel that can be removed. `part` has
     for each cell the group of the grouped convolution in which it lies, so that each group can lose as many; -1: none.

@@ -4,16 +4,17 @@ import math
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.sparsity.counting import count_nonzero
+from compressor.sparsity.outputs_first import outputs_first
 
 
 class WeightSummary(BaseModel):
     """Counts, fractions of structures that are all zero (None where a weight has none), and moments of one weight.
 
-    filters: slices of dim 0 of a convolution; channels: of dim 1; kernels: of both. rows, cols: dims 0 and 1 of a
-    matrix. std is the unbiased one.
+    filters: all weights of an output of a convolution (dim 0; of a transposed one dim 1); channels: of an input;
+    kernels: of both. rows, cols: dims 0 and 1 of a matrix. std is the unbiased one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,8 +37,10 @@ class WeightSummary(BaseModel):
 
 
 @torch.no_grad()
-def summarize(name: str, weight: Tensor, scratch: Tensor | None = None, *, prunable: bool = True) -> WeightSummary:
-    """Return the summary of one weight tensor of two or more dims.
+def summarize(
+    name: str, weight: Tensor, scratch: Tensor | None = None, *, prunable: bool = True, layer: nn.Module | None = None
+) -> WeightSummary:
+    """Return the summary of one weight tensor of two or more dims; `layer`: its layer, which says where outputs are.
 
     `scratch` is a flat buffer of at least its size and of its dtype and device: new memory costs more than the
     arithmetic.
@@ -55,7 +58,7 @@ def summarize(name: str, weight: Tensor, scratch: Tensor | None = None, *, pruna
     nonzero = count_nonzero(weight)
     per_dim0 = per_dim1 = per_pair = 0.0
     if nonzero < count:
-        pairs = norms.view(weight.shape[:2])
+        pairs = outputs_first(norms.view(weight.shape[:2]), layer)
         per_pair, per_dim0, per_dim1 = _dead(pairs), _dead(pairs.sum(1)), _dead(pairs.sum(0))
     total, squares = float(weight.sum()), float(torch.linalg.vector_norm(weight)) ** 2
     variance = max(squares - total * total / max(count, 1), 0.0) / max(count - 1, 1)

@@ -41,7 +41,7 @@ def producers_of(graph: ChannelGraph, cells: Tensor) -> dict[str, Tensor]:
     filters: dict[str, Tensor] = {}
     for path, name in graph.weights.items():
         node = graph.by_path.get(path)
-        if node is None or node.kind != "producer" or node.dims[0] != 0:
+        if node is None or node.kind != "producer" or not graph.makes_outputs(node):
             continue
         mine = (node.out >= 0) & cells[node.out.clamp(min=0)]
         if bool(mine.any()):

@@ -128,6 +128,7 @@ def follow(
     values: Mapping[str, Tensor],
     depthwise: Collection[str] | None = None,
     high: bool | None = None,
+    outputs: Mapping[str, Tensor] | None = None,
 ) -> Followed:
     """Follow the channels through one forward pass of `model`, in the modes of its modules.
 
@@ -135,9 +136,10 @@ def follow(
     keeps all of its channels; or a dim: equal parts lose the same channels, those of this dim. `values`: the buffers
     with their values, of a model without storage. `depthwise`: the weights that are depthwise, where that is known: a
     cut may leave one input and output in each group of others. `high`: single numbers that are drawn are the largest,
-    or the least ones.
+    or the least ones. `outputs`: the labels of the outputs of transposed convolutions with groups, whose weights have a
+    dim for those of one group only.
     """
-    follower = _Follower(model, slices, fixes, values, depthwise, high)
+    follower = _Follower(model, slices, fixes, values, depthwise, high, outputs or {})
     given: list[Any] = []  # all outputs: one that is not the logits reads channels, too
     handles = [model.register_forward_hook(lambda module, images, result: given.append(result), prepend=True)]
     for path, module in model.named_modules():
@@ -165,6 +167,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values: Mapping[str, Tensor],
         depthwise: Collection[str] | None,
         high: bool | None,
+        outputs: Mapping[str, Tensor],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found = Followed(slices=dict(slices))
@@ -174,14 +177,11 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stack: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
         self._modules = dict(model.named_modules())
         self._trained = {name for name, _ in model.named_parameters()}
-        self._fixes, self._depthwise, self._high = fixes, depthwise, high
+        self._fixes, self._depthwise, self._high, self._outputs = fixes, depthwise, high, outputs
         self._now = 0
         self._raised: frozenset[int] | None = None
         self._last: list[Tensor] = []
         self._values: dict[int, Tensor] = {}
-        self._fresh = 1 + max(
-            (int(one.max()) for labels in slices.values() for one in labels if one.numel()), default=0
-        )
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             labels = slices.get(name)
             if labels is None:
@@ -359,7 +359,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif groups == 1 and read is not None and ins is not None:
             self._join(read, ins, given.sites | own.sites)
         elif groups > 1 and transposed:
-            outs = self._new(width)
+            outs = self._outputs.get(own.weight or "")
         if read is not None and (own.weight is None or (groups == 1 and ins is None)):
             self._keep_labels(read, f"{self._layer_name('convolution')} reads them with a kernel that is no parameter")
         out = outs if outs is not None and len(outs) == width else torch.full((width,), -1)
@@ -1000,10 +1000,6 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         own = distinct((label,))
         if len(own):
             self.found.ties.append(Keep(own, reason))
-
-    def _new(self, count: int) -> Tensor:
-        self._fresh += count
-        return torch.arange(self._fresh - count, self._fresh)
 
     def _add(self, node: Node) -> int:
         self.found.nodes.append(node)

@@ -140,23 +140,20 @@ class ChannelGraph:
 
     @cached_property
     def channels(self) -> Channels:
-        """Return the cells by weight and dim, and the groups of grouped convolutions."""
+        """Return the cells of the outputs and inputs of each weight, and the groups of grouped convolutions."""
         cells: dict[Slices, Tensor] = {}
         part = torch.full((max(self.cells, 1),), -1, dtype=torch.long)
         for path, name in self.weights.items():
             node, module = self.by_path.get(path), self.modules[path]
-            if node is None or (name, dims(module)[0]) in cells:
+            if node is None or (name, 0) in cells:
                 continue
-            out_dim, in_dim = dims(module)
             groups = getattr(module, "groups", 1)
+            cells[name, 0] = node.out
             if groups == 1 or node.kind == "depthwise":
-                cells[name, out_dim] = node.out
                 if node.into is not None:
-                    cells[name, in_dim] = node.into
+                    cells[name, 1] = node.into
                 continue
-            # The weight's other dim runs over the channels of one group: its entries are no channels of the network.
-            if out_dim == 0:
-                cells[name, 0] = node.out
+            # The weight has the inputs of one group: they are no channels of the network.
             assert node.into is not None
             for side in (node.out, node.into):
                 size = len(side) // groups
@@ -180,7 +177,7 @@ class ChannelGraph:
         for number, node in enumerate(self.nodes):
             cells = self.cells_of[number]
             own = torch.zeros(len(cells), dtype=torch.bool)
-            mask = pruned.get(node.weight) if node.kind in ("producer", "depthwise") and node.dims[0] == 0 else None
+            mask = pruned.get(node.weight) if self.makes_outputs(node) else None
             if mask is not None and len(mask) == len(node.out):
                 live = node.out[~mask.cpu() & (node.out >= 0)]
                 own = ~torch.isin(cells, live)
@@ -193,6 +190,15 @@ class ChannelGraph:
                 own = own & (not missing)
             dead.append(own)
         return dead
+
+    def makes_outputs(self, node: Node) -> bool:
+        """Return whether a node is a layer whose outputs are those of its weight: another one may use it turned."""
+        return node.kind in ("producer", "depthwise") and node.dims == self._dims.get(node.weight, (0, 1))
+
+    @cached_property
+    def _dims(self) -> Mapping[str, tuple[int, int]]:
+        """Return the dims of the outputs and inputs in each weight, as its own layer uses it."""
+        return {name: dims(self.modules[path]) for path, name in reversed(list(self.weights.items()))}
 
     def _alive(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return for each companion the cells of its entries that are not 0."""

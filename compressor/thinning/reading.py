@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from compressor.copying import copied, without_storage
 from compressor.errors import UserError
 from compressor.importing import late, random_state_kept
-from compressor.sparsity import computed
+from compressor.sparsity import computed, turned_layers
 from compressor.thinning.cutting import cut_of
 from compressor.thinning.following import Fix, Followed, follow, model_line
 from compressor.thinning.graph import ChannelGraph, NeedsValues, Node, Untraceable
@@ -85,7 +85,7 @@ class _Reading:
         self._model, self._shape, self._removes = model, shape, removes
         self._values = dict(model.named_buffers())
         self._on_meta = True
-        self._slices = self._numbered()
+        self._slices, self._outputs = self._numbered()
         self._refused: list[tuple[Tensor, str]] = []
         self._tries = 0
 
@@ -117,8 +117,10 @@ class _Reading:
                 self._follow(form)
         raise Untraceable("its channels cannot be traced: its code has too many numbers that do not follow them")
 
-    def _numbered(self) -> dict[str, Labels]:
-        """Return a label for each entry of each dim of all parameters and buffers."""
+    def _numbered(self) -> tuple[dict[str, Labels], dict[str, Tensor]]:
+        """Return a label for each entry of each dim of all parameters and buffers; and for each output of transposed
+        convolutions with groups, by weight.
+        """
         first, found = 0, {}
         for name, tensor in (*self._model.named_parameters(), *self._model.named_buffers()):
             lines = []
@@ -126,8 +128,13 @@ class _Reading:
                 lines.append(torch.arange(first, first + size))
                 first += size
             found[name] = tuple(lines)
+        outputs: dict[str, Tensor] = {}
+        for name, layer in turned_layers(self._model).items():
+            width = int(layer.out_channels)  # type: ignore[arg-type]
+            outputs[name] = torch.arange(first, first + width)
+            first += width
         self._count = first
-        return found
+        return found, outputs
 
     def _copy(self) -> nn.Module:
         try:
@@ -135,23 +142,25 @@ class _Reading:
         except UserError as error:
             raise Untraceable(f"its channels cannot be traced: {error}") from error
 
-    def _run(self, form: _Form, network: nn.Module, slices: Mapping[str, Labels]) -> Followed:
+    def _run(
+        self, form: _Form, network: nn.Module, slices: Mapping[str, Labels], outputs: Mapping[str, Tensor]
+    ) -> Followed:
         images = torch.zeros(2 if form.training else 1, *self._shape, device="meta" if self._on_meta else "cpu")
         network.train(form.training)
         values = self._values if self._on_meta else {}
         seed(form.high is True)
-        found = follow(network, images, slices, form.fixes, values, form.depthwise, form.high)
+        found = follow(network, images, slices, form.fixes, values, form.depthwise, form.high, outputs)
         form.drew = found.drew or python_drew(form.high is True)
         return found
 
     def _follow(self, form: _Form) -> None:
         """Follow the channels of one form; raise `Untraceable` where the network cannot be run as it is evaluated."""
         form.depthwise = None
-        form.found = self._run(form, self._copy(), self._slices)
+        form.found = self._run(form, self._copy(), self._slices, self._outputs)
         storage = not any(one.is_meta for one in self._model.parameters())
         if form.found.failed is not None and self._on_meta and storage and not form.training:
             self._on_meta = False  # its code asks for values
-            form.found = self._run(form, self._copy(), self._slices)
+            form.found = self._run(form, self._copy(), self._slices, self._outputs)
         if form.found.failed is not None and not form.training:
             error = form.found.failed
             reason = (str(error).splitlines() or [""])[0]
@@ -269,7 +278,8 @@ class _Reading:
             )
             for name, lines in self._slices.items()
         }
-        found = self._run(form, network, slices)
+        outputs = {name: line[removal.kept(_cells(cell_of, line))] for name, line in self._outputs.items()}
+        found = self._run(form, network, slices, outputs)
         places = {**form.found.places, **found.places}
         if found.failed is not None:
             sites, at, labels = found.failed_in, found.operations, found.failed_labels

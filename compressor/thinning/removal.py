@@ -84,11 +84,8 @@ class _Decision:
 
     def decide(self, skip: bool) -> Removal:
         fixed = self._fixed()
-        zeros = {
-            node.weight: ~self._nonzero[node.label, node.dims].any(1)
-            for node in (*self._layers(), *self._graph.by_path.values())  # as the layer itself uses it, where it does
-            if (node.label, node.dims) in self._nonzero and node.weight
-        }
+        makers = [node for node in self._layers() if node.weight and self._graph.makes_outputs(node)]
+        zeros = {node.weight: ~self._nonzero[node.label, node.dims].any(1) for node in makers}
         self._dead = self._graph.zeroed(zeros, self._parameters)
         # From the logits back: layers that only read each other, as a squeeze and its excitation, go together.
         gone = self._unneeded(~fixed)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import listed
-from compressor.sparsity import PRUNABLE, count_nonzero, in_use
+from compressor.sparsity import PRUNABLE, count_nonzero, in_use, outputs_first
 from compressor.thinning.graph import ChannelGraph, Node
 from compressor.tracing import LayerInputs
 
@@ -84,10 +84,7 @@ class Reasons:
         for node in self._graph.by_path.values():
             if node.label not in self._graph.weights or node.label in skipped:
                 continue
-            if node.transposed and node.groups > 1:
-                continue
-            weight = self._modules[node.label].weight.detach()
-            dead = (weight == 0).movedim(node.dims[0], 0).flatten(1).all(1).cpu()
+            dead = (self._by_outputs(node) == 0).flatten(1).all(1).cpu()
             if len(dead) != len(node.out):
                 continue
             stays = dead & ((node.out < 0) | ~gone[node.out.clamp(min=0)])
@@ -99,7 +96,7 @@ class Reasons:
         """Yield the zero channels that stay, of layers that have others: those without any are their zero filters."""
         for path, name in self._graph.weights.items():
             module = self._modules.get(path)
-            cells = self._graph.channels.cells.get((name, _dim_of_inputs(module)))
+            cells = self._graph.channels.cells.get((name, 1))
             if module is None or cells is None or path in skipped:
                 continue
             read = _is_nonzero_for(module)
@@ -142,7 +139,7 @@ class Reasons:
             if not isinstance(module, PRUNABLE) or path in self._graph.weights or weight is None or weight.is_meta:
                 continue
             name = f"{path}.weight" if path else "weight"
-            zero = (weight.detach() == 0).movedim(1 - _dim_of_inputs(module), 0).flatten(1).all(1).cpu()
+            zero = (outputs_first(weight.detach(), module) == 0).flatten(1).all(1).cpu()
             reasons = Counter({"the layer is not in the trace of the forward pass": int(zero.sum())})
             if name in used and len(used[name].out) == len(zero):
                 cells = used[name].out[zero & ((used[name].out < 0) | ~gone[used[name].out.clamp(min=0)])]
@@ -214,20 +211,23 @@ class Reasons:
 
     def _is_nonzero(self, node: Node, cell: int) -> bool:
         places = (node.out == cell).nonzero().flatten()
-        weight = self._modules[node.label].weight.detach().movedim(node.dims[0], 0)
+        weight = self._by_outputs(node)
         return (
             bool(len(places)) and len(weight) == len(node.out) and bool((weight[places.to(weight.device)] != 0).any())
         )
 
-
-def _dim_of_inputs(module: Any) -> int:
-    """Return the dim of the input channels in a layer's weight."""
-    return 0 if getattr(module, "transposed", False) else 1
+    def _by_outputs(self, node: Node) -> Tensor:
+        """Return the weight of a layer with its outputs first."""
+        weight: Tensor = self._modules[node.label].weight.detach()
+        if node.groups == 1 or not node.transposed:
+            return weight.movedim(node.dims[0], 0)
+        return outputs_first(weight, self._modules[node.label])
 
 
 def _is_nonzero_for(module: Any) -> Tensor:
     """Return [inputs]: whether a layer's weight is not zero for an input channel."""
-    return _is_nonzero_along(module, _dim_of_inputs(module))
+    weight = outputs_first(module.weight.detach() != 0, module)
+    return weight.transpose(0, 1).flatten(1).any(1).cpu()
 
 
 def _is_nonzero_along(module: Any, dim: int) -> Tensor:

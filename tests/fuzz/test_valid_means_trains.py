@@ -47,7 +47,6 @@ MISS = re.compile(
 
 DELIBERATE = {
     "a structure of other layers' weights": "are structures of weights of",
-    "structures of a transposed convolution": "is of a transposed convolution",
     "a sum of channels that is pruned in part (version 2)": "(is|are) pruned by .*, but",
     "a criterion on a layer that is not used": "criterion .*: the forward pass does not use",
     "whole classes pruned (version 2)": "makes the logits: .* prunes whole classes",

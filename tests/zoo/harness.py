@@ -25,7 +25,7 @@ from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import read
 from compressor.session import Session
-from compressor.sparsity import prunable
+from compressor.sparsity import outputs_first, prunable, turned_layers
 from compressor.thinning import describe, resize, thin
 from compressor.timing import Clock
 from compressor.training.weights import restore_live
@@ -354,8 +354,8 @@ def _in_training(entry: Entry, masked: Run, found: Found) -> None:
         problems.append(f"losses are not finite: {run.losses}")
     zeros, left = _zero_filters(masked.network), _zero_filters(run.network)
     for name, weight in prunable(run.network).items():
-        gone = len(masked.network.get_parameter(name)) - len(weight)
-        if weight.dim() > 1 and not _transposed(run.network, name) and left[name] < zeros[name] - gone:
+        gone = _outputs(masked.network, name) - _outputs(run.network, name)
+        if weight.dim() > 1 and left[name] < zeros[name] - gone:
             problems.append(f"{name}: {zeros[name]} filters were pruned, {gone} removed, and {left[name]} are 0")
     for step, (ours, theirs) in enumerate(zip(run.losses, masked.losses, strict=True)):
         if abs(ours - theirs) > ROUNDED * max(abs(theirs), 1):
@@ -368,12 +368,15 @@ def _in_training(entry: Entry, masked: Run, found: Found) -> None:
         found.problems += _resumed(entry, run)
 
 
-def _transposed(network: nn.Module, weight: str) -> bool:
-    return bool(getattr(network.get_submodule(weight.rpartition(".")[0]), "transposed", False))
+def _outputs(network: nn.Module, weight: str) -> int:
+    layer: Any = network.get_submodule(weight.rpartition(".")[0])
+    return int(getattr(layer, "out_channels", 0) or len(layer.weight))
 
 
 def _zero_filters(network: nn.Module) -> dict[str, int]:
-    return {name: int((weight == 0).flatten(1).all(1).sum()) for name, weight in prunable(network).items()}
+    turned = turned_layers(network)
+    zero = {name: outputs_first(weight == 0, turned.get(name)) for name, weight in prunable(network).items()}
+    return {name: int(one.flatten(1).all(1).sum()) for name, one in zero.items()}
 
 
 def _resumed(entry: Entry, run: Run) -> list[str]:

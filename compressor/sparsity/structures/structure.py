@@ -1,8 +1,8 @@
 """The unit that is pruned: a set of entries of a weight that are kept or pruned together.
 
 A weight of a convolution is (filters N, channels C, kernel height, kernel width), that of a linear layer (outputs,
-inputs). A structure is a `view` of the weight and the dims of that view over which one unit extends, so that norms are
-reductions and masks are broadcasts.
+inputs); that of a transposed convolution is turned first (`outputs_first`). A structure is a `view` of the weight and
+the dims of that view over which one unit extends, so that norms are reductions and masks are broadcasts.
 """
 
 import math

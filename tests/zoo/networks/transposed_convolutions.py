@@ -41,6 +41,28 @@ class TransposedDepthwise(UpAndDown):
     outputs, groups = 16, 16
 
 
+@expect(widths={"up": 16, "down": 8})
+class TransposedMultiplier(UpAndDown):
+    """Two filters a channel, ranked as those of every grouped convolution: each group loses one of them, and none
+    its only channel.
+    """
+
+    outputs, groups = 32, 16
+
+
+@expect(widths={"down": 12, "last": 8}, stays={"stem": "read"})
+class TransposedTied(Classifier):
+    """An autoencoder with one weight for both ways: what is made with its inputs is not 0 where its outputs are."""
+
+    def layers(self) -> None:
+        self.down = nn.Sequential(nn.Conv2d(16, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU())
+        self.last = cbr(16, 16)
+
+    def body(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(F.relu(F.conv_transpose2d(self.down(x), self.down[0].weight, padding=1)))
+        return out
+
+
 class FromVector(Classifier):
     """A linear layer whose outputs are viewed as 8 maps of 4x4 (generators, decoders of autoencoders)."""
 
