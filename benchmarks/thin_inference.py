@@ -10,7 +10,6 @@ dense network a second time: its distance from 1 is the noise. `of promise` is t
 """
 
 import argparse
-import copy
 import signal
 import statistics
 import time
@@ -23,6 +22,7 @@ import torch_pruning
 from torch import Tensor, nn
 
 from benchmarks.half_pruned import masked, new, settle, zero_filters
+from compressor.copying import copied
 from compressor.sparsity.weights import prunable
 from compressor.thinning.cutting import Cut
 from compressor.thinning.equivalence import TOLERANCE, difference, thin
@@ -35,7 +35,7 @@ PROMISE = 0.75
 
 def thinned(network: nn.Module, images: Tensor, round_to: int = 1) -> tuple[nn.Module, Cut]:
     """A thinned copy, and how it was cut."""
-    own = copy.deepcopy(network)
+    own = copied(network)
     cut = thin(own, images, round_to=round_to).cut
     cut.model(own)
     return own, cut
@@ -54,7 +54,7 @@ def removed(cut: Cut) -> dict[str, list[int]]:
 
 def by_torch_pruning(network: nn.Module, images: Tensor, gone: Mapping[str, list[int]]) -> nn.Module:
     """A copy from which torch-pruning removed the outputs `gone` of convolutions and linear layers, by weight."""
-    own = copy.deepcopy(network)
+    own = copied(network)
     graph = torch_pruning.DependencyGraph().build_dependency(own, images[:1])
     for path, layer in own.named_modules():
         mine = gone.get(f"{path}.weight")
@@ -150,7 +150,7 @@ def _theirs(
 def _change(before: nn.Module, after: nn.Module, images: Tensor) -> float:
     """The largest change of a logit in float64, as a fraction of the logits' spread."""
     images = images[:4].double()
-    found = difference(copy.deepcopy(before).double()(images), copy.deepcopy(after).double()(images))
+    found = difference(copied(before).double()(images), copied(after).double()(images))
     return found.largest / max(found.spread, 1e-30)
 
 
@@ -184,7 +184,7 @@ def compare(name: str, side: int, batch: int, blocks: int) -> None:
     torch.manual_seed(0)
     shape = (3, side, side)
     dense = new(name)
-    pruned = copy.deepcopy(dense)
+    pruned = copied(dense)
     masked(pruned, side)
     settle(dense, torch.randn(4, *shape))
     images = torch.randn(batch, *shape)
@@ -193,7 +193,7 @@ def compare(name: str, side: int, batch: int, blocks: int) -> None:
     theirs = by_torch_pruning(pruned, images, removed(cut))
     variants = {
         "dense": dense,
-        "dense again": copy.deepcopy(dense),
+        "dense again": copied(dense),
         "masked": pruned,
         "thin": thin_net,
         "torch-pruning": theirs,
