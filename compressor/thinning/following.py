@@ -283,7 +283,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else ()
         )
         states = [self._states.get(id(one)) for one in given]
-        if any(state is not None and (state.labels or state.zero) for state in states):
+        if any(state is not None and (state.labels or state.zero or state.sites) for state in states):
             self._follow(function, args, kwargs, result, given)
             self._last = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
         elif _name(function) in ("zeros", "zeros_like", "zero", "new_zeros") and isinstance(result, Tensor):
@@ -515,6 +515,9 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._join(lines[0], entries, given.sites)
             if isinstance(one, nn.Parameter) or one.requires_grad or state.labels:
                 companions.append(state.weight)
+        if given.weight is not None and not companions:  # the weight of a layer is normalized
+            self._states[id(values)] = State(given.labels, (), given.weight, given.sites)
+            return
         own = tuple(dict.fromkeys(name for name in companions[:2] if name in self._trained))
         out = lines[0] if lines else torch.full((x.shape[dim],), -1)
         path, module, _ = self._stack[-1]
@@ -862,9 +865,10 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     rule = "never"
             elif any(not self._brings(one, state, label) for label in labels):
                 rule = "never"  # a sum with something else is not 0
-        if made_of_weights and len(weights) > 0:
-            weight = next(iter(sorted(w for w in weights if w)), None)
-            self._set(out, State(labels, (), weight, sites))
+        if made_of_weights:
+            own = [(state.weight or "", one.shape == shape) for state, one in zip(states, given, strict=True)]
+            main = min(own, key=lambda each: (not each[1], each[0] not in self._trained, each[0]))
+            self._set(out, State(labels, (), main[0], sites))  # a scale or a mask is not the weight
             return
         bare = [state.weight for state in states if state.weight is not None]
         said = self._layer_label(name)
