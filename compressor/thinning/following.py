@@ -280,7 +280,6 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if self._high is not None:
                 draw(_name(function), args, kwargs, result, high=self._high)
         self._alive.append((given, result))
-        self._last = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
         self.found.numbers[self._now] = (
             tuple(one for one in tree_leaves((args, kwargs)) if isinstance(one, float) or type(one) is int)
             if torch.Tag.pointwise in function.tags
@@ -895,9 +894,11 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif any(not self._brings(one, state, label) for label in labels):
                 rule = "never"  # a sum with something else is not 0
         if made_of_weights:
-            own = [(state.weight or "", one.shape == shape) for state, one in zip(states, given, strict=True)]
-            main = min(own, key=lambda each: (not each[1], each[0] not in self._trained, each[0]))
-            self._set(out, State(labels, (), main[0], sites))  # a scale or a mask is not the weight
+            whole = [
+                state.weight or "" for state, one in zip(states, given, strict=True) if one.shape == shape
+            ] or sorted(map(str, weights))
+            main = min(whole, key=lambda each: (each not in self._trained, ".weight" not in f".{each}", each))
+            self._set(out, State(labels, (), main, sites))  # a scale or a mask is not the weight
             return
         bare = [state.weight for state in states if state.weight is not None]
         said = self._layer_label(name)
