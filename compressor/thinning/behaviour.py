@@ -12,11 +12,11 @@ MOVES = frozenset(
     " native_channel_shuffle permute pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d"
     " reflection_pad3d repeat replication_pad1d replication_pad2d replication_pad3d reshape roll select slice"
     " split split_with_sizes squeeze t tile transpose unbind unfold unsafe_chunk unsafe_split"
-    " unsafe_split_with_sizes unsqueeze view".split()
+    " unsafe_split_with_sizes unsqueeze view view_as_complex view_as_real".split()
 )
 """Operations that move entries and change none (those that pad add entries)."""
 
-SPATIAL = ("pool", "upsample", "interpolate", "_adaptive_")
+SPATIAL = ("pool", "upsample", "interpolate", "_adaptive_", "grid_sampler", "_fft_")
 """Parts of the names of operations that work on the positions of each channel."""
 
 LIKE = frozenset("zeros_like ones_like empty_like full_like rand_like randn_like bernoulli".split())

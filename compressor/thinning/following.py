@@ -9,6 +9,7 @@ that are joined belong to one channel. What no rule covers keeps the channels th
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, Literal
 
 import torch
@@ -143,6 +144,8 @@ def follow(
     given: list[Any] = []  # all outputs: one that is not the logits reads channels, too
     handles = [model.register_forward_hook(lambda module, images, result: given.append(result), prepend=True)]
     for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue  # it takes no hooks; its operations are followed
         handles.append(module.register_forward_pre_hook(follower.enter(path), with_kwargs=True))
         handles.append(module.register_forward_hook(follower.leave, always_call=True))
     try:
@@ -324,7 +327,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             dim = args[1] if len(args) > 1 and isinstance(args[1], int) else kwargs.get("dim", -1)
             self._along(name, args[0], [dim], *(result if isinstance(result, (tuple, list)) else (result,)))
         elif any(part in name for part in behaviour.SPATIAL):
-            self._spatial(name, args[0], result)
+            self._spatial(name, args, result)
         elif name in behaviour.LIKE or name in behaviour.NEW:
             self._like(name, args[0], result)
         elif torch.Tag.pointwise in function.tags or _is_pointwise(name, given, result):
@@ -485,6 +488,9 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._join(a, b, one.sites | two.sites)
         weight = one.weight if weights else None
         sites = one.sites | two.sites
+        if len(labels) > 1 and not weights:  # pairs of channels
+            sites |= {self._now}
+            self.found.places.setdefault(self._now, self._place_of("bmm"))
         if len(inside) == 2:  # where one factor is 0 they add nothing
             self._join(inside[0][0], inside[1][0], sites)
             given = (*one.sources, *two.sources)
@@ -515,6 +521,9 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._join(lines[0], entries, given.sites)
             if isinstance(one, nn.Parameter) or one.requires_grad or state.labels:
                 companions.append(state.weight)
+        if given.weight is not None and not companions:  # the weight of a layer is normalized
+            self._states[id(values)] = State(given.labels, (), given.weight, given.sites)
+            return
         own = tuple(dict.fromkeys(name for name in companions[:2] if name in self._trained))
         out = lines[0] if lines else torch.full((x.shape[dim],), -1)
         path, module, _ = self._stack[-1]
@@ -652,6 +661,12 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._tie(parts, f"{self._place(function)} has equal parts, which lose the same channels")
             for own, one in zip(made, moved, strict=True):
                 own.append(compressed(one))
+        for own in made if given.weight is None else ():
+            for one, other in combinations(own, 2):
+                if set(changing(one)) & set(changing(other)):  # an entry belongs to two channels
+                    by = self.found.places.get(max(given.sites, default=0), "a product")
+                    for label in (one, other):
+                        self._keep_labels(label, f"{by} makes pairs of them, which {name.strip('_')} puts into one dim")
         if given.weight is not None and len(given.labels) == x.dim() and name in ("t", "transpose", "permute"):
             made[0] = _turned(made[0], name, rest)
         if id(x) in self._values and name in _TURNS and len(results) == 1:
@@ -694,6 +709,10 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             moving = changing(label)
             mine = [side for d in reversed(range(label.dim())) for side in (pads[d] if d in moving else (0, 0))]
             return [torch.constant_pad_nd(own, mine, -1).expand(results[0].shape)]
+        if name == "view_as_complex":  # two numbers, one entry
+            return [label.select(-1, 0)]
+        if name == "view_as_real":
+            return [label.unsqueeze(-1).expand(results[0].shape)]
         if name in ("transpose", "squeeze", "unsqueeze", "t"):  # also the forms that work in place
             return [getattr(label, name)(*rest)]
         if name == "im2col":
@@ -800,10 +819,20 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._join(*_both(label, first), given.sites)
         self._tie(label, f"{said} over several of them, which go together")
 
-    def _spatial(self, name: str, x: Tensor, result: Any) -> None:
+    def _spatial(self, name: str, args: tuple[Any, ...], result: Any) -> None:
+        x = args[0]
         given = self._state(x)
         count = next((int(char) for char in name if char in "123"), 2)
         positions = set(range(x.dim() - count, x.dim()))
+        if "_fft_" in name:  # its dims are written
+            positions = {dim % x.dim() for dim in args[1]}
+        for other in args[1:]:
+            if isinstance(other, Tensor):
+                state = self._state(other)
+                if "unpool" in name:  # each channel has places of its own
+                    self._entrywise([x, other], [given, state], x.shape, name, given.sites | state.sites)
+                else:
+                    self._keep(state, f"{self._layer_name(name)} reads places from them")
         labels: list[Tensor] = []
         results = [one for one in tree_leaves(result) if isinstance(one, Tensor) and one.dim() == x.dim()]
         for label in given.labels:
@@ -859,15 +888,20 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not state.labels and one.dtype == torch.bool:
                 continue
             if state.weight is not None and not made_of_weights:
-                if state.weight in self._trained and name in ("add", "sub"):
+                moving = {dim for label in labels for dim in changing(label)}
+                table = {dim + len(shape) - one.dim() for own in state.labels for dim in changing(own)} - moving
+                if state.weight in self._trained and name in ("add", "sub") and not table:
                     companions.append(state.weight)
                 else:
                     rule = "never"
             elif any(not self._brings(one, state, label) for label in labels):
                 rule = "never"  # a sum with something else is not 0
-        if made_of_weights and len(weights) > 0:
-            weight = next(iter(sorted(w for w in weights if w)), None)
-            self._set(out, State(labels, (), weight, sites))
+        if made_of_weights:
+            whole = [
+                state.weight or "" for state, one in zip(states, given, strict=True) if one.shape == shape
+            ] or sorted(map(str, weights))
+            main = min(whole, key=lambda each: (each not in self._trained, ".weight" not in f".{each}", each))
+            self._set(out, State(labels, (), main, sites))  # a scale or a mask is not the weight
             return
         bare = [state.weight for state in states if state.weight is not None]
         said = self._layer_label(name)
@@ -933,14 +967,21 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._join(*_both(made[0], label), sites)
             else:
                 made.append(label)
+        found = []
         for label in made:
+            brought = fixed = False
             for one, state in zip(given, states, strict=True):
                 side = _side(one, len(shape))
+                brings = state.weight is None and self._brings(one, state, label)
                 spread = bool(changing(label)) and all(side[dim] > 1 for dim in changing(label))
-                if spread and state.weight is None and not self._brings(one, state, label):
+                brought = brought or brings
+                if spread and state.weight is None and not brings:
+                    fixed = True
                     said = f"{self._place_of(name)} combines them with values that are no channels"
                     self._keep_labels(label, said)
-        return tuple(made)
+            if brought or not fixed:  # else they are positions of a bare parameter
+                found.append(label)
+        return tuple(found)
 
     def _unknown(self, function: Any, given: Sequence[Tensor], result: Any) -> None:
         for one in given:

@@ -75,8 +75,8 @@ def _shape_of(module: nn.Module, name: str, tensor: Tensor, sizes: dict[str, int
         outs, ins = (sizes["out_channels"], sizes["in_channels"]) if isinstance(module, _ConvNd) else (
             sizes["out_features"], sizes["in_features"])  # fmt: skip
         groups = sizes.get("groups", 1)
-        if tensor.dim() == 1:
-            shape = [outs]
+        if tensor.dim() == 1:  # a scale of the whole weight has one entry
+            shape = [outs] if tensor.shape[0] != 1 else [1]
         else:  # what a weight is computed from may have size 1 in a dim
             own = [ins, outs // groups] if getattr(module, "transposed", False) else [outs, ins // groups]
             whole = widths(module)

@@ -337,7 +337,7 @@ class _Reading:
             self._fix(form, places, equal[0], keep=False)
         elif left:
             self._fix(form, places, left[0], keep=True)
-        elif len(labels) and self._again(labels):
+        elif len(labels) and self._again(labels := _whole(form.found, labels)):
             self._refused.append((labels, f"the network does not run without some of them ({reason})"))
         else:
             raise Untraceable(f"its channels cannot be traced: {reason}")
@@ -348,14 +348,18 @@ class _Reading:
         return not bool(torch.isin(labels, known).all())
 
     def _fix(self, form: _Form, places: Mapping[int, str], site: int, *, keep: bool) -> None:
-        """Mend an operation, and all others of the same line of the model's code."""
-        line = places.get(site, "").rpartition(", ")[2]
+        """Mend an operation, and those of its name on the same line of the model's code."""
+        own = _name_and_line(places.get(site, ""))
         known = form.found.places.items()
-        for one in [site, *(number for number, place in known if line and place.rpartition(", ")[2] == line)]:
+        for one in [site, *(number for number, place in known if own[1] and _name_and_line(place) == own)]:
             if keep:
                 form.fixes[one] = "keep"
             elif one in form.found.equal:
                 form.fixes[one] = form.found.equal[one]
+
+
+def _name_and_line(place: str) -> tuple[str, str]:
+    return place.partition(" in ")[0], place.rpartition(", ")[2]
 
 
 _MOVING = ("view", "reshape", "split", "chunk", "slice", "expand", "unbind", "select", "unflatten")
@@ -373,6 +377,13 @@ def _cells(cell_of: Tensor, labels: Tensor) -> Tensor:
     """Return the cells of labels; -1 where there is none."""
     known = (labels >= 0) & (labels < len(cell_of))
     return torch.where(known, cell_of[labels.clamp(0, len(cell_of) - 1)], -1)
+
+
+def _whole(found: Followed, labels: Tensor) -> Tensor:
+    """Return labels with all others of the layers that make them: a trial cut has removed some."""
+    makers = [node.out for node in found.nodes if node.kind in ("producer", "depthwise")]
+    labels = labels[labels >= 0]
+    return torch.cat([labels, *(out for out in makers if bool(torch.isin(out, labels).any()))])
 
 
 def _some(graph: ChannelGraph, *, least: int = 2, beside: Tensor | None = None) -> Tensor:

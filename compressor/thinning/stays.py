@@ -135,8 +135,8 @@ class Reasons:
         """Yield the zero filters that stay of weights that no layer of the trace has as its own."""
         used = {node.weight: node for node in self._graph.nodes}
         for path, module in self._modules.items():
-            weight = module._parameters.get("weight")
-            if not isinstance(module, PRUNABLE) or path in self._graph.weights or weight is None or weight.is_meta:
+            weight = module._parameters.get("weight") if isinstance(module, PRUNABLE) else None
+            if path in self._graph.weights or weight is None or weight.is_meta:
                 continue
             name = f"{path}.weight" if path else "weight"
             zero = (outputs_first(weight.detach(), module) == 0).flatten(1).all(1).cpu()
@@ -172,10 +172,12 @@ class Reasons:
         for node in reading:
             constant = self._constant(node, cell)
             if len(constant) and bool((torch.isfinite(constant) & (constant != 0)).any()):
+                made = self._shifted(nodes, cell)
+                by = f" after {listed(made)}" if made else ""
                 if "constant" not in self._ways:
-                    return f"they are constant, not 0, where {node.label} reads them: not absorbed in training"
+                    return f"they are constant, not 0{by}, where {node.label} reads them: not absorbed in training"
                 if node.label not in self._absorbers:
-                    return f"they are constant, not 0, and {node.label} cannot absorb that (padding or no bias)"
+                    return f"they are constant, not 0{by}, and {node.label} cannot absorb that (padding or no bias)"
         norms = [n.label for n in nodes if n.kind == "norm" and n.owned and self._norm_is_nonzero(n, cell)]
         if norms:
             return f"{norms[0]} after them is not zero there"
@@ -184,6 +186,16 @@ class Reasons:
         readers = list(dict.fromkeys(readers))
         verb = "reads" if len(readers) == 1 else "read"
         return f"{listed(readers)} {verb} them after {behind} and not as 0" if readers else f"{behind} mixes them"
+
+    def _shifted(self, nodes: Sequence[Node], cell: int) -> list[str]:
+        """Return the operations and norms that a channel passes and that are not 0 where it is."""
+        found = [
+            node.label
+            for node in nodes
+            if (node.kind == "operation" and node.zero == "never")
+            or (node.kind == "norm" and (not node.companions or (node.owned and self._norm_is_nonzero(node, cell))))
+        ]
+        return list(dict.fromkeys(found))
 
     def _constant(self, node: Node, cell: int) -> Tensor:
         """Return the constants that a layer reads at a cell; NaN: no constant."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from compressor.tracing import nan_rules as rules
 from compressor.tracing.draws import draw, is_draw
@@ -285,6 +286,8 @@ class NaNMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Return what an operation makes: nothing of it is known where an entry of what it is given is unknown."""
         unknown = always or self._unknown.any_of(args) or self._unknown.any_of(list(kwargs.values()))
+        if function.namespace != "aten" and not function._schema.is_mutable:  # it may read places from what is NaN
+            args, kwargs = tree_map_only(Tensor, _numbers, (args, kwargs))
         out = function(*args, **kwargs)
         if unknown:
             for argument, value in zip(function._schema.arguments, args, strict=False):
@@ -342,3 +345,8 @@ def _swapped(values: Any, swap: Mapping[int, Tensor]) -> Any:
     if isinstance(values, list | tuple):
         return type(values)(_swapped(value, swap) for value in values)
     return swap.get(id(values), values)
+
+
+def _numbers(tensor: Tensor) -> Tensor:
+    """Return a tensor with 0 in place of NaN."""
+    return tensor.nan_to_num() if tensor.is_floating_point() else tensor

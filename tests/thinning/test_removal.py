@@ -247,7 +247,7 @@ STAYS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], list[str]]] = {
     ),
     "sigmoid": (
         lambda: zero(two(lambda s, x: s.fc(mean(s.p(s.a(x).sigmoid()))), p=Conv2d(4, 4, 1, bias=False)), a=[1]), {},
-        [ONE + "they are constant, not 0, and p cannot absorb that (padding or no bias)"],
+        [ONE + "they are constant, not 0 after sigmoid, and p cannot absorb that (padding or no bias)"],
     ),
     "batch norm": (
         lambda: zero(loud(two(lambda s, x: s.fc(mean(s.bn(s.a(x)))), bn=BatchNorm2d(4))), a=[1]), {"training": True},

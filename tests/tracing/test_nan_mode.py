@@ -132,3 +132,20 @@ def test_what_python_reads_is_lost(operation: Callable[[Tensor], object]) -> Non
         with mode, suppress(ValueError):  # no integer is NaN
             operation(x)
         assert mode.lost == (first != 5.0)
+
+
+def test_an_operator_of_another_library_is_not_given_nan() -> None:
+    """It may take places from its input, as a deformable convolution does: it reads outside of its memory for NaN."""
+    with torch.library._scoped_library("compressor_tests", "FRAGMENT") as library:
+        library.define("places(Tensor x) -> Tensor")
+        given: list[bool] = []
+
+        def places(x: Tensor) -> Tensor:
+            given.append(bool(torch.isnan(x).any()))
+            return x + 1
+
+        library.impl("places", places, "CPU")
+        with NaNMode(training=False):
+            out = torch.ops.compressor_tests.places(torch.full((2,), torch.nan))
+    assert given == [False]
+    assert bool(torch.isnan(out).all())

@@ -1,0 +1,163 @@
+"""What operations do with channels, on networks small enough to see which of them are one cell and which must stay."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn import Conv2d, Linear
+
+from compressor.thinning.graph import ChannelGraph
+from compressor.thinning.reading import channel_graph
+
+
+class Net(nn.Module):
+    """Layers and parameters, and what is done with them."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **parts: Any) -> None:
+        super().__init__()
+        self._forward = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(self, x)
+
+
+def mean(x: Tensor) -> Tensor:
+    return x.flatten(2).mean(2)
+
+
+def graph_of(forward: Callable[[Any, Tensor], Tensor], **parts: Any) -> ChannelGraph:
+    return channel_graph(Net(forward, **parts), (1, 4, 4))
+
+
+def cells(graph: ChannelGraph, path: str) -> list[int]:
+    return list(graph.by_path[path].out.tolist())
+
+
+def kept(graph: ChannelGraph, path: str) -> set[str | None]:
+    """The reasons why the outputs of a layer can never be removed; None: they can."""
+    return {graph.keeps.get(cell) for cell in cells(graph, path)}
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_a_scale_that_is_made_of_the_width_keeps_what_it_scales(fixed: bool) -> None:
+    """softmax(q k / sqrt(6)): without one of the 6 channels it would be sqrt(5), and the scores have no channels."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        q, k = s.q(x).flatten(2), s.k(x).flatten(2)
+        scale = 1 / math.sqrt(6 if fixed else q.shape[1])
+        return s.fc(mean(s.v(x).flatten(2) @ torch.softmax(q.transpose(1, 2) @ k * scale, -1)))
+
+    graph = graph_of(forward, q=Conv2d(1, 6, 1), k=Conv2d(1, 6, 1), v=Conv2d(1, 4, 1), fc=Linear(4, 3))
+    assert cells(graph, "q") == cells(graph, "k")
+    assert (kept(graph, "q") == {None}) is fixed
+    assert kept(graph, "v") == {None}
+
+
+def scaled(s: Any, x: Tensor) -> Tensor:
+    return s.fc(mean(s.a(x)))
+
+
+class Scaled(Conv2d):
+    """A filter times its own scale (or one scale for all)."""
+
+    def __init__(self, scales: int) -> None:
+        super().__init__(1, 6, 1)
+        self.at = nn.Parameter(torch.ones(scales, 1, 1, 1) if scales > 1 else torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.at, self.bias)
+
+
+@pytest.mark.parametrize("scales", [1, 6])
+def test_a_scaled_weight_is_the_layers_weight(scales: int) -> None:
+    graph = graph_of(scaled, a=Scaled(scales), fc=Linear(6, 3))
+    assert graph.weights["a"] == "a.weight"  # by the alphabet a.at comes first
+    line = graph.slices.get("a.at", (None,))[0]
+    assert (None if line is None else line.tolist()) == (None if scales == 1 else cells(graph, "a"))
+
+
+class Standardized(Conv2d):
+    """Filters of mean 0 and variance 1, by a batch norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        filters = F.batch_norm(self.weight.reshape(1, len(self.weight), -1), None, None, training=True)
+        return F.conv2d(x, filters.reshape_as(self.weight), self.bias)
+
+
+def test_a_weight_that_a_batch_norm_standardizes_keeps_its_name() -> None:
+    graph = graph_of(lambda s, x: s.fc(mean(s.b(s.a(x)))), a=Conv2d(1, 4, 1), b=Standardized(4, 6, 1), fc=Linear(6, 3))
+    assert graph.weights["b"] == "b.weight"
+    assert kept(graph, "b") == {None}
+    (reason,) = kept(graph, "a")
+    assert reason is not None
+    assert "batch_norm" in reason
+
+
+def test_operations_on_places_leave_channels_alone() -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        x = torch.fft.irfft2(torch.fft.rfft2(s.a(x)) * torch.view_as_complex(s.f), s=(4, 4))
+        small, places = F.max_pool2d(x, 2, return_indices=True)
+        x = F.max_unpool2d(s.b(small), places, 2)
+        return s.fc(mean(F.grid_sample(x, s.g(x).permute(0, 2, 3, 1), align_corners=False)))
+
+    graph = graph_of(
+        forward, a=Conv2d(1, 5, 1), f=nn.Parameter(torch.ones(5, 4, 3, 2)), b=Conv2d(5, 5, 1), g=Conv2d(5, 2, 1),
+        fc=Linear(5, 3),
+    )  # fmt: skip
+    assert kept(graph, "a") == {None}
+    filters = graph.slices["f"][0]
+    assert filters is not None
+    assert filters.tolist() == cells(graph, "a")
+    assert cells(graph, "b") == cells(graph, "a")  # the places belong to the channels that were pooled
+    (reason,) = kept(graph, "g")
+    assert reason is not None
+    assert "grid_sampler_2d" in reason
+
+
+def test_pairs_of_channels_stay_and_the_product_is_named() -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        flat = s.a(x).flatten(2)
+        return s.fc((flat @ flat.transpose(1, 2)).flatten(1))
+
+    (reason,) = kept(graph_of(forward, a=Conv2d(1, 3, 1), fc=Linear(9, 2)), "a")
+    assert reason is not None
+    assert "bmm" in reason
+    assert "pairs" in reason
+
+
+def test_the_places_of_a_table_are_no_channels() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc((s.a(x) * s.t).flatten(1)),
+        a=Conv2d(1, 3, 1), t=nn.Parameter(torch.ones(1, 3, 4, 4)), fc=Linear(48, 2),
+    )  # fmt: skip
+    into = graph.by_path["fc"].into
+    assert kept(graph, "a") == {None}
+    assert into is not None
+    assert into.reshape(3, 16).tolist() == [[cell] * 16 for cell in cells(graph, "a")]
+
+
+def test_what_the_models_code_raises_keeps_the_channels_that_it_had_then() -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        x = F.relu(s.a(x))
+        if x.shape[1] != 6:
+            raise KeyError("six")
+        return s.fc(mean(s.b(x)))
+
+    graph = graph_of(forward, a=Conv2d(1, 6, 1), b=Conv2d(6, 6, 1), fc=Linear(6, 3))
+    assert kept(graph, "a") == {"the network does not run without some of them ('six')"}
+    assert kept(graph, "b") == {None}
+
+
+def test_a_compiled_module_takes_no_hooks_and_is_followed() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        script = torch.jit.script(nn.ReLU())
+    graph = graph_of(lambda s, x: s.fc(mean(s.r(s.a(x)))), a=Conv2d(1, 4, 1), r=script, fc=Linear(4, 3))
+    assert kept(graph, "a") == {None}
