@@ -48,8 +48,9 @@ def changing(label: Tensor) -> tuple[int, ...]:
 
 def vector(label: Tensor, dim: int) -> Tensor:
     """Return [size of dim]: the labels along one dim, at the first entry of all others."""
+    own = dim % label.dim()
     for other in reversed(range(label.dim())):
-        if other != dim % label.dim():
+        if other != own:
             label = label.select(other, 0)
     return label
 

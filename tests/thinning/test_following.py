@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Conv2d, Linear
 
 from compressor.thinning.graph import ChannelGraph
+from compressor.thinning.labels import along, vector
 from compressor.thinning.reading import channel_graph
 
 
@@ -120,6 +121,11 @@ def test_operations_on_places_leave_channels_alone() -> None:
     (reason,) = kept(graph, "g")
     assert reason is not None
     assert "grid_sampler_2d" in reason
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+def test_the_labels_along_one_dim_of_three(dim: int) -> None:
+    assert vector(along(7, (2, 3, 5), dim), dim).tolist() == list(range(7, 7 + (2, 3, 5)[dim]))
 
 
 def test_pairs_of_channels_stay_and_the_product_is_named() -> None:
