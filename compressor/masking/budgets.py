@@ -1,17 +1,18 @@
 """Budgets: what is left of a network after thinning, before a run and in it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from compressor.context import Budgeted, Context, Finding, View
-from compressor.masking.masks import cost, pruned_weights
+from compressor.errors import listed
+from compressor.masking.masks import cost, pruned_weights, with_coupled_weights
 from compressor.pruners import PartsPruner, PrunerBase, Request, Within, within_budget
 from compressor.rates import BudgetGoal
 from compressor.sparsity.structures import Structure
-from compressor.thinning import ChannelGraph, cost_of, removed_with
+from compressor.thinning import ChannelGraph, cost_of, couplings, removed_with
 from compressor.timing import Window
 
 
@@ -37,12 +38,32 @@ def check_budget(view: View, pruner: PrunerBase, masks: bool) -> list[Finding]:
     assert found is not None
     if found.least <= found.most:
         return []
+    said = f"{view.key}: {goal} cannot be reached"
+    names = with_coupled_weights(pruner, list(pruner.cuts(view.targets)), view.graph.channels)
+    kept = "; ".join(f"{listed(these)}: {why}" for why, these in _kept(view.graph, names, pruner.unit).items())
+    if not found.chosen:
+        said += f": none of its channels can be removed ({kept}): select other weights"
+        return [Finding("error", said, "rate")]
     least = math.ceil(1000 * found.least / found.dense) / 1000
-    said = (
-        f"{view.key}: {goal} cannot be reached: with one channel in each of its layers {found.least:,} of"
-        f" {found.dense:,} are left. The smallest budget is `{goal.unit}: {least:g}`; or prune more layers"
+    said += (
+        f": with one channel in each of its layers{f', and all that cannot be removed ({kept}),' if kept else ''}"
+        f" {found.least:,} of {found.dense:,} are left. The smallest budget is `{goal.unit}: {least:g}`; or prune more"
+        " layers"
     )
     return [Finding("error", said, "rate")]
+
+
+def _kept(graph: ChannelGraph, names: Sequence[str], structure: Structure) -> dict[str, list[str]]:
+    """Return the weights of which channels cannot be removed, by the reason."""
+    reasons = dict(couplings(graph, names, structure).broken)
+    found: dict[str, list[str]] = {}
+    for name in names:
+        cells = graph.channels.cells.get((name, structure.dim or 0))
+        never = [] if cells is None else [graph.keeps[cell] for cell in cells.tolist() if cell in graph.keeps]
+        why = "its inputs are the network's" if cells is None else next(iter(never), reasons.get(name))
+        if why is not None:
+            found.setdefault(why, []).append(name)
+    return found
 
 
 def planned(view: View, pruner: PrunerBase, window: Window, time: int) -> Within | None:

@@ -206,6 +206,8 @@ def _chosen(
 
 def _allocated(part: Part, every: Sequence["_Ranked"], due: PartGoal) -> list[Tensor]:
     """Return true at the structures that the allocation prunes, for all weights that are ranked as one."""
+    if not every:
+        return []  # no channel can be removed
     allocation = part.allocation
     layers, scores = [one.layer for one in every], [one.score for one in every] if allocation.needs_scores else None
     chosen = None if scores is None else allocation.chosen(layers, due, scores)

@@ -64,7 +64,9 @@ def least_sparsity(totals: Iterable[int], fits: Callable[[SparsityGoal], bool]) 
 
     `fits` is false up to a sparsity, and true from it on. Counts are exact: k of n structures.
     """
-    places = sorted({Fraction(pruned, total) for total in totals for pruned in range(total + 1)} | {Fraction(1)})
+    places = sorted(
+        {Fraction(pruned, total) for total in totals if total for pruned in range(total + 1)} | {Fraction(1)}
+    )
     found = bisect_left(places, True, key=lambda place: fits(exactly(place)))
     return exactly(places[min(found, len(places) - 1)])
 

@@ -42,9 +42,11 @@ def schedule(rate: str = "{macs: 0.5}", more: str = "", version: int = 2, when: 
     return f"{head}policies:\n  - pruner:\n      {pruner}\n    {when}\n"
 
 
-def planned(text: str, shape: tuple[int, int, int] | None = IMAGE, epochs: int = 3) -> tuple[list[str], Plan | None]:
+def planned(
+    text: str, shape: tuple[int, int, int] | None = IMAGE, epochs: int = 3, network: nn.Module | None = None
+) -> tuple[list[str], Plan | None]:
     """The faults, and the plan where there are none."""
-    network, faults = Chain(), Faults()
+    network, faults = network or Chain(), Faults()
     view = view_of(network, image=shape, epochs=epochs, groups=[{"lr": 1.0}])
     bound = read(text).bind(network, epochs, faults).check(view, faults)
     return faults.lines, None if faults else make_plan(bound.policies, view, Clock(epochs, STEPS))
@@ -121,6 +123,35 @@ def test_a_budget_may_fall_along_the_cubic() -> None:
 def test_a_budget_that_cannot_be_met_is_an_error_before_the_run(text: str, fault: str) -> None:
     lines, _ = planned(text)
     assert any(fault in line for line in lines), lines
+
+
+class Normalized(Chain):
+    """Channels that depend on each other: those of a and b cannot be removed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b = self.b(self.a(x).softmax(1)).softmax(1)
+        logits: Tensor = self.fc(F.relu(self.c(b)).mean((2, 3)))
+        return logits
+
+
+KEPT = "a.weight, b.weight: softmax in the network (Normalized)"
+
+
+@pytest.mark.parametrize("more", [", scope: layer", ", scope: global", ", scope: coupled, allocation: global"])
+def test_a_budget_of_which_no_channel_can_be_removed_says_what_keeps_them(more: str) -> None:
+    text = schedule(more=more).replace("weights: [a.weight, b.weight, c.weight]", "weights: [a.weight, b.weight]")
+    lines, _ = planned(text, network=Normalized())
+    # in one layer after the other the selection is an error of its own
+    coupled = "none of its channels can be removed (" + KEPT
+    assert any((coupled if "coupled" in more else "normalizes over them") in line for line in lines), lines
+
+
+def test_a_budget_that_cannot_be_reached_says_which_channels_cannot_be_removed() -> None:
+    lines, _ = planned(schedule("{macs: 0.5}", ", scope: coupled"), network=Normalized())
+    # 864 + 384 of a and b, and one filter of c: 64 + 2
+    [line] = [line for line in lines if "cannot be reached" in line]
+    assert f"and all that cannot be removed ({KEPT}" in line
+    assert "1,314 of 1,446 are left" in line
 
 
 def test_the_smallest_budget_that_is_named_can_be_reached() -> None:
