@@ -180,9 +180,9 @@ class CoAtNet(Classifier):
         return out.transpose(1, 2)
 
 
-@expect(widths={"stem": 8, "reduce": 8, "q": 8, "k": 8, "v": 8, "expand": 8})
+@expect(widths={"stem": 8, "reduce": 8, "v": 8, "expand": 8}, stays={"q": "product", "k": "product"})
 class BoTNet(Classifier):
-    """Attention in place of a bottleneck's 3x3 convolution; the size of the heads follows from the shape."""
+    """Attention in place of a bottleneck's 3x3 convolution; queries and keys of several heads are not removed."""
 
     def layers(self) -> None:
         self.reduce, self.expand = cbr(16, 16, 1), cb(16, 16, 1)
