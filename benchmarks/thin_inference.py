@@ -10,6 +10,7 @@ dense network a second time: its distance from 1 is the noise. `of promise` is t
 """
 
 import argparse
+import importlib
 import signal
 import statistics
 import time
@@ -18,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
 
 from benchmarks.half_pruned import masked, new, settle, zero_filters
@@ -54,6 +54,9 @@ def removed(cut: Cut) -> dict[str, list[int]]:
 
 def by_torch_pruning(network: nn.Module, images: Tensor, gone: Mapping[str, list[int]]) -> nn.Module:
     """A copy from which torch-pruning removed the outputs `gone` of convolutions and linear layers, by weight."""
+    torch_pruning = importlib.import_module(
+        "torch_pruning"
+    )  # of the extra `bench`: the tests need this file without it
     own = copied(network)
     graph = torch_pruning.DependencyGraph().build_dependency(own, images[:1])
     for path, layer in own.named_modules():
