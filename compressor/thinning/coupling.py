@@ -50,7 +50,8 @@ def _final(graph: ChannelGraph) -> set[str]:
     for number in reversed(range(len(graph.nodes))):
         readers = [graph.nodes[reader] for reader in graph.readers_of[number]]
         leads[number] = any(
-            one.kind in ("producer", "depthwise") or (one.kind == "reader" and one.zero == "any") for one in readers
+            one.kind in ("producer", "depthwise", "mixing") or (one.kind == "reader" and one.zero == "any")
+            for one in readers
         ) or any(leads[reader] for reader in graph.readers_of[number])
     reading = {node.weight for number, node in enumerate(graph.nodes) if leads[number]}
     return {node.weight for node in graph.nodes if node.kind == "producer"} - reading

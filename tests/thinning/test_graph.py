@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d, Linear
 
+from compressor.sparsity.structures import FILTERS
+from compressor.thinning.coupling import couplings
 from compressor.thinning.graph import ChannelGraph, Untraceable
 from compressor.thinning.reading import channel_graph
 
@@ -397,3 +399,34 @@ def test_a_product_is_0_where_one_factor_is() -> None:
         a=Conv2d(1, 4, 3, bias=False), b=Conv2d(1, 4, 3, bias=False), bn=nn.BatchNorm2d(4), fc=Linear(4, 3),
     )  # fmt: skip
     assert pruned(graph, a=[1], b=[3]) == {"bn.weight": [1], "bn.bias": [1]}
+
+
+def heads(s: Any, x: Tensor) -> Tensor:
+    tokens = s.a(x).flatten(2).transpose(1, 2)
+    q, k, v = (one(tokens).view(len(tokens), -1, 2, 2).transpose(1, 2) for one in (s.q, s.k, s.v))
+    attended = (torch.softmax(q @ k.transpose(2, 3), -1) @ v).transpose(1, 2).flatten(2)
+    return s.fc(attended.mean(1))  # type: ignore[no-any-return]
+
+
+def split_heads(s: Any, x: Tensor) -> Tensor:
+    tokens = s.a(x).flatten(2).transpose(1, 2)
+    q, k, v = (one(tokens).view(len(tokens), tokens.shape[1], 2, -1).transpose(1, 2) for one in (s.q, s.k, s.v))
+    attended = (torch.softmax(q @ k.transpose(2, 3), -1) @ v).transpose(1, 2).flatten(2)
+    return s.fc(attended.mean(1))  # type: ignore[no-any-return]
+
+
+def attention(net: Callable[[Any, Tensor], Tensor]) -> ChannelGraph:
+    layers = {name: Linear(4, 4) for name in "qkv"}
+    return graph_of(net, a=Conv2d(1, 4, 3), **layers, fc=Linear(4, 3))
+
+
+def test_heads_lose_the_same_of_their_channels_and_are_never_fewer() -> None:
+    graph = attention(split_heads)
+    assert out(graph, "v")[:2] == out(graph, "v")[2:] == into(graph, "fc")[:2]
+    assert not kept(graph, "v")
+    assert kept(attention(heads), "v")  # their width is written
+
+
+def test_what_a_product_keeps_is_refused_and_makes_no_logits() -> None:
+    found = couplings(attention(split_heads), ["q.weight", "v.weight", "fc.weight"], FILTERS)
+    assert [(name, "a product" in why) for name, why in found.broken] == [("q.weight", True)]
