@@ -85,11 +85,16 @@ def _keeper(graph: ChannelGraph, cell: int, names: Collection[str], dim: int) ->
     if dim == 1:
         others = list(dict.fromkeys(n.weight for n in graph.readers_with(cell) if n.weight not in names))
         return read_by(others)
-    others = list(dict.fromkeys(n.weight for n in through if n.kind == "producer" and n.weight not in names))
+    own = {node.weight: node.dims for node in graph.by_path.values()}
+    makers = [n for n in through if n.kind == "producer" and (n.weight not in names or n.dims != own.get(n.weight))]
+    others = list(dict.fromkeys(n.weight for n in makers))
     joins = [n.label for n in through if n.kind == "operation" and len(n.inputs) > 1]
     if others:
         return made_by(others, joins)
     never = [n.label for n in through if n.kind == "operation" and n.zero == "never"]
+    sums = [n.label for n in through if n.kind == "reader" and not n.inputs]
+    if sums and not never:
+        return f"{sums[0]} adds over weights that are not 0 there"
     what = never[0] if never else "an operation after it"
     return f"{what} is not 0 where its input is 0"
 

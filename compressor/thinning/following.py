@@ -361,6 +361,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._join(read, outs, given.sites | own.sites)
         elif groups == 1 and read is not None and ins is not None:
             self._join(read, ins, given.sites | own.sites)
+        elif groups == 1 and ins is not None:  # a tied weight, of which another layer makes these channels
+            self._keep_labels(ins, f"{self._layer_name('convolution')} reads what is no channel with the same weight")
         elif groups > 1 and transposed:
             outs = self._outputs.get(own.weight or "")
         if read is not None and (own.weight is None or (groups == 1 and ins is None)):
@@ -399,6 +401,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._join(read, ins, given.sites | own.sites)
         elif read is not None:
             self._keep_labels(read, f"{self._layer_name(name)} reads them with a weight that is no parameter")
+        elif ins is not None:  # a tied weight, of which another layer makes these channels
+            self._keep_labels(ins, f"{self._layer_name(name)} reads what is no channel with the same weight")
         into = torch.full((x.shape[inner_x],), -1) if read is None else read
         out = outs if outs is not None else torch.full((result.shape[free],), -1)
         self._produced("producer", out, into, given, own, bias, result, free, 1, False, (0, 1), tuple(passing))
@@ -858,11 +862,12 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for one in given.labels
                 if all(result.shape[dim] == x.shape[dim] for dim in changing(one)) and changing(one)
             )
-        number = self._add(Node(name, "operation", (), distinct(labels), zero="all" if "zero" in name else "never"))
+        zero = "zero" in name  # nothing that is not 0 comes from there
+        sources = () if zero else (self._add(Node(name, "operation", (), distinct(labels), zero="never")),)
         sites = given.sites | ({self._now} if name in behaviour.NEW else set())
         if name in behaviour.NEW:
             self.found.places.setdefault(self._now, self._place_of(name))
-        self._states[id(result)] = State(labels, (number,), None, sites, zero="zero" in name)
+        self._states[id(result)] = State(labels, sources, None, sites, zero)
 
     def _pointwise(
         self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: list[Tensor], result: Any
