@@ -50,7 +50,8 @@ def _final(graph: ChannelGraph) -> set[str]:
     for number in reversed(range(len(graph.nodes))):
         readers = [graph.nodes[reader] for reader in graph.readers_of[number]]
         leads[number] = any(
-            one.kind in ("producer", "depthwise") or (one.kind == "reader" and one.zero == "any") for one in readers
+            one.kind in ("producer", "depthwise", "mixing") or (one.kind == "reader" and one.zero == "any")
+            for one in readers
         ) or any(leads[reader] for reader in graph.readers_of[number])
     reading = {node.weight for number, node in enumerate(graph.nodes) if leads[number]}
     return {node.weight for node in graph.nodes if node.kind == "producer"} - reading
@@ -84,11 +85,16 @@ def _keeper(graph: ChannelGraph, cell: int, names: Collection[str], dim: int) ->
     if dim == 1:
         others = list(dict.fromkeys(n.weight for n in graph.readers_with(cell) if n.weight not in names))
         return read_by(others)
-    others = list(dict.fromkeys(n.weight for n in through if n.kind == "producer" and n.weight not in names))
+    own = {node.weight: node.dims for node in graph.by_path.values()}
+    makers = [n for n in through if n.kind == "producer" and (n.weight not in names or n.dims != own.get(n.weight))]
+    others = list(dict.fromkeys(n.weight for n in makers))
     joins = [n.label for n in through if n.kind == "operation" and len(n.inputs) > 1]
     if others:
         return made_by(others, joins)
     never = [n.label for n in through if n.kind == "operation" and n.zero == "never"]
+    sums = [n.label for n in through if n.kind == "reader" and not n.inputs]
+    if sums and not never:
+        return f"{sums[0]} adds over weights that are not 0 there"
     what = never[0] if never else "an operation after it"
     return f"{what} is not 0 where its input is 0"
 

@@ -107,7 +107,7 @@ class Followed:
     """The numbers with which each operation combines its tensors, entry by entry."""
     given: dict[int, State] = field(default_factory=dict)
     """What is known of the tensors that it combines with a number."""
-    results: dict[int, Tensor] = field(default_factory=dict)
+    results: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
     """The labels of the results of those operations."""
     lineage: dict[int, frozenset[int]] = field(default_factory=dict)
     """Those that came before each of them since the last layer, and itself."""
@@ -361,6 +361,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._join(read, outs, given.sites | own.sites)
         elif groups == 1 and read is not None and ins is not None:
             self._join(read, ins, given.sites | own.sites)
+        elif groups == 1 and ins is not None:  # a tied weight, of which another layer makes these channels
+            self._keep_labels(ins, f"{self._layer_name('convolution')} reads what is no channel with the same weight")
         elif groups > 1 and transposed:
             outs = self._outputs.get(own.weight or "")
         if read is not None and (own.weight is None or (groups == 1 and ins is None)):
@@ -399,6 +401,8 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._join(read, ins, given.sites | own.sites)
         elif read is not None:
             self._keep_labels(read, f"{self._layer_name(name)} reads them with a weight that is no parameter")
+        elif ins is not None:  # a tied weight, of which another layer makes these channels
+            self._keep_labels(ins, f"{self._layer_name(name)} reads what is no channel with the same weight")
         into = torch.full((x.shape[inner_x],), -1) if read is None else read
         out = outs if outs is not None else torch.full((result.shape[free],), -1)
         self._produced("producer", out, into, given, own, bias, result, free, 1, False, (0, 1), tuple(passing))
@@ -476,6 +480,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                         inside.append((vector(label, inner), state))
                     elif not weights:
                         self._keep_labels(label, why)
+                        sources.append(self._add(Node("a product", "mixing", state.sources, distinct((label,)))))
                     continue
                 other = result.dim() - 1 if tensor is left else result.dim() - 2
                 passing.append(label.narrow(inner, 0, 1).expand(_with(result.shape, other, 1)).expand(result.shape))
@@ -678,8 +683,7 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not trivial and given.labels and given.weight is None:
             sites = sites | {self._now}
             self.found.places.setdefault(self._now, self._place(function))
-            every = [small(one).reshape(-1) for own in made for one in own]
-            self.found.results[self._now] = torch.cat(every)
+            self.found.results[self._now] = tuple(small(one) for own in made for one in own)
             self.found.lineage[self._now] = sites
         aliases = any(one.alias_info is not None for one in function._schema.returns)
         for one, own in zip(results, made, strict=True):
@@ -750,7 +754,9 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
             moving = changing(one)
             if len(moving) > 1 and len(changing(label)) < len(moving):
                 sizes = [one.shape[dim] for dim in moving]
-                main = moving[0] if len(moving) > 2 else moving[sizes.index(max(sizes))]
+                open_ = [dim for dim in moving if name in _VIEWS and rest[0][dim] == -1]
+                largest = max(zip(sizes, moving, strict=True))[1]  # of equal ones the last, as in (heads, width of one)
+                main = open_[0] if open_ else moving[0] if len(moving) > 2 else largest
                 main = fix if isinstance(fix, int) and fix in moving else main
                 line = small(one)
                 for dim in moving:
@@ -856,11 +862,12 @@ class _Follower(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for one in given.labels
                 if all(result.shape[dim] == x.shape[dim] for dim in changing(one)) and changing(one)
             )
-        number = self._add(Node(name, "operation", (), distinct(labels), zero="all" if "zero" in name else "never"))
+        zero = "zero" in name  # nothing that is not 0 comes from there
+        sources = () if zero else (self._add(Node(name, "operation", (), distinct(labels), zero="never")),)
         sites = given.sites | ({self._now} if name in behaviour.NEW else set())
         if name in behaviour.NEW:
             self.found.places.setdefault(self._now, self._place_of(name))
-        self._states[id(result)] = State(labels, (number,), None, sites, zero="zero" in name)
+        self._states[id(result)] = State(labels, sources, None, sites, zero)
 
     def _pointwise(
         self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], given: list[Tensor], result: Any

@@ -145,7 +145,7 @@ class ChannelGraph:
         part = torch.full((max(self.cells, 1),), -1, dtype=torch.long)
         for path, name in self.weights.items():
             node, module = self.by_path.get(path), self.modules[path]
-            if node is None or (name, 0) in cells:
+            if node is None or (name, 0) in cells or module._parameters.get("weight") is None:  # it is computed
                 continue
             groups = getattr(module, "groups", 1)
             cells[name, 0] = node.out

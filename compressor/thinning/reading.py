@@ -18,7 +18,7 @@ from compressor.sparsity import computed, turned_layers
 from compressor.thinning.cutting import cut_of
 from compressor.thinning.following import Fix, Followed, follow, model_line
 from compressor.thinning.graph import ChannelGraph, NeedsValues, Node, Untraceable
-from compressor.thinning.labels import Labels
+from compressor.thinning.labels import Labels, changing, compressed, only_along, small, vector
 from compressor.thinning.removal import Removal, spare
 from compressor.tracing import python_drew, seed
 
@@ -292,11 +292,13 @@ class _Reading:
         for site in sorted(found.results.keys() & form.found.results.keys()):
             if found.places[site] != form.found.places[site]:
                 continue
-            before, after = (_cells(cell_of, one.results[site]) for one in (form.found, found))
-            before = before[(before < 0) | ~gone[before.clamp(min=0)]]
-            alone = len(after) == 1 and bool((before == after).all())  # one channel is left: its label has no dim
-            if not torch.equal(before, after) and not alone:
-                self._escalate(form, places, form.found.lineage[site], site, form.found.results[site], "other channels")
+            before, after = (
+                [compressed(_cells(cell_of, label).contiguous()) for label in one.results[site]]
+                for one in (form.found, found)
+            )
+            if _differ(before, after, gone):
+                labels = torch.cat([one.reshape(-1) for one in form.found.results[site]])
+                self._escalate(form, places, form.found.lineage[site], site, labels, "other channels")
                 return True
         for number in sorted(form.found.given.keys() & found.given.keys()):
             if form.found.numbers[number] != found.numbers[number]:  # a scale that is made of a width
@@ -384,6 +386,28 @@ def _whole(found: Followed, labels: Tensor) -> Tensor:
     makers = [node.out for node in found.nodes if node.kind in ("producer", "depthwise")]
     labels = labels[labels >= 0]
     return torch.cat([labels, *(out for out in makers if bool(torch.isin(out, labels).any()))])
+
+
+def _differ(before: Sequence[Tensor], after: Sequence[Tensor], gone: Tensor) -> bool:
+    """Return whether the cells of results in a trial are not those that were left of them, each in its dim.
+
+    Equal parts that lose the same channels, as heads do, are narrower then, not fewer.
+    """
+    others = after if len(after) == len(before) else [None] * len(before)
+    lines: list[Tensor] = []
+    found = [] if len(after) == len(before) else [small(one).reshape(-1) for one in after]
+    for one, other in zip(before, others, strict=True):
+        moving = changing(one)
+        if other is not None and len(moving) == 1:
+            if not only_along(other, moving[0]):
+                return True
+            one, other = vector(one, moving[0]), vector(other, moving[0])
+        lines.append(small(one).reshape(-1))
+        found += [] if other is None else [small(other).reshape(-1)]
+    line, others_line = torch.cat(lines), torch.cat(found)
+    left = line[(line < 0) | ~gone[line.clamp(min=0)]]
+    alone = len(others_line) == 1 and bool((left == others_line).all())  # one channel is left: its label has no dim
+    return not torch.equal(left, others_line) and not alone
 
 
 def _some(graph: ChannelGraph, *, least: int = 2, beside: Tensor | None = None) -> Tensor:

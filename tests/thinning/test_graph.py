@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d, Linear
+from torch.nn.utils import prune
 
+from compressor.sparsity.structures import FILTERS
+from compressor.thinning.coupling import couplings
 from compressor.thinning.graph import ChannelGraph, Untraceable
 from compressor.thinning.reading import channel_graph
 
@@ -397,3 +400,74 @@ def test_a_product_is_0_where_one_factor_is() -> None:
         a=Conv2d(1, 4, 3, bias=False), b=Conv2d(1, 4, 3, bias=False), bn=nn.BatchNorm2d(4), fc=Linear(4, 3),
     )  # fmt: skip
     assert pruned(graph, a=[1], b=[3]) == {"bn.weight": [1], "bn.bias": [1]}
+
+
+def heads(s: Any, x: Tensor) -> Tensor:
+    tokens = s.a(x).flatten(2).transpose(1, 2)
+    q, k, v = (one(tokens).view(len(tokens), -1, 2, 2).transpose(1, 2) for one in (s.q, s.k, s.v))
+    attended = (torch.softmax(q @ k.transpose(2, 3), -1) @ v).transpose(1, 2).flatten(2)
+    return s.fc(attended.mean(1))  # type: ignore[no-any-return]
+
+
+def split_heads(s: Any, x: Tensor) -> Tensor:
+    tokens = s.a(x).flatten(2).transpose(1, 2)
+    q, k, v = (one(tokens).view(len(tokens), tokens.shape[1], 2, -1).transpose(1, 2) for one in (s.q, s.k, s.v))
+    attended = (torch.softmax(q @ k.transpose(2, 3), -1) @ v).transpose(1, 2).flatten(2)
+    return s.fc(attended.mean(1))  # type: ignore[no-any-return]
+
+
+def attention(net: Callable[[Any, Tensor], Tensor]) -> ChannelGraph:
+    layers = {name: Linear(4, 4) for name in "qkv"}
+    return graph_of(net, a=Conv2d(1, 4, 3), **layers, fc=Linear(4, 3))
+
+
+def test_heads_lose_the_same_of_their_channels_and_are_never_fewer() -> None:
+    graph = attention(split_heads)
+    assert out(graph, "v")[:2] == out(graph, "v")[2:] == into(graph, "fc")[:2]
+    assert not kept(graph, "v")
+    assert kept(attention(heads), "v")  # their width is written
+
+
+def test_what_a_product_keeps_is_refused_and_makes_no_logits() -> None:
+    found = couplings(attention(split_heads), ["q.weight", "v.weight", "fc.weight"], FILTERS)
+    assert [(name, "a product" in why) for name, why in found.broken] == [("q.weight", True)]
+
+
+def broken(graph: ChannelGraph, *names: str) -> dict[str, str]:
+    return dict(couplings(graph, names, FILTERS).broken)
+
+
+def test_zeros_beside_channels_bring_nothing() -> None:
+    def padded(s: Any, x: Tensor) -> Tensor:
+        y = s.a(x)
+        return s.fc(mean(s.b(y) + torch.cat([y, torch.zeros_like(y)], 1)))  # type: ignore[no-any-return]
+
+    graph = graph_of(padded, a=Conv2d(1, 4, 3), b=Conv2d(4, 8, 1), fc=Linear(8, 3))
+    assert broken(graph, "a.weight", "b.weight") == {}
+
+
+def test_a_weight_that_is_used_turned_makes_its_own_channels_and_keeps_inputs_that_are_none() -> None:
+    def decoded(s: Any, x: Tensor) -> Tensor:
+        hidden = F.relu(s.b(F.relu(s.a(x.flatten(1)))))
+        return s.fc(F.linear(F.relu(F.linear(hidden, s.b.weight.t())), s.a.weight.t()))  # type: ignore[no-any-return]
+
+    graph = graph_of(decoded, a=Linear(36, 6), b=Linear(6, 4), fc=Linear(36, 3))
+    assert not kept(graph, "a")
+    assert not kept(graph, "b")
+    assert "a (Linear) reads what is no channel" in graph.keeps[into(graph, "fc")[0]]
+    assert broken(graph, "a.weight", "b.weight") == {"a.weight": "b.weight makes the same channels (joined)"}
+
+
+def test_a_sum_over_a_weight_is_named() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.a(x))) + F.linear(mean(s.a(x)), F.normalize(s.w.weight)),
+        a=Conv2d(1, 4, 3), fc=Linear(4, 3), w=Linear(4, 3),
+    )  # fmt: skip
+    assert broken(graph, "a.weight") == {"a.weight": "linalg_vector_norm adds over weights that are not 0 there"}
+
+
+def test_a_weight_that_is_computed_cannot_be_pruned_with_others() -> None:
+    pruned = prune.l1_unstructured(Conv2d(1, 4, 3), "weight", 0.5)
+    graph = graph_of(lambda s, x: s.fc(mean(s.a(x) + s.b(x))), a=pruned, b=Conv2d(1, 4, 3), fc=Linear(4, 3))
+    assert graph.channels.with_coupled(["b.weight"], 0) == ["b.weight"]
+    assert broken(graph, "b.weight") == {"b.weight": "a.weight makes the same channels (joined by add)"}
