@@ -110,6 +110,8 @@ class View:
     """The weights that a gate of the schedule replaces in the forward pass, and when."""
     computed: Mapping[str, Window] = field(default_factory=dict)
     """The parameters whose values a gate computes after each step, and when."""
+    removals: Sequence[Window] = ()
+    """When channels are removed."""
     targets: Targets = field(default_factory=dict)
     window: Window = field(default_factory=Window)
     key: str = ""

@@ -45,11 +45,15 @@ def check_budget(view: View, pruner: PrunerBase, masks: bool) -> list[Finding]:
         said += f": none of its channels can be removed ({kept}): select other weights"
         return [Finding("error", said, "rate")]
     least = math.ceil(1000 * found.least / found.dense) / 1000
-    said += (
-        f": with one channel in each of its layers{f', and all that cannot be removed ({kept}),' if kept else ''}"
-        f" {found.least:,} of {found.dense:,} are left. The smallest budget is `{goal.unit}: {least:g}`; or prune more"
-        " layers"
+    least_network = (
+        f"with one channel in each of its layers{f', and all that cannot be removed ({kept}),' if kept else ''}"
+        f" {found.least:,} of {found.dense:,} are left"
     )
+    first = view.window.first
+    if any(one.unit == view.window.unit and one.first < first for one in view.removals):
+        said = f"{view.key}: {goal} needs channels that are removed before ({view.window.unit} {first})"
+        return [Finding("warning", f"{said}: of the dense network {least_network}", "rate")]
+    said += f": {least_network}. The smallest budget is `{goal.unit}: {least:g}`; or prune more layers"
     return [Finding("error", said, "rate")]
 
 

@@ -92,7 +92,8 @@ class BoundSchedule:
         policies = []
         gated = {name: one.policy.window for one in self.policies for name in one.policy.gated(one.targets)}
         computed = {name: one.policy.window for one in self.policies for name in one.policy.computed(one.targets)}
-        view = replace(view, version=self.version, gated=gated, computed=computed)
+        removals = [one.policy.window for one in self.policies if one.policy.removes_channels != "none"]
+        view = replace(view, version=self.version, gated=gated, computed=computed, removals=removals)
         for bound, entry in zip(self.policies, self.entries, strict=True):
             own = bound.view(view)
             for finding in [*_of_window(bound, view), *bound.policy.check(own)]:

@@ -154,6 +154,26 @@ def test_a_budget_that_cannot_be_reached_says_which_channels_cannot_be_removed()
     assert "1,314 of 1,446 are left" in line
 
 
+def test_a_budget_that_is_in_reach_after_an_earlier_removal_is_no_error() -> None:
+    first = "{class: L1RankedStructureParameterPruner, group_type: Filters, desired_sparsity: 0.5, weights: [a.weight]}"
+    text = (
+        "version: 2\npruners:\n"
+        f"  a: {first}\n"
+        "  c: {class: Pruner, structure: Filters, weights: [b.weight], rate: {macs: 0.4}}\n"
+        f"{THIN}policies:\n"
+        "  - {pruner: {instance_name: a}, epochs: [0]}\n"
+        "  - {extension: {instance_name: thinner}, epochs: [0]}\n"
+        "  - {pruner: {instance_name: c}, epochs: [1]}\n"
+    )
+    lines, plan = planned(text)
+    assert not lines  # with one filter of b 966 MACs of the dense network are left
+    assert plan is not None
+    run = loop(text).run()
+    # 3 filters of a, one of b: 3 * 144 + 3 * 16 + 3 * 16 + 6
+    assert run.session.records.figures["2.c"]["macs_after_thinning"] == 534
+    assert not run.session.events.shortfalls()
+
+
 def test_the_smallest_budget_that_is_named_can_be_reached() -> None:
     lines, plan = planned(schedule("{macs: 0.124}"))
     assert not lines
