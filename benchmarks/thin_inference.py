@@ -54,9 +54,7 @@ def removed(cut: Cut) -> dict[str, list[int]]:
 
 def by_torch_pruning(network: nn.Module, images: Tensor, gone: Mapping[str, list[int]]) -> nn.Module:
     """A copy from which torch-pruning removed the outputs `gone` of convolutions and linear layers, by weight."""
-    torch_pruning = importlib.import_module(
-        "torch_pruning"
-    )  # of the extra `bench`; tests do without it
+    torch_pruning = importlib.import_module("torch_pruning")  # of the extra `bench`; tests do without it
     own = copied(network)
     graph = torch_pruning.DependencyGraph().build_dependency(own, images[:1])
     for path, layer in own.named_modules():

@@ -1,0 +1,82 @@
+"""What is known while a network is followed, and the result."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from compressor.thinning.graph import Node
+from compressor.thinning.labels import (
+    Labels,
+)
+
+Fix = int | Literal["keep"]
+
+
+@dataclass
+class State:
+    """What is known of a tensor.
+
+    `sources`: the nodes that made it. `weight`: the parameter or buffer that it is, or was made from alone. `sites`:
+    the operations since the last layer that may have put its channels into other places. `zero`: it is 0 everywhere.
+    """
+
+    labels: Labels = ()
+    sources: tuple[int, ...] = ()
+    weight: str | None = None
+    sites: frozenset[int] = frozenset()
+    zero: bool = False
+
+
+@dataclass(frozen=True)
+class Join:
+    """Labels that belong together, and the operations that may be at fault where they do not: `sites`, last `at`."""
+
+    first: Tensor
+    second: Tensor
+    sites: frozenset[int]
+    at: int
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Labels of channels that cannot be removed, and the reason."""
+
+    labels: Tensor
+    reason: str
+
+
+@dataclass
+class Followed:
+    """The result: nodes whose cells are still labels, the labels that are joined, and those that are kept."""
+
+    nodes: list[Node] = field(default_factory=list)
+    joins: list[Join] = field(default_factory=list)
+    keeps: list[Keep] = field(default_factory=list)
+    ties: list[Keep] = field(default_factory=list)
+    """Labels of channels that can only be removed together with others, and the reason."""
+    slices: dict[str, Labels] = field(default_factory=dict)
+    """By parameter and buffer: the labels of each dim [its size]."""
+    drew: bool = False
+    """Whether it drew a single number, by which it may choose what it runs."""
+    operations: int = 0
+    """The number of the operation that raised, if any did."""
+    places: dict[int, str] = field(default_factory=dict)
+    """Where in the model's code each operation stands that may have put channels into other places."""
+    numbers: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    """The numbers with which each operation combines its tensors, entry by entry."""
+    given: dict[int, State] = field(default_factory=dict)
+    """What is known of the tensors that it combines with a number."""
+    results: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+    """The labels of the results of those operations."""
+    lineage: dict[int, frozenset[int]] = field(default_factory=dict)
+    """Those that came before each of them since the last layer, and itself."""
+    equal: dict[int, int] = field(default_factory=dict)
+    """Those that make parts of equal size, which can lose the same channels; of a view the dim in which these are."""
+    failed: BaseException | None = None
+    """What the forward pass raised."""
+    failed_in: frozenset[int] = frozenset()
+    """The operations that may be at fault then, and the one that raised."""
+    failed_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    """The labels that it was given."""
