@@ -75,7 +75,7 @@ def thin(
             if others:  # layers that only training uses
                 in_training = inputs_by_weight(network, shape, training=True)
                 seen.update({name: in_training[name] for name in others & in_training.keys()})
-        with evaluating(network):  # a weight may be computed anew in training, as spectral norm does
+        with evaluating(network):  # in training some layers compute their weight again, as spectral norm does
             removals.append(decide(graph, network, seen, ways, round_to, skip=not training))
         return removals[-1]
 

@@ -33,7 +33,7 @@ def channel_graph(
 
     Only shapes are computed: a copy without storage runs, as it is evaluated; and as it is trained, where other layers
     run then. A network whose code needs values runs with them. Some channels are cut from another copy, which runs
-    again: what fails there, or reads other channels, has numbers that do not follow the channels (`view(-1, 800)`), and
+    again: what fails there, or reads other channels, works only with this number of channels (`view(-1, 800)`), and
     keeps its own. `removes`: a removal that is tried, too.
 
     Raises `Untraceable` where the network cannot be run.
@@ -115,7 +115,9 @@ class _Reading:
                 return graph
             for form in blamed:
                 self._follow(form)
-        raise Untraceable("its channels cannot be traced: its code has too many numbers that do not follow them")
+        raise Untraceable(
+            "its channels cannot be traced: too many of its operations work only with this number of channels"
+        )
 
     def _numbered(self) -> tuple[dict[str, Labels], dict[str, Tensor]]:
         """Return a label for each entry of each dim of all parameters and buffers; and for each output of transposed
@@ -166,7 +168,6 @@ class _Reading:
             reason = (str(error).splitlines() or [""])[0]
             kind = Untraceable if storage else NeedsValues
             raise kind(f"its channels cannot be traced: {type(error).__name__}: {reason}") from error
-
         form.depthwise = {node.weight for node in form.found.nodes if node.kind == "depthwise"}
 
     # From labels to cells.

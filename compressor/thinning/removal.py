@@ -273,7 +273,7 @@ def spare(
 
 
 def _keep_enough(cells: Tensor, gone: Tensor, round_to: int, least: int, why: dict[int, str]) -> None:
-    """Keep at least so many channels of a layer, and a multiple of `round_to`."""
+    """Keep at least `least` channels of a layer, and a multiple of `round_to`."""
     if not bool(gone[cells.clamp(min=0)].any()):
         return
     mine = list(dict.fromkeys(cells[cells >= 0].tolist()))  # a flattened channel has many places

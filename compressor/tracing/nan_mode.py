@@ -341,7 +341,7 @@ def _is_pointwise(function: Any, name: str) -> bool:
 
 
 def _swapped(values: Any, swap: Mapping[int, Tensor]) -> Any:
-    """Return arguments with other tensors in the place of some."""
+    """Return the arguments with some of their tensors replaced."""
     if isinstance(values, list | tuple):
         return type(values)(_swapped(value, swap) for value in values)
     return swap.get(id(values), values)

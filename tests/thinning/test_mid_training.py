@@ -342,7 +342,7 @@ def test_a_thinned_run_that_is_resumed_ends_in_the_same_bits(mode: str, ema: dic
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a shape in forward": (
         lambda: Net(lambda s, x: s.fc(F.relu(s.a(x)).view(-1, 96)), a=Conv2d(1, 6, 3), fc=Linear(96, 3)),
-        "view in the network (Net), thinning/test_mid_training.py:344 has numbers that do not follow the channels",
+        "view in the network (Net), thinning/test_mid_training.py:344 works only with this number of channels",
     ),
     "a mean over channels": (
         lambda: Net(

@@ -1,4 +1,4 @@
-"""Depth: residual blocks of which a convolution is dead become their shortcuts, by the same function."""
+"""Depth: a residual block with a dead convolution becomes its shortcut, and computes the same."""
 
 import copy
 import json

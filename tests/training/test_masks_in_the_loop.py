@@ -358,7 +358,7 @@ def test_inside_the_window_validation_checkpoints_and_reports_see_masked_weights
     run = loop(f"{mode}: true", "epochs: [0, 2]", epochs=3, test_every_epoch=True).run()
     assert len(run.evaluated) == 6
     for state, test in zip(run.evaluated[::2], run.evaluated[1::2], strict=True):  # validation and test, three times
-        zeros = state["weight"] == 0  # which ones, a dense copy decides anew in epoch 2
+        zeros = state["weight"] == 0  # a dense copy chooses them again in epoch 2
         assert int(zeros.sum()) == 2
         assert is_plus_zero(state["weight"][zeros])
         assert torch.equal(state["weight"], test["weight"])

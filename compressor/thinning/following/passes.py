@@ -179,7 +179,7 @@ class _Follower(Contractions, Normalizations, Joints, Movements, Reductions):  #
         fix = self._fixes.get(self._now)
         if fix == "keep" and name not in behaviour.NEW:
             for one in given:
-                self._keep(self._state(one), f"{self._place(function)} has numbers that do not follow the channels")
+                self._keep(self._state(one), f"{self._place(function)} works only with this number of channels")
         if name == "convolution":
             self._convolution(args, result)
         elif name in PRODUCTS:
