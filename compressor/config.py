@@ -157,6 +157,16 @@ class CheckpointConfig(Settings):
     )
 
 
+class ReportConfig(Settings):
+    """The report that a run leaves."""
+
+    html: bool = Field(default=True, description="write report.html in the run's folder when the run ends")
+    reference: str | None = Field(
+        default=None,
+        description="the run's folder that results are compared with; default: that of `init`, where it is a run's",
+    )
+
+
 class InitConfig(Settings):
     """The checkpoint whose weights training begins with."""
 
@@ -215,6 +225,7 @@ class Config(Settings):
         default="top1",
         description="best.pt: highest validation top-1, lowest loss, or last epoch, from the last pruning event on",
     )
+    report: ReportConfig = ReportConfig()
 
     @property
     def own_code(self) -> dict[str, str]:

@@ -12,16 +12,16 @@ from filelock import FileLock, Timeout
 from compressor.errors import CompressError, UserError
 from compressor.experiment.identity import check_same_run, resolved
 from compressor.experiment.specification import Specification, without_claim
+from compressor.reports import recorded
 from compressor.schedule import Faults, difference, parse
 from compressor.training import checkpoint, replace_text
 
 RUNS = Path("runs")
-_WRITTEN = ("config.yaml", "schedule.yaml", "schedule.expect.yaml", "environment.json")
+CONFIG, SCHEDULE, ENVIRONMENT, METRICS = recorded.CONFIG, recorded.SCHEDULE, recorded.ENVIRONMENT, recorded.METRICS
+CLAIM, CHECKPOINT, BEST, SMOKE = "schedule.expect.yaml", "checkpoint.pt", "best.pt", "smoke.txt"
+_WRITTEN = (CONFIG, SCHEDULE, CLAIM, ENVIRONMENT)
 _FIRST = {name for written in _WRITTEN for name in (written, f".{written}.partial")}
 """What a new run writes before it trains."""
-CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
-CONFIG, SCHEDULE, CLAIM, ENVIRONMENT = _WRITTEN
-METRICS, SMOKE = "metrics.jsonl", "smoke.txt"
 _LOCK = ".lock"
 
 
