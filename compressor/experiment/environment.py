@@ -16,8 +16,8 @@ import torch
 import compressor
 from compressor.data import Fingerprint
 from compressor.experiment.folder import CONFIG, ENVIRONMENT, SCHEDULE
+from compressor.files import replace_text
 from compressor.strict_json import dumps
-from compressor.training import replace_text
 
 SCHEMA = 1
 """The number of the layout of the file: it rises when a key changes its meaning, its name or goes."""

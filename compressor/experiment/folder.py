@@ -12,9 +12,10 @@ from filelock import FileLock, Timeout
 from compressor.errors import CompressError, UserError
 from compressor.experiment.identity import check_same_run, resolved
 from compressor.experiment.specification import Specification, without_claim
+from compressor.files import replace_text
 from compressor.reports import recorded
 from compressor.schedule import Faults, difference, parse
-from compressor.training import checkpoint, replace_text
+from compressor.training import checkpoint
 
 RUNS = Path("runs")
 CONFIG, SCHEDULE, ENVIRONMENT, METRICS = recorded.CONFIG, recorded.SCHEDULE, recorded.ENVIRONMENT, recorded.METRICS

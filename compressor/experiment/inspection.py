@@ -19,6 +19,7 @@ from compressor.experiment.loading import Say, dataset_of, load
 from compressor.experiment.more_epochs import earlier_tests
 from compressor.experiment.networks import Networks, needs_data
 from compressor.experiment.specification import Specification, specification
+from compressor.files import replace_text
 from compressor.policies.policy import View
 from compressor.reports import Report, compared, measure
 from compressor.schedule import Faults, Message, Plan, make_plan
@@ -34,7 +35,7 @@ from compressor.thinning import (
     in_short,
 )
 from compressor.timing import Clock
-from compressor.training import checkpoint, evaluate, narrower_layers, read, replace_text
+from compressor.training import checkpoint, evaluate, narrower_layers, read
 
 
 def _best_of(run: Path) -> list[str]:

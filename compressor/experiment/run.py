@@ -25,6 +25,7 @@ from compressor.experiment.networks import Networks, needs_data
 from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
 from compressor.experiment.specification import Specification
+from compressor.files import replace_text
 from compressor.reports import Report, Thinning, formats, measure
 from compressor.schedule import BoundSchedule, Faults
 from compressor.session import Session, Shipped, rng, start, windows_past_end
@@ -39,7 +40,6 @@ from compressor.training import (
     evaluate,
     load_weights,
     optimizers,
-    replace_text,
 )
 
 

@@ -17,8 +17,8 @@ from compressor.experiment import inspection
 from compressor.experiment.proposal import Proposal, goal_of, propose
 from compressor.experiment.proposal_text import config_text, schedule_text
 from compressor.experiment.specification import specification
+from compressor.files import replace_text
 from compressor.schedule import Plan
-from compressor.training import replace_text
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The training loop, what it saves, and the observers of a run."""
 
 from compressor.training.evaluation import autocast, evaluate
-from compressor.training.files import replace_text
 from compressor.training.initialization import initialize
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal, duration
 from compressor.training.parts import fewest_at_once, part_sizes
@@ -25,5 +24,4 @@ __all__ = [
     "narrower_layers",
     "part_sizes",
     "read",
-    "replace_text",
 ]

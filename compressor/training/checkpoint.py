@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from compressor.errors import UserError
+from compressor.files import older_copies, replace
 from compressor.training.contents import check_contents
-from compressor.training.files import older_copies, replace
 
 FORMAT, READABLE = 3, (1, 2, 3)
 """The format that is written, and the formats whose weights can be read; 1 had another layout of `state`, 2 no

@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from compressor.errors import CompressError
+from compressor.files import append_text, replace_text
 from compressor.strict_json import dumps
-from compressor.training.files import append_text, replace_text
 
 _MINUTE = 60.0
 

@@ -16,8 +16,8 @@ import torch
 from helpers import environment, saved
 
 from compressor.errors import CompressError
+from compressor.files import replace, replace_text
 from compressor.training import checkpoint
-from compressor.training.files import replace, replace_text
 
 
 def test_a_file_is_written_whole(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_the_next_one_takes_its_pla
     path.write_text("old")
     kill = f"""
 import os, pathlib, signal
-from compressor.training.files import replace
+from compressor.files import replace
 def write(file):
     file.write(b"half of the n")
     file.flush()

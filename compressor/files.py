@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -25,23 +25,38 @@ def replace(path: Path, write: Callable[[BinaryIO], object], keep: int = 1) -> N
 
     Raises `CompressError`; then the old file is unchanged.
     """
+    with replaced(path, keep, needed=lambda: _size(write)) as temporary, open(temporary, "wb") as file:
+        write(file)
+
+
+@contextlib.contextmanager
+def replaced(path: Path, keep: int = 1, needed: Callable[[], int] | None = None) -> Iterator[Path]:
+    """Yield the path of a temporary file, to be written inside the block; at its end that file takes the name `path`.
+
+    Where the block raises, the temporary file is removed and the old file is unchanged; what a disk refuses is raised
+    as `CompressError`. `needed` returns how many bytes a full disk should have.
+    """
     temporary = _temporary(path)
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _sync(temporary)
         _make_copies(path, keep)
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        _sync(path.parent)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise CompressError(f"{path}: cannot be written: {_reason(error, path, lambda: _size(write))}") from error
+        if isinstance(error, (OSError, RuntimeError)):  # torch.save reports a full disk as RuntimeError
+            raise CompressError(f"{path}: cannot be written: {_reason(error, path, needed)}") from error
+        raise
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -97,7 +112,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
-def _reason(error: BaseException, path: Path, needed: Callable[[], int]) -> str:
+def _reason(error: BaseException, path: Path, needed: Callable[[], int] | None) -> str:
     """Return why a file cannot be written; where the disk is full, which one it is and how many bytes are needed."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
@@ -106,7 +121,8 @@ def _reason(error: BaseException, path: Path, needed: Callable[[], int]) -> str:
         return (str(error).splitlines() or [type(error).__name__])[0]
     if cause.errno not in _FULL:
         return cause.strerror or str(cause)
-    return f"{_FULL[cause.errno]} {_mount(path)}, {needed():,} bytes needed"
+    wanted = "" if needed is None else f", {needed():,} bytes needed"
+    return f"{_FULL[cause.errno]} {_mount(path)}{wanted}"
 
 
 def _mount(path: Path) -> Path:
