@@ -12,6 +12,11 @@ from compressor import lookup
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
+_KINDS = (
+    "policies pruners criteria structures allocations rates regularizers extensions gates lr-schedulers"
+    " models datasets schedules configs"
+).split()
+
 _REGISTERED = re.compile(r"^@(?:model|register_model\(\))\n(?:@.*\n)*def (\w+)", re.MULTILINE)
 """A builder below the decorator that registers it: ours, or torchvision's."""
 
@@ -38,6 +43,11 @@ schedules, configs = _files("schedules"), _files("configs")
 def files(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
     """Let the shell complete a path."""
     return [CompletionItem(begun, type="file")]
+
+
+def kinds(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Return the kinds of `compress list`; the names of components are known only after an import of seconds."""
+    return _beginning(_KINDS, begun)
 
 
 def devices(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:

@@ -1,5 +1,6 @@
 """From a YAML file to policies that are bound to a model, with line and column of every fault."""
 
+from compressor.schedule.arguments import Argument, arguments, example
 from compressor.schedule.claim import KEY as EXPECT
 from compressor.schedule.claim import Claim
 from compressor.schedule.document import Document, difference, other_values, parse, parse_value
@@ -14,6 +15,7 @@ __all__ = [
     "AXES",
     "EXPECT",
     "SECTIONS",
+    "Argument",
     "BoundSchedule",
     "Claim",
     "Document",
@@ -21,9 +23,11 @@ __all__ = [
     "Message",
     "Plan",
     "Schedule",
+    "arguments",
     "as_table",
     "components",
     "difference",
+    "example",
     "make_plan",
     "open_config",
     "open_schedule",

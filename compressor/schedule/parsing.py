@@ -104,13 +104,13 @@ def _keys(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
             if part == here.__name__:  # the member of a union
                 continue
             field = next((f for n, f in here.model_fields.items() if part in (n, f.alias)), None)
-            here = None if field is None else _inside(field)
+            here = None if field is None else inside(field)
         if here is None:
             return []
     return [] if isinstance(here, Named) else [field.alias or name for name, field in here.model_fields.items()]
 
 
-def _inside(field: FieldInfo) -> Any:
+def inside(field: FieldInfo) -> Any:
     """Return the class that has the keys of a field's mapping: the mark of a field that names a component, or a
     model.
     """
