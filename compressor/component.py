@@ -59,8 +59,8 @@ class Component(Settings):
 
     @classmethod
     def summary(cls) -> str:
-        """Return the first line of the docstring."""
-        return (inspect.getdoc(cls) or "").partition("\n")[0]
+        """Return the first paragraph of the docstring, in one line."""
+        return " ".join((inspect.getdoc(cls) or "").partition("\n\n")[0].split())
 
 
 class CountsSteps:
@@ -131,7 +131,11 @@ class Named:
         known = dict(sorted(self.known.items()))
         alone = [name for name, cls in known.items() if not any(f.is_required() for f in cls.model_fields.values())]
         one = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": False}
-        empty = {name: {"type": "object", "maxProperties": 0} for name, cls in known.items() if not cls.model_fields}
+        empty = {
+            name: {"type": "object", "maxProperties": 0, "description": cls.summary()}
+            for name, cls in known.items()
+            if not cls.model_fields
+        }
         options: list[dict[str, Any]] = [{"enum": alone}] if alone else []
         options += [{**one, "properties": empty}] if empty else []
         for name, cls in known.items():
@@ -140,7 +144,7 @@ class Named:
                 if cls.main:
                     arguments = handler.resolve_ref_schema(forms[0])["properties"]
                     forms.append(arguments[cls.model_fields[cls.main].alias or cls.main])
-                options.append({**one, "properties": {name: {"anyOf": forms}}})
+                options.append({**one, "properties": {name: {"description": cls.summary(), "anyOf": forms}}})
         return {"anyOf": options}
 
 

@@ -16,9 +16,14 @@ class ModelConfig(Settings):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(description="`compress list models`, or package.module:factory")
-    num_classes: int | None = Field(default=None, ge=1, description="default: the data set's")
-    pretrained: bool = Field(default=False, description="torchvision's published weights")
+    name: str = Field(description="name of a network (`compress list models`), or package.module:factory of your own")
+    num_classes: int | None = Field(
+        default=None, ge=1, description="number of classes, that is of logits; default: the data set's"
+    )
+    pretrained: bool = Field(
+        default=False,
+        description="true: begin with torchvision's published weights, which are downloaded; default: new weights",
+    )
     output: str | int | None = Field(
         default=None,
         description="which of several outputs are the logits: a key, attribute or index, or several joined by dots;"
@@ -72,15 +77,20 @@ def named(item: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
 class DataConfig(Settings):
     """A data set, how it is split and how it is fed."""
 
-    name: str = Field(description="`compress list datasets`, or package.module:factory")
+    name: str = Field(
+        description="name of a data set (`compress list datasets`), or package.module:factory of your own"
+    )
     size: int | None = Field(
-        default=None, ge=1, le=4096, description="images are resized to size x size; default: not resized"
+        default=None, ge=1, le=4096, description="images are resized to size x size pixels; default: not resized"
     )
     channels: Literal[1, 3] | None = Field(
-        default=None, description="3: grey images become 3 equal planes; default: not changed"
+        default=None, description="number of colour planes; 3: grey images become 3 equal planes; default: not changed"
     )
     validation: float = Field(
-        default=0.1, ge=0, lt=1, description="fraction of the training images used for validation, not augmented"
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="fraction of the training images that is held out for validation and not augmented; 0: none",
     )
     images: int | None = Field(
         default=None, ge=1, description="number of training images that are used, drawn with the seed; default: all"
@@ -89,43 +99,75 @@ class DataConfig(Settings):
     augment: list[Augmentation] = Field(
         default=[],
         description="random changes of training images, in this order: crop (shift by up to 1/8 of the side), flip"
-        " (mirror), a transform of torchvision.transforms.v2, or package.module:factory; {NAME: {arguments}}",
+        " (mirror), a transform of torchvision.transforms.v2, or package.module:factory; {NAME:"
+        " {arguments}}; default: none",
     )
     workers: int = Field(
-        default=0, ge=0, le=64, description="processes that decode images where a data set is too large for memory"
+        default=0,
+        ge=0,
+        le=64,
+        description="processes that decode images where a data set is too large for memory; default 0: the run's own"
+        " process",
     )
     mean: list[Annotated[float, Field(ge=0, le=1)]] | None = Field(
-        default=None, description="per channel, of pixels in [0, 1]; default: the data set's"
+        default=None,
+        description="mean that is subtracted, one number for each channel, of pixels in [0, 1]; default: the data"
+        " set's",
     )
     std: list[Annotated[float, Field(gt=0)]] | None = Field(
-        default=None, description="per channel; default: the data set's"
+        default=None,
+        description="deviation by which pixels are divided, one number for each channel; default: the data set's",
     )
 
 
 class OptimizerConfig(Settings):
     """The optimizer. A schedule's learning-rate policies start from `lr`."""
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(gt=0, description="learning rate; a schedule's learning-rate policies start from it")
-    momentum: float = Field(default=0.0, ge=0, lt=1, description="sgd")
-    nesterov: bool = Field(default=False, description="sgd")
-    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
-        default=[0.9, 0.999], min_length=2, max_length=2, description="adam, adamw"
+    name: Literal["sgd", "adam", "adamw"] = Field(
+        default="sgd", description="update rule: sgd, adam or adamw, as in torch.optim"
     )
-    eps: float = Field(default=1e-8, gt=0, description="adam, adamw")
+    lr: float = Field(
+        gt=0, description="learning rate of the first step; a schedule's learning-rate policies start from it"
+    )
+    momentum: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="sgd: fraction of the last update that is added to the next one; default 0: none",
+    )
+    nesterov: bool = Field(
+        default=False, description="sgd: true: momentum looks ahead (Nesterov); it needs momentum above 0"
+    )
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=[0.9, 0.999],
+        min_length=2,
+        max_length=2,
+        description="adam, adamw: decay rates of the running means of the gradient and of its square",
+    )
+    eps: float = Field(
+        default=1e-8,
+        gt=0,
+        description="adam, adamw: number that is added to the root of the squared gradients' mean, against division"
+        " by 0",
+    )
     weight_decay: float = Field(
-        default=0.0, ge=0, description="sgd, adam: gradient c*w, the penalty c/2 * sum w^2; adamw: decoupled"
+        default=0.0,
+        ge=0,
+        description="sgd, adam: gradient c*w, the penalty c/2 * sum w^2; adamw: decoupled; default 0: none",
     )
     bias_lr_scale: float = Field(
-        default=1.0, ge=0, description="factor on the learning rate of biases; 2.0 as in Caffe"
+        default=1.0,
+        ge=0,
+        description="factor on the learning rate of biases; 2.0 as in Caffe; default 1: the same rate",
     )
     clip_norm: float | None = Field(
-        default=None, gt=0, description="largest L2 norm of the gradient, over all parameters"
+        default=None, gt=0, description="largest L2 norm of the gradient, over all parameters; default: not clipped"
     )
     accumulate: int = Field(
         default=1,
         ge=1,
-        description="largest number of parts in which a batch goes through the network, one after the other",
+        description="largest number of parts in which a batch goes through the network, one after the other; default"
+        " 1: at once",
     )
 
     @model_validator(mode="after")
@@ -142,18 +184,27 @@ class OptimizerConfig(Settings):
 class EmaConfig(Settings):
     """Polyak averaging of weights (and batch-norm statistics): validation, best.pt and the result use the average."""
 
-    decay: float = Field(gt=0, lt=1, description="average <- decay * average + (1 - decay) * weights, bias-corrected")
+    decay: float = Field(
+        gt=0, lt=1, description="weight of the past: average <- decay * average + (1 - decay) * weights, bias-corrected"
+    )
 
 
 class CheckpointConfig(Settings):
     """When checkpoints are written."""
 
-    every_epochs: int = Field(default=1, ge=1, description="a checkpoint after every this many epochs")
+    every_epochs: int = Field(
+        default=1, ge=1, description="number of epochs between two checkpoints; the last epoch always has one"
+    )
     every_minutes: float | None = Field(
-        default=None, gt=0, description="also a checkpoint after this many minutes, within an epoch"
+        default=None,
+        gt=0,
+        description="also a checkpoint after this many minutes, within an epoch; default: at the end of epochs only",
     )
     keep: int = Field(
-        default=2, ge=1, le=100, description="files in all: checkpoint.pt, checkpoint.1.pt (the one before it), ..."
+        default=2,
+        ge=1,
+        le=100,
+        description="number of checkpoint files in all: checkpoint.pt, checkpoint.1.pt (the one before it), ...",
     )
 
 
@@ -175,14 +226,19 @@ class InitConfig(Settings):
         default=None, description="the key of the weights in the file, model_ema for instance; default: the usual ones"
     )
     keep_zeros: bool = Field(
-        default=False, description="hold the weights that are zero there at zero, whatever the schedule does"
+        default=False,
+        description="true: hold the weights that are zero there at zero, whatever the schedule does; default: they"
+        " are trained",
     )
     head: Literal["keep", "reset"] = Field(
         default="keep",
-        description="reset: the layers that make the logits begin with new random weights, for other classes",
+        description="reset: the layers that make the logits begin with new random weights, for other classes; keep:"
+        " with the file's",
     )
     strict: bool = Field(
-        default=True, description="false: begin with the tensors that fit; all that are left out are listed"
+        default=True,
+        description="true: each tensor must fit; false: begin with the tensors that fit, and list all that are left"
+        " out",
     )
 
 
@@ -194,14 +250,21 @@ class Config(Settings):
     """One training configuration: a file of `configs/`."""
 
     extends: str | None = Field(
-        default=None, exclude=True, description="a configuration that this one is merged over: a path or a bare name"
+        default=None,
+        exclude=True,
+        description="a configuration that this one is merged over: a path or a bare name; default: none",
     )
-    model: ModelConfig
-    data: DataConfig
-    optimizer: OptimizerConfig
-    epochs: int = Field(ge=1, le=100_000, description="passes over the training images")
+    model: ModelConfig = Field(description="the network that is trained: its name and the arguments of its builder")
+    data: DataConfig = Field(description="the data set, how it is split, and how it is fed")
+    optimizer: OptimizerConfig = Field(
+        description="the update rule, its learning rate, and what is done to the gradient"
+    )
+    epochs: int = Field(ge=1, le=100_000, description="number of passes over the training images")
     seed: int = Field(
-        default=0, ge=0, lt=2**31, description="of initial weights, split, order, augmentation and dropout"
+        default=0,
+        ge=0,
+        lt=2**31,
+        description="seed of initial weights, split, order of images, augmentation and dropout",
     )
     init: Annotated[
         Annotated[str, Tag("str")] | Annotated[InitConfig, Tag("InitConfig")], Discriminator(_form_of_init)
@@ -211,19 +274,27 @@ class Config(Settings):
         " {path, weights, keep_zeros, head, strict}",
     )
     label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="fraction of the target that is spread over all classes"
+        default=0.0, ge=0, lt=1, description="fraction of the target that is spread over all classes; default 0: none"
     )
-    ema: EmaConfig | None = None
-    precision: Literal["float32", "bf16"] = Field(default="float32", description="bf16: autocast in forward passes")
-    channels_last: bool = Field(default=False, description="convolution weights in NHWC order (CUDA)")
-    compile: bool = Field(default=False, description="torch.compile the network (CUDA)")
+    ema: EmaConfig | None = Field(
+        default=None, description="average of the weights that validation, best.pt and the result use; default: none"
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        default="float32",
+        description="number format of forward passes; bf16: autocast; weights and updates are float32 in both",
+    )
+    channels_last: bool = Field(default=False, description="true: convolution weights in NHWC order (CUDA)")
+    compile: bool = Field(default=False, description="true: torch.compile the network (CUDA)")
     test_every_epoch: bool = Field(
-        default=False, description="also test after each epoch; results that were selected by it are labelled"
+        default=False, description="true: also test after each epoch; results that were selected by it are labelled"
     )
-    checkpoint: CheckpointConfig = CheckpointConfig()
+    checkpoint: CheckpointConfig = Field(
+        default=CheckpointConfig(), description="when checkpoints are written, and how many are kept"
+    )
     best: Literal["top1", "loss", "last"] = Field(
         default="top1",
-        description="best.pt: highest validation top-1, lowest loss, or last epoch, from the last pruning event on",
+        description="what best.pt holds: highest validation top-1, lowest loss, or last epoch, from the last pruning"
+        " event on",
     )
     report: ReportConfig = ReportConfig()
 

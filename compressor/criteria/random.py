@@ -18,7 +18,7 @@ class Chance(Criterion, name="random"):
     zeros_first: bool = Field(
         default=True,
         # Behind a relu, without bias and batch norm, it would not come back.
-        description="structures that are zero already, after an earlier draw, are pruned first (Distiller)",
+        description="true: structures that are zero already, after an earlier draw, are pruned first (Distiller)",
     )
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:

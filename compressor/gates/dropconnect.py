@@ -48,7 +48,9 @@ class DropConnect(Gate, name="DropConnect"):
       - {gate: {instance_name: drop}}
     """
 
-    modules: Annotated[str | list[str], Selects(("Linear",))] = Field(description="linear layers, by name or glob")
+    modules: Annotated[str | list[str], Selects(("Linear",))] = Field(
+        description="linear layers: a name, a glob or '*', or a list of them"
+    )
     keep: float = Field(default=0.5, gt=0, le=1, description="p, the probability that a weight stays")
     sampling: Literal["local", "per_example"] = Field(
         default="local",
@@ -58,7 +60,9 @@ class DropConnect(Gate, name="DropConnect"):
         default="gaussian",
         description="gaussian: a(u) averaged over draws; analytic: closed form (relu, none); mean: a(pWv), as shipped",
     )
-    samples: int = Field(default=1000, ge=1, description="Z, the number of draws that `inference: gaussian` averages")
+    samples: int = Field(
+        default=1000, ge=1, description="Z, the number of draws that `inference: gaussian` averages for each image"
+    )
     activation: Activation = Field(
         default="relu", description="a, the activation that the network applies to the layer's outputs"
     )

@@ -34,8 +34,15 @@ class HashedWeights(Gate, name="HashedWeights"):
       - {gate: {instance_name: hashed}}
     """
 
-    weights: Selection = Field(description="weights of linear layers; their biases are hashed, too")
-    compression: float = Field(gt=0, le=1, description="K = round(compression * (inputs + 1) * outputs)")
+    weights: Selection = Field(
+        description="weights of linear layers, whose biases are hashed, too: a name, a glob, re:EXPRESSION,"
+        " type:CLASS or '*', or a list of them"
+    )
+    compression: float = Field(
+        gt=0,
+        le=1,
+        description="fraction of a layer's numbers that is stored: K = round(compression * (inputs + 1) * outputs)",
+    )
     seed: int = Field(default=0, ge=0, description="seed of the hashes; each layer has its own hash, by its name")
 
     def misfits(self, targets: Targets, model: nn.Module) -> list[str]:

@@ -34,17 +34,45 @@ class HardConcreteL0(Gate, name="HardConcreteL0"):
     """
     makes_zeros: ClassVar[bool] = True
 
-    weights: Selection
-    structure: Literal["Elements", "Cols", "Filters"] = Field(
-        default="Elements", description="what one gate acts on: a weight, an input neuron, an output channel"
+    weights: Selection = Field(
+        description="weights that are gated: a name, a glob, re:EXPRESSION, type:CLASS or '*', or a list of them"
     )
-    lambda_: float = Field(alias="lambda", ge=0, description="the paper's lambda for each weight; it is divided by N")
-    l2: float = Field(default=0.0, ge=0, description="replaces the optimizer's weight decay on the gated weights")
-    droprate_init: float = Field(default=0.5, gt=0, lt=1, description="d: log_alpha starts at ln((1 - d) / d)")
+    structure: Literal["Elements", "Cols", "Filters"] = Field(
+        default="Elements",
+        description="what one gate acts on: a single weight, an input neuron (Cols) or an output channel (Filters)",
+    )
+    lambda_: float = Field(
+        alias="lambda",
+        ge=0,
+        description="strength of the penalty, the paper's lambda for each weight; it is divided by N, the number of"
+        " training images",
+    )
+    l2: float = Field(
+        default=0.0,
+        ge=0,
+        description="c of the L2 penalty c/2 w^2 on the gated weights, in place of the optimizer's weight decay;"
+        " default 0: none",
+    )
+    droprate_init: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="d, the probability that a gate is closed at first: log_alpha starts at ln((1 - d) / d)",
+    )
     lr: float | None = Field(default=None, gt=0, description="learning rate of the gates; default: the optimizer's")
-    beta: float = Field(default=2 / 3, gt=0)
-    gamma: float = Field(default=-0.1, lt=0)
-    zeta: float = Field(default=1.1, gt=1)
+    beta: float = Field(
+        default=2 / 3, gt=0, description="temperature of the hard concrete distribution; small: gates are nearly 0 or 1"
+    )
+    gamma: float = Field(
+        default=-0.1,
+        lt=0,
+        description="lower end to which the distribution is stretched, below 0, so that gates can be exactly 0",
+    )
+    zeta: float = Field(
+        default=1.1,
+        gt=1,
+        description="upper end to which the distribution is stretched, above 1, so that gates can be exactly 1",
+    )
 
     @property
     def whole_filters(self) -> bool:

@@ -39,14 +39,24 @@ class NetworkSurgery(Gate, name="NetworkSurgery"):
     """
     makes_zeros: ClassVar[bool] = True
 
-    weights: Selection
-    c: Annotated[float | dict[str, float], Selects()] = Field(
-        default=3.0, description="the threshold is the mean plus c deviations; one number, or one for each layer"
+    weights: Selection = Field(
+        description="weights that are pruned and restored, with their biases: a name, a glob, re:EXPRESSION,"
+        " type:CLASS or '*', or a list of them"
     )
-    gamma: float = Field(default=1e-3, ge=0)
-    power: float = Field(default=1.0, ge=0)
+    c: Annotated[float | dict[str, float], Selects()] = Field(
+        default=3.0,
+        description="number of deviations above the mean |w| at which the threshold lies; one number, or one for"
+        " each layer",
+    )
+    gamma: float = Field(
+        default=1e-3,
+        ge=0,
+        description="how soon masks are recomputed less often: with probability (1 + gamma step)^-power in each step",
+    )
+    power: float = Field(default=1.0, ge=0, description="exponent of that probability; 0: at every step")
     stop_step: Annotated[int | dict[str, int], Selects()] = Field(
-        default=10_000, description="the masks are fixed from this optimizer step on"
+        default=10_000,
+        description="optimizer step from which on the masks are fixed; one number, or one for each layer",
     )
 
     def misfits(self, targets: Targets, model: nn.Module) -> list[str]:

@@ -18,6 +18,7 @@ from torch.optim import lr_scheduler as torch_lr
 from compressor.component import Component
 from compressor.context import Groups
 from compressor.errors import CompressError
+from compressor.learning_rates.torch_schedules import TORCH
 
 Rates = list[dict[str, Any]]
 """The values that the schedule sets for each parameter group: lr, and momentum or betas where it cycles them."""
@@ -137,11 +138,13 @@ def _from_torch(cls: type) -> None:
     init = vars(cls)["__init__"]
     hints = typing.get_type_hints(init, {**vars(typing), **vars(collections.abc), **init.__globals__})
     fields: dict[str, Any] = {}
+    described = TORCH[cls.__name__]
     for name, parameter in inspect.signature(cls).parameters.items():
         if name in ("optimizer", "last_epoch", "scale_fn"):
             continue
-        required = parameter.default is inspect.Parameter.empty
-        fields[name] = (_argument_type(hints[name]), ... if required else parameter.default)
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        said = described.arguments.get(name, f"torch's argument {name!r}")  # of a torch newer than our texts
+        fields[name] = (_argument_type(hints[name]), Field(default, description=said))
 
     def build(self: Component, optimizer: Optimizer) -> Any:
         return cls(optimizer, **{name: getattr(self, name) for name in fields})
@@ -150,39 +153,24 @@ def _from_torch(cls: type) -> None:
         cls.__name__,
         __base__=PureScheduler,
         __module__=__name__,
-        __doc__=f"torch.optim.lr_scheduler.{cls.__name__}.",
+        __doc__=described.summary,
         __cls_kwargs__={"name": cls.__name__},
         **fields,
     )
     component.build = build  # type: ignore[method-assign]
-    component.example = _EXAMPLES[cls.__name__]
+    component.example = _EXAMPLE.format(name=cls.__name__, arguments=described.example)
     component.own_rates = "max_lr" in fields
 
 
-_EXAMPLES = {
-    name: f"""
+_EXAMPLE = """
     lr_schedulers:
       lr: {{class: {name}, {arguments}}}
     policies:
       - {{lr_scheduler: {{instance_name: lr}}, starting_epoch: 0, ending_epoch: 10}}
     """
-    for name, arguments in {
-        "StepLR": "step_size: 30, gamma: 0.1",
-        "MultiStepLR": "milestones: [60, 120], gamma: 0.2",
-        "ConstantLR": "factor: 0.5, total_iters: 5",
-        "LinearLR": "start_factor: 0.1, total_iters: 5",
-        "ExponentialLR": "gamma: 0.95",
-        "CosineAnnealingLR": "T_max: 10",
-        "CosineAnnealingWarmRestarts": "T_0: 5, T_mult: 2",
-        "CyclicLR": "base_lr: 0.001, max_lr: 0.1, step_size_up: 4",
-        "OneCycleLR": "max_lr: 0.1, total_steps: 10",
-        "ReduceLROnPlateau": "factor: 0.5, patience: 2",
-    }.items()
-}
 
-for _name in _EXAMPLES:
-    if _name != "ReduceLROnPlateau":
-        _from_torch(getattr(torch_lr, _name))
+for _name in TORCH:
+    _from_torch(getattr(torch_lr, _name))
 
 
 def _either_name(schema: dict[str, Any]) -> None:
@@ -204,8 +192,10 @@ class PolynomialLR(PureScheduler, name="PolynomialLR"):
 
     model_config = ConfigDict(json_schema_extra=_either_name)
 
-    T_max: int = Field(ge=1, description="number of steps to 0; also `total_iters`, torch's name")
-    power: float = Field(default=1.0, ge=0)
+    T_max: int = Field(
+        ge=1, description="number of epochs (or steps) until the rate is 0; also `total_iters`, torch's name"
+    )
+    power: float = Field(default=1.0, ge=0, description="exponent of the decay; default 1: a straight line")
 
     @model_validator(mode="before")
     @classmethod
@@ -228,8 +218,10 @@ class MultiStepMultiGammaLR(PureScheduler, name="MultiStepMultiGammaLR"):
       - {lr_scheduler: {instance_name: lr}, starting_epoch: 0, ending_epoch: 10}
     """
 
-    milestones: list[int] = Field(min_length=1)
-    gammas: list[float] = Field(min_length=1)
+    milestones: list[int] = Field(
+        min_length=1, description="epochs (or steps) at which the rate changes, in rising order"
+    )
+    gammas: list[float] = Field(min_length=1, description="factor on the rate at each milestone, as many as milestones")
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
@@ -254,8 +246,8 @@ class InvLR(PureScheduler, name="InvLR"):
       - {lr_scheduler: {instance_name: lr, args: {interval: step}}, starting_epoch: 0, ending_epoch: 10}
     """
 
-    gamma: float = Field(ge=0)
-    power: float = Field(ge=0)
+    gamma: float = Field(ge=0, description="speed of the decay, by epoch (or step)")
+    power: float = Field(ge=0, description="exponent of the decay; 0: a constant rate")
 
     def build(self, optimizer: Optimizer) -> Any:
         return torch_lr.LambdaLR(optimizer, lambda time: (1 + self.gamma * time) ** -self.power)
@@ -269,19 +261,31 @@ def _best(metric: str) -> typing.Literal["min", "max"]:
 class ReduceLROnPlateau(LRScheduler, name="ReduceLROnPlateau"):
     """Multiply the rate by `factor` when the validation metric has not improved for `patience` epochs (torch's)."""
 
-    example: ClassVar[str] = _EXAMPLES["ReduceLROnPlateau"]
+    example: ClassVar[str] = _EXAMPLE.format(name="ReduceLROnPlateau", arguments="factor: 0.5, patience: 2")
 
     metric: typing.Literal["loss", "top1", "top5"] | None = Field(
-        default=None, description="default: loss with `mode: min` or without mode, top1 with `mode: max`"
+        default=None,
+        description="validation figure that is watched; default: loss with `mode: min` or without mode, top1 with"
+        " `mode: max`",
     )
-    mode: typing.Literal["min", "max"] | None = Field(default=None, description="default: min of a loss, max of others")
-    factor: float = Field(default=0.1, gt=0, lt=1)
-    patience: int = Field(default=10, ge=0)
-    threshold: float = Field(default=1e-4, ge=0)
-    threshold_mode: typing.Literal["rel", "abs"] = "rel"
-    cooldown: int = Field(default=0, ge=0)
-    min_lr: float = Field(default=0.0, ge=0)
-    eps: float = Field(default=1e-8, ge=0)
+    mode: typing.Literal["min", "max"] | None = Field(
+        default=None,
+        description="whether the best figure is the smallest or the largest; default: min of a loss, max of others",
+    )
+    factor: float = Field(default=0.1, gt=0, lt=1, description="factor on the rate when the figure has not improved")
+    patience: int = Field(
+        default=10, ge=0, description="number of epochs without improvement that are accepted before the rate changes"
+    )
+    threshold: float = Field(default=1e-4, ge=0, description="smallest change that counts as an improvement")
+    threshold_mode: typing.Literal["rel", "abs"] = Field(
+        default="rel",
+        description="rel: the threshold is a fraction of the best figure; abs: it is in the figure's own unit",
+    )
+    cooldown: int = Field(
+        default=0, ge=0, description="number of epochs after a change in which nothing is counted; default 0: none"
+    )
+    min_lr: float = Field(default=0.0, ge=0, description="lowest learning rate; default 0")
+    eps: float = Field(default=1e-8, ge=0, description="smallest change of the rate: smaller ones are left out")
 
     @field_validator("mode")
     @classmethod

@@ -30,7 +30,11 @@ class BatchNormPolicy(Policy, name="batchnorm"):
     """
 
     batches: int = Field(default=32, ge=1, description="number of calibration batches, with equal weights")
-    at: Literal["begin", "end"] = Field(default="begin", description="at the beginning or the end of the epoch")
+    at: Literal["begin", "end"] = Field(
+        default="begin",
+        description="begin: at the beginning of the epochs of its window, after the pruners; end: before their"
+        " validation",
+    )
 
     @model_validator(mode="after")
     def _by_epochs(self) -> Self:

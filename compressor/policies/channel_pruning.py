@@ -35,16 +35,25 @@ class ChannelPruningPolicy(Policy, name="channel_pruning"):
       - channel_pruning: {weights: [conv2.weight], sparsity: 0.5, batches: 2, points: 10}
     """
 
-    weights: Selection = Field(description="convolutions and linear layers whose input channels are pruned")
-    sparsity: Sparsity = Field(description="fraction of the input channels that is pruned")
+    weights: Selection = Field(
+        description="convolutions and linear layers whose input channels are pruned: a name, a glob, re:EXPRESSION,"
+        " type:CLASS or '*', or a list of them"
+    )
+    sparsity: Sparsity = Field(description="fraction of each layer's input channels that is pruned")
     batches: int = Field(default=40, ge=1, description="number of calibration batches (the paper: 5,000 images)")
-    points: int = Field(default=10, ge=1, description="random positions of each image's map")
+    points: int = Field(
+        default=10, ge=1, description="number of random positions of each image's map at which outputs are compared"
+    )
     selection: Choice = Field(
         default="lasso",
         description="which channels stay; lasso: one LASSO (the authors' code); repeated: many (their text);"
         " backward: the channel of smallest error first; first, l1, max_response: for comparison",
     )
-    residual: bool = Field(default=True, description="correct the error of a shortcut that is added to the outputs")
+    residual: bool = Field(
+        default=True,
+        description="true: correct the error of a shortcut that is added to the outputs; false: reconstruct the"
+        " outputs alone",
+    )
 
     @model_validator(mode="after")
     def _by_epochs(self) -> Self:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from compressor.context import GATED
 from compressor.errors import CompressError, listed
 from compressor.policies.policy import Context, Finding, Memory, Policy, View
@@ -23,7 +25,7 @@ class ThinningPolicy(Policy, name="extension"):
 
     component: ClassVar[str | None] = "extensions"
 
-    extension: Remover
+    extension: Remover = Field(description="what removes the channels: a component of `extensions`")
 
     @property
     def removes_channels(self) -> Literal["none", "zero", "some"]:

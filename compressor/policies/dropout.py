@@ -39,9 +39,12 @@ class DropoutPolicy(Policy, name="dropout"):
       - dropout: {modules: ['drop*'], follow: {drop: fc1.weight}}
     """
 
-    modules: Annotated[str | list[str], Selects(DROPOUTS)] = Field(description="dropout modules, by name or glob")
+    modules: Annotated[str | list[str], Selects(DROPOUTS)] = Field(
+        description="dropout modules: a name, a glob or '*', or a list of them"
+    )
     follow: Annotated[dict[str, str], Selects(DROPOUTS, values=True)] = Field(
-        default={}, description="the weight that a module follows"
+        default={},
+        description="name of the weight that a module follows, by module; default: the nearest weight before it",
     )
 
     @property

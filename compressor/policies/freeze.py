@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from compressor.component import Weights as Selection
 from compressor.policies.policy import Context, Memory, Policy
 from compressor.sparsity import biases_of
@@ -16,7 +18,9 @@ class FreezePolicy(Policy, name="freeze"):
       - freeze: {weights: [conv2.weight]}
     """
 
-    weights: Selection
+    weights: Selection = Field(
+        description="weights that are not updated: a name, a glob, re:EXPRESSION, type:CLASS or '*', or a list of them"
+    )
 
     def before_parameter_optimization(self, ctx: Context, memory: Memory) -> None:
         for name in ctx.targets["weights"]:

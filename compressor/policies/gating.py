@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from compressor.component import Targets
 from compressor.context import GATED
@@ -41,7 +41,7 @@ class GatePolicy(Policy, name="gate"):
     component: ClassVar[str | None] = "gates"
     enters: ClassVar[Literal["before_epoch", "on_epoch_begin", "on_minibatch_begin"]] = "on_minibatch_begin"
 
-    gate: Gate
+    gate: Gate = Field(description="what gates the weights: a component of `gates`")
 
     @model_validator(mode="after")
     def _without_gaps(self) -> Self:

@@ -37,7 +37,8 @@ class InstabilityPolicy(Policy, name="instability"):
     runs_last: ClassVar[bool] = True
 
     part: Literal["validation", "test"] = Field(
-        default="validation", description="the images on which accuracy is measured (the paper: test)"
+        default="validation",
+        description="images on which accuracy is measured before and after an event (the paper: test)",
     )
 
     @model_validator(mode="after")

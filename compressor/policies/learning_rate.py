@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from compressor.context import Groups
 from compressor.errors import CompressError, UserError
@@ -38,9 +38,15 @@ class LRPolicy(Policy, name="lr_scheduler"):
     enters: ClassVar[Literal["before_epoch", "on_epoch_begin", "on_minibatch_begin"]] = "on_minibatch_begin"
     sets_rates: ClassVar[bool] = True
 
-    lr_scheduler: LRScheduler
-    origin: Literal["absolute", "start"] = "absolute"
-    interval: Literal["epoch", "step"] = "epoch"
+    lr_scheduler: LRScheduler = Field(description="the schedule that is followed: a component of `lr_schedulers`")
+    origin: Literal["absolute", "start"] = Field(
+        default="absolute",
+        description="where the schedule's time is 0; absolute: the run's beginning (default in version 1); start:"
+        " the window's (default in version 2)",
+    )
+    interval: Literal["epoch", "step"] = Field(
+        default="epoch", description="unit of the schedule's time: epochs, or optimizer steps"
+    )
 
     @model_validator(mode="after")
     def _one_clock(self) -> Self:

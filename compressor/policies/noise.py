@@ -43,12 +43,20 @@ class NoisePolicy(Policy, name="noise"):
 
     component: ClassVar[str | None] = "pruners"
 
-    noise: PrunerBase
-    kind: Literal["zeroing", "gaussian"] = "zeroing"
+    noise: PrunerBase = Field(description="the pruner that chooses the structures: a component of `pruners`")
+    kind: Literal["zeroing", "gaussian"] = Field(
+        default="zeroing",
+        description="zeroing: the chosen structures are set to 0; gaussian: normal noise of a filter's deviation is"
+        " added",
+    )
     batches: Annotated[int, CountsSteps()] = Field(
         ge=0, description="number of mini-batches after an event in which the chosen structures are disturbed"
     )
-    restore: bool = Field(default=False, description="restore the values before the event afterwards")
+    restore: bool = Field(
+        default=False,
+        description="true: all chosen structures get back their values before the event; false: they are trained"
+        " freely",
+    )
 
     @model_validator(mode="after")
     def _by_what_the_weights_are(self) -> Self:

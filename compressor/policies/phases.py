@@ -32,9 +32,15 @@ class PhasePolicy(Policy):
     The optimizer's momentum and moments are cleared at every switch.
     """
 
-    weights: Selection
+    weights: Selection = Field(
+        description="weights that are pruned in sparse phases: a name, a glob, re:EXPRESSION, type:CLASS or '*', or"
+        " a list of them"
+    )
     sparsity: Sparsity = Field(description="fraction of zeros in a sparse phase")
-    scope: Scope = "layer"
+    scope: Scope = Field(
+        default="layer",
+        description="layer: each weight reaches the sparsity by itself; global: all weights together, ranked as one",
+    )
 
     @model_validator(mode="after")
     def _whole_epochs(self) -> Self:
@@ -117,8 +123,10 @@ class PhasePolicy(Policy):
 class SparseRate(Settings):
     """Factors on the learning rates."""
 
-    sparse: float = Field(default=0.1, gt=0)
-    redense: float = Field(default=0.1, gt=0)
+    sparse: float = Field(default=0.1, gt=0, description="factor on the learning rates in sparse phases")
+    redense: float = Field(
+        default=0.1, gt=0, description="factor on the learning rates in the dense phases after a sparse one"
+    )
 
 
 class DSDPolicy(PhasePolicy, name="dsd"):
@@ -136,11 +144,14 @@ class DSDPolicy(PhasePolicy, name="dsd"):
           lr_scales: {sparse: 0.1, redense: 1.0}
     """
 
-    dense_epochs: int = Field(ge=0)
-    sparse_epochs: int = Field(ge=1)
-    redense_epochs: int = Field(ge=1)
+    dense_epochs: int = Field(ge=0, description="number of epochs of the first dense phase; 0: it begins sparse")
+    sparse_epochs: int = Field(ge=1, description="number of epochs of each sparse phase")
+    redense_epochs: int = Field(ge=1, description="number of epochs of each dense phase after a sparse one")
     repeats: int = Field(default=1, ge=1, description="number of times that sparse and dense phases follow each other")
-    lr_scales: SparseRate = SparseRate()
+    lr_scales: SparseRate = Field(
+        default=SparseRate(),
+        description="factors on the learning rates by kind of phase; the first dense phase has factor 1",
+    )
 
     @property
     def length(self) -> int:
@@ -163,8 +174,10 @@ class DSDPolicy(PhasePolicy, name="dsd"):
 class CycleRate(Settings):
     """Factors on the learning rates."""
 
-    sparse: float = Field(default=0.1, gt=0)
-    dense: float = Field(default=1.0, gt=0)
+    sparse: float = Field(default=0.1, gt=0, description="factor on the learning rates in sparse phases")
+    dense: float = Field(
+        default=1.0, gt=0, description="factor on the learning rates in dense phases; default 1: unchanged"
+    )
 
 
 class IHTPolicy(PhasePolicy, name="iht"):
@@ -185,11 +198,17 @@ class IHTPolicy(PhasePolicy, name="iht"):
           lr_scales: {sparse: 1.0}
     """
 
-    sparse_epochs: int = Field(ge=1, description="s2: only the support is trained")
-    dense_epochs: int = Field(ge=1, description="s1: all weights are trained")
-    cycles: int = Field(default=1, ge=1)
-    end: Literal["sparse", "dense"] = Field(default="sparse", description="the last phase, whose network is shipped")
-    lr_scales: CycleRate = CycleRate()
+    sparse_epochs: int = Field(
+        ge=1, description="s2, number of epochs of a sparse phase: only the weights that stay are trained"
+    )
+    dense_epochs: int = Field(ge=1, description="s1, number of epochs of a dense phase: all weights are trained")
+    cycles: int = Field(
+        default=1, ge=1, description="number of times that a sparse and a dense phase follow each other"
+    )
+    end: Literal["sparse", "dense"] = Field(
+        default="sparse", description="last phase, whose network is shipped: sparse (one more sparse phase) or dense"
+    )
+    lr_scales: CycleRate = Field(default=CycleRate(), description="factors on the learning rates by kind of phase")
 
     @property
     def length(self) -> int:

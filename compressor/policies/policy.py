@@ -62,6 +62,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from compressor.component import Component, Targets
@@ -103,7 +104,7 @@ class Policy(Component):
     sets_rates: ClassVar[bool] = False
     """Whether it sets learning rates."""
 
-    window: Window = Window()
+    window: Window = Field(default=Window(), description="when the policy acts: see its keys")
 
     # Before a run
 

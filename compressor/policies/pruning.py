@@ -57,27 +57,30 @@ class PruningPolicy(Policy, name="pruner"):
     component: ClassVar[str | None] = "pruners"
     prunes: ClassVar[bool] = True
 
-    pruner: PrunerBase
+    pruner: PrunerBase = Field(description="what chooses the weights: a component of `pruners`")
     mini_batch_pruning_frequency: Annotated[int, CountsSteps()] = Field(
         default=0,
         ge=0,
         description="also recompute the masks after this many optimizer steps; 0: only at the beginning of an epoch",
     )
     mask_on_forward_only: bool = Field(
-        default=False, description="set masked weights to 0 before the next forward pass, not after the step"
+        default=False,
+        description="true: set masked weights to 0 before the next forward pass; false: after the optimizer's step",
     )
     use_double_copies: bool = Field(
-        default=False, description="compute on masked weights; the optimizer's step updates a dense copy"
+        default=False, description="true: compute on masked weights, and let the optimizer's step update a dense copy"
     )
-    mask_gradients: bool = Field(default=False, description="set the gradients of masked weights to 0")
-    discard_masks_at_minibatch_end: bool = Field(default=False, description="use each mask for one step only")
-    skip_first_minibatch: bool = Field(default=False, description="make the first masks at the second mini-batch")
+    mask_gradients: bool = Field(default=False, description="true: set the gradients of masked weights to 0, too")
+    discard_masks_at_minibatch_end: bool = Field(default=False, description="true: use each mask for one step only")
+    skip_first_minibatch: bool = Field(
+        default=False, description="true: make the first masks at the second mini-batch of the window"
+    )
     keep_mask: bool = Field(
         default=False,
-        description="in these three modes: after the window, the last mask stays and masked weights are 0",
+        description="true: in these three modes the last mask stays after the window, and masked weights are 0",
     )
     fold_batchnorm: bool = Field(
-        default=False, description="rank the weights with the batch norm that follows directly merged"
+        default=False, description="true: rank the weights with the batch norm that follows directly merged"
     )
     sparsity_of: Annotated[Literal["dense", "current"], Version2()] = Field(
         default="dense",
@@ -85,7 +88,8 @@ class PruningPolicy(Policy, name="pruner"):
         " those that there are at the event (as in Distiller, and in version 1)",
     )
     allow_empty_layers: Annotated[bool, Version2()] = Field(
-        default=False, description="warn, and go on, where the logits no longer depend on the image"
+        default=False,
+        description="true: warn, and go on, where the logits no longer depend on the image; false: the run ends",
     )
 
     @model_validator(mode="after")

@@ -45,9 +45,10 @@ class RegularizationPolicy(Policy, name="regularizer"):
 
     component: ClassVar[str | None] = "regularizers"
 
-    regularizer: Regularizer
+    regularizer: Regularizer = Field(description="the penalty: a component of `regularizers`")
     keep_mask: bool = Field(
-        default=False, description="mask the zeros that a threshold or proximal step has made at the end"
+        default=False,
+        description="true: mask the zeros that a threshold or proximal step has made at the end of the window",
     )
 
     @classmethod

@@ -48,16 +48,19 @@ class StridedPolicy(Policy, name="strided"):
       - strided: {weights: ['conv2.weight'], stride: 2, particles: 20, rounds: 5, batches: 4}
     """
 
-    weights: Selection
+    weights: Selection = Field(
+        description="weights of convolutions whose taps are pruned: a name, a glob, re:EXPRESSION, type:CLASS or"
+        " '*', or a list of them"
+    )
     stride: Annotated[Stride | dict[str, Stride], Selects()] = Field(
         description="one of this many taps stays; one number, or one for each weight"
     )
-    particles: int = Field(default=20, ge=1, le=10_000)
+    particles: int = Field(default=20, ge=1, le=10_000, description="number of candidates in each generation")
     rounds: int = Field(
         default=5, ge=0, le=10_000, description="number of generations after the first, which is random"
     )
     redraw: float = Field(default=0.1, ge=0, le=1, description="probability that an offset is drawn again in a round")
-    batches: int = Field(default=4, ge=1, description="number of calibration batches for the weights of particles")
+    batches: int = Field(default=4, ge=1, description="number of calibration batches on which candidates are judged")
 
     def misfits(self, targets: Targets, model: nn.Module) -> list[str]:
         """Return one line for each weight that has no strided taps."""

@@ -26,8 +26,13 @@ class SparsityLevelParameterPruner(PartsPruner, name="SparsityLevelParameterPrun
       - {pruner: {instance_name: level}, epochs: [0]}
     """
 
-    scope: Scope = "layer"
-    levels: Annotated[dict[str, Sparsity], Selects()] = Field(min_length=1)
+    scope: Scope = Field(
+        default="layer",
+        description="layer: each weight reaches the sparsity by itself; global: all weights together, ranked as one",
+    )
+    levels: Annotated[dict[str, Sparsity], Selects()] = Field(
+        min_length=1, description="sparsity of each weight, a fraction: {selector: sparsity}"
+    )
 
     def parts(self, targets: Targets) -> list[Part]:
         levels = targets["levels"]
@@ -47,10 +52,19 @@ class AutomatedGradualPruner(PartsPruner, name="AutomatedGradualPruner"):
       - {pruner: {instance_name: fine}, starting_epoch: 0, ending_epoch: 20, frequency: 2}
     """
 
-    scope: Scope = "layer"
-    initial_sparsity: Sparsity = 0.0
-    final_sparsity: Sparsity
-    weights: Selection
+    scope: Scope = Field(
+        default="layer",
+        description="layer: each weight reaches the sparsity by itself; global: all weights together, ranked as one",
+    )
+    initial_sparsity: Sparsity = Field(
+        default=0.0, description="sparsity at the first event of the window, a fraction; default 0: none"
+    )
+    final_sparsity: Sparsity = Field(
+        description="sparsity from the last event of the window on: the fraction that is zero"
+    )
+    weights: Selection = Field(
+        description="weights that are pruned: a name, a glob, re:EXPRESSION, type:CLASS or '*', or a list of them"
+    )
 
     def parts(self, targets: Targets) -> list[Part]:
         rate = AgpRate(initial_sparsity=self.initial_sparsity, final_sparsity=self.final_sparsity)
@@ -67,7 +81,9 @@ class MagnitudeParameterPruner(PartsPruner, name="MagnitudeParameterPruner"):
       - {pruner: {instance_name: small}, starting_epoch: 0, ending_epoch: 10}
     """
 
-    thresholds: Annotated[dict[str, Positive], Selects()] = Field(min_length=1)
+    thresholds: Annotated[dict[str, Positive], Selects()] = Field(
+        min_length=1, description="largest |w| that is pruned, in each weight: {selector: threshold}"
+    )
 
     def parts(self, targets: Targets) -> list[Part]:
         return [Part([name], ConstantThreshold(value=value)) for name, value in targets["thresholds"].items()]
@@ -86,8 +102,13 @@ class SensitivityPruner(PartsPruner, name="SensitivityPruner"):
       - {pruner: {instance_name: sensitivity}, starting_epoch: 0, ending_epoch: 10, frequency: 2}
     """
 
-    scope: Scope = "layer"
-    sensitivities: Annotated[dict[str, Positive], Selects()] = Field(min_length=1)
+    scope: Scope = Field(
+        default="layer",
+        description="whose deviation counts; layer: each weight's own; global: that of all of them together",
+    )
+    sensitivities: Annotated[dict[str, Positive], Selects()] = Field(
+        min_length=1, description="s, the threshold in standard deviations, of each weight: {selector: s}"
+    )
 
     def parts(self, targets: Targets) -> list[Part]:
         factors = targets["sensitivities"]
@@ -105,10 +126,16 @@ class BaiduRNNPruner(PartsPruner, name="BaiduRNNPruner"):
       - {pruner: {instance_name: ramp}, starting_epoch: 0, ending_epoch: 20}
     """
 
-    q: float = Field(ge=0, description="the magnitude that sets the end of the slopes")
-    ramp_epoch_offset: int = Field(ge=0)
-    ramp_slope_mult: float = Field(ge=0)
-    weights: Selection
+    q: float = Field(
+        ge=0,
+        description="q of the paper, from which the slopes of the threshold follow; there it is the 90th percentile"
+        " of |w| of a trained dense network",
+    )
+    ramp_epoch_offset: int = Field(ge=0, description="number of epochs from the window's beginning to the ramp")
+    ramp_slope_mult: float = Field(ge=0, description="factor on the threshold's slope from the ramp on")
+    weights: Selection = Field(
+        description="weights that are pruned: a name, a glob, re:EXPRESSION, type:CLASS or '*', or a list of them"
+    )
 
     def parts(self, targets: Targets) -> list[Part]:
         offset, slope = self.ramp_epoch_offset, self.ramp_slope_mult
@@ -133,9 +160,13 @@ class StructureParameterPruner(PartsPruner, name="StructureParameterPruner"):
     """
 
     reg_regims: Annotated[dict[str, ThresholdAndGroup], Selects()] = Field(
-        min_length=1, description="weight: [threshold, group]"
+        min_length=1,
+        description="threshold and unit of each weight: {selector: [threshold, group]}; groups: 2D, 3D, 4D,"
+        " Channels, Rows, Cols, Filters",
     )
-    threshold_criteria: Literal["Max", "Mean_Abs"]
+    threshold_criteria: Literal["Max", "Mean_Abs"] = Field(
+        description="which |w| of a structure is compared with the threshold: the largest or the mean"
+    )
 
     def parts(self, targets: Targets) -> list[Part]:
         criterion, known = Largest() if self.threshold_criteria == "Max" else MeanAbs(), groups()

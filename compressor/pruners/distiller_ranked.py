@@ -42,7 +42,9 @@ class BlockShape(Settings):
     """The shape of blocks."""
 
     block_shape: list[int] = Field(
-        min_length=4, max_length=4, description="[filters, channels, 1, 1]: blocks at one position of the kernel"
+        min_length=4,
+        max_length=4,
+        description="[filters, channels, 1, 1]: size of a block, at one position of the kernel",
     )
 
     @model_validator(mode="after")
@@ -58,12 +60,17 @@ class Noise(Settings):
     In a version 1 schedule the number is a probability, as in Distiller: a ranking is drawn at random with it.
     """
 
-    deviation: float = Field(default=0.0, ge=0, description="each score is multiplied by 1 + deviation * N(0, 1)")
+    deviation: float = Field(
+        default=0.0,
+        ge=0,
+        description="relative deviation: each score is multiplied by 1 + deviation * N(0, 1); default 0: none",
+    )
     probability: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="the probability that a weight's structures are ranked at random, drawn at each event",
+        description="probability that a weight's structures are ranked at random, drawn at each event; default 0:"
+        " never",
     )
 
     @model_validator(mode="before")
@@ -88,18 +95,31 @@ class RankedStructurePruner(PartsPruner):
     group_type: Literal["Filters", "3D", "Channels", "Rows", "Cols", "Blocks"] = Field(
         description="the unit that is pruned; `Rows` in a version 1 schedule are stored columns, as in Distiller"
     )
-    weights: Selection
-    group_dependency: Literal["Leader"] | None = Field(
-        default=None, description="Leader: weights that share channels are ranked by the first of them"
+    weights: Selection = Field(
+        description="weights whose structures are pruned: a name, a glob, re:EXPRESSION, type:CLASS or '*', or a"
+        " list of them"
     )
-    kwargs: BlockShape | None = Field(default=None, description="for Blocks: `{block_shape: [r, d, 1, 1]}`")
+    group_dependency: Literal["Leader"] | None = Field(
+        default=None,
+        description="Leader: weights that share channels are ranked by the first of them; default: by the sum of"
+        " their scores",
+    )
+    kwargs: BlockShape | None = Field(
+        default=None,
+        description="size of blocks, for `group_type: Blocks`: {block_shape: [filters, channels, 1, 1]}; default: none",
+    )
     noise: Noise = Field(
         default=Noise(),
-        description="each score is multiplied by 1 + noise * N(0, 1); in a version 1 schedule the probability of a"
-        " random ranking, as in Distiller",
+        description="relative noise on the scores: each is multiplied by 1 + noise * N(0, 1); in a version 1"
+        " schedule the probability of a random ranking, as in Distiller; default: none",
     )
-    group_size: int = Field(default=1, ge=1, description="structures are pruned in multiples of this")
-    rounding_fn: Rounding = Field(default="floor", description="how sparsity x structures is rounded")
+    group_size: int = Field(
+        default=1, ge=1, description="structures are pruned in multiples of this number; default 1: any number"
+    )
+    rounding_fn: Rounding = Field(
+        default="floor",
+        description="how sparsity x number of structures becomes a whole number: down, up, or to the nearest",
+    )
 
     @model_validator(mode="after")
     def _blocks(self) -> Self:
@@ -162,7 +182,7 @@ def _noise_of_version_1(arguments: dict[str, Any]) -> tuple[dict[str, Any], str 
 class OneShot(RankedStructurePruner):
     """Prune to the whole sparsity at the first event."""
 
-    desired_sparsity: Sparsity
+    desired_sparsity: Sparsity = Field(description="fraction of the structures that is pruned, at the first event")
 
     @property
     def rate(self) -> Rate:
@@ -172,8 +192,12 @@ class OneShot(RankedStructurePruner):
 class Gradual(RankedStructurePruner):
     """A sparsity that rises along AGP's cubic."""
 
-    initial_sparsity: Sparsity = 0.0
-    final_sparsity: Sparsity
+    initial_sparsity: Sparsity = Field(
+        default=0.0, description="sparsity at the first event of the window, a fraction; default 0: none"
+    )
+    final_sparsity: Sparsity = Field(
+        description="sparsity from the last event of the window on: the fraction that is zero"
+    )
 
     @property
     def rate(self) -> Rate:
@@ -236,10 +260,14 @@ class L2RankedStructureParameterPrunerAgp(Gradual, name="L2RankedStructureParame
 
 class _OfFilters(RankedStructurePruner):
     group_type: Literal["Filters", "3D"] = Field(
-        description="the unit that is pruned: filters, ranked by their outputs"
+        description="unit that is pruned: filters, ranked by their outputs (3D is Distiller's other name)"
     )
-    kwargs: None = None
-    batches: int = Field(default=8, ge=1, description="number of calibration batches")
+    kwargs: None = Field(
+        default=None, description="not used by this ranking: filters have no block shape; leave it out"
+    )
+    batches: int = Field(
+        default=8, ge=1, description="number of calibration batches on which the score is measured, at each event"
+    )
 
     @classmethod
     def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -334,7 +362,9 @@ class RandomLevelStructureParameterPruner(_ByChance, name="RandomLevelStructureP
       - {pruner: {instance_name: filters}, epochs: [0]}
     """
 
-    sparsity_range: list[Sparsity] = Field(min_length=2, max_length=2, description="[least, most]")
+    sparsity_range: list[Sparsity] = Field(
+        min_length=2, max_length=2, description="[least, most]: range from which the sparsity is drawn, at each event"
+    )
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

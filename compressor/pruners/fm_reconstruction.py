@@ -32,10 +32,14 @@ class FMReconstructionChannelPruner(OneShot, name="FMReconstructionChannelPruner
       - {pruner: {instance_name: inputs}, epochs: [0]}
     """
 
-    group_type: Literal["Channels"] = Field(description="input channels")
-    kwargs: None = None
-    batches: int = Field(default=40, ge=1, description="number of calibration batches")
-    points: int = Field(default=10, ge=1, description="random positions of each image's map")
+    group_type: Literal["Channels"] = Field(description="unit that is pruned: input channels")
+    kwargs: None = Field(
+        default=None, description="not used by this pruner: input channels have no block shape; leave it out"
+    )
+    batches: int = Field(default=40, ge=1, description="number of calibration batches whose outputs are reconstructed")
+    points: int = Field(
+        default=10, ge=1, description="number of random positions of each image's map at which outputs are compared"
+    )
 
     @classmethod
     def of_version_1(cls, arguments: dict[str, Any]) -> tuple[dict[str, Any], str | None]:

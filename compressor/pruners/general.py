@@ -42,14 +42,19 @@ class Pruner(PartsPruner, name="Pruner"):
         ending_epoch: 10
     """
 
-    criterion: AnyCriterion = Field(default=L1Norm(), description="structures of smallest score are pruned first")
+    criterion: AnyCriterion = Field(
+        default=L1Norm(), description="score of a structure; those of smallest score are pruned first"
+    )
     order: Order = Field(
         default="smallest",
-        description="which structures are pruned first; with largest and random, pruned structures stay pruned",
+        description="which structures are pruned first, by score; with largest and random, pruned structures stay"
+        " pruned",
     )
     batches: int = Field(default=8, ge=1, description="number of calibration batches, for criteria that need them")
-    structure: AnyStructure = Field(default=ELEMENTS, description="the unit that is pruned")
-    block_shape: BlockSides | None = Field(default=None, description="of `structure: Blocks`: [filters, channels]")
+    structure: AnyStructure = Field(default=ELEMENTS, description="unit that is pruned; default: single weights")
+    block_shape: BlockSides | None = Field(
+        default=None, description="[filters, channels]: size of a block, for `structure: Blocks`; default: none"
+    )
     scope: Literal["layer", "global", "coupled"] = Field(
         default="layer",
         description="layer: each weight by itself (coupled weights together, if they are selected);"
@@ -58,10 +63,15 @@ class Pruner(PartsPruner, name="Pruner"):
     )
     allocation: AnyAllocation | None = Field(
         default=None,
-        description="how the sparsity is shared over layers, in place of `scope: layer` (uniform) and `global`",
+        description="how the sparsity is shared over layers, in place of `scope: layer` (uniform) and `global`;"
+        " default: as `scope` says",
     )
-    weights: Selection
-    rate: AnyRate = Field(description="how much: a sparsity, a threshold, or what is left after thinning")
+    weights: Selection = Field(
+        description="weights that are pruned: a name, a glob, re:EXPRESSION, type:CLASS or '*', or a list of them"
+    )
+    rate: AnyRate = Field(
+        description="how much is pruned, by time: a sparsity, a threshold, or what is left after thinning"
+    )
 
     @model_validator(mode="after")
     def _scope_or_allocation(self) -> Self:

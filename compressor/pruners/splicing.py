@@ -35,10 +35,14 @@ class SplicingPruner(PrunerBase, name="SplicingPruner"):
 
     needs_double_copies: ClassVar[bool] = True
 
-    sensitivities: Annotated[dict[str, float], Selects()] = Field(min_length=1)
-    low_thresh_mult: float = Field(ge=0)
-    hi_thresh_mult: float = Field(ge=0)
-    sensitivity_multiplier: float = Field(default=0.0, ge=0, description="m: s grows to s (1 + m (t - t0))")
+    sensitivities: Annotated[dict[str, float], Selects()] = Field(
+        min_length=1, description="s of each weight, the number of deviations above the mean |w|: {selector: s}"
+    )
+    low_thresh_mult: float = Field(ge=0, description="factor on the base below which a weight is pruned")
+    hi_thresh_mult: float = Field(ge=0, description="factor on the base from which a weight is restored")
+    sensitivity_multiplier: float = Field(
+        default=0.0, ge=0, description="m, the growth of s by epoch: s becomes s (1 + m (t - t0)); default 0: constant"
+    )
 
     def threshold(self, targets: Targets, window: Window, time: int) -> str:
         values = sorted({f"mean + {self._at(s, window, time):g} std" for s in targets["sensitivities"].values()})

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal
 from compressor.timing import Window
 
@@ -25,8 +27,12 @@ class AgpRate(Rate, name="agp"):
 
     example: ClassVar[str] = "{agp: {initial_sparsity: 0.1, final_sparsity: 0.6}}"
 
-    initial_sparsity: Sparsity = 0.0
-    final_sparsity: Sparsity
+    initial_sparsity: Sparsity = Field(
+        default=0.0, description="sparsity at the first event of the window, a fraction; default 0: none"
+    )
+    final_sparsity: Sparsity = Field(
+        description="sparsity from the last event of the window on: the fraction that is zero"
+    )
 
     def foresee(self, window: Window, time: int) -> SparsityGoal:
         return SparsityGoal(agp(self.initial_sparsity, self.final_sparsity, window, time))

@@ -29,9 +29,14 @@ class BaiduRate(ThresholdRate, name="baidu"):
 
     example: ClassVar[str] = "{baidu: {q: 0.1, ramp_epoch_offset: 1, ramp_slope_mult: 2}}"
 
-    q: Positive = Field(description="the magnitude that sets the end of the slopes")
-    ramp_epoch_offset: int = Field(ge=0)
-    ramp_slope_mult: Positive
+    q: Positive = Field(
+        description="q of the paper, from which the slopes of the threshold follow; there it is the 90th percentile"
+        " of |w| of a trained dense network"
+    )
+    ramp_epoch_offset: int = Field(
+        ge=0, description="time from the window's beginning to the ramp, in the window's unit"
+    )
+    ramp_slope_mult: Positive = Field(description="factor on the threshold's slope from the ramp on")
 
     def _now(self, window: Window, time: int) -> float:
         return baidu(self.q, self.ramp_epoch_offset, self.ramp_slope_mult, window, time)

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 
 from compressor.rates.agp import agp
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal, State
@@ -16,8 +17,11 @@ class BernoulliRate(Rate, name="bernoulli"):
     main: ClassVar[str] = "probability"
     by_itself: ClassVar[bool] = True
 
-    probability: Sparsity
-    initial: Sparsity | None = None
+    probability: Sparsity = Field(description="probability with which each structure is pruned, at each event")
+    initial: Sparsity | None = Field(
+        default=None,
+        description="probability at the first event, from which it rises along AGP's cubic; default: constant",
+    )
 
     def _now(self, window: Window, time: int) -> float:
         return self.probability if self.initial is None else agp(self.initial, self.probability, window, time)

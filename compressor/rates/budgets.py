@@ -22,9 +22,11 @@ class Budget(Rate):
     main: ClassVar[str] = "left"
     unit: ClassVar[Unit]
 
-    left: Left = Field(description="the fraction of the dense network that is left at most")
+    left: Left = Field(description="fraction of the dense network's cost that is left at most")
     initial: Left | None = Field(
-        default=None, description="the fraction at the first event, from which it falls along AGP's cubic"
+        default=None,
+        description="fraction that is left at the first event, from which it falls along AGP's cubic; default: all"
+        " at once",
     )
 
     @model_validator(mode="after")

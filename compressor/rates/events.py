@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal
 from compressor.sparsity import pruned_count
 from compressor.timing import Window
@@ -24,7 +26,9 @@ class EventsRate(Rate, name="events"):
     main: ClassVar[str] = "sparsity"
     final: ClassVar[bool] = True
 
-    sparsity: Sparsity
+    sparsity: Sparsity = Field(
+        description="fraction that is pruned after the last event; each event prunes an equal part of it"
+    )
 
     def foresee(self, window: Window, time: int) -> SparsityGoal:
         event, events = window.number(time), window.firings

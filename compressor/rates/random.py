@@ -15,7 +15,9 @@ class RandomRate(Rate, name="random"):
     example: ClassVar[str] = "{random: [0.2, 0.6]}"
     main: ClassVar[str] = "between"
 
-    between: Annotated[list[Sparsity], Field(min_length=2, max_length=2, description="[least, most]")]
+    between: Annotated[list[Sparsity], Field(min_length=2, max_length=2, description="[least, most]")] = Field(
+        description="[least, most]: range from which the sparsity is drawn, at each event"
+    )
 
     @model_validator(mode="after")
     def _rises(self) -> Self:

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal
 from compressor.timing import Window
 
@@ -12,7 +14,7 @@ class ConstantRate(Rate, name="sparsity"):
     example: ClassVar[str] = "{sparsity: 0.4}"
     main: ClassVar[str] = "sparsity"
 
-    sparsity: Sparsity
+    sparsity: Sparsity = Field(description="fraction that is pruned, at every event")
 
     def foresee(self, window: Window, time: int) -> SparsityGoal:
         return SparsityGoal(self.sparsity)

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
@@ -18,7 +19,7 @@ class StdRate(ThresholdRate, name="std"):
     main: ClassVar[str] = "factor"
     by_all: ClassVar[bool] = True
 
-    factor: Positive
+    factor: Positive = Field(description="the threshold in standard deviations of the weight, taken at the first event")
 
     def limits(self, window: Window, time: int, state: State) -> dict[str, float]:
         memory, weights = state.memory, state.weights

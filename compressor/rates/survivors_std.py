@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
 from compressor.rates.rate import State
@@ -15,7 +16,9 @@ class SurvivorsStdRate(ThresholdRate, name="survivors_std"):
     example: ClassVar[str] = "{survivors_std: 0.4}"
     main: ClassVar[str] = "factor"
 
-    factor: Positive
+    factor: Positive = Field(
+        description="the threshold in standard deviations of the weights that are not zero, at each event"
+    )
 
     def limits(self, window: Window, time: int, state: State) -> dict[str, float]:
         return {name: self.factor * _deviation(state.weights[name].detach()) for name in state.names}

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
 from compressor.timing import Window
@@ -13,7 +15,7 @@ class ConstantThreshold(ThresholdRate, name="threshold"):
     example: ClassVar[str] = "{threshold: 0.1}"
     main: ClassVar[str] = "value"
 
-    value: Positive
+    value: Positive = Field(description="largest magnitude that is pruned, in the units of the weights")
 
     def limits(self, window: Window, time: int, state: State) -> dict[str, float]:
         return dict.fromkeys(state.names, self.value)

@@ -48,11 +48,21 @@ class GroupLassoRegularizer(GroupRegularizer, name="GroupLassoRegularizer"):
     """
 
     threshold_criteria: Literal["Max", "Mean_Abs"] | None = Field(
-        default=None, description="which |w| of a group is compared with the threshold: the largest or the mean"
+        default=None,
+        description="which |w| of a group is compared with the threshold after each step, the largest or the mean;"
+        " default: no threshold",
     )
-    threshold: float | None = Field(default=None, ge=0, description="default: lambda")
-    proximal: bool = False
-    size_normalized: bool = Field(default=False, description="lambda * sqrt(weights in a group), as in Yuan and Lin")
+    threshold: float | None = Field(
+        default=None, ge=0, description="largest such |w| at which a group becomes 0; default: lambda"
+    )
+    proximal: bool = Field(
+        default=False,
+        description="true: a proximal step after the optimizer's, which reaches exact zeros; false: the subgradient",
+    )
+    size_normalized: bool = Field(
+        default=False,
+        description="true: multiply lambda by the root of the number of weights in a group (Yuan and Lin)",
+    )
 
     @model_validator(mode="after")
     def _well_posed(self) -> Self:

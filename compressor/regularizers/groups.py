@@ -39,7 +39,9 @@ class GroupRegularizer(Regularizer):
     """A penalty on the L2 norms of groups of weights."""
 
     reg_regims: Annotated[dict[str, Regim], Selects()] = Field(
-        min_length=1, description="weight: [lambda, group], or a list of such pairs; Rows+Cols: both with that lambda"
+        min_length=1,
+        description="strength and groups of each weight: {selector: [lambda, group]}, or a list of such pairs;"
+        " Rows+Cols: both with that lambda",
     )
 
     def structures(self, targets: Targets) -> Mapping[str, Sequence[Structure]]:

@@ -30,10 +30,24 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
       - {regularizer: {instance_name: l1}, starting_epoch: 0, ending_epoch: 10}
     """
 
-    reg_regims: Annotated[dict[str, Strength], Selects()] = Field(min_length=1)
-    threshold_criteria: Literal["Max", "Mean_Abs"] | None = None
-    threshold: float | None = Field(default=None, ge=0)
-    proximal: bool = False
+    reg_regims: Annotated[dict[str, Strength], Selects()] = Field(
+        min_length=1, description="lambda, the strength of the penalty, of each weight: {selector: lambda}"
+    )
+    threshold_criteria: Literal["Max", "Mean_Abs"] | None = Field(
+        default=None,
+        description="either value: after each step weights up to the threshold become 0 (Distiller); default: no"
+        " threshold",
+    )
+    threshold: float | None = Field(
+        default=None,
+        ge=0,
+        description="largest |w| that becomes 0 after each step; default: lambda where `threshold_criteria` is"
+        " given, else no threshold",
+    )
+    proximal: bool = Field(
+        default=False,
+        description="true: a proximal step after the optimizer's, which reaches exact zeros; false: the subgradient",
+    )
 
     @torch.no_grad()
     def add_gradient(self, weights: Weights, targets: Targets) -> None:

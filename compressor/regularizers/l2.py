@@ -20,7 +20,9 @@ class L2Regularizer(Regularizer, name="L2Regularizer"):
       - {regularizer: {instance_name: l2}, starting_epoch: 0, ending_epoch: 10}
     """
 
-    reg_regims: Annotated[dict[str, Strength], Selects()] = Field(min_length=1)
+    reg_regims: Annotated[dict[str, Strength], Selects()] = Field(
+        min_length=1, description="lambda, the strength of the penalty, of each weight: {selector: lambda}"
+    )
 
     @torch.no_grad()
     def add_gradient(self, weights: Weights, targets: Targets) -> None:

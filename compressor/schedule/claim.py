@@ -17,16 +17,23 @@ KEY, FIGURES = "expect", ("top1", "sparsity", "macs")
 class Top1(Settings):
     """The lowest test accuracy, percent of the test images, with the weights of the last epoch."""
 
-    min: float = Field(ge=0, le=100, description="percent")
-    seeds: int = Field(default=1, ge=1, le=1000, description="number of seeds, from 0 on, of which it is the mean")
+    min: float = Field(ge=0, le=100, description="lowest test accuracy, percent")
+    seeds: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="number of seeds, from 0 on, of which it is the mean; default 1: seed 0 alone",
+    )
 
 
 class Start(Settings):
     """The run whose last weights a run begins with (`--init`)."""
 
-    schedule: str | None = Field(default=None, description="its schedule; default: none")
-    config: str = Field(description="its configuration")
-    set: dict[str, Any] = Field(default={}, description="changes of both files, by the keys of `--set`")
+    schedule: str | None = Field(
+        default=None, description="schedule of that run: a path or a bare name; default: none, dense training"
+    )
+    config: str = Field(description="configuration of that run: a path or a bare name")
+    set: dict[str, Any] = Field(default={}, description="changes of both files, by the keys of `--set`; default: none")
 
 
 class Claim(Settings):
@@ -35,14 +42,25 @@ class Claim(Settings):
     config: str | None = Field(
         default=None, description="the configuration that it is for; default: the schedule's own"
     )
-    set: dict[str, Any] = Field(default={}, description="changes of the configuration, by the keys of `--set`")
+    set: dict[str, Any] = Field(
+        default={}, description="changes of the configuration, by the keys of `--set`; default: none"
+    )
     init: Start | None = Field(default=None, description="the run that `--init` is given; default: none")
-    top1: Top1 | None = Field(default=None, description="test accuracy")
+    top1: Top1 | None = Field(
+        default=None,
+        description="test accuracy that is reached, percent, with the weights of the last epoch; default: no claim",
+    )
     sparsity: float | None = Field(
-        default=None, ge=0, le=1, description="at least this fraction of the prunable weights is zero"
+        default=None,
+        ge=0,
+        le=1,
+        description="at least this fraction of the dense network's prunable weights is zero or removed; default: no"
+        " claim",
     )
     macs: int | None = Field(
-        default=None, ge=0, description="at most this many multiply-adds of one image, by the weights that are not zero"
+        default=None,
+        ge=0,
+        description="at most this many multiply-adds of one image, by the weights that are not zero; default: no claim",
     )
 
     @model_validator(mode="after")

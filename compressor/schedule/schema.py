@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from compressor.component import of_version_2
+from compressor.component import Component, of_version_2
 from compressor.config import Config
 from compressor.policies.policy import Policy
 from compressor.schedule import claim, extending
@@ -19,6 +19,18 @@ _DRAFT = "http://json-schema.org/draft-07/schema#"
 _EXTENDS: Schema = {"required": [extending.KEY], "properties": {extending.KEY: {"type": "string"}}}
 """A file that extends another one: its mappings are parts of what they are merged into."""
 _PARTS: Schema = {"type": ["object", "null"], "additionalProperties": {"type": ["object", "null"]}}
+
+_SECTIONS = {
+    "pruners": "which weights are pruned",
+    "regularizers": "penalties on weights",
+    "quantizers": "number formats of weights and activations",
+    "lr_schedulers": "learning-rate schedules",
+    "extensions": "what removes channels",
+    "gates": "weights that are random, shared or masked in training",
+}
+_NAMES = "by names of your own: {NAME: {class: CLASS, arguments}}; default: none"
+_LEVELS = "sparsity of each weight, in place of the pruner's own levels; default: its own"
+_PLUGINS = "modules with components of your own, imported where --allow-plugins permits it; default: none"
 
 
 def config() -> Schema:
@@ -58,16 +70,28 @@ def schedule() -> Schema:
         "title": "Schedule",
         "type": "object",
         "properties": {
-            "version": {"enum": [1, 2], "default": 1},
-            "config": {"type": ["string", "null"], "description": "the configuration this schedule was made for"},
+            "version": {
+                "enum": [1, 2],
+                "default": 1,
+                "description": "grammar; 1: Distiller's; 2: also gates, windows in steps, exclusions, claims",
+            },
+            "config": {
+                "type": ["string", "null"],
+                "description": "configuration that the schedule was made for: a path or a bare name; default: none",
+            },
             claim.KEY: _claim(definitions),
             extending.KEY: {
                 "type": ["string", "null"],
-                "description": "a schedule that this one is merged over: a path or a bare name",
+                "description": "a schedule that this one is merged over: a path or a bare name; default: none",
             },
-            "plugins": {"type": "array", "items": {"type": "string"}},
-            **dict.fromkeys(sections, _PARTS),
-            "policies": {"type": "array", "minItems": 1, "items": {"anyOf": policies}},
+            "plugins": {"type": "array", "items": {"type": "string"}, "description": _PLUGINS},
+            **{section: {**_PARTS, "description": f"{_SECTIONS[section]}, {_NAMES}"} for section in sections},
+            "policies": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"anyOf": policies},
+                "description": "what acts when: they act in this order, learning rates last",
+            },
         },
         "additionalProperties": False,
         "allOf": [
@@ -127,13 +151,13 @@ def _properties(cls: type[BaseModel], definitions: Schema, leave_out: set[str]) 
     return properties, [name for name in whole.get("required", []) if name in properties]
 
 
-def _component(cls: type[BaseModel], name: str, definitions: Schema) -> Schema:
+def _component(cls: type[Component], name: str, definitions: Schema) -> Schema:
     properties, required = _properties(cls, definitions, set())
     whole = cls.model_json_schema(by_alias=True)
     return {
         "type": "object",
-        "description": (cls.__doc__ or "").partition("\n")[0],
-        "properties": {"class": {"const": name}, **properties},
+        "description": cls.summary(),
+        "properties": {"class": {"const": name, "description": cls.summary()}, **properties},
         "required": ["class", *required],
         **({"oneOf": whole["oneOf"]} if "oneOf" in whole else {}),  # one of two names of a key
         "additionalProperties": False,
@@ -143,6 +167,9 @@ def _component(cls: type[BaseModel], name: str, definitions: Schema) -> Schema:
 def _policy(cls: type[Policy], definitions: Schema) -> Schema:
     times, _ = _properties(Window, definitions, set())
     arguments, required = _properties(cls, definitions, {"window", cls.name})
+    said = (
+        f"the policy's own arguments: {', '.join(arguments)}" if arguments else "the policy has no arguments of its own"
+    )
     block: Schema = {
         "type": "object",
         "properties": arguments,
@@ -153,10 +180,17 @@ def _policy(cls: type[Policy], definitions: Schema) -> Schema:
         needed = ["args"] if block["required"] else []
         block["type"] = "object" if needed else ["object", "null"]
         if cls.component == "pruners":
-            arguments["levels"] = {"type": "object", "description": "replaces the pruner's own levels"}
+            arguments["levels"] = {
+                "type": "object",
+                "description": "sparsity of each weight, in place of the pruner's own levels",
+            }
+        block["description"] = said
         reference: Schema = {
             "type": "object",
-            "properties": {"instance_name": {"type": "string"}, "args": block},
+            "properties": {
+                "instance_name": {"type": "string", "description": f"name of a component under `{cls.component}`"},
+                "args": block,
+            },
             "required": ["instance_name", *needed],
             "additionalProperties": False,
         }
@@ -165,9 +199,10 @@ def _policy(cls: type[Policy], definitions: Schema) -> Schema:
             for each in definitions.get(cls.component, {"anyOf": []})["anyOf"]
         ]
         block = {"anyOf": [reference, *inline]}
+    block["description"] = cls.summary()
     return {
         "type": "object",
-        "description": (cls.__doc__ or "").partition("\n")[0],
+        "description": cls.summary(),
         "properties": {cls.name: block, **times},
         "required": [cls.name],
         "dependencies": _of_windows(),

@@ -12,8 +12,14 @@ class Remover(Component):
     """WHAT is removed physically. A policy says at the beginning of which epochs."""
 
     section: ClassVar[str] = "extensions"
-    round_to: int = Field(default=1, ge=1, description="numbers of channels stay multiples of this")
-    thinning_func_str: Literal["remove_filters", "remove_channels", "contract_model"] = "contract_model"
+    round_to: int = Field(
+        default=1, ge=1, description="numbers of channels stay multiples of this; default 1: any number"
+    )
+    thinning_func_str: Literal["remove_filters", "remove_channels", "contract_model"] = Field(
+        default="contract_model",
+        description="what is removed: channels that are zero, channels that no layer reads, or both (Distiller's"
+        " names)",
+    )
 
     @property
     def ways(self) -> frozenset[Way]:
@@ -31,7 +37,10 @@ class FilterRemover(Remover, name="FilterRemover"):
       - {extension: {instance_name: thinner}, epochs: [10]}
     """
 
-    thinning_func_str: Literal["remove_filters"] = "remove_filters"
+    thinning_func_str: Literal["remove_filters"] = Field(
+        default="remove_filters",
+        description="what is removed: filters that are all zero (Distiller's name of the function)",
+    )
 
 
 class ChannelRemover(Remover, name="ChannelRemover"):
@@ -44,7 +53,10 @@ class ChannelRemover(Remover, name="ChannelRemover"):
       - {extension: {instance_name: thinner}, epochs: [10]}
     """
 
-    thinning_func_str: Literal["remove_channels"] = "remove_channels"
+    thinning_func_str: Literal["remove_channels"] = Field(
+        default="remove_channels",
+        description="what is removed: channels that no layer reads (Distiller's name of the function)",
+    )
 
 
 class StructureRemover(Remover, name="StructureRemover"):

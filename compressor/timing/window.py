@@ -16,13 +16,29 @@ class Window(Settings):
     two forms are given or the window is empty.
     """
 
-    starting_epoch: int = Field(default=0, ge=0)
-    ending_epoch: int | None = Field(default=None, ge=1, description="exclusive; default: the run's epochs")
-    frequency: int = Field(default=1, ge=1)
-    epochs: list[int] | None = Field(default=None, min_length=1, description="instead of the three keys above")
-    starting_step: int = Field(default=0, ge=0)
-    ending_step: int | None = Field(default=None, ge=1, description="exclusive; makes time count in optimizer steps")
-    step_frequency: int = Field(default=1, ge=1)
+    starting_epoch: int = Field(default=0, ge=0, description="first epoch in which the policy acts, counted from 0")
+    ending_epoch: int | None = Field(
+        default=None, ge=1, description="epoch before which it ends (exclusive); default: the run's number of epochs"
+    )
+    frequency: int = Field(
+        default=1, ge=1, description="number of epochs between two actions; default 1: in every epoch"
+    )
+    epochs: list[int] | None = Field(
+        default=None,
+        min_length=1,
+        description="list of the epochs in which it acts, instead of the three keys above; default: none",
+    )
+    starting_step: int = Field(
+        default=0, ge=0, description="first optimizer step at which the policy acts, counted from 0 over the whole run"
+    )
+    ending_step: int | None = Field(
+        default=None,
+        ge=1,
+        description="step before which it ends (exclusive); with it time counts in optimizer steps; default: in epochs",
+    )
+    step_frequency: int = Field(
+        default=1, ge=1, description="number of optimizer steps between two actions; default 1: at every step"
+    )
 
     @field_validator("epochs", mode="before")
     @classmethod

@@ -13,8 +13,8 @@ class Blocks(Structure, name="Blocks"):
     example: ClassVar[str] = "{Blocks: {filters: 2, depth: 1}}"
     members: ClassVar[tuple[int, ...]] = (1, 3)
 
-    filters: int = Field(default=1, ge=1)
-    depth: int = Field(default=1, ge=1, description="channels")
+    filters: int = Field(default=1, ge=1, description="number of neighbouring filters in one block")
+    depth: int = Field(default=1, ge=1, description="number of neighbouring channels in one block")
 
     def view_shape(self, shape: Shape) -> tuple[int, ...]:
         return (shape[0] // self.filters, self.filters, shape[1] // self.depth, self.depth, *shape[2:])

@@ -16,7 +16,7 @@ class Runs(Structure, name="Runs"):
     members: ClassVar[tuple[int, ...]] = (2,)
     main: ClassVar[str] = "length"
 
-    length: int = Field(default=4, ge=1)
+    length: int = Field(default=4, ge=1, description="number of neighbouring channels in one run: M of N:M sparsity")
 
     def view_shape(self, shape: Shape) -> tuple[int, ...]:
         return (shape[0], shape[1] // self.length, self.length, *shape[2:])

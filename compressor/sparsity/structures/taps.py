@@ -18,7 +18,9 @@ class Taps(Structure, name="Taps"):
     members: ClassVar[tuple[int, ...]] = (0, 2)
     main: ClassVar[str] = "stride"
 
-    stride: int = Field(default=2, ge=1)
+    stride: int = Field(
+        default=2, ge=1, description="distance of the taps that go together, in raster order of the kernel"
+    )
 
     def view_shape(self, shape: Shape) -> tuple[int, ...]:
         taps = math.prod(shape[2:])
