@@ -19,19 +19,24 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.errors import CompressError
+from compressor.storage.bit_patterns import (
+    DTYPES,
+    LARGEST_WIDTH,
+    Integers,
+    integers,
+    is_nonzero,
+    pack,
+    packed_size,
+    patterns_of,
+    unpack,
+)
 
-Integers = NDArray[np.int64]
-
-LARGEST_WIDTH = 16
 _WIDTHS = np.arange(LARGEST_WIDTH + 1)[:, None]
 _CHUNK = 1 << 20
 """Weights that are counted at once: the memory for them stays in the cache, whatever the size of the tensor."""
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _HEADER = struct.Struct("<BBBQ")
 """The header of a stream: dtype, width, number of dims, number of entries; a uint32 for each dim follows."""
 
@@ -58,7 +63,7 @@ class Encoded:
     @property
     def fillers(self) -> int:
         """Return the number of entries that only fill a gap."""
-        return self.entries - int(np.count_nonzero(_integers(self.values)))
+        return self.entries - int(np.count_nonzero(integers(self.values)))
 
     @property
     def bits(self) -> int:
@@ -67,9 +72,9 @@ class Encoded:
 
     def to_bytes(self) -> bytes:
         """Return header, values, indices; little-endian."""
-        head = _HEADER.pack(_DTYPES.index(self.values.dtype), self.width, len(self.shape), self.entries)
+        head = _HEADER.pack(DTYPES.index(self.values.dtype), self.width, len(self.shape), self.entries)
         dims = struct.pack(f"<{len(self.shape)}I", *self.shape)
-        return head + dims + _integers(self.values).tobytes() + self.indices.numpy().tobytes()
+        return head + dims + integers(self.values).tobytes() + self.indices.numpy().tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Encoded":
@@ -77,12 +82,12 @@ class Encoded:
         try:
             code, width, rank, entries = _HEADER.unpack_from(data)
             shape = struct.unpack_from(f"<{rank}I", data, _HEADER.size)
-            dtype = _DTYPES[code]
+            dtype = DTYPES[code]
         except (struct.error, IndexError):
             raise CompressError("not a stream of relative indices: its header cannot be read") from None
         begin = _HEADER.size + 4 * rank
         middle = begin + entries * dtype.itemsize
-        end = middle + _packed_size(entries, width)
+        end = middle + packed_size(entries, width)
         if width > LARGEST_WIDTH:
             raise CompressError(f"not a stream of relative indices: indices of {width} bits, {LARGEST_WIDTH} at most")
         if end != len(data):
@@ -101,8 +106,8 @@ def encode(tensor: Tensor, width: int | Literal["auto"] = "auto") -> Encoded:
         width = best_width(*count(tensor), bits_of_values=8 * tensor.element_size())
     if not 0 <= width <= LARGEST_WIDTH:
         raise ValueError(f"width: should be 0 to {LARGEST_WIDTH}, got {width}")
-    patterns = _patterns(tensor)
-    positions = np.flatnonzero(_is_nonzero(patterns))
+    patterns = patterns_of(tensor)
+    positions = np.flatnonzero(is_nonzero(patterns))
     gaps = np.diff(positions, prepend=-1) - 1
     slots = np.cumsum((gaps >> width) + 1) - 1
     entries = int(slots[-1]) + 1 if slots.size else 0
@@ -111,18 +116,18 @@ def encode(tensor: Tensor, width: int | Literal["auto"] = "auto") -> Encoded:
     filler = (1 << width) - 1
     indices = np.full(entries, filler, "<u2")
     indices[slots] = gaps & filler
-    packed = torch.from_numpy(_pack(indices, width))
+    packed = torch.from_numpy(pack(indices, width))
     return Encoded(tuple(tensor.shape), width, torch.from_numpy(values).view(tensor.dtype), packed)
 
 
 def decode(encoded: Encoded) -> Tensor:
     """Return the tensor, on the CPU. Raises `CompressError` where there are more entries than its shape has."""
-    positions = np.cumsum(_unpack(encoded.indices.numpy(), encoded.entries, encoded.width) + 1) - 1
+    positions = np.cumsum(unpack(encoded.indices.numpy(), encoded.entries, encoded.width) + 1) - 1
     size = math.prod(encoded.shape)
     if positions.size and positions[-1] >= size:
         raise CompressError(f"the entries reach position {positions[-1]:,}, the tensor has {size:,} weights")
     flat = torch.zeros(size, dtype=encoded.values.dtype)
-    _integers(flat)[positions] = _integers(encoded.values)
+    integers(flat)[positions] = integers(encoded.values)
     return flat.view(encoded.shape)
 
 
@@ -131,15 +136,15 @@ def stream_bits(rank: int, entries: int, width: int, bits_of_values: int) -> int
     return 8 * _HEADER.size + 32 * rank + entries * (width + bits_of_values)
 
 
-def count(tensor: Tensor) -> tuple[int, Integers]:
+def count(tensor: Tensor, *, signed: bool = False) -> tuple[int, Integers]:
     """Return the number of non-zeros of a tensor, and of fillers in its stream at widths of 0 to 16 bits.
 
-    Counted from how often each gap occurs, without encoding.
+    Counted from how often each gap occurs, without encoding. `signed`: -0.0 counts as a non-zero.
     """
-    patterns, nonzero, last = _patterns(tensor), 0, -1
+    patterns, nonzero, last = patterns_of(tensor), 0, -1
     fillers = np.zeros(len(_WIDTHS), np.int64)
     for begin in range(0, patterns.size, _CHUNK):
-        positions = np.flatnonzero(_is_nonzero(patterns[begin : begin + _CHUNK]))
+        positions = np.flatnonzero(is_nonzero(patterns[begin : begin + _CHUNK], signed=signed))
         if not positions.size:
             continue
         gaps = np.diff(positions, prepend=last - begin) - 1
@@ -155,38 +160,3 @@ def count(tensor: Tensor) -> tuple[int, Integers]:
 def best_width(nonzero: int, fillers: Integers, bits_of_values: int) -> int:
     """Return the width with the fewest bits, of equal ones the smallest."""
     return int(np.argmin((nonzero + fillers) * (_WIDTHS[:, 0] + bits_of_values)))
-
-
-def _patterns(tensor: Tensor) -> NDArray[np.signedinteger]:
-    """Return the numbers in row-major order, as integers of the same bits."""
-    if tensor.dtype not in _DTYPES:
-        raise ValueError(f"the tensor should have floating-point numbers of 16 to 64 bits, got {tensor.dtype}")
-    return _integers(tensor.detach().cpu().contiguous().view(-1))
-
-
-def _integers(flat: Tensor) -> NDArray[np.signedinteger]:
-    """Return the same memory, read as integers."""
-    integers: NDArray[np.signedinteger] = flat.view(_SAME_SIZE[flat.element_size()]).numpy()
-    return integers
-
-
-def _is_nonzero(patterns: NDArray[np.signedinteger]) -> NDArray[np.bool_]:
-    """Return true at non-zeros, without float comparison: a processor may treat denormal numbers as zero."""
-    nonzero: NDArray[np.bool_] = (patterns << 1) != 0
-    return nonzero
-
-
-def _pack(indices: NDArray[np.uint16], width: int) -> NDArray[np.uint8]:
-    rows = np.unpackbits(indices.view(np.uint8).reshape(-1, 2), axis=1, count=width, bitorder="little")
-    return np.packbits(rows.reshape(-1), bitorder="little")
-
-
-def _unpack(packed: NDArray[np.uint8], entries: int, width: int) -> Integers:
-    rows = np.unpackbits(packed, count=entries * width, bitorder="little").reshape(entries, width)
-    columns = np.zeros((entries, 2), np.uint8)
-    columns[:, : -(-width // 8)] = np.packbits(rows, axis=1, bitorder="little")
-    return columns.view("<u2")[:, 0].astype(np.int64)
-
-
-def _packed_size(entries: int, width: int) -> int:
-    return -(-entries * width // 8)
