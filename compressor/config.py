@@ -211,7 +211,7 @@ class CheckpointConfig(Settings):
 class ReportConfig(Settings):
     """The report that a run leaves."""
 
-    html: bool = Field(default=True, description="write report.html in the run's folder when the run ends")
+    html: bool = Field(default=True, description="true: write report.html in the run's folder when the run ends")
     reference: str | None = Field(
         default=None,
         description="the run's folder that results are compared with; default: that of `init`, where it is a run's",
@@ -296,7 +296,7 @@ class Config(Settings):
         description="what best.pt holds: highest validation top-1, lowest loss, or last epoch, from the last pruning"
         " event on",
     )
-    report: ReportConfig = ReportConfig()
+    report: ReportConfig = Field(default=ReportConfig(), description="the report of a run")
 
     @property
     def own_code(self) -> dict[str, str]:

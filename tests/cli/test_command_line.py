@@ -82,7 +82,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--wide": False,
         "--json": False,
     },
-    "list": {"[KIND]": None, "--wide": False},
+    "list": {"[KIND|NAME]": None, "--wide": False},
     "schema": {"--config": False},
     "new": {
         "--model": "x",

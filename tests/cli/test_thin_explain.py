@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import compress, succeed
 
-from compressor.training import files
+from compressor import files
 
 TINY_GROUPS = [
     (16, ["fc1"], ["fc2"], None),
