@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import yaml
-from helpers import DISTILLER, compress
+from helpers import DISTILLER, compress, work  # noqa: F401
 
 from compressor.models import catalogue
 from compressor.schedule.distiller import QUANTIZERS, meaningless
