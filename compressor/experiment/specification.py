@@ -80,6 +80,9 @@ def open_files(
         raise UserError("--set schedule.…: there is no --schedule to set it in")
     config_name = config if config is not None else (parsed.config if parsed else None)
     if config_name is None:
+        unused = [key for key, _ in overrides if not key.startswith("schedule.")]
+        if parsed is not None and unused:
+            raise UserError(f"--set {unused[0]}: there is no configuration to set it in: give --config")
         return None
     catalogues = {"model": models.catalogue, "data": data.catalogue}
     built, document = open_config(config_name, overrides, flags or {}, catalogues, faults)

@@ -62,10 +62,18 @@ def test_every_shipped_file_is_found_by_its_bare_name_from_anywhere(work: Path, 
     shipped = shipped_files(kind)
     assert shipped
     for name in shipped:
-        result = compress("validate", name) if kind == "schedules" else compress("validate", "prune", "-c", name)
-        # The tiny schedule names fc1.weight, which not every shipped network has: found is what counts there.
-        assert f"no {kind[:-1]} " not in result.err
-        assert result.code == 0 or kind == "configs"
+        # A key that does not exist: that the file was found is what counts here, test_shipped_files validates each.
+        files = ["prune", "-c", name] if kind == "configs" else [name]
+        result = compress("validate", *files, "--set", "epohcs=1")
+        assert (result.code, f"no {kind[:-1]} " in result.err) == (2, False)
+        assert "epohcs" in result.err
+
+
+def test_a_value_is_not_set_in_a_configuration_that_is_not_there(work: Path) -> None:
+    (work / "alone.yaml").write_text("version: 2\npolicies:\n  - lr_scheduler: {class: ConstantLR, factor: 1.0}\n")
+    assert compress("validate", "alone").code == 0
+    result = compress("validate", "alone", "--set", "epochs=3")
+    assert (result.code, "--set epochs: there is no configuration" in result.err) == (2, True)
 
 
 def test_a_schedule_names_its_own_config_and_the_flag_overrides_it(work: Path) -> None:

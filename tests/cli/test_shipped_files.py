@@ -44,6 +44,12 @@ SHAPES = {
 }
 """Channels, height, width, classes."""
 
+FEW = (
+    *("caffe_inv", "dns_lenet300", "l0_lenet300", "lenet5_agp", "mlp_dropout_ratio", "resnet20_depth"),
+    *("lenet5_digits", "mlp_digits", "resnet20_cifar10"),
+)
+"""The files of which `make test` trains a step; of the others that is slow."""
+
 SMALL = ("--set", "data.batch=4", "--set", "data.images=null")
 MLP_DROP = "schedule.policies.0.dropout={modules: 'drop*', follow: {drop1: fc1.weight}}"
 
@@ -92,8 +98,7 @@ def one_step(*arguments: object) -> dict[str, Any]:
 
 
 def plan(*arguments: object) -> dict[str, Any]:
-    """The plan, in both of its forms."""
-    assert succeed("plan", *arguments).strip()
+    """The plan."""
     found: dict[str, Any] = json.loads(succeed("plan", *arguments, "--json"))
     return found
 
@@ -108,11 +113,21 @@ def test_there_are_as_many_files_and_components_as_we_know() -> None:
     assert {path.stem for path in SCHEDULES} >= {"caffe_inv", "lenet5_agp", "lenet5_elastic", "resnet20_cifar_agp"}
 
 
-@pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
-def test_a_shipped_schedule_validates_plans_and_trains_a_step_under_its_bare_name(path: Path) -> None:
+def few(paths: list[Path]) -> list[Any]:
+    """Parameters for a test of each file, slow but for `FEW`."""
+    return [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem not in FEW)) for path in paths]
+
+
+def under_its_bare_name(path: Path) -> tuple[str, dict[str, Any], list[str]]:
+    """The name of a shipped schedule, its content, and the options that it needs."""
     name = path.relative_to(ROOT / "schedules").with_suffix("").as_posix()
     text = yaml.safe_load(path.read_text())
-    options = [] if "config" in text else WITHOUT_CONFIG[name]
+    return name, text, [] if "config" in text else WITHOUT_CONFIG[name]
+
+
+@pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
+def test_a_shipped_schedule_validates_and_plans_under_its_bare_name(path: Path) -> None:
+    name, text, options = under_its_bare_name(path)
     config = text.get("config") or options[1]
     result = compress("validate", name, *options)
     notes = [line for line in result.err.splitlines() if "ranks as one, for they share channels" not in line]
@@ -126,6 +141,11 @@ def test_a_shipped_schedule_validates_plans_and_trains_a_step_under_its_bare_nam
     assert all(policy["weights"] for policy in planned["policies"] if policy["kind"] not in without)
     assert bool(planned["conflicts"]) == (name in OVERLAPPING)
     assert len(planned["lr"]) == planned["epochs"]
+
+
+@pytest.mark.parametrize("path", few(SCHEDULES))
+def test_a_shipped_schedule_trains_a_step(path: Path) -> None:
+    name, _, options = under_its_bare_name(path)
     if name in FROM_TRAINED:
         result = compress("train", "-s", name, *options, *SMALL, "--out", "run", "--device", "cpu")
         assert result.code == 1
@@ -135,7 +155,7 @@ def test_a_shipped_schedule_validates_plans_and_trains_a_step_under_its_bare_nam
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_shipped_configuration_plans_and_trains_a_dense_step_under_its_bare_name(path: Path) -> None:
+def test_a_shipped_configuration_plans_under_its_bare_name(path: Path) -> None:
     Path("s.yaml").write_text("policies:\n  - lr_scheduler: {class: ConstantLR, factor: 1.0}\n")
     name = path.relative_to(ROOT / "configs").with_suffix("").as_posix()
     assert f"valid for {path.stem}" in succeed("validate", "s.yaml", "-c", name)
@@ -143,6 +163,12 @@ def test_a_shipped_configuration_plans_and_trains_a_dense_step_under_its_bare_na
     config = yaml.safe_load(path.read_text())
     assert planned["epochs"] == config["epochs"]
     assert planned["lr"] == [config["optimizer"]["lr"]] * config["epochs"]
+
+
+@pytest.mark.parametrize("path", few(CONFIGS))
+def test_a_shipped_configuration_trains_a_dense_step(path: Path) -> None:
+    name = path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+    config = yaml.safe_load(path.read_text())
     if config["data"]["name"] == "imagefolder":
         return  # there is no folder of images here
     checkpoint = one_step("-c", name)
@@ -150,8 +176,8 @@ def test_a_shipped_configuration_plans_and_trains_a_dense_step_under_its_bare_na
     assert checkpoint["classes"] == [str(number) for number in range(SHAPES[config["data"]["name"]][3])]
 
 
-@pytest.mark.parametrize("key", COMPONENTS)
-def test_the_example_of_a_component_validates_plans_and_trains_a_step(key: str) -> None:
+def example(key: str) -> list[str]:
+    """Write a component's example; the options with which it is valid."""
     Path("example.yaml").write_text(COMPONENTS[key].example)
     files = ["example.yaml", "-c", "lenet5_digits"]
     if key == "policies.dropout":  # LeNet-5 has none
@@ -160,6 +186,12 @@ def test_the_example_of_a_component_validates_plans_and_trains_a_step(key: str) 
         files += ["--set", "model={name: bn_cnn}"]
     if key.startswith("pruners.Activation"):  # nor activations behind convolutions, as Caffe has it
         files += ["--set", "model.conv_relu=true"]
+    return files
+
+
+@pytest.mark.parametrize("key", COMPONENTS)
+def test_the_example_of_a_component_validates_and_plans(key: str) -> None:
+    files = example(key)
     result = compress("validate", *files)
     section, _, name = key.partition(".")
     idle = "nothing is pruned before it acts" if section == "extensions" else ""
@@ -171,6 +203,14 @@ def test_the_example_of_a_component_validates_plans_and_trains_a_step(key: str) 
     assert all(policy["fires"][0] == 0 for policy in own) or section == "extensions"
     without = section in ("lr_schedulers", "extensions") or key in ("policies.batchnorm", "policies.instability")
     assert all(policy["weights"] for policy in own) != without
+
+
+@pytest.mark.slow  # the contracts train the same examples, without the command
+@pytest.mark.parametrize("key", COMPONENTS)
+def test_the_example_of_a_component_trains_a_step(key: str) -> None:
+    files = example(key)
+    section, _, name = key.partition(".")
+    own = [policy for policy in plan(*files)["policies"] if policy["component"] == name]
     checkpoint = one_step("-s", *files)
     owners = set(checkpoint["state"]["masks"]["owned"])
     masks = section == "pruners" or key in ("policies.iht", "policies.strided", "policies.channel_pruning")

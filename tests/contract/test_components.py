@@ -66,6 +66,8 @@ MOMENTS = {
 }
 """Where a run is resumed, and up to where it then goes on: past the events in which what was not saved would be missed,
 or to the end of the run."""
+FEW = ("at the window's begin", "in the window, mid-epoch", "after the window's last step")
+"""Those of `make test`; the others are slow."""
 in_the_window = [(epoch, step) for epoch in (1, 2, 3) for step in range(1, STEPS + 1)]
 
 
@@ -207,7 +209,10 @@ def reference(key: str) -> Watched:
 
 
 @every_component
-@pytest.mark.parametrize(("moment", "until"), MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize(
+    ("moment", "until"),
+    [pytest.param(*MOMENTS[name], id=name, marks=[pytest.mark.slow] * (name not in FEW)) for name in MOMENTS],
+)
 def test_a_run_resumed_then_goes_on_with_the_same_bits(key: str, moment: Moment, until: Moment) -> None:
     whole = reference(key)
     run = resumed(schedule(key), whole.at(moment), until)

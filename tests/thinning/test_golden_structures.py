@@ -203,9 +203,10 @@ GOLDEN = [
     (densenet121, 0.3, 29_566_822, 3_454_213, 57_829_376, 6_880_448),
     (vgg11_bn, 0.5, 106_831_872, 70_503_264, 272_343_040, 128_796_352),
 ]
+LARGE = (resnet56_cifar, resnet50, densenet121, vgg11_bn)
 each = pytest.mark.parametrize(
     ("plan", "share", "count", "size", "dense_count", "dense_size"),
-    [pytest.param(*row, id=row[0].__name__, marks=[pytest.mark.slow] * (row[0] is vgg11_bn)) for row in GOLDEN],
+    [pytest.param(*row, id=row[0].__name__, marks=[pytest.mark.slow] * (row[0] in LARGE)) for row in GOLDEN],
 )
 
 
