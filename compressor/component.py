@@ -57,6 +57,11 @@ class Component(Settings):
         """
         return arguments, None
 
+    @property
+    def reads_order(self) -> bool:
+        """Return whether the order in which it selects weights has a meaning."""
+        return False
+
     @classmethod
     def summary(cls) -> str:
         """Return the first paragraph of the docstring, in one line."""

@@ -1,6 +1,7 @@
 """The learning rate, set at the end of each epoch (or step) of a window for the next one."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,7 +11,7 @@ from compressor.context import Groups
 from compressor.errors import CompressError, UserError
 from compressor.learning_rates import LRScheduler, PureScheduler, ReduceLROnPlateau, rates_at
 from compressor.policies.policy import Context, Finding, Memory, Moment, Policy, Rates, View
-from compressor.timing import Clock
+from compressor.timing import Clock, Window
 
 MOST_STEPS = 20_000
 """The largest number of steps of a schedule that is tried before a run."""
@@ -55,6 +56,9 @@ class LRPolicy(Policy, name="lr_scheduler"):
         if isinstance(self.lr_scheduler, ReduceLROnPlateau) and self.interval == "step":
             raise ValueError("ReduceLROnPlateau uses validation, once an epoch: remove `interval: step`")
         return self
+
+    def normal(self, removals: Sequence[Window]) -> Self:
+        return self if self.window.first else self.model_copy(update={"origin": "start"})
 
     @property
     def counts_steps(self) -> bool:

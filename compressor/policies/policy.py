@@ -60,7 +60,7 @@ saved with the run. Before a run it answers what is wrong with it (`check`), wha
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 from torch import Tensor
@@ -133,6 +133,13 @@ class Policy(Component):
     def allows_empty_layers(self) -> bool:
         """Return whether the run goes on where the logits no longer depend on the image."""
         return False
+
+    def normal(self, removals: Sequence[Window]) -> Self:
+        """Return the policy in the one form that all policies of its meaning have.
+
+        `removals`: when policies of its schedule remove channels.
+        """
+        return self
 
     def check(self, view: View) -> list[Finding]:
         """Return the findings on this model: faults, and what a user should know before the run."""

@@ -32,7 +32,7 @@ from compressor.pruners import PrunerBase
 from compressor.reconstruction import Event, reconstruction_misfits
 from compressor.sparsity import Mode, Slices, count_nonzero
 from compressor.thinning import ChannelGraph
-from compressor.timing import Clock
+from compressor.timing import Clock, Window
 
 
 @dataclass
@@ -102,6 +102,16 @@ class PruningPolicy(Policy, name="pruner"):
         if self.pruner.reconstruction is not None and (self._prunes_in_epochs or self._restores):
             raise ValueError(f"{self.pruner.name} reconstructs outputs: use a window in epochs, and masks that stay")
         return self
+
+    def normal(self, removals: Sequence[Window]) -> Self:
+        after = any(self._acts_after(window) for window in removals)
+        return self if after else self.model_copy(update={"sparsity_of": "dense"})
+
+    def _acts_after(self, removal: Window) -> bool:
+        """Return whether it may make masks after a removal, which is in the first mini-batch of its epoch."""
+        if self.window.unit == "step" or removal.unit == "step" or self.window.open:
+            return True
+        return self.window.last + self._prunes_in_epochs > removal.first
 
     @property
     def _mode(self) -> Mode:

@@ -136,6 +136,10 @@ class RankedStructurePruner(PartsPruner):
         return {**arguments, "group_type": "Cols"}, f"{rows}; {said}" if said else rows
 
     @property
+    def reads_order(self) -> bool:
+        return self.group_dependency == "Leader"
+
+    @property
     def unit(self) -> Structure:
         if self.kwargs is not None:
             return Blocks(filters=self.kwargs.block_shape[0], depth=self.kwargs.block_shape[1])

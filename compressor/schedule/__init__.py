@@ -3,8 +3,9 @@
 from compressor.schedule.arguments import Argument, arguments, example
 from compressor.schedule.claim import KEY as EXPECT
 from compressor.schedule.claim import Claim
-from compressor.schedule.document import Document, difference, other_values, parse, parse_value
+from compressor.schedule.document import Choice, Document, difference, differing, other_values, parse, parse_value
 from compressor.schedule.faults import Faults, Message
+from compressor.schedule.meaning import Difference, Stated, differences, stated
 from compressor.schedule.opening import open_config, open_schedule
 from compressor.schedule.plan import Plan, make_plan
 from compressor.schedule.plan_table import as_table
@@ -17,16 +18,21 @@ __all__ = [
     "SECTIONS",
     "Argument",
     "BoundSchedule",
+    "Choice",
     "Claim",
+    "Difference",
     "Document",
     "Faults",
     "Message",
     "Plan",
     "Schedule",
+    "Stated",
     "arguments",
     "as_table",
     "components",
     "difference",
+    "differences",
+    "differing",
     "example",
     "make_plan",
     "open_config",
@@ -34,5 +40,6 @@ __all__ = [
     "other_values",
     "parse",
     "parse_value",
+    "stated",
     "view_of",
 ]

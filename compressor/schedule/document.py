@@ -381,14 +381,27 @@ def difference(ours: Any, theirs: Any, path: str = "") -> str | None:
 
 def other_values(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
     """Yield, in words, every place where two plain values differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
+    for keys, here, there in differing(ours, theirs):
+        yield f"{'.'.join([*([path] if path else []), *map(str, keys)])} is {_shown(here)} now, {_shown(there)} there"
+
+
+class Choice(dict[str, Any]):
+    """A mapping of one name to its arguments: with another name it differs as a whole."""
+
+
+def differing(ours: Any, theirs: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any, Any]]:
+    """Yield every place where two plain values differ, with both values; a key that is missing is None."""
+    mappings = isinstance(ours, dict) and isinstance(theirs, dict)
+    if mappings and (isinstance(ours, Choice) or isinstance(theirs, Choice)) and ours.keys() != theirs.keys():
+        yield path, ours, theirs
+    elif mappings:
         for key in [*ours, *(key for key in theirs if key not in ours)]:
-            yield from other_values(ours.get(key), theirs.get(key), f"{path}.{key}" if path else str(key))
+            yield from differing(ours.get(key), theirs.get(key), (*path, key))
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for index, (here, there) in enumerate(zip(ours, theirs, strict=True)):
-            yield from other_values(here, there, f"{path}.{index}")
+            yield from differing(here, there, (*path, index))
     elif ours != theirs:
-        yield f"{path} is {_shown(ours)} now, {_shown(theirs)} there"
+        yield path, ours, theirs
 
 
 def _shown(value: Any, most: int = 80) -> str:
