@@ -45,6 +45,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--wide": False,
         "--json": False,
     },
+    "diff": {"A": None, "B": None, "-c --config": None, "--allow-plugins": False, "--json": False},
     "eval": {
         "CHECKPOINT": None,
         "-c --config": None,
