@@ -47,6 +47,11 @@ def graph_of(
         for cell in torch.unique(cells(labels)).tolist():
             if cell >= 0:
                 keeps.setdefault(cell, reason)
+    for form in forms:
+        for reads in form.hard_coded:
+            said = f"{reads.place} reads hard-coded positions: without it another channel would stand there"
+            for cell in reads.fixed(cells(reads.line)):
+                keeps.setdefault(cell, said)
     ties: dict[int, str] = {}
     for form in forms:
         for tie in form.ties:

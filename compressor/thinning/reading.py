@@ -79,11 +79,8 @@ class _Reading:
             "its channels cannot be traced: too many of its operations work only with this number of channels"
         )
 
-    def _mend(self, form: Form, graph: ChannelGraph, cell_of: Tensor, removal: Removal) -> bool:
-        """Cut some channels and follow the rest; return whether something had to be mended."""
-        gone = removal.gone
-        if not bool(gone.any()):
-            return False
+    def _without(self, form: Form, graph: ChannelGraph, cell_of: Tensor, removal: Removal) -> Followed:
+        """Cut some channels from a copy of the network, and follow the rest."""
         network = self._network.copy()
         cut_of(graph, network, removal).model(network)
         sizes = {name: one.shape for name, one in (*network.named_parameters(), *network.named_buffers())}
@@ -101,7 +98,16 @@ class _Reading:
             for name, lines in self._network.slices.items()
         }
         outputs = {name: line[removal.kept(cells_at(cell_of, line))] for name, line in self._network.outputs.items()}
-        found = self._network.run(form, network, slices, outputs)
+        return self._network.run(form, network, slices, outputs)
+
+    def _mend(self, form: Form, graph: ChannelGraph, cell_of: Tensor, removal: Removal) -> bool:
+        """Cut some channels and follow the rest; return whether something had to be mended."""
+        gone = removal.gone
+        if not bool(gone.any()):
+            return False
+        found = self._without(form, graph, cell_of, removal)
+        if self._hold(form, found, graph, cell_of):
+            return True
         places = {**form.found.places, **found.places}
         if found.failed is not None:
             sites, at, labels = found.failed_in, found.operations, found.failed_labels
@@ -137,6 +143,23 @@ class _Reading:
                 self._escalate(form, places, join.sites, join.at, labels, "other channels meet there")
                 return True
         return False
+
+    def _hold(self, form: Form, found: Followed, graph: ChannelGraph, cell_of: Tensor) -> bool:
+        """Note the operations that read positions which are hard-coded, for they are the same after two cuts, and
+        where without some channel another one would stand there; return whether there are new ones.
+        """
+        new = [
+            site
+            for site in _unchanged(form.found, found)
+            if site not in form.fixes
+            and not bool(graph.kept[form.found.reads[site].fixed(cells_at(cell_of, form.found.reads[site].line))].all())
+        ]
+        if not new:
+            return False
+        more = self._without(form, graph, cell_of, Removal(_some(graph, (0.75,))))
+        sure = set(new) & _unchanged(form.found, more)
+        form.fixes.update(dict.fromkeys(sure, "positions"))
+        return bool(sure)
 
     def _escalate(
         self,
@@ -180,6 +203,20 @@ class _Reading:
                 form.fixes[one] = "keep"
             elif one in form.found.equal:
                 form.fixes[one] = form.found.equal[one]
+
+
+def _unchanged(before: Followed, after: Followed) -> set[int]:
+    """Return the operations that read the same positions after a cut, though there are fewer channels; a slice that
+    takes all of them then is none.
+    """
+    found = set()
+    for site, reads in before.reads.items():
+        now = after.reads.get(site)
+        if now is None or now.place != reads.place:
+            found |= {site} if site < after.last else set()
+        elif now.numbers == reads.numbers and len(now.line) < len(reads.line):
+            found.add(site)
+    return found
 
 
 def _name_and_line(place: str) -> tuple[str, str]:
@@ -226,7 +263,12 @@ def _differ(before: Sequence[Tensor], after: Sequence[Tensor], gone: Tensor) -> 
     return not torch.equal(left, others_line) and not alone
 
 
-def _some(graph: ChannelGraph, *, least: int = 2, beside: Tensor | None = None) -> Tensor:
+_FRACTIONS = (0.34, 0.5, 0.25, 0.4, 0.2)
+
+
+def _some(
+    graph: ChannelGraph, fractions: Sequence[float] = _FRACTIONS, *, least: int = 2, beside: Tensor | None = None
+) -> Tensor:
     """Return [cells]: some of those that may go, as a trial; `least` stay of each layer.
 
     The first channels of each layer, and another fraction of each: so that all others change their places, and equal
@@ -245,13 +287,10 @@ def _some(graph: ChannelGraph, *, least: int = 2, beside: Tensor | None = None) 
     for number, node in enumerate(producers):
         if bool(balanced[node.out[node.out >= 0]].any()):
             continue
-        first = node.out[: max(1, int(len(node.out) * _FRACTIONS[number % len(_FRACTIONS)]))]
+        first = node.out[: max(1, int(len(node.out) * fractions[number % len(fractions)]))]
         gone[first[first >= 0]] = True
     if beside is not None:
         for node in producers:
             if bool(beside[node.out[node.out >= 0]].any()):
                 gone[node.out[node.out >= 0]] = False
     return spare(graph, gone & ~graph.kept, 1, least=least)
-
-
-_FRACTIONS = (0.34, 0.5, 0.25, 0.4, 0.2)
