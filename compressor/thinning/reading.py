@@ -246,6 +246,8 @@ def _differ(before: Sequence[Tensor], after: Sequence[Tensor], gone: Tensor) -> 
 
     Equal parts that lose the same channels, as heads do, are narrower then, not fewer.
     """
+    if not before:
+        return False
     others = after if len(after) == len(before) else [None] * len(before)
     lines: list[Tensor] = []
     found = [] if len(after) == len(before) else [small(one).reshape(-1) for one in after]
@@ -271,8 +273,9 @@ def _some(
 ) -> Tensor:
     """Return [cells]: some of those that may go, as a trial; `least` stay of each layer.
 
-    The first channels of each layer, and another fraction of each: so that all others change their places, and equal
-    parts of a tensor lose different numbers. With `beside` only those of layers that lose none of these cells.
+    The first channels of each layer, an odd number and another fraction of each: so that all others change their places
+    (also those of pairs), and equal parts of a tensor lose different numbers. With `beside` only those of layers that
+    lose none of these cells.
     """
     gone = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
     balanced = torch.zeros_like(gone)
@@ -287,7 +290,7 @@ def _some(
     for number, node in enumerate(producers):
         if bool(balanced[node.out[node.out >= 0]].any()):
             continue
-        first = node.out[: max(1, int(len(node.out) * fractions[number % len(fractions)]))]
+        first = node.out[: int(len(node.out) * fractions[number % len(fractions)]) | 1]
         gone[first[first >= 0]] = True
     if beside is not None:
         for node in producers:

@@ -70,7 +70,7 @@ class Movements(Notes):  # type: ignore[no-untyped-call]
         for own in made if given.weight is None else ():
             for one, other in combinations(own, 2):
                 if set(changing(one)) & set(changing(other)):  # an entry belongs to two channels
-                    by = self.found.places.get(max(given.sites, default=0), "a product")
+                    by = given.pairs or self.found.places.get(max(given.sites, default=0), "a product")
                     for label in (one, other):
                         self._keep_labels(label, f"{by} makes pairs of them, which {name.strip('_')} puts into one dim")
         if given.weight is not None and len(given.labels) == x.dim() and name in ("t", "transpose", "permute"):
@@ -84,12 +84,12 @@ class Movements(Notes):  # type: ignore[no-untyped-call]
         if not trivial and given.labels and given.weight is None:
             sites = sites | {self._now}
             self.found.places.setdefault(self._now, self._place(function))
-            self.found.results[self._now] = tuple(small(one) for own in made for one in own)
+            self.found.results[self._now] = tuple(small(one) for own in made for one in own if one.numel())
             self.found.lineage[self._now] = sites
         aliases = any(one.alias_info is not None for one in function._schema.returns)
         for one, own in zip(results, made, strict=True):
             keep_zero = given.zero and name not in ("constant_pad_nd",)
-            self._states[id(one)] = State(tuple(own), given.sources, given.weight, sites, keep_zero)
+            self._states[id(one)] = State(tuple(own), given.sources, given.weight, sites, keep_zero, given.pairs)
             if aliases and one is not x:
                 self._roots[id(one)] = self._roots.get(id(x), id(x))
         if name == "constant_pad_nd" and len(args) > 2 and args[2] != 0 and given.sources:
@@ -176,7 +176,7 @@ def positions_read(name: str, label: Tensor, rest: Sequence[Any]) -> Reads | Non
         "unsafe_split": (1, lambda line, size: aten.split.Tensor(line, size)),
         "roll": (1, lambda line, numbers: [torch.roll(line, tuple(numbers), (0,) * len(numbers))]),
     }
-    if name not in takes or not changing(label):
+    if name not in takes or not changing(label) or not label.numel():
         return None
     place, take = takes[name]
     dim = rest[place] if len(rest) > place else 0

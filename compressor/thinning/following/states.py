@@ -21,6 +21,7 @@ class State:
 
     `sources`: the nodes that made it. `weight`: the parameter or buffer that it is, or was made from alone. `sites`:
     the operations since the last layer that may have put its channels into other places. `zero`: it is 0 everywhere.
+    `pairs`: the product, in words, of which each entry belongs to two channels.
     """
 
     labels: Labels = ()
@@ -28,6 +29,7 @@ class State:
     weight: str | None = None
     sites: frozenset[int] = frozenset()
     zero: bool = False
+    pairs: str = ""
 
 
 @dataclass(frozen=True)
