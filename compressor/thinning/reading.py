@@ -246,8 +246,6 @@ def _differ(before: Sequence[Tensor], after: Sequence[Tensor], gone: Tensor) -> 
 
     Equal parts that lose the same channels, as heads do, are narrower then, not fewer.
     """
-    if not before:
-        return False
     others = after if len(after) == len(before) else [None] * len(before)
     lines: list[Tensor] = []
     found = [] if len(after) == len(before) else [small(one).reshape(-1) for one in after]
@@ -259,9 +257,11 @@ def _differ(before: Sequence[Tensor], after: Sequence[Tensor], gone: Tensor) -> 
             one, other = vector(one, moving[0]), vector(other, moving[0])
         lines.append(small(one).reshape(-1))
         found += [] if other is None else [small(other).reshape(-1)]
-    line, others_line = torch.cat(lines), torch.cat(found)
+    line, others_line = (torch.cat(one) if one else torch.empty(0, dtype=torch.long) for one in (lines, found))
     left = line[(line < 0) | ~gone[line.clamp(min=0)]]
-    alone = len(others_line) == 1 and bool((left == others_line).all())  # one channel is left: its label has no dim
+    alone = (
+        len(others_line) == 1 and len(left) > 0 and bool((left == others_line).all())
+    )  # one channel is left: its label has no dim
     return not torch.equal(left, others_line) and not alone
 
 
