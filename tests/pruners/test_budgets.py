@@ -331,6 +331,8 @@ def test_the_least_sparsity_is_exact() -> None:
         ({"structure": "Kernels"}, "no channel is removed with structure 2D"),
         ({"structure": {"Blocks": {"filters": 2}}}, "no channel is removed with structure Blocks"),
         ({"rate": {"macs": 0}}, "greater than 0"),
+        ({"rate": {"flops": 0.5}}, "there is no rate 'flops': did you mean 'macs'?"),
+        ({"rate": {"FLOPs": 0.5}}, "did you mean 'macs'?"),
         ({"rate": {"macs": 1.5}}, "less than or equal to 1"),
         ({"rate": {"macs": {"left": 0.5, "initial": 0.4}}}, "initial should be at least left (0.5), got 0.4"),
     ],
