@@ -33,6 +33,8 @@ class Component(Settings):
     name: ClassVar[str] = ""
     main: ClassVar[str] = ""
     example: ClassVar[str] = ""
+    meant: ClassVar[Sequence[str]] = ()
+    """What others call it: no names of it, but hints where one is given."""
 
     def __init_subclass__(cls, name: str | None = None, also: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -123,7 +125,9 @@ class Named:
             raise ValueError(f"give exactly one of {', '.join(sorted(self.known))}")
         ((name, given),) = value.items()
         if name not in self.known:
-            raise ValueError(f"there is no {self.kind} {name!r}: {did_you_mean(str(name), self.known)}")
+            meant = [known for known, cls in self.known.items() if str(name).lower() in cls.meant]
+            hint = f"did you mean {meant[0]!r}?" if meant else did_you_mean(str(name), self.known)
+            raise ValueError(f"there is no {self.kind} {name!r}: {hint}")
         cls = self.known[name]
         if not isinstance(given, Mapping):
             if not cls.main:

@@ -16,7 +16,7 @@ from compressor.pruners import Goal, PrunerBase
 from compressor.rates import BudgetGoal
 from compressor.reconstruction import check_reconstruction, pruned_inputs
 from compressor.sparsity.structures import CHANNELS, FILTERS, Structure
-from compressor.thinning import ChannelGraph, Untraceable, couplings
+from compressor.thinning import ChannelGraph, Untraceable, couplings, following_norms
 from compressor.timing import Window
 from compressor.tracing import MAKE_ZEROS, Place, all_zero, expected_channels, places, reaches_logits
 
@@ -143,7 +143,7 @@ def _of_channels(view: View, pruner: PrunerBase, names: Sequence[str], fold: str
     whole = with_coupled_weights(pruner, list(names), graph.channels)
     known = _places(view)
     for name in whole if fold is None and norms is not None else []:
-        if not graph.following_norms(name) and (known is None or name in known):
+        if not following_norms(graph, name) and (known is None or name in known):
             said = f"{view.key} scores by {norms}, but no batch norm follows {name}"
             found.append(Finding("error", said))
     if fold is not None and not found and not direct_norms(graph, view.model, _selected(view, pruner, graph)):

@@ -81,9 +81,12 @@ def masks_of(
             looks[criterion] = _Network(ctx, running or {}, pruner.images, criterion, weights, turn)
         return looks[criterion]
 
-    def present(name: str) -> Tensor | None:
-        mask = before(name)
-        return None if mask is None else turn(name, mask)
+    def turned(masks: Callable[[str], Tensor | None]) -> Callable[[str], Tensor | None]:
+        def find(name: str) -> Tensor | None:
+            mask = masks(name)
+            return None if mask is None else turn(name, mask)
+
+        return find
 
     request = Request(
         weights=weights,
@@ -91,7 +94,8 @@ def masks_of(
         window=window,
         time=ctx.clock.time(window),
         memory=ctx.constants,
-        before=present,
+        before=turned(before),
+        others=turned(ctx.masks.others(ctx.key)),
         dense=ctx.network.dense if dense is None else dense,
         channels=lambda: _channels(ctx),
         cost=lambda unit: cost(ctx, unit),

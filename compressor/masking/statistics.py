@@ -13,6 +13,7 @@ from compressor.criteria import ActivationCriterion, BatchNorm
 from compressor.errors import CompressError, UserError
 from compressor.evaluating import evaluating
 from compressor.sparsity import Substitution, prunable
+from compressor.thinning import following_norms
 from compressor.tracing import Place, Watching, at_places, places, trace, watch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -118,7 +119,7 @@ def batch_norms(ctx: Context, kind: str, name: str) -> list[BatchNorm]:
     graph = ctx.network.graph()
     if graph is None:
         raise UserError(f"criterion {kind}: which batch norm follows {name} is not known: see the warning above")
-    places = graph.following_norms(name)
+    places = following_norms(graph, name)
     if not places:
         raise UserError(f"criterion {kind}: no batch norm follows {name}")
     found = []

@@ -14,7 +14,7 @@ from compressor.gates import Gate, Installed, Place, Site
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.sparsity import Slices, bias_of
 from compressor.sparsity.structures import FILTERS
-from compressor.thinning import ChannelGraph, couplings
+from compressor.thinning import ChannelGraph, couplings, following_norms, read_before_norm
 from compressor.timing import Clock
 
 NONE_LEFT = "all of its filters are shared with other layers: there is nothing to gate"
@@ -179,7 +179,7 @@ def not_gated(graph: ChannelGraph | None, names: Sequence[str], logits: Collecti
     lines = {}
     for name in names:
         broken = () if graph is None else couplings(graph, [name], FILTERS).broken
-        early = None if graph is None else graph.read_before_norm(name)
+        early = None if graph is None else read_before_norm(graph, name)
         if name in logits:
             why = "they make the logits"
         elif broken:
@@ -198,7 +198,7 @@ def _behind(ctx: Context, name: str) -> list[Place]:
     """
     graph = ctx.network.graph()
     filters = torch.arange(ctx.network.shapes()[name][0])
-    found = [] if graph is None else [Place(*place) for place in graph.following_norms(name)]
+    found = [] if graph is None else [Place(*place) for place in following_norms(graph, name)]
     if found:
         return found
     bias = bias_of(name)

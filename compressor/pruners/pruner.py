@@ -29,8 +29,8 @@ class Request:
     """The data for a pruner at one time, in its window's own unit.
 
     `memory` holds the instance's constants: it starts empty, is shared by the policies that name one instance, and is
-    saved with the run. `before` returns the policy's present mask of a weight. `dense` has the weights' shapes before
-    channels were removed: sparsities refer to them.
+    saved with the run. `before` returns the policy's present mask of a weight, `others` that of all other policies.
+    `dense` has the weights' shapes before channels were removed: sparsities refer to them.
     """
 
     weights: Mapping[str, Tensor]
@@ -39,6 +39,7 @@ class Request:
     time: int
     memory: dict[str, Any] = field(default_factory=dict)
     before: Callable[[str], Tensor | None] = _nothing
+    others: Callable[[str], Tensor | None] = _nothing
     dense: Shapes = field(default_factory=dict)
     channels: Callable[[], Channels] = Channels
     given: Callable[[Criterion], Given] | None = None

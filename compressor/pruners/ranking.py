@@ -117,7 +117,8 @@ def _within(request: Request, part: Part, names: Sequence[str], goal: BudgetGoal
     """Return the structures of smallest score that are pruned so that the thinned network is within a budget: at the
     smallest sparsity, as `allocation` shares it.
 
-    Only channels that can be removed are ranked, those of a flattened map as a whole. Where a budget cannot be met, one
+    Only channels that can be removed are ranked, those of a flattened map as a whole; those that other policies have
+    masked go, too. Where a budget cannot be met, one
     channel is left in each layer.
     """
     if request.cost is None:
@@ -126,12 +127,15 @@ def _within(request: Request, part: Part, names: Sequence[str], goal: BudgetGoal
     channels = _removable(request.channels(), cost.graph, [name for name in names if name in request.weights], dim)
     sets = [together for together in _sets(part, names, channels) if _has_cells(together, channels)]
     every = [_rank(request, part, together, channels) for together in sets]
+    others = replace(request, before=request.others)
+    masked = [_masked_already(others, part, one.names, one.cells, channels) for one in every]
 
     def pruned_at(sparsity: SparsityGoal) -> tuple[list[Tensor], dict[str, Tensor], Tensor]:
         chosen = _allocated(part, every, PartGoal(part, sparsity))
         for place, one in enumerate(every):  # one ranking of all layers knows no groups, and thinning needs equal ones
             if one.group is not None and part.allocation.needs_scores:
                 chosen[place] = one.pruned(int(chosen[place].sum()) + one.layer.removed, part.spare)
+        chosen = [going if gone is None else going | gone for going, gone in zip(chosen, masked, strict=True)]
         pruned: dict[str, Tensor] = {}
         for one, going in zip(every, chosen, strict=True):
             spared = one.spared(going, channels, dim)
@@ -324,7 +328,7 @@ def _layer(request: Request, part: Part, names: Sequence[str], removed: int, lef
 def _masked_already(
     request: Request, part: Part, names: Sequence[str], cells: Tensor | None, channels: Channels
 ) -> Tensor | None:
-    """Return true where a structure (of a shared channel: all of it) is masked by this policy already."""
+    """Return true where a structure (of a shared channel: all of it) is masked before; None where none is."""
     gone: Tensor | None = None
     for name in names:
         keep = request.before(name)

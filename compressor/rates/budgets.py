@@ -1,7 +1,7 @@
 """A budget: what is left of the dense network's MACs or parameters, at most, after thinning."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Annotated, ClassVar, Self
 
@@ -51,6 +51,7 @@ class MacsBudget(Budget, name="macs"):
     """Prune until at most a part of the dense network's MACs is left after thinning."""
 
     example: ClassVar[str] = "{macs: 0.5}"
+    meant: ClassVar[Sequence[str]] = ("flops", "mac", "madds", "operations")
     unit: ClassVar[Unit] = "macs"
 
 

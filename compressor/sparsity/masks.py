@@ -77,6 +77,18 @@ class Masks:
         masks = self._owned.get(owner, {})
         return lambda name: masks[name].bool() if name in masks else None
 
+    def others(self, owner: str) -> Callable[[str], Tensor | None]:
+        """Return a function that gives the mask that all other owners together have of a weight, or None."""
+
+        def keep(name: str) -> Tensor | None:
+            found: Tensor | None = None
+            for other, masks in self._owned.items():
+                if other != owner and name in masks:
+                    found = masks[name].bool() if found is None else found & masks[name].bool()
+            return found
+
+        return keep
+
     def owned(self, owner: str) -> dict[str, Tensor]:
         """Return the owner's own masks, as booleans (true = stays)."""
         return {name: bits.bool() for name, bits in self._owned.get(owner, {}).items()}

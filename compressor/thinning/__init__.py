@@ -12,6 +12,7 @@ from compressor.thinning.group_picture import groups_as_svg
 from compressor.thinning.group_table import groups_as_table, groups_in_short
 from compressor.thinning.groups import Group, groups, in_short
 from compressor.thinning.layers import CONVOLUTIONS, dims, shapes_of
+from compressor.thinning.norms import following_norms, read_before_norm
 from compressor.thinning.reading import channel_graph
 from compressor.thinning.removers import Remover
 from compressor.thinning.stays import NOTHING_REMOVED, nothing_removed, nothing_zero
@@ -37,6 +38,7 @@ __all__ = [
     "couplings",
     "describe",
     "dims",
+    "following_norms",
     "groups",
     "groups_as_svg",
     "groups_as_table",
@@ -45,6 +47,7 @@ __all__ = [
     "nothing_removed",
     "nothing_zero",
     "producers_of",
+    "read_before_norm",
     "removable",
     "removed_with",
     "resize",

@@ -274,74 +274,14 @@ class ChannelGraph:
             return None
         return whole.expand([1 if line is None else len(line) for line in lines])
 
-    def following_norms(self, name: str) -> list[tuple[str, Tensor, Tensor]]:
-        """Return the batch norms that follow a weight's outputs and are followed by no other one before a layer mixes
-        channels.
-
-        (parameter, its entries, the output that each belongs to), for gamma and beta of each.
-        """
-        starts = self._starts(name)
-        if not starts:  # the forward pass does not use it
-            return []
-        own = self.nodes[starts[0]].out
-        place_of = {int(cell): place for place, cell in enumerate(own.tolist()) if cell >= 0}
-        behind = self._behind(starts, self.cells_of[starts[0]])
-        norms = [number for number in behind if self.nodes[number].kind == "norm"]
-        last = [n for n in norms if not any(m != n for m in self._behind([n], self.cells_of[starts[0]]) if m in norms)]
-        found: dict[str, tuple[str, Tensor, Tensor]] = {}
-        for number in last:
-            node = self.nodes[number]
-            places = torch.tensor([p for p, cell in enumerate(node.out.tolist()) if cell in place_of], dtype=torch.long)
-            outputs = torch.tensor([place_of[int(node.out[p])] for p in places], dtype=torch.long)
-            if len(node.companions) < 2:
-                return []
-            for one in node.companions[:2]:
-                found.setdefault(one, (one, places, outputs))
-        return list(found.values())
-
-    def _starts(self, name: str) -> list[int]:
-        return [n for n in self._calls.get(name, ()) if self.nodes[n].owned]
-
     @cached_property
-    def _calls(self) -> Mapping[str, list[int]]:
+    def calls_of(self) -> Mapping[str, list[int]]:
+        """Return by weight the numbers of the nodes that use it."""
         found: dict[str, list[int]] = defaultdict(list)
         for number, node in enumerate(self.nodes):
             if node.weight:
                 found[node.weight].append(number)
         return found
-
-    def _behind(self, starts: Sequence[int], cells: Tensor) -> list[int]:
-        """Return the nodes that some cells reach from some nodes before a layer mixes channels."""
-        stack, found = list(starts), dict[int, None]()
-        while stack:
-            for number in self.readers_of[stack.pop()]:
-                node = self.nodes[number]
-                if number in found or node.kind in ("producer", "mixing", "reader"):
-                    continue
-                if bool(torch.isin(self.cells_of[number], cells).any()):
-                    found[number] = None
-                    stack.append(number)
-        return sorted(found)
-
-    def read_before_norm(self, name: str) -> str | None:
-        """Return which layer reads a weight's outputs before a batch norm where others read them after one; None: no
-        layer.
-        """
-        if not self.following_norms(name):
-            return None
-        stack, seen = self._starts(name), set[int]()
-        for number in stack:
-            if self.nodes[number].is_output:
-                return self.nodes[number].label
-        while stack:
-            for number in self.readers_of[stack.pop()]:
-                node = self.nodes[number]
-                if node.kind == "producer" or node.is_output:
-                    return node.label
-                if node.kind != "norm" and number not in seen:
-                    seen.add(number)
-                    stack.append(number)
-        return None
 
     def readers(self, dead: Dead) -> Iterator[tuple[Node, Tensor, Tensor]]:
         """Yield every call of a layer that has inputs, with [inputs]: whether it reads a cell there, and whether it

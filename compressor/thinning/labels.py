@@ -47,8 +47,10 @@ def changing(label: Tensor) -> tuple[int, ...]:
 
 
 def vector(label: Tensor, dim: int) -> Tensor:
-    """Return [size of dim]: the labels along one dim, at the first entry of all others."""
+    """Return [size of dim]: the labels along one dim, at the first entry of all others; -1 where there is none."""
     own = dim % label.dim()
+    if label.numel() == 0:
+        return label.new_full((label.shape[own],), -1)
     for other in reversed(range(label.dim())):
         if other != own:
             label = label.select(other, 0)

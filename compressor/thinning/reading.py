@@ -1,26 +1,22 @@
-"""From a network to its channels: one forward pass that is followed, then trial cuts that are followed again."""
+"""From a network to its channels: its forms are followed, then some channels are cut and the rest is followed again."""
 
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.dropout import _DropoutNd
 
-from compressor.copying import copied, without_storage
-from compressor.errors import UserError
-from compressor.importing import late, random_state_kept
-from compressor.sparsity import computed, turned_layers
+from compressor.importing import random_state_kept
+from compressor.thinning.cells import cells_at, graph_of
 from compressor.thinning.cutting import cut_of
-from compressor.thinning.following import Fix, Followed, follow, model_line
-from compressor.thinning.graph import ChannelGraph, NeedsValues, Node, Untraceable
-from compressor.thinning.labels import Labels, changing, compressed, only_along, small, vector
+from compressor.thinning.following import Followed, model_line
+from compressor.thinning.forms import Form, Forms
+from compressor.thinning.graph import ChannelGraph, Untraceable
+from compressor.thinning.labels import changing, compressed, only_along, small, vector
 from compressor.thinning.removal import Removal, spare
-from compressor.tracing import python_drew, seed
 
 _ROUNDS = 200
 """The largest number of trial cuts of one network."""
@@ -39,7 +35,7 @@ def channel_graph(
     Raises `Untraceable` where the network cannot be run.
     """
     with random_state_kept(), _every_operation():
-        return _Reading(model, shape, removes).graph()
+        return _Reading(Forms(model, shape), removes).graph()
 
 
 @contextmanager
@@ -55,54 +51,18 @@ def _every_operation() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-class _Form:
-    """One form of a network, as it is evaluated or as it is trained: its forward pass, and what trial cuts mended.
-
-    `fixes`, `high`: see `follow`.
-    """
-
-    def __init__(self, training: bool, high: bool | None = None) -> None:
-        self.training, self.high = training, high
-        self.drew = False
-        self.fixes: dict[int, Fix] = {}
-        self.found = Followed()
-        self.depthwise: set[str] | None = None
-
-
-def _calls(form: _Form, model: nn.Module) -> Counter[tuple[str, str]]:
-    """Return the layers and operations of a form, without dropout and stochastic depth."""
-    drops = {path for path, module in model.named_modules() if isinstance(module, _DropoutNd)} | _OF_DROPOUT
-    return Counter((node.label, node.kind) for node in form.found.nodes if node.label not in drops)
-
-
-_OF_DROPOUT = frozenset({"native_dropout", "bernoulli", "empty_like", "new_empty", "mul", "div"})
-
-
 class _Reading:
-    def __init__(
-        self, model: nn.Module, shape: tuple[int, ...], removes: Callable[[ChannelGraph], Removal] | None
-    ) -> None:
-        self._model, self._shape, self._removes = model, shape, removes
-        self._values = dict(model.named_buffers())
-        self._on_meta = True
-        self._slices, self._outputs = self._numbered()
+    """Trial cuts of a network, until each form of what is left runs and reads the channels that are left."""
+
+    def __init__(self, network: Forms, removes: Callable[[ChannelGraph], Removal] | None) -> None:
+        self._network, self._removes = network, removes
         self._refused: list[tuple[Tensor, str]] = []
         self._tries = 0
 
     def graph(self) -> ChannelGraph:
-        forms = [_Form(training=False)]
-        self._follow(forms[0])
-        known = [_calls(forms[0], self._model)]
-        for high in (False, True):  # it may draw which layers it leaves out
-            trained = _Form(training=True, high=high)
-            self._follow(trained)
-            if trained.found.failed is None and (calls := _calls(trained, self._model)) not in known:
-                forms.append(trained)
-                known.append(calls)
-            if not trained.drew:
-                break
+        forms = self._network.followed()
         for _ in range(_ROUNDS):
-            graph, cell_of = self._graph([form.found for form in forms])
+            graph, cell_of = graph_of(self._network, [form.found for form in forms], self._refused)
             some = _some(graph)
             blamed = [form for form in forms if self._mend(form, graph, cell_of, Removal(some))]
             if not blamed:  # then what is so narrow that it was left whole
@@ -114,156 +74,14 @@ class _Reading:
             if not blamed:
                 return graph
             for form in blamed:
-                self._follow(form)
+                self._network.follow(form)
         raise Untraceable(
             "its channels cannot be traced: too many of its operations work only with this number of channels"
         )
 
-    def _numbered(self) -> tuple[dict[str, Labels], dict[str, Tensor]]:
-        """Return a label for each entry of each dim of all parameters and buffers; and for each output of transposed
-        convolutions with groups, by weight.
-        """
-        first, found = 0, {}
-        for name, tensor in (*self._model.named_parameters(), *self._model.named_buffers()):
-            lines = []
-            for size in tensor.shape:
-                lines.append(torch.arange(first, first + size))
-                first += size
-            found[name] = tuple(lines)
-        outputs: dict[str, Tensor] = {}
-        for name, layer in turned_layers(self._model).items():
-            width = int(layer.out_channels)  # type: ignore[arg-type]
-            outputs[name] = torch.arange(first, first + width)
-            first += width
-        self._count = first
-        return found, outputs
-
-    def _copy(self) -> nn.Module:
-        try:
-            return without_storage(self._model) if self._on_meta else copied(self._model).cpu().float()
-        except UserError as error:
-            raise Untraceable(f"its channels cannot be traced: {error}") from error
-
-    def _run(
-        self, form: _Form, network: nn.Module, slices: Mapping[str, Labels], outputs: Mapping[str, Tensor]
-    ) -> Followed:
-        images = torch.zeros(2 if form.training else 1, *self._shape, device="meta" if self._on_meta else "cpu")
-        network.train(form.training)
-        values = self._values if self._on_meta else {}
-        seed(form.high is True)
-        found = follow(network, images, slices, form.fixes, values, form.depthwise, form.high, outputs)
-        form.drew = found.drew or python_drew(form.high is True)
-        return found
-
-    def _follow(self, form: _Form) -> None:
-        """Follow the channels of one form; raise `Untraceable` where the network cannot be run as it is evaluated."""
-        form.depthwise = None
-        form.found = self._run(form, self._copy(), self._slices, self._outputs)
-        storage = not any(one.is_meta for one in self._model.parameters())
-        if form.found.failed is not None and self._on_meta and storage and not form.training:
-            self._on_meta = False  # its code asks for values
-            form.found = self._run(form, self._copy(), self._slices, self._outputs)
-        if form.found.failed is not None and not form.training:
-            error = form.found.failed
-            reason = (str(error).splitlines() or [""])[0]
-            kind = Untraceable if storage else NeedsValues
-            raise kind(f"its channels cannot be traced: {type(error).__name__}: {reason}") from error
-        form.depthwise = {node.weight for node in form.found.nodes if node.kind == "depthwise"}
-
-    # From labels to cells.
-
-    def _graph(self, forms: Sequence[Followed]) -> tuple[ChannelGraph, Tensor]:
-        """Return the graph, and [labels]: the cell of each label; -1 for those that no layer makes."""
-        sparse, graphs = late("scipy.sparse"), late("scipy.sparse.csgraph")
-        joins = [join for form in forms for join in form.joins]
-        count = 1 + max([self._count, *(int(one.max()) for form in forms for node in form.nodes
-                                        for one in (node.out, node.into) if one is not None and len(one))])  # fmt: skip
-        first = torch.cat([join.first for join in joins] or [torch.empty(0, dtype=torch.long)])
-        second = torch.cat([join.second for join in joins] or [torch.empty(0, dtype=torch.long)])
-        edges = sparse.coo_matrix((torch.ones(len(first)).numpy(), (first.numpy(), second.numpy())), (count, count))
-        component = torch.from_numpy(graphs.connected_components(edges, directed=False)[1]).long()
-        made = torch.zeros(int(component.max()) + 1, dtype=torch.bool)
-        order = []
-        for form in forms:
-            for node in form.nodes:
-                if node.kind in ("producer", "depthwise"):
-                    own = component[node.out[node.out >= 0]]
-                    made[own] = True
-                    order.append(own)
-        numbers = torch.full((len(made),), -1)
-        line = torch.cat(order) if order else torch.empty(0, dtype=torch.long)
-        unique, back = torch.unique(line, return_inverse=True)
-        places = torch.full((len(unique),), len(line)).scatter_reduce(0, back, torch.arange(len(line)), "amin")
-        numbers[unique[places.argsort()]] = torch.arange(len(unique))
-        cell_of = numbers[component]
-
-        def cells(labels: Tensor) -> Tensor:
-            return _cells(cell_of, labels)
-
-        keeps: dict[int, str] = {}
-        for labels, reason in (*self._computed(forms), *self._refused, *self._kept(forms)):
-            for cell in torch.unique(cells(labels)).tolist():
-                if cell >= 0:
-                    keeps.setdefault(cell, reason)
-        ties: dict[int, str] = {}
-        for form in forms:
-            for tie in form.ties:
-                ties.update(dict.fromkeys(torch.unique(cells(tie.labels)).tolist(), tie.reason))
-        nodes: list[Node] = []
-        weights: dict[str, str] = {}
-        modules = dict(self._model.named_modules())
-        layers: dict[str, nn.Module] = {}
-        for number, form in enumerate(forms):
-            start = len(nodes)
-            for node in form.nodes:
-                out = cells(node.out)
-                if node.kind not in ("producer", "depthwise", "norm"):
-                    out = torch.unique(out[out >= 0])
-                into = None if node.into is None or node.kind == "depthwise" else cells(node.into)
-                inputs = tuple(start + one for one in node.inputs)
-                nodes.append(node.replaced(out=out, into=into, inputs=inputs, training=number > 0))
-                if node.owned and node.label in modules and node.kind in ("producer", "depthwise", "norm"):
-                    layers.setdefault(node.label, modules[node.label])
-                    if node.weight:
-                        weights.setdefault(node.label, node.weight)
-        slices = {}
-        for name, lines in self._slices.items():
-            found = tuple(cells(line) for line in lines)
-            if any(bool((one >= 0).any()) for one in found):
-                slices[name] = tuple(one if bool((one >= 0).any()) else None for one in found)
-        return ChannelGraph(tuple(nodes), len(unique), weights, layers, slices, keeps, ties), cell_of
-
-    def _kept(self, forms: Sequence[Followed]) -> Iterator[tuple[Tensor, str]]:
-        for form in forms:
-            for keep in form.keeps:
-                yield keep.labels, keep.reason
-            for node in form.nodes:
-                if node.kind == "depthwise" and node.into is not None and bool((node.into < 0).all()):
-                    yield node.out, f"{node.label} reads the image's own channels"
-
-    def _computed(self, forms: Sequence[Followed]) -> Iterator[tuple[Tensor, str]]:
-        """Yield the channels of layers that compute their weights: a cut of what they are made of changes them."""
-        by_name = {one.name: one for one in computed(self._model) if one.by != "torch.nn.utils.prune"}
-        for known in by_name.values():  # where the computation cannot be followed, no layer is known to use the weight
-            for labels in (labels for source in known.sources for labels in self._slices.get(source, ())):
-                if bool((labels >= 0).any()):
-                    yield labels[labels >= 0], f"{known.by} computes {known.name}"
-        for form in forms:
-            for node in form.nodes:
-                one = by_name.get(node.weight)
-                if one is not None:
-                    for line in (node.out, node.into):
-                        if line is not None and bool((line >= 0).any()):
-                            yield line[line >= 0], f"{one.by} computes {one.name}"
-
-    # Trial cuts.
-
-    def _mend(self, form: _Form, graph: ChannelGraph, cell_of: Tensor, removal: Removal) -> bool:
-        """Cut some channels and follow the rest; return whether something had to be mended."""
-        gone = removal.gone
-        if not bool(gone.any()):
-            return False
-        network = self._copy()
+    def _without(self, form: Form, graph: ChannelGraph, cell_of: Tensor, removal: Removal) -> Followed:
+        """Cut some channels from a copy of the network, and follow the rest."""
+        network = self._network.copy()
         cut_of(graph, network, removal).model(network)
         sizes = {name: one.shape for name, one in (*network.named_parameters(), *network.named_buffers())}
         slices = {
@@ -277,10 +95,19 @@ class _Reading:
                     lines, graph.slices.get(name, [None] * len(lines)), sizes[name], strict=True
                 )
             )
-            for name, lines in self._slices.items()
+            for name, lines in self._network.slices.items()
         }
-        outputs = {name: line[removal.kept(_cells(cell_of, line))] for name, line in self._outputs.items()}
-        found = self._run(form, network, slices, outputs)
+        outputs = {name: line[removal.kept(cells_at(cell_of, line))] for name, line in self._network.outputs.items()}
+        return self._network.run(form, network, slices, outputs)
+
+    def _mend(self, form: Form, graph: ChannelGraph, cell_of: Tensor, removal: Removal) -> bool:
+        """Cut some channels and follow the rest; return whether something had to be mended."""
+        gone = removal.gone
+        if not bool(gone.any()):
+            return False
+        found = self._without(form, graph, cell_of, removal)
+        if self._hold(form, found, graph, cell_of):
+            return True
         places = {**form.found.places, **found.places}
         if found.failed is not None:
             sites, at, labels = found.failed_in, found.operations, found.failed_labels
@@ -294,7 +121,7 @@ class _Reading:
             if found.places[site] != form.found.places[site]:
                 continue
             before, after = (
-                [compressed(_cells(cell_of, label).contiguous()) for label in one.results[site]]
+                [compressed(cells_at(cell_of, label).contiguous()) for label in one.results[site]]
                 for one in (form.found, found)
             )
             if _differ(before, after, gone):
@@ -309,7 +136,7 @@ class _Reading:
                 self._escalate(form, places, state.sites | {number}, number, labels, said)
                 return True
         for join in found.joins:
-            one, two = _cells(cell_of, join.first), _cells(cell_of, join.second)
+            one, two = cells_at(cell_of, join.first), cells_at(cell_of, join.second)
             wrong = (one != two) & (one >= 0) & (two >= 0)
             if bool(wrong.any()):
                 labels = torch.cat([join.first[wrong], join.second[wrong]])
@@ -317,9 +144,26 @@ class _Reading:
                 return True
         return False
 
+    def _hold(self, form: Form, found: Followed, graph: ChannelGraph, cell_of: Tensor) -> bool:
+        """Note the operations that read positions which are hard-coded, for they are the same after two cuts, and
+        where without some channel another one would stand there; return whether there are new ones.
+        """
+        new = [
+            site
+            for site in _unchanged(form.found, found)
+            if site not in form.fixes
+            and not bool(graph.kept[form.found.reads[site].fixed(cells_at(cell_of, form.found.reads[site].line))].all())
+        ]
+        if not new:
+            return False
+        more = self._without(form, graph, cell_of, Removal(_some(graph, (0.75,))))
+        sure = set(new) & _unchanged(form.found, more)
+        form.fixes.update(dict.fromkeys(sure, "positions"))
+        return bool(sure)
+
     def _escalate(
         self,
-        form: _Form,
+        form: Form,
         places: Mapping[int, str],
         sites: frozenset[int],
         at: int,
@@ -350,7 +194,7 @@ class _Reading:
         known = torch.cat([one for one, _ in self._refused] or [torch.empty(0, dtype=torch.long)])
         return not bool(torch.isin(labels, known).all())
 
-    def _fix(self, form: _Form, places: Mapping[int, str], site: int, *, keep: bool) -> None:
+    def _fix(self, form: Form, places: Mapping[int, str], site: int, *, keep: bool) -> None:
         """Mend an operation, and those of its name on the same line of the model's code."""
         own = _name_and_line(places.get(site, ""))
         known = form.found.places.items()
@@ -359,6 +203,20 @@ class _Reading:
                 form.fixes[one] = "keep"
             elif one in form.found.equal:
                 form.fixes[one] = form.found.equal[one]
+
+
+def _unchanged(before: Followed, after: Followed) -> set[int]:
+    """Return the operations that read the same positions after a cut, though there are fewer channels; a slice that
+    takes all of them then is none.
+    """
+    found = set()
+    for site, reads in before.reads.items():
+        now = after.reads.get(site)
+        if now is None or now.place != reads.place:
+            found |= {site} if site < after.last else set()
+        elif now.numbers == reads.numbers and len(now.line) < len(reads.line):
+            found.add(site)
+    return found
 
 
 def _name_and_line(place: str) -> tuple[str, str]:
@@ -374,12 +232,6 @@ def _said(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     line = model_line(last.filename, last.lineno or 0)
     return f"{line}: {reason}" if line else reason
-
-
-def _cells(cell_of: Tensor, labels: Tensor) -> Tensor:
-    """Return the cells of labels; -1 where there is none."""
-    known = (labels >= 0) & (labels < len(cell_of))
-    return torch.where(known, cell_of[labels.clamp(0, len(cell_of) - 1)], -1)
 
 
 def _whole(found: Followed, labels: Tensor) -> Tensor:
@@ -405,17 +257,25 @@ def _differ(before: Sequence[Tensor], after: Sequence[Tensor], gone: Tensor) -> 
             one, other = vector(one, moving[0]), vector(other, moving[0])
         lines.append(small(one).reshape(-1))
         found += [] if other is None else [small(other).reshape(-1)]
-    line, others_line = torch.cat(lines), torch.cat(found)
+    line, others_line = (torch.cat(one) if one else torch.empty(0, dtype=torch.long) for one in (lines, found))
     left = line[(line < 0) | ~gone[line.clamp(min=0)]]
-    alone = len(others_line) == 1 and bool((left == others_line).all())  # one channel is left: its label has no dim
+    alone = (
+        len(others_line) == 1 and len(left) > 0 and bool((left == others_line).all())
+    )  # one channel is left: its label has no dim
     return not torch.equal(left, others_line) and not alone
 
 
-def _some(graph: ChannelGraph, *, least: int = 2, beside: Tensor | None = None) -> Tensor:
+_FRACTIONS = (0.34, 0.5, 0.25, 0.4, 0.2)
+
+
+def _some(
+    graph: ChannelGraph, fractions: Sequence[float] = _FRACTIONS, *, least: int = 2, beside: Tensor | None = None
+) -> Tensor:
     """Return [cells]: some of those that may go, as a trial; `least` stay of each layer.
 
-    The first channels of each layer, and another fraction of each: so that all others change their places, and equal
-    parts of a tensor lose different numbers. With `beside` only those of layers that lose none of these cells.
+    The first channels of each layer, an odd number and another fraction of each: so that all others change their places
+    (also those of pairs), and equal parts of a tensor lose different numbers. With `beside` only those of layers that
+    lose none of these cells.
     """
     gone = torch.zeros(max(graph.cells, 1), dtype=torch.bool)
     balanced = torch.zeros_like(gone)
@@ -430,13 +290,10 @@ def _some(graph: ChannelGraph, *, least: int = 2, beside: Tensor | None = None) 
     for number, node in enumerate(producers):
         if bool(balanced[node.out[node.out >= 0]].any()):
             continue
-        first = node.out[: max(1, int(len(node.out) * _FRACTIONS[number % len(_FRACTIONS)]))]
+        first = node.out[: int(len(node.out) * fractions[number % len(fractions)]) | 1]
         gone[first[first >= 0]] = True
     if beside is not None:
         for node in producers:
             if bool(beside[node.out[node.out >= 0]].any()):
                 gone[node.out[node.out >= 0]] = False
     return spare(graph, gone & ~graph.kept, 1, least=least)
-
-
-_FRACTIONS = (0.34, 0.5, 0.25, 0.4, 0.2)

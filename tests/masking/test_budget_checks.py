@@ -174,6 +174,15 @@ def test_a_budget_that_is_in_reach_after_an_earlier_removal_is_no_error() -> Non
     assert not run.session.events.shortfalls()
 
 
+def test_what_another_pruner_masks_before_a_removal_counts_for_the_budget() -> None:
+    first = "{class: L1RankedStructureParameterPruner, group_type: Filters, desired_sparsity: 0.5, weights: [a.weight]}"
+    text = schedule("{macs: 0.6}", when="epochs: [1]")  # 867
+    run = loop(text.replace("policies:\n", f"policies:\n  - pruner: {first}\n    epochs: [0]\n")).run()
+    # 3 filters of a, and all of b and c: 3 * 144 + 3 * 4 * 16 + 4 * 3 * 16 + 6
+    assert run.session.records.figures["1.Pruner"]["macs_after_thinning"] == 822
+    assert bool(run.model.get_parameter("b.weight").flatten(1).any(1).all())
+
+
 def test_the_smallest_budget_that_is_named_can_be_reached() -> None:
     lines, plan = planned(schedule("{macs: 0.124}"))
     assert not lines

@@ -261,6 +261,54 @@ def test_after_a_removal_a_budget_is_still_a_part_of_the_dense_network() -> None
         assert widths(pruner.keep(request)) == expected  # 2/3: 2, 2, 1: 388; 3/4: 2, 1, 1: 338
 
 
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [
+        # a has 2 filters. 2, 4, 3: 614 of 1446 MACs. At 1/4: 2, 3, 3: 534; 1/3: 2, 3, 2: 484; 1/2: 2, 2, 2: 420.
+        (0.5, [2, 4, 3]),  # 723
+        (0.4, [2, 3, 3]),  # 578.4
+        (0.34, [2, 3, 2]),  # 491.6
+        (0.3, [2, 2, 2]),  # 433.8
+        (0.2, [1, 1, 1]),  # 289.2; at 2/3: 2, 2, 1: 386; at 3/4: 2, 1, 1: 338; then 178
+    ],
+)
+def test_filters_that_another_policy_masked_count_for_the_budget(left: float, expected: list[int]) -> None:
+    model = chain(6, 4, 3)
+    others = {"a.weight": torch.tensor([0, 1, 0, 0, 1, 0]).bool().reshape(6, 1, 1, 1).expand(6, 1, 3, 3)}
+    with torch.no_grad():
+        model.get_parameter("a.weight").mul_(others["a.weight"])
+    graph = channel_graph(model, IMAGE)
+    request = Request(
+        dict(model.named_parameters()), {"weights": CHAIN}, WINDOW, 0, others=others.get,
+        channels=lambda: graph.channels, cost=lambda unit: cost_of(unit, graph, model, IMAGE),
+    )  # fmt: skip
+    pruner = Pruner.model_validate({"structure": "Filters", "weights": "*", "rate": {"macs": left}})
+    masks = pruner.keep(request)
+    assert widths(masks) == expected
+    assert not bool((masks["a.weight"] & ~others["a.weight"]).any())
+
+
+def test_a_shared_channel_counts_where_all_of_its_filters_are_masked() -> None:
+    """a and b are added: their filters 0 are masked in both, filter 1 in a alone. 290 MACs for each channel."""
+    model = Net(
+        lambda s, x: s.fc(F.relu(s.a(x) + s.b(x)).mean((2, 3))), a=Conv2d(1, 4, 3), b=Conv2d(1, 4, 3), fc=Linear(4, 2)
+    )
+    others = {"a.weight": [0, 0, 1, 1], "b.weight": [0, 1, 1, 1]}
+    found = {name: torch.tensor(keep).bool().reshape(4, 1, 1, 1).expand(4, 1, 3, 3) for name, keep in others.items()}
+    graph = channel_graph(model, IMAGE)
+    request = Request(
+        dict(model.named_parameters()), {"weights": list(found)}, WINDOW, 0, others=found.get,
+        channels=lambda: graph.channels, cost=lambda unit: cost_of(unit, graph, model, IMAGE),
+    )  # fmt: skip
+    for left, expected in ((0.75, 3), (0.74, 2)):
+        pruner = Pruner.model_validate(
+            {"structure": "Filters", "weights": "*", "scope": "coupled", "rate": {"macs": left}}
+        )
+        masks = pruner.keep(request)
+        assert widths(masks) == [expected, expected]
+        assert not bool(masks["a.weight"][0].any())
+
+
 def test_the_least_sparsity_is_exact() -> None:
     asked = []
 
@@ -283,6 +331,8 @@ def test_the_least_sparsity_is_exact() -> None:
         ({"structure": "Kernels"}, "no channel is removed with structure 2D"),
         ({"structure": {"Blocks": {"filters": 2}}}, "no channel is removed with structure Blocks"),
         ({"rate": {"macs": 0}}, "greater than 0"),
+        ({"rate": {"flops": 0.5}}, "there is no rate 'flops': did you mean 'macs'?"),
+        ({"rate": {"FLOPs": 0.5}}, "did you mean 'macs'?"),
         ({"rate": {"macs": 1.5}}, "less than or equal to 1"),
         ({"rate": {"macs": {"left": 0.5, "initial": 0.4}}}, "initial should be at least left (0.5), got 0.4"),
     ],

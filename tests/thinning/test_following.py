@@ -172,3 +172,79 @@ def test_a_compiled_module_takes_no_hooks_and_is_followed() -> None:
         script = torch.jit.script(nn.ReLU())
     graph = graph_of(lambda s, x: s.fc(mean(s.r(s.a(x)))), a=Conv2d(1, 4, 1), r=script, fc=Linear(4, 3))
     assert kept(graph, "a") == {None}
+
+
+FIXED: dict[str, tuple[Callable[[Tensor], Tensor], int, list[int]]] = {
+    "the first": (lambda x: x[:, :5], 5, [0, 1, 2, 3, 4]),
+    "from the third": (lambda x: x[:, 2:], 10, [0, 1]),
+    "the last": (lambda x: x[:, -4:], 4, [8, 9, 10, 11]),
+    "between": (lambda x: x[:, 2:-3], 7, [0, 1, 9, 10, 11]),
+    "narrow": (lambda x: x.narrow(1, 1, 3), 3, [0, 1, 2, 3]),
+    "each third": (lambda x: x[:, 1::3], 4, list(range(11))),  # 1, 4, 7, 10
+    "pairs": (lambda x: x[:, ::2] * x[:, 1::2], 6, []),
+    "no more than there are": (lambda x: x[:, :99], 12, []),
+    "half": (lambda x: x[:, : x.shape[1] // 2] + x[:, x.shape[1] // 2 :], 6, []),
+    "quarters": (lambda x: torch.cat(x.chunk(4, 1)[::-1], 1), 12, []),
+    "split": (lambda x: torch.cat(x.split(5, 1)[::-1], 1), 12, list(range(10))),
+    "roll": (lambda x: x.roll(2, 1), 12, [10, 11]),
+    "roll back": (lambda x: x.roll((1, -3), (-1, -3)), 12, [0, 1, 2]),
+    "one": (lambda x: x + x[:, 2:3], 12, [0, 1, 2]),
+    "the last one": (lambda x: x * x[:, -1].unsqueeze(1), 12, [11]),
+}
+"""What is read of 12 channels, how many they are then, and those without which another channel would stand in a place
+that is read."""
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_hard_coded_positions_keep_what_stands_there_and_no_more(name: str) -> None:
+    read, width, expected = FIXED[name]
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.b(read(F.relu(s.a(x)))))), a=Conv2d(1, 12, 1), b=Conv2d(width, 4, 1), fc=Linear(4, 3)
+    )
+    own = cells(graph, "a")
+    assert [place for place, cell in enumerate(own) if cell in graph.keeps] == expected
+    assert all("hard-coded positions" in graph.keeps[own[place]] for place in expected)
+    assert all("test_following.py" in graph.keeps[own[place]] for place in expected)
+    assert kept(graph, "b") == {None}
+
+
+def test_one_of_each_two_channels_goes_with_its_neighbour() -> None:
+    graph = graph_of(
+        lambda s, x: s.fc(mean(s.a(x).unflatten(1, (-1, 2))[:, :, 0])), a=Conv2d(1, 12, 1), fc=Linear(6, 3)
+    )
+    own = cells(graph, "a")
+    assert own[::2] == own[1::2]
+    assert len(set(own)) == 6
+    assert kept(graph, "a") == {None}
+
+
+def test_a_part_without_entries_has_no_channels() -> None:
+    """TSM with one image: there is none before it, and none behind it."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        x = s.a(x)
+        y = torch.zeros_like(x)
+        y[:-1, :2] = x[1:, :2]
+        y[1:, 2:4] = x[:-1, 2:4]
+        y[:, 4:] = x[:, 4:]
+        return s.fc(mean(y))
+
+    graph = graph_of(forward, a=Conv2d(1, 8, 1), fc=Linear(8, 3))
+    assert [cell in graph.keeps for cell in cells(graph, "a")] == [True] * 4 + [False] * 4
+
+
+@pytest.mark.parametrize(
+    ("product", "named"),
+    [
+        (lambda x: torch.einsum("bip,bjp->bij", x, x).reshape(len(x), -1), "bmm"),
+        (lambda x: (x.mean(2)[:, :, None] * x.mean(2)[:, None]).flatten(1), "mul"),
+        (lambda x: F.normalize((x @ x.mT).relu().view(len(x), -1)), "bmm"),
+    ],
+)
+def test_the_product_that_makes_pairs_is_named_however_it_is_written(
+    product: Callable[[Tensor], Tensor], named: str
+) -> None:
+    graph = graph_of(lambda s, x: s.fc(product(s.a(x).flatten(2))), a=Conv2d(1, 3, 1), fc=Linear(9, 2))
+    for reason in kept(graph, "a"):
+        assert reason is not None
+        assert reason.startswith(f"{named} in the network (Net), ")

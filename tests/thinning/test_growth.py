@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from compressor.masking.merging import direct_norms
 from compressor.sparsity.structures import CHANNELS, FILTERS
 from compressor.sparsity.weights import prunable
-from compressor.thinning import ChannelGraph, channel_graph, couplings, removable
+from compressor.thinning import ChannelGraph, channel_graph, couplings, following_norms, read_before_norm, removable
 from compressor.thinning.cutting import cut_of
 from compressor.thinning.removal import decide
 from compressor.tracing import inputs_by_weight, places, trace_on_meta
@@ -118,8 +118,8 @@ def steps(layers: int, channels: int) -> dict[str, tuple[int, int]]:
         "inputs that are coupled": lambda: couplings(again(graph), some, CHANNELS),
         "what can be removed": lambda: removable(again(graph), names),
         "weights beside those that are coupled with them": lambda: graph.channels.with_coupled(some, 0),
-        "norms behind each weight": lambda: [each.following_norms(name) for each in [again(graph)] for name in names],
-        "readers before a norm": lambda: [each.read_before_norm(name) for each in [again(graph)] for name in names],
+        "norms behind each weight": lambda: [following_norms(each, name) for each in [again(graph)] for name in names],
+        "readers before a norm": lambda: [read_before_norm(each, name) for each in [again(graph)] for name in names],
         "norms directly behind": lambda: direct_norms(again(graph), network, names),
         "what is cut": cut(every=False),
         "what is cut, where zeros stay": cut(every=True),

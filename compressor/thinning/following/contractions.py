@@ -179,10 +179,11 @@ class Contractions(Notes):  # type: ignore[no-untyped-call]
             if a is not None and b is not None:
                 self._join(a, b, one.sites | two.sites)
         weight = one.weight if weights else None
-        sites = one.sites | two.sites
+        sites, pairs = one.sites | two.sites, one.pairs or two.pairs
         if len(labels) > 1 and not weights:  # pairs of channels
             sites |= {self._now}
-            self.found.places.setdefault(self._now, self._place_of("bmm"))
+            pairs = self._place_of("bmm")
+            self.found.places.setdefault(self._now, pairs)
         if len(inside) == 2:  # where one factor is 0 they add nothing
             self._join(inside[0][0], inside[1][0], sites)
             given = (*one.sources, *two.sources)
@@ -191,4 +192,4 @@ class Contractions(Notes):  # type: ignore[no-untyped-call]
             self.found.places.setdefault(self._now, self._place_of("product"))
         elif inside:
             self._keep_labels(inside[0][0], f"{self._layer_name('a product')} multiplies them with what is no channel")
-        self._states[id(result)] = State(tuple(labels), tuple(sources), weight, sites)
+        self._states[id(result)] = State(tuple(labels), tuple(sources), weight, sites, pairs=pairs)

@@ -160,7 +160,10 @@ class Joints(Notes):  # type: ignore[no-untyped-call]
             said, "operation", inputs, distinct(labels), zero=as_rule(rule), companions=tuple(companions)
         )  # fmt: skip
         zero = rule in ("all", "first", "any") and bool(states) and all(state.zero for state in states)
-        self._set(out, State(labels, (self._add(node),), None, sites, zero))
+        pairs = next((state.pairs for state in states if state.pairs), "")
+        if len(labels) > max(len(state.labels) for state in states):
+            pairs = self._place_of(name)
+        self._set(out, State(labels, (self._add(node),), None, sites, zero, pairs))
         for other in result[1:] if isinstance(result, (tuple, list)) else ():
             if isinstance(other, Tensor) and other.shape == shape:
                 self._states[id(other)] = State(labels, (len(self.found.nodes) - 1,), None, sites)

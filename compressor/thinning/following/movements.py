@@ -1,6 +1,7 @@
 """Operations that move entries and change none."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compressor.thinning.following.notes import COPIES, PARTS, TURNS, VIEWS, Notes, in_place, turned
-from compressor.thinning.following.states import Fix, State
+from compressor.thinning.following.states import Fix, Reads, State
 from compressor.thinning.graph import Node
 from compressor.thinning.labels import (
     changing,
@@ -54,6 +55,11 @@ class Movements(Notes):  # type: ignore[no-untyped-call]
                 return False
             if [one.shape for one in moved] != [one.shape for one in results]:
                 return False
+            reads = positions_read(name, label, rest) if given.weight is None else None
+            if reads is not None:
+                reads = replace(reads, place=self._place(function))
+                self.found.reads[self._now] = reads
+                self.found.hard_coded += [reads] if fix == "positions" else []
             for parts, like, dim in self._equal_parts(name, label, moved, fix, rest):
                 self.found.equal[self._now] = dim
                 if isinstance(fix, int):
@@ -64,7 +70,7 @@ class Movements(Notes):  # type: ignore[no-untyped-call]
         for own in made if given.weight is None else ():
             for one, other in combinations(own, 2):
                 if set(changing(one)) & set(changing(other)):  # an entry belongs to two channels
-                    by = self.found.places.get(max(given.sites, default=0), "a product")
+                    by = given.pairs or self.found.places.get(max(given.sites, default=0), "a product")
                     for label in (one, other):
                         self._keep_labels(label, f"{by} makes pairs of them, which {name.strip('_')} puts into one dim")
         if given.weight is not None and len(given.labels) == x.dim() and name in ("t", "transpose", "permute"):
@@ -78,12 +84,12 @@ class Movements(Notes):  # type: ignore[no-untyped-call]
         if not trivial and given.labels and given.weight is None:
             sites = sites | {self._now}
             self.found.places.setdefault(self._now, self._place(function))
-            self.found.results[self._now] = tuple(small(one) for own in made for one in own)
+            self.found.results[self._now] = tuple(small(one) for own in made for one in own if one.numel())
             self.found.lineage[self._now] = sites
         aliases = any(one.alias_info is not None for one in function._schema.returns)
         for one, own in zip(results, made, strict=True):
             keep_zero = given.zero and name not in ("constant_pad_nd",)
-            self._states[id(one)] = State(tuple(own), given.sources, given.weight, sites, keep_zero)
+            self._states[id(one)] = State(tuple(own), given.sources, given.weight, sites, keep_zero, given.pairs)
             if aliases and one is not x:
                 self._roots[id(one)] = self._roots.get(id(x), id(x))
         if name == "constant_pad_nd" and len(args) > 2 and args[2] != 0 and given.sources:
@@ -159,3 +165,30 @@ class Movements(Notes):  # type: ignore[no-untyped-call]
                         line = line.narrow(dim, 0, 1)
                 found.append((small(one), line.expand(small(one).shape), main))
         return found
+
+
+def positions_read(name: str, label: Tensor, rest: Sequence[Any]) -> Reads | None:
+    """Return how an operation reads channels at positions; None where it has no positions among them."""
+    takes: dict[str, tuple[int, Callable[..., Any]]] = {  # the place of the dim among the arguments
+        "slice": (0, lambda line, *numbers: [aten.slice.Tensor(line, 0, *numbers)]),
+        "select": (0, lambda line, *numbers: [aten.select.int(line, 0, *numbers)]),
+        "split": (1, lambda line, size: aten.split.Tensor(line, size)),
+        "unsafe_split": (1, lambda line, size: aten.split.Tensor(line, size)),
+        "roll": (1, lambda line, numbers: [torch.roll(line, tuple(numbers), (0,) * len(numbers))]),
+    }
+    if name not in takes or not changing(label) or not label.numel():
+        return None
+    place, take = takes[name]
+    dim = rest[place] if len(rest) > place else 0
+    numbers = tuple(one for number, one in enumerate(rest) if number != place)
+    if name == "roll":
+        moving = changing(label)
+        shifts = tuple(
+            shift for shift, one in zip(rest[0], rest[1:] and rest[1], strict=False) if (one % label.dim(),) == moving
+        )
+        if not shifts:
+            return None
+        dim, numbers = moving[0], (shifts,)
+    if changing(label) != (dim % label.dim(),):
+        return None
+    return Reads(vector(label, dim), numbers, lambda line: take(line, *numbers))

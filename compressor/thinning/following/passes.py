@@ -7,7 +7,8 @@ that are joined belong to one channel. What no rule covers keeps the channels th
 """
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,7 +51,8 @@ def follow(
     """Follow the channels through one forward pass of `model`, in the modes of its modules.
 
     `slices`: the labels of the dims of every parameter and buffer. `fixes`: by the number of an operation `keep`: it
-    keeps all of its channels; or a dim: equal parts lose the same channels, those of this dim. `values`: the buffers
+    keeps all of its channels; `positions`: it reads them at hard-coded positions; or a dim: equal parts lose the same
+    channels, those of this dim. `values`: the buffers
     with their values, of a model without storage. `depthwise`: the weights that are depthwise, where that is known: a
     cut may leave one input and output in each group of others. `high`: single numbers that are drawn are the largest,
     or the least ones. `outputs`: the labels of the outputs of transposed convolutions with groups, whose weights have a
@@ -74,6 +76,7 @@ def follow(
     finally:
         for handle in handles:
             handle.remove()
+    follower.found.last = follower.now()
     return follower.found
 
 
@@ -113,6 +116,18 @@ class _Follower(Contractions, Normalizations, Joints, Movements, Reductions):  #
             self._now += 1
             self._blame([one for one in given if isinstance(one, Tensor)], here=True)
             self.found.places.setdefault(self._now, self._place_of(name))
+
+    def now(self) -> int:
+        """Return the number of the last operation."""
+        return self._now
+
+    @contextmanager
+    def numbered_alike(self, function: Any, args: Sequence[Any]) -> Iterator[None]:
+        """Give an index the same number of operations always: torch leaves out a slice that takes all."""
+        start = self._now
+        yield
+        if function in (Tensor.__getitem__, Tensor.__setitem__):
+            self._now = max(self._now, start + 4 + 2 * (len(args[1]) if isinstance(args[1], tuple) else 1))
 
     def blamed(self) -> frozenset[int]:
         """Return the operations that may be at fault for what the forward pass raised."""
@@ -214,7 +229,9 @@ class _Follower(Contractions, Normalizations, Joints, Movements, Reductions):  #
 
 
 class Raising(TorchFunctionMode):
-    """Note the arguments of a function that raises before any operation begins: a shape that does not fit."""
+    """Note the arguments of a function that raises before any operation begins: a shape that does not fit; and number
+    the operations.
+    """
 
     def __init__(self, follower: _Follower) -> None:
         super().__init__()
@@ -222,7 +239,8 @@ class Raising(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         try:
-            return func(*args, **(kwargs or {}))
+            with self._follower.numbered_alike(func, args):
+                return func(*args, **(kwargs or {}))
         except Exception:
             self._follower.refused(getattr(func, "__name__", "a function"), tree_leaves((args, kwargs)))
             raise

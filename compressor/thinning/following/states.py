@@ -1,7 +1,8 @@
 """What is known while a network is followed, and the result."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from compressor.thinning.labels import (
     Labels,
 )
 
-Fix = int | Literal["keep"]
+Fix = int | Literal["keep", "positions"]
 
 
 @dataclass
@@ -20,6 +21,7 @@ class State:
 
     `sources`: the nodes that made it. `weight`: the parameter or buffer that it is, or was made from alone. `sites`:
     the operations since the last layer that may have put its channels into other places. `zero`: it is 0 everywhere.
+    `pairs`: the product, in words, of which each entry belongs to two channels.
     """
 
     labels: Labels = ()
@@ -27,6 +29,7 @@ class State:
     weight: str | None = None
     sites: frozenset[int] = frozenset()
     zero: bool = False
+    pairs: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,34 @@ class Keep:
     reason: str
 
 
+@dataclass(frozen=True)
+class Reads:
+    """An operation that reads channels at positions along a dim.
+
+    `line` [size of dim]: their labels, of which `take` makes those of its results. `numbers`: its arguments. `place`:
+    where it stands in the model's code.
+    """
+
+    line: Tensor
+    numbers: tuple[Any, ...]
+    take: Callable[[Tensor], Sequence[Tensor]]
+    place: str = ""
+
+    def fixed(self, cells: Tensor) -> list[int]:
+        """Return the cells without which the operation would read others; `cells`: those of `line`."""
+        return [cell for cell in torch.unique(cells).tolist() if cell >= 0 and self._moves(cells, cell)]
+
+    def _moves(self, cells: Tensor, cell: int) -> bool:
+        places = torch.arange(len(cells))
+        stay = cells != cell
+        try:
+            found = [one.reshape(-1) for one in self.take(places[stay])]
+        except (IndexError, RuntimeError):
+            return True
+        wanted = [one[stay[one]] for one in (each.reshape(-1) for each in self.take(places))]
+        return len(found) != len(wanted) or not all(map(torch.equal, found, wanted))
+
+
 @dataclass
 class Followed:
     """The result: nodes whose cells are still labels, the labels that are joined, and those that are kept."""
@@ -62,6 +93,8 @@ class Followed:
     """Whether it drew a single number, by which it may choose what it runs."""
     operations: int = 0
     """The number of the operation that raised, if any did."""
+    last: int = 0
+    """The number of the last operation."""
     places: dict[int, str] = field(default_factory=dict)
     """Where in the model's code each operation stands that may have put channels into other places."""
     numbers: dict[int, tuple[float, ...]] = field(default_factory=dict)
@@ -72,6 +105,10 @@ class Followed:
     """The labels of the results of those operations."""
     lineage: dict[int, frozenset[int]] = field(default_factory=dict)
     """Those that came before each of them since the last layer, and itself."""
+    reads: dict[int, Reads] = field(default_factory=dict)
+    """Those that read channels at positions of which some may be hard-coded."""
+    hard_coded: list[Reads] = field(default_factory=list)
+    """Those of which this is known."""
     equal: dict[int, int] = field(default_factory=dict)
     """Those that make parts of equal size, which can lose the same channels; of a view the dim in which these are."""
     failed: BaseException | None = None

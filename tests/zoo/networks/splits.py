@@ -201,11 +201,11 @@ class SlicesFromShape(Halves):
         return x[:, :middle], x[:, middle:]
 
 
-@expect(widths={"stem": 8, "o": 8}, stays={"i": "split", "m": "split"})
+@expect(widths={"stem": 8, "i": 24, "o": 8}, stays={"i": "split", "m": "split"})
 class SplitHardCoded(Halves):
-    """split with a hard-coded size: of half of the channels it would make one part.
+    """split with a hard-coded size: without a channel of the first part one of the second would move into it.
 
-    The 8 small channels of both halves are pruned; those of the first one with the outputs of `m`.
+    The 8 small channels of both halves are pruned; those of the first one, with the outputs of `m`, stay.
     """
 
     def layers(self) -> None:
@@ -218,7 +218,7 @@ class SplitHardCoded(Halves):
         return a, b
 
 
-@expect(widths={"stem": 8, "o": 8}, stays={"i": "slice", "m": "slice"})
+@expect(widths={"stem": 8, "i": 24, "o": 8}, stays={"i": "slice", "m": "slice"})
 class SlicesHardCoded(SplitHardCoded):
     """Slices at a hard-coded channel."""
 
