@@ -8,6 +8,7 @@ from torch import nn
 
 from compressor.config import Config
 from compressor.errors import CompressError
+from compressor.files import replace_text
 from compressor.importing import random_state_kept
 from compressor.policies.policy import BoundPolicy, View
 from compressor.reports import histograms, recorded
@@ -15,7 +16,6 @@ from compressor.schedule import targets
 from compressor.strict_json import dumps
 from compressor.timing import Clock
 from compressor.tracing import peak_activations
-from compressor.training import replace_text
 
 Shapes = Mapping[str, Sequence[int]]
 Targets = Callable[[int], Mapping[str, float]]
