@@ -57,8 +57,9 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 
 
 class Interrupted(CompressError):
-    """Raised after a signal, when the step is finished and the checkpoint written."""
+    """Raised after a signal, when the step is finished and the checkpoint written, or before the first step."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__("interrupted; the checkpoint is written, --resume continues")
+    def __init__(self, number: int, *, begun: bool = True) -> None:
+        done = "; the checkpoint is written, --resume continues" if begun else " before the first step"
+        super().__init__(f"interrupted{done}")
         self.exit_code = 128 + number

@@ -187,13 +187,13 @@ def raw(tensor: Tensor) -> bytes:
 
 
 def run_difference(ours: Path, theirs: Path) -> str | None:
-    """The first difference between two finished runs: state, best weights, metrics, reports."""
+    """The first difference between two finished runs: state, best weights, metrics, what is recorded, reports."""
     for name in ("checkpoint.pt", "best.pt"):
         if found := difference(saved(ours / name), saved(theirs / name), name):
             return found
     if found := difference(metrics(ours), metrics(theirs), "metrics.jsonl"):
         return found
-    names = ("sparsity.json", "sparsity.csv", "config.yaml", "schedule.yaml")
+    names = ("layers.jsonl", "figures.json", "sparsity.json", "sparsity.csv", "config.yaml", "schedule.yaml")
     there = [name for name in names if (ours / name).exists() or (theirs / name).exists()]
     return next((name for name in there if (ours / name).read_bytes() != (theirs / name).read_bytes()), None)
 

@@ -18,7 +18,7 @@ from compressor import data
 from compressor.config import CheckpointConfig, Config
 from compressor.data import DataFeed, DataSet, Fingerprint, SmokeFeed, expected_images, fingerprint
 from compressor.errors import CompressError, Interrupted, UserError
-from compressor.experiment import building, claims, environment, folder, identity
+from compressor.experiment import building, claims, environment, folder, identity, recording
 from compressor.experiment.binding import bind, check_augment, check_outputs
 from compressor.experiment.more_epochs import check_ends, earlier_tests, kept_tests, numbered
 from compressor.experiment.networks import Networks, needs_data
@@ -26,11 +26,13 @@ from compressor.experiment.smoke import Estimate, estimate
 from compressor.experiment.smoke import load_data as smoke_data
 from compressor.experiment.specification import Specification
 from compressor.files import replace_text
-from compressor.reports import Report, Thinning, formats, measure
+from compressor.reports import Evaluation, Report, Thinning, formats, measure
 from compressor.schedule import BoundSchedule, Faults
 from compressor.session import Session, Shipped, rng, start, windows_past_end
 from compressor.thinning import describe
 from compressor.training import (
+    ClassMeters,
+    LayersFile,
     LogFile,
     MetricsFile,
     Observer,
@@ -155,7 +157,8 @@ def _train(
     # Train and report.
     new = folder.made(spec, out, resume=resume, smoke=smoke)
     with new if found is None else nullcontext(found.path) as path:
-        run = _Run(spec, path, networks, dataset, fingerprint(dataset), feed, session, where, smoke, bound)
+        asked = recording.targets_of(bound.policies, view, session.clock, lambda text: session.say(text))
+        run = _Run(spec, path, networks, dataset, fingerprint(dataset), feed, session, where, smoke, bound, asked)
         if found is not None and found.planned != config.epochs:
             folder.write_config(spec, path)
         environment.add(path, where, run.fingerprint)
@@ -184,6 +187,7 @@ class _Run:
     where: torch.device
     smoke: bool
     bound: BoundSchedule
+    targets: recording.Targets
     _kept: Mapping[str, dict[str, float]] = field(default_factory=dict)
     """The test figures of before, where the run is trained on for more epochs."""
     _signal: int | None = None
@@ -231,8 +235,8 @@ class _Run:
     ) -> Outcome:
         config, state = self.spec.config, saved["state"] if saved is not None else {}
         done = int(state["progress"]["epoch"]) if state else 0
-        metrics = MetricsFile(self.path / folder.METRICS, done)
-        observers: list[Observer] = [terminal, log, metrics]
+        lines = [MetricsFile(self.path / folder.METRICS, done), LayersFile(self.path / folder.LAYERS, done)]
+        observers: list[Observer] = [terminal, log, *lines]
 
         def say(text: str) -> None:
             terminal.say(text)
@@ -251,19 +255,38 @@ class _Run:
             save=lambda kind: self._save(trainer, kind),
             stop_signal=lambda: self._signal,
             validates=lambda epoch: always or epoch == config.epochs - 1,
+            targets=self.targets,
         )
         for text in [*said, *self._introduction(state)]:
             self._say(text)
         if saved is None:
+            self._recording.begin(self._reference())
             rng.seed_all(config.seed)  # so that training does not depend on how much was drawn for the weights
         else:
             trainer.restore(state, str(self.path / folder.CHECKPOINT))
+            self._recording.load_state_dict(state.get("recording", {}))
             self._train_on(trainer, saved)
-            if metrics.lost:
-                self._say(f"warning: {metrics.lost}; the run continues without them")
+            for file in lines:
+                if file.lost:
+                    self._say(f"warning: {file.lost}; the run continues without them")
             self._check_best(trainer)
         trainer.run()
         return self._finish(trainer, log)
+
+    @cached_property
+    def _recording(self) -> recording.Recording:
+        return recording.Recording(self.session.model, self.dataset.shape, self.session.network.dense)
+
+    def _reference(self) -> Evaluation | None:
+        """Return the test figures of the checkpoint with which training begins, where it is a whole network for these
+        classes. No random number that is drawn here changes the run.
+        """
+        if not recording.has_reference(self.spec.config):
+            return None
+        meters = ClassMeters(self.where, self.dataset.classes)
+        figures = evaluate(self.session.model, self._test_batches(begun=False), self.where, self.spec.config, meters)
+        self._say(f"test, {self.spec.config.checkpoint_path}: {_accuracies(figures)}")
+        return meters.evaluation()
 
     def _train_on(self, trainer: Trainer, saved: checkpoint.Checkpoint) -> None:
         """Prepare for more epochs than the run was planned for when `saved` was written, and keep its test figures."""
@@ -335,19 +358,23 @@ class _Run:
         if kind == "best":
             checkpoint.save(self.path / folder.BEST, payload)
         else:
-            state = {**trainer.state_dict(), "live": shipped.live}
+            state = {**self._state(trainer), "live": shipped.live}
             self._save_checkpoint({**payload, "state": state, "finished": False})
+
+    def _state(self, trainer: Trainer) -> dict[str, Any]:
+        return {**trainer.state_dict(), "recording": self._recording.state_dict()}
 
     def _save_checkpoint(self, content: checkpoint.Checkpoint) -> None:
         checkpoint.save(self.path / folder.CHECKPOINT, content, 1 if self.smoke else self.spec.config.checkpoint.keep)
 
     def _finish(self, trainer: Trainer, log: LogFile) -> Outcome:
         """Use the test set, once: with the last weights and with the best ones."""
-        state = trainer.state_dict()  # before the tests draw random numbers: the run may be trained on
+        state = self._state(trainer)  # before the tests draw random numbers: the run may be trained on
         self._test_best()
         session, progress = self.session, trainer.progress
+        meters = ClassMeters(self.where, self.dataset.classes)
         with session.as_shipped() as shipped:
-            test = trainer.evaluate(self._test_batches(), folded=True)
+            test = trainer.evaluate(self._test_batches(), folded=True, meters=meters)
             self._say(f"test, last epoch: {_accuracies(test)}")
             own = trainer.evaluate(self._test_batches()) if session.has_own_inference else {}
             if own:
@@ -366,10 +393,12 @@ class _Run:
                 progress.train,
                 self.dataset.classes,
             ).model_copy(update={"earlier_tests": earlier_tests(self._kept)})
+            recorded = self._recording.finish(meters.evaluation())
             shortfalls = session.events.shortfalls()
             payload = self._payload(trainer, shipped)
         replace_text(self.path / "sparsity.csv", formats.as_csv(report))
-        replace_text(self.path / "sparsity.json", formats.as_json(report))
+        replace_text(self.path / folder.REPORT, formats.as_json(report))
+        recording.write(self.path, recorded)
         payload["metrics"]["test"] = test
         if own:
             payload["metrics"]["test_by_own_inference"] = own
@@ -381,11 +410,13 @@ class _Run:
             self._say(line)
         return Outcome(self.path, report, shortfalls)
 
-    def _test_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the test images, up to a signal: the checkpoint of the last epoch is written by then."""
+    def _test_batches(self, *, begun: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the test images, up to a signal: the checkpoint of the last epoch is written by then, unless training
+        has not `begun`.
+        """
         for batch in self.feed.test():
             if self._signal is not None:
-                raise Interrupted(self._signal)
+                raise Interrupted(self._signal, begun=begun)
             yield batch
 
     def _test_best(self) -> None:

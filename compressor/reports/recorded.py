@@ -256,10 +256,10 @@ def read(run: Path | str) -> Recorded:
 
 
 def reference_run(config: Config) -> Path | None:
-    """Return the folder of the run with which a run is compared: that of its `init`, where it has figures; else the one
-    that `report.reference` names; None without either.
+    """Return the folder of the run with which a run is compared: that of its `init`, where it has figures and the
+    classes are the same; else the one that `report.reference` names; None without either.
     """
-    if config.checkpoint_path is not None:
+    if config.checkpoint_path is not None and config.start.head == "keep":
         source = Path(config.checkpoint_path)
         folder = source if source.is_dir() else source.parent
         if (folder / FIGURES).is_file():

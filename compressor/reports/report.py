@@ -1,8 +1,8 @@
 """The sparsity report of a model: what a run writes and what `compress report` prints."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -256,13 +256,29 @@ def _rate(before: int, after: int) -> float | None:
     return before / after if after else None
 
 
-def overall_sparsity(
-    model: nn.Module, dense: Mapping[str, Sequence[int]] | None = None, *, everything: bool = False
-) -> float:
-    """Return the fraction of zeros of all prunable weights, with `everything` of all parameters.
-
-    `dense` has their shapes before channels were removed.
+class Sparsities(NamedTuple):
+    """The fractions of zeros of a network: of its prunable weights, of all parameters, and of each weight of two or
+    more dims. Removed channels count as zeros.
     """
-    tensors: Mapping[str, Tensor] = in_use(model) if everything else prunable(model)
-    total = sum(math.prod((dense or {}).get(name, tensor.shape)) for name, tensor in tensors.items())
-    return 1 - sum(map(count_nonzero, tensors.values())) / total if total else 0.0
+
+    prunable: float
+    everything: float
+    by_weight: Mapping[str, float]
+
+
+def sparsities(model: nn.Module, dense: Mapping[str, Sequence[int]] | None = None) -> Sparsities:
+    """Return the fractions of zeros of a network; `dense` has the shapes of its parameters before channels were
+    removed.
+    """
+    values, mine = in_use(model), prunable(model)
+    totals = {name: math.prod((dense or {}).get(name, value.shape)) for name, value in values.items()}
+    nonzero = {name: count_nonzero(value) for name, value in values.items()}
+
+    def of(names: Collection[str]) -> float:
+        total = sum(totals[name] for name in names)
+        return 1 - sum(nonzero[name] for name in names) / total if total else 0.0
+
+    by_weight = {
+        name: (totals[name] - nonzero[name]) / max(totals[name], 1) for name, value in values.items() if value.dim() > 1
+    }
+    return Sparsities(of(mine), of(values), by_weight)

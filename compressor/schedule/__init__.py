@@ -11,6 +11,7 @@ from compressor.schedule.plan import Plan, make_plan
 from compressor.schedule.plan_table import as_table
 from compressor.schedule.registry import AXES, SECTIONS, components
 from compressor.schedule.schedule import BoundSchedule, Schedule, view_of
+from compressor.schedule.targets import targets
 
 __all__ = [
     "AXES",
@@ -41,5 +42,6 @@ __all__ = [
     "parse",
     "parse_value",
     "stated",
+    "targets",
     "view_of",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from compressor.context import Context
 from compressor.errors import UserError
 from compressor.policies.policy import BoundPolicy, Memory, Policy
+from compressor.session.churn import Churn
 from compressor.thinning import Cut
 from compressor.timing import Clock
 
@@ -22,7 +23,10 @@ State = dict[str, Any]
 class Events:
     """All policies of a run, in the order of their calls, with their contexts and memories."""
 
-    def __init__(self, policies: Sequence[BoundPolicy], ctx: Context, constants: dict[str, dict[str, Any]]) -> None:
+    def __init__(
+        self, policies: Sequence[BoundPolicy], ctx: Context, constants: dict[str, dict[str, Any]], churn: Churn
+    ) -> None:
+        self._churn = churn
         self._policies = sorted(policies, key=lambda bound: bound.policy.runs_last)
         self._clock = ctx.clock
         self._contexts: dict[str, Context] = {}
@@ -32,6 +36,7 @@ class Events:
             own = constants.setdefault(bound.instance or bound.key, {})
             self._contexts[bound.key] = ctx.of(bound.key, bound.targets, own)
             self.memory[bound.key] = bound.policy.init(self._contexts[bound.key])
+            churn.note(bound.key)
 
     def _cut(self, cut: Cut) -> None:
         for memory in self.memory.values():  # in place: a policy may hold its memory in the midst of an event
@@ -60,6 +65,7 @@ class Events:
                 policy.on_enter(ctx, memory)
             getattr(policy, event)(ctx, memory)
             self._leave(policy, ctx, memory, event)
+            self._churn.note(bound.key)
 
     def _leave(self, policy: Policy, ctx: Context, memory: Memory, event: str) -> None:
         window, clock = policy.window, self._clock_of(policy)
@@ -82,6 +88,7 @@ class Events:
             clock = ended.from_origin() if policy.sets_rates else ended
             if clock.time(policy.window) == policy.window.last:
                 policy.on_exit(ctx, memory, False)
+                self._churn.note(bound.key)
 
     def active(self, event: str) -> Iterable[tuple[Policy, Context, Memory]]:
         """Yield the policies that handle an event now."""

@@ -27,6 +27,7 @@ from compressor.errors import CompressError
 from compressor.policies.policy import BoundPolicy
 from compressor.session import rng
 from compressor.session.averages import Averages
+from compressor.session.churn import INIT, Churn
 from compressor.session.events import Events
 from compressor.session.logits import LogitsCheck
 from compressor.session.zeros import masks_of_zeros
@@ -151,7 +152,9 @@ class Session:
             say=lambda text: self.say(text),
             seed=self._settings.seed,
         )
-        self.events = Events(self._completed(policies), ctx, self._constants)
+        self.churn = Churn(self.masks, clock)
+        """The changes of the masks in the current epoch, to be taken when it is over."""
+        self.events = Events(self._completed(policies), ctx, self._constants, self.churn)
         self._logits = LogitsCheck(ctx, allowed=self._settings.allows_empty_layers) if policies else None
         self._masks_seen, self._emptied = 0, frozenset[str]()
         self.network.when_cut(self.substitutions.cut)
@@ -367,7 +370,8 @@ class Session:
         """
         held = masks_of_zeros(self.network)
         for name, keep in held.items():
-            self.masks.set("init", name, keep)
+            self.masks.set(INIT, name, keep)
+        self.churn.note(INIT)
         return sum(keep.numel() - int(keep.sum()) for keep in held.values() if keep.dim() > 1)
 
     def thin(self, images: Tensor, *, round_to: int = 1) -> Thinned:
@@ -422,6 +426,7 @@ class Session:
             "begun": self._begun,
             "optimizer": self.optimizer.optimizer.state_dict(),
             "masks": self.masks.state_dict(),
+            "churn": self.churn.state_dict(),
             "policies": self.events.state_dict(),
             "constants": self._constants,
             "thinnings": self.records.thinnings,
@@ -446,5 +451,6 @@ class Session:
         self._begun = bool(state["begun"])
         if self._averages is not None:
             self._averages.load_state_dict(state["averages"])
+        self.churn.load_state_dict(state.get("churn", {}))
         self.world.load_state_dict(state["streams"])
         rng.restore(state["rng"], self.network.device)

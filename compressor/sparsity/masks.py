@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from compressor.errors import UserError
 from compressor.sparsity.cutter import Cutter
+from compressor.sparsity.mask_changes import Change, MaskChanges, kept
 
 _SAME_WIDTH = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -37,6 +38,7 @@ class Masks:
         """Whether the weights have their masked values: from `before_forward` to `before_step`."""
         self.changes = 0
         """The number of changes of masks, so that others can see one."""
+        self._changed = MaskChanges()
 
     def set(self, owner: str, name: str, keep: Tensor, mode: Mode = "weights", *, mask_gradients: bool = False) -> None:
         """Replace the mask of one weight that belongs to `owner` by the boolean tensor `keep` (true = stays).
@@ -64,8 +66,21 @@ class Masks:
 
     def keep(self, name: str) -> Tensor | None:
         """Return the keep mask of all owners together, as booleans (true = stays); None where nothing is masked."""
-        bits = self._in_forward.get(name, self._after_step.get(name))
+        bits = self._in_force(name)
         return None if bits is None else bits.bool()
+
+    def _in_force(self, name: str) -> Tensor | None:
+        return self._in_forward.get(name, self._after_step.get(name))
+
+    def take_changes(self) -> dict[str, Change]:
+        """Return for each weight of two or more dims how many entries were pruned, and how many revived, since the last
+        call: by the masks in force then and now. Entries that were kept, and are removed with their channel, are
+        pruned.
+        """
+        if not self._changed:
+            return {}
+        self._changed.compare(self._in_force)
+        return self._changed.take()
 
     def emptied(self) -> frozenset[str]:
         """Return the weights of two or more dims of which nothing stays."""
@@ -129,11 +144,17 @@ class Masks:
 
     def cut(self, cut: "Cutter") -> None:
         """Remove channels from all masks and dense copies, after they were removed from the weights."""
+        self._changed.compare(self._in_force)  # in the old shapes
+        weights = {name: shape for name, shape in cut.shapes.items() if name in self._parameters and len(shape) > 1}
+        before = {name: kept(self._in_force(name), shape) for name, shape in weights.items()}
         for table in (self._behind, *self._owned.values()):
             for name in table:
                 table[name] = cut.tensor(name, table[name])
         for name in {name for masks in self._owned.values() for name in masks}:
             self._intersect(name)
+        self._changed.skip()
+        for name, count in before.items():
+            self._changed.removes(name, count - kept(self._in_force(name), self._parameters[name].shape))
 
     @contextmanager
     def applied(self) -> Iterator[dict[str, Tensor]]:
@@ -176,9 +197,12 @@ class Masks:
                 on_gradients = owner in state["of_gradients"]
                 self.set(owner, name, bits.bool(), state["modes"][owner], mask_gradients=on_gradients)
         self.changes = int(state["changes"])
+        self._changed.forget()
 
     def _intersect(self, name: str) -> None:
         self.changes += 1
+        if self._parameters[name].dim() > 1:
+            self._changed.replaces(name, self._in_force(name))
         parts = [(self._modes[owner], masks[name]) for owner, masks in self._owned.items() if name in masks]
         _put(self._after_step, name, [bits for mode, bits in parts if mode == "weights"])
         living = any(mode != "weights" for mode, _ in parts)

@@ -14,7 +14,7 @@ A module for each question:
 - `image_dependence`: which inputs of each weight, and which logits, depend on the image, by a pass of an image of NaN;
   `nan_mode` and `nan_rules` are what each operation makes of NaN, `unknown` the marks of bools and integers,
   `weight_inputs` who reads which weight.
-- `macs`: multiply-accumulates of each layer.
+- `macs`: multiply-accumulates of each layer; `peak`: the memory of the activations.
 """
 
 from compressor.tracing.activations import MAKE_ZEROS, Place, at_places, places
@@ -25,6 +25,7 @@ from compressor.tracing.layer_calls import Layer, layer_calls
 from compressor.tracing.logits import all_zero, logits_weights, reaches_logits
 from compressor.tracing.macs import macs, macs_by_module
 from compressor.tracing.meta_trace import OnMeta, expected_channels, trace_on_meta
+from compressor.tracing.peak import peak_activations
 from compressor.tracing.positions import positions
 from compressor.tracing.samples import Batches, Samples, sample_inputs, sample_outputs
 from compressor.tracing.trace import Trace, trace
@@ -55,6 +56,7 @@ __all__ = [
     "lost_classes",
     "macs",
     "macs_by_module",
+    "peak_activations",
     "places",
     "positions",
     "probe",

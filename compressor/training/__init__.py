@@ -1,14 +1,17 @@
 """The training loop, what it saves, and the observers of a run."""
 
+from compressor.training.class_meters import ClassMeters
 from compressor.training.evaluation import autocast, evaluate
 from compressor.training.initialization import initialize
-from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal, duration
+from compressor.training.observers import LayersFile, LogFile, MetricsFile, Observer, Terminal, duration
 from compressor.training.parts import fewest_at_once, part_sizes
 from compressor.training.trainer import Trainer
 from compressor.training.weights import Found, fit, load_weights, narrower_layers, read
 
 __all__ = [
+    "ClassMeters",
     "Found",
+    "LayersFile",
     "LogFile",
     "MetricsFile",
     "Observer",

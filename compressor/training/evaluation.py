@@ -28,11 +28,13 @@ class Feed(Protocol):
         """Return the test images."""
 
 
-def evaluate(model: nn.Module, batches: Batches, device: torch.device, config: Config) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, batches: Batches, device: torch.device, config: Config, meters: Meters | None = None
+) -> dict[str, float]:
     """Return mean cross-entropy, top-1 and top-5 (percent) of `model` in eval mode; empty where there are no
-    batches.
+    batches. `meters` count the batches.
     """
-    meters = Meters(device)
+    meters = meters or Meters(device)
     with torch.no_grad(), evaluating(model), autocast(device, config):
         for images, labels in batches:
             meters.add(model(images).float(), labels)

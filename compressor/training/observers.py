@@ -1,4 +1,4 @@
-"""The observers of a run: a progress bar or log lines, and the metrics file. They change nothing in it."""
+"""The observers of a run: a progress bar or log lines, and files of JSON lines. They change nothing in it."""
 
 import json
 import shutil
@@ -26,6 +26,9 @@ class Observer:
 
     def on_epoch(self, record: dict[str, Any]) -> None:
         """Receive an epoch; `record` is its line of metrics.jsonl."""
+
+    def on_layers(self, record: dict[str, Any]) -> None:
+        """Receive the weights of an epoch, after `on_epoch`; `record` is its line of layers.jsonl."""
 
     def say(self, text: str) -> None:
         """Receive a message."""
@@ -145,8 +148,8 @@ class LogFile(Observer):
             self._told = True
 
 
-class MetricsFile(Observer):
-    """Write metrics.jsonl: a JSON object for each epoch."""
+class LinesFile(Observer):
+    """A file with a JSON object for each epoch."""
 
     def __init__(self, path: Path, epochs_done: int) -> None:
         """Keep the lines of `epochs_done` epochs: what a killed run wrote after its last checkpoint is computed again,
@@ -161,8 +164,22 @@ class MetricsFile(Observer):
         self.lost = f"{path}: {len(missing)} of {epochs_done} lines torn or lost (epoch {shown})" if missing else ""
         replace_text(path, "".join(f"{lines[epoch]}\n" for epoch in epochs if epoch in lines))
 
-    def on_epoch(self, record: dict[str, Any]) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         append_text(self._path, dumps(record) + "\n")
+
+
+class MetricsFile(LinesFile):
+    """Write metrics.jsonl: the figures of the network."""
+
+    def on_epoch(self, record: dict[str, Any]) -> None:
+        self._write(record)
+
+
+class LayersFile(LinesFile):
+    """Write layers.jsonl: those of its weights, and the changes of masks."""
+
+    def on_layers(self, record: dict[str, Any]) -> None:
+        self._write(record)
 
 
 def _epoch(line: str) -> int | None:

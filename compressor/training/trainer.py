@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compressor.config import Config
 from compressor.errors import CompressError, Interrupted, UserError
-from compressor.reports import overall_sparsity
+from compressor.reports import sparsities
 from compressor.session import Session
 from compressor.training.evaluation import Batches, Feed, autocast, evaluate
 from compressor.training.meters import Meters
@@ -49,13 +49,16 @@ class Trainer:
         save: Callable[[str], None],
         stop_signal: Callable[[], int | None],
         validates: Callable[[int], bool] = lambda epoch: True,
+        targets: Callable[[int], Mapping[str, float]] = lambda epoch: {},
     ) -> None:
-        """`validates` returns after which epochs the network is validated."""
+        """`validates` returns after which epochs the network is validated; `targets` the sparsities that are asked for
+        at the end of an epoch, by weight.
+        """
         self.session = session
         self.progress = Progress()
         self._feed, self._config, self._device = feed, config, device
         self._observers, self._save, self._stop_signal = observers, save, stop_signal
-        self._validates = validates
+        self._validates, self._targets = validates, targets
         session.data.evaluate = self._accuracies
         self._meters = Meters(device)
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
@@ -87,15 +90,17 @@ class Trainer:
                 progress.seconds = time.monotonic() - begun
                 self._maybe_save()
             progress.train = self._meters.means()
-            record = self._evaluate(number)
+            record, by_weight = self._evaluate(number)
             epoch.validation = progress.validation
             record["seconds"] = round(time.monotonic() - begun, 3)
             self._refuse_non_finite_weights()
             progress.epoch, progress.step, progress.seconds = number + 1, 0, 0.0
             if self._validates(number) and self._is_best(number):
                 self._save("best")
+        layers = self._layers(number, by_weight)
         for observer in self._observers:
             observer.on_epoch(record)
+            observer.on_layers(layers)
         stop = self._stop_signal()
         due = progress.epoch % self._config.checkpoint.every_epochs == 0 or progress.epoch == self._config.epochs
         if due or stop is not None:
@@ -122,8 +127,8 @@ class Trainer:
                 self._meters.add(logits.detach(), truth, data_loss)
         return total
 
-    def _evaluate(self, epoch: int) -> dict[str, Any]:
-        """Validate where it is due, and return the record of the epoch."""
+    def _evaluate(self, epoch: int) -> tuple[dict[str, Any], Mapping[str, float]]:
+        """Validate where it is due; return the record of the epoch, and the sparsity of each weight."""
         session, progress = self.session, self.progress
         validates = self._validates(epoch)
         tests: dict[str, float] = {}
@@ -132,34 +137,45 @@ class Trainer:
             progress.validation = self.evaluate(self._feed.validation()) if validates else {}
             own = validates and session.has_own_inference
             folded = self.evaluate(self._feed.validation(), folded=True) if own else {}
-            sparsity = overall_sparsity(session.model, session.network.dense)
-            sparsity_all = overall_sparsity(session.model, session.network.dense, everything=True)
+            zeros = sparsities(session.model, session.network.dense)
             figures = session.events.figures()
             session.records.figures.update(figures)
             if self._config.test_every_epoch:
                 tests = self.evaluate(self._feed.test())
                 if tests["top1"] > progress.best_test.get("top1", -1.0):
                     progress.best_test = {**tests, "epoch": float(epoch)}
-        return {
+        record = {
             "epoch": epoch,
             "train": dict(progress.train),
             "val": dict(progress.validation),
             **({"test": tests} if tests else {}),
             "losses": {"data": progress.train.get("loss"), **session.events.losses()},
             "lr": session.optimizer.groups[0]["lr"] * session.events.rate_factor(),
-            "sparsity": sparsity,
-            "sparsity_all": sparsity_all,
+            "sparsity": zeros.prunable,
+            "sparsity_all": zeros.everything,
             **({"figures": figures} if figures else {}),
             **({"val_folded": folded} if folded else {}),
         }
+        return record, zeros.by_weight
 
-    def evaluate(self, batches: Batches, *, folded: bool = False) -> dict[str, float]:
+    def _layers(self, epoch: int, by_weight: Mapping[str, float]) -> dict[str, Any]:
+        """Return the record of the weights in an epoch, with all changes of their masks until now."""
+        targets = self._targets(epoch)
+        events, changes = self.session.churn.take()
+        layers = {}
+        for name, sparsity in by_weight.items():
+            pruned, revived = changes.get(name, (0, 0))
+            layers[name] = {"sparsity": sparsity, "target": targets.get(name), "pruned": pruned, "revived": revived}
+        return {"epoch": epoch, "layers": layers, "events": events}
+
+    def evaluate(self, batches: Batches, *, folded: bool = False, meters: Meters | None = None) -> dict[str, float]:
         """Return loss and accuracies inside `session.as_shipped`; raises `CompressError` where the loss is not finite.
 
         Substitutions answer by their own inference; `folded`: as the plain network does that is shipped.
+        `meters` count the batches.
         """
         with nullcontext() if folded else self.session.own_inference():
-            figures = evaluate(self.session.model, batches, self._device, self._config)
+            figures = evaluate(self.session.model, batches, self._device, self._config, meters)
         if not math.isfinite(figures.get("loss", 0.0)):
             raise CompressError(
                 f"the loss on validation images is not finite after {self._last_step()} ({figures['loss']}):"

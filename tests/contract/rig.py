@@ -89,10 +89,13 @@ class Feed:
 
 
 class Watch(Observer):
-    """The lines of metrics.jsonl, without the time they took; the rig looks after every step and every epoch."""
+    """The lines of metrics.jsonl, without the time they took, and of layers.jsonl; the rig looks after every step and
+    every epoch.
+    """
 
     def __init__(self, look: Callable[[Moment], None]) -> None:
         self.lines: list[dict[str, Any]] = []
+        self.layers: list[dict[str, Any]] = []
         self._look = look
 
     def on_step(self, epoch: int, step: int, loss: Tensor) -> None:
@@ -101,6 +104,9 @@ class Watch(Observer):
     def on_epoch(self, record: dict[str, Any]) -> None:
         self.lines.append({key: value for key, value in record.items() if key != "seconds"})
         self._look((record["epoch"] + 1, 0))
+
+    def on_layers(self, record: dict[str, Any]) -> None:
+        self.layers.append(record)
 
 
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
@@ -172,6 +178,11 @@ class Rig:
     def lines(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without the time they took."""
         return self.watch.lines
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """The lines of layers.jsonl."""
+        return self.watch.layers
 
     def _stop(self) -> int | None:
         ends = self.moment == self.end and self.moment != (self.config.epochs, 0)

@@ -173,9 +173,16 @@ class Watched(Rig):
         self.masked = 0
         self.narrower = False  # than the last contribution alone: another one counted
         self.zeros: dict[Moment, dict[str, torch.Tensor]] = {}
+        self.kept: dict[Moment, dict[str, int]] = {}
 
     def look(self, moment: Moment) -> None:
         """Masked weights are +0.0, and the mask in force is the intersection of all contributions."""
+        weights = [(name, weight, self.masks.keep(name)) for name, weight in self.model.named_parameters()]
+        self.kept[moment] = {
+            name: weight.numel() if keep is None else int(keep.sum())
+            for name, weight, keep in weights
+            if weight.dim() > 1
+        }
         with self.session.as_shipped():
             self.zeros[moment] = zeros(self.model.state_dict())
             for name, weight in self.model.named_parameters():
@@ -218,6 +225,22 @@ def test_a_run_resumed_then_goes_on_with_the_same_bits(key: str, moment: Moment,
     run = resumed(schedule(key), whole.at(moment), until)
     assert difference(run.snapshots[until], whole.snapshots[until]) is None
     assert run.lines == whole.lines[moment[0] : until[0]]
+    assert run.layers == whole.layers[moment[0] : until[0]]
+
+
+@every_component
+def test_what_was_pruned_and_revived_since_the_beginning_is_what_the_masks_do_not_keep(key: str) -> None:
+    whole = reference(key)
+    left = {name: zero.numel() for name, zero in whole.zeros[0, 1].items()}
+    for line in whole.layers:
+        for name, layer in line["layers"].items():
+            left[name] -= layer["pruned"] - layer["revived"]
+        for counted in ("pruned", "revived"):
+            by_layer = sum(layer[counted] for layer in line["layers"].values())
+            assert by_layer == sum(event[counted] for event in line["events"])
+        now = whole.kept[line["epoch"] + 1, 0]
+        assert left == now
+    assert key not in PRUNERS or any(line["events"] for line in whole.layers)
 
 
 def spoilt(key: str, moment: Moment, entry: str, until: Moment = (EPOCHS, 0)) -> str | None:

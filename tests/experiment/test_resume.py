@@ -118,7 +118,7 @@ def test_resume_of_a_run_that_has_no_checkpoint_yet_starts_it_afresh(work: Path,
 def test_resume_of_a_finished_run_says_so_and_touches_nothing(work: Path, out: tuple[str, ...]) -> None:
     succeed("train", *SCHEDULE)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (work / "runs").rglob("*.*")}
-    assert len(before) == 11
+    assert len(before) == 13
     result = compress(*RESUME, *out)
     assert (result.code, result.err) == (0, "")
     assert "finished" in result.out

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from compressor.reports.report import measure, overall_sparsity
+from compressor.reports.report import measure, sparsities
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_the_rates_of_a_thinned_network_are_against_the_dense_one(net: nn.Sequen
     assert totals.rates.bits == ((36 + 4 + 32 + 48 + 3 + 32) * 32 + 64) / totals.stored_bits.relative
 
 
-def test_overall_sparsity_is_that_of_the_totals(net: nn.Sequential) -> None:
-    assert overall_sparsity(net) == pytest.approx(15 / 42)
-    assert overall_sparsity(nn.BatchNorm2d(3)) == 0
+def test_the_sparsity_is_that_of_the_totals(net: nn.Sequential) -> None:
+    assert sparsities(net).prunable == pytest.approx(15 / 42)
+    assert sparsities(nn.BatchNorm2d(3)).prunable == 0
 
 
 class Attention(nn.Module):
@@ -137,8 +137,8 @@ def test_every_weight_has_a_row_and_sparsity_all_counts_every_parameter() -> Non
     assert (totals.weights, totals.nonzero, totals.parameters) == (38, 35, 38 + 148 + 46)
     assert totals.sparsity == pytest.approx(3 / 38)
     assert totals.sparsity_all == pytest.approx((4 + 24 + 12 + 3 + 5) / 232)
-    assert overall_sparsity(model) == pytest.approx(3 / 38)
-    assert overall_sparsity(model, everything=True) == pytest.approx(48 / 232)
+    assert sparsities(model).prunable == pytest.approx(3 / 38)
+    assert sparsities(model).everything == pytest.approx(48 / 232)
     assert totals.rates is not None
     assert totals.rates.parameters == pytest.approx(232 / (232 - 43))
 
@@ -152,8 +152,8 @@ def test_of_a_removal_of_channels_sparsity_all_refers_to_the_dense_shapes(net: n
             if name != "3.bias":
                 parameter[0] = 0.0
     # 36 + 4 + 16 + 16 + 48 + 3 entries; left are 9 + 1 + 7 + 7 + 18 + 3
-    assert overall_sparsity(net, dense, everything=True) == pytest.approx(1 - 45 / 123)
-    assert overall_sparsity(net, dense) == pytest.approx(1 - 27 / 84)
+    assert sparsities(net, dense).everything == pytest.approx(1 - 45 / 123)
+    assert sparsities(net, dense).prunable == pytest.approx(1 - 27 / 84)
 
 
 @torch.no_grad()
