@@ -5,7 +5,7 @@ from compressor.schedule.claim import KEY as EXPECT
 from compressor.schedule.claim import Claim
 from compressor.schedule.document import Document, difference, other_values, parse, parse_value
 from compressor.schedule.faults import Faults, Message
-from compressor.schedule.opening import open_config, open_schedule
+from compressor.schedule.opening import open_config, open_schedule, read_schedule
 from compressor.schedule.plan import Plan, make_plan
 from compressor.schedule.plan_table import as_table
 from compressor.schedule.registry import AXES, SECTIONS, components
@@ -34,5 +34,6 @@ __all__ = [
     "other_values",
     "parse",
     "parse_value",
+    "read_schedule",
     "view_of",
 ]

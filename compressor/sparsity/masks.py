@@ -67,6 +67,11 @@ class Masks:
         bits = self._in_forward.get(name, self._after_step.get(name))
         return None if bits is None else bits.bool()
 
+    @property
+    def in_forward(self) -> bool:
+        """Return whether there are masks of the other modes, for which a forward pass changes weights."""
+        return bool(self._in_forward)
+
     def emptied(self) -> frozenset[str]:
         """Return the weights of two or more dims of which nothing stays."""
         every = {**self._after_step, **self._in_forward}
@@ -154,6 +159,7 @@ class Masks:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load saved masks. Raises `UserError` where their shapes are not those of the weights."""
+        self._in_pass = False
         for owner in list(self._owned):
             self.release(owner)
         for owner, masks in state["owned"].items():

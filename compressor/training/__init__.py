@@ -2,6 +2,7 @@
 
 from compressor.training.evaluation import autocast, evaluate
 from compressor.training.initialization import initialize
+from compressor.training.meters import Meters
 from compressor.training.observers import LogFile, MetricsFile, Observer, Terminal, duration
 from compressor.training.parts import fewest_at_once, part_sizes
 from compressor.training.trainer import Trainer
@@ -10,6 +11,7 @@ from compressor.training.weights import Found, fit, load_weights, narrower_layer
 __all__ = [
     "Found",
     "LogFile",
+    "Meters",
     "MetricsFile",
     "Observer",
     "Terminal",
