@@ -105,6 +105,11 @@ class AttachedSession(DistillerEvents, Session):
         return self.policies_with(lambda policy: policy.sets_rates)
 
     @property
+    def in_step(self) -> bool:
+        """Return whether a step is open."""
+        return self._next != "enter"
+
+    @property
     def sample_input(self) -> Tensor:
         """Return the images (N, C, H, W) that were given to `attach`."""
         return self._sample
@@ -178,7 +183,7 @@ class AttachedSession(DistillerEvents, Session):
             CompressError: Another epoch is open or comes next.
         """
         clock = self.clock
-        if self._next != "enter":
+        if self.in_step:
             raise CompressError(f"epoch {number} begins within a step: {self._title(self._next)} was not called")
         if number != clock.epoch:
             said = f"epoch {number} begins where epoch {clock.epoch} comes next"
@@ -272,6 +277,11 @@ class AttachedSession(DistillerEvents, Session):
             )
         weights = self._changes_weights("on_minibatch_begin") or self.masks.in_forward
         self._before_step = Undo(self, weights=weights), self._draws.state_dict()
+        own = {id(parameter) for parameter in self.model.parameters()}
+        for group in self.optimizer.groups:
+            for parameter in group["params"]:
+                if id(parameter) not in own:  # a gate's, which `model.zero_grad()` does not know
+                    parameter.grad = None
         with self._in_step():
             super().enter()
 
@@ -331,7 +341,7 @@ class AttachedSession(DistillerEvents, Session):
         """Return a copy of the model as it is shipped now: masked, folded, averaged where there are averages; in eval
         mode.
         """
-        if self._next != "enter":
+        if self.in_step:
             raise CompressError(f"within a step: {self._title(self._next)} was not called")
         with self.as_shipped():
             return copied(self.model).eval()
@@ -354,7 +364,7 @@ class AttachedSession(DistillerEvents, Session):
             CompressError: A step is open; a gate is at work; some are all zero and none can be removed; or the outputs
                 would change.
         """
-        if self._next != "enter":
+        if self.in_step:
             raise CompressError(f"thin was called within a step: {self._title(self._next)} was not called")
         if self.network.held:
             key = next(iter(self.network.held))
@@ -394,7 +404,7 @@ class AttachedSession(DistillerEvents, Session):
         Raises:
             CompressError: A step is open.
         """
-        if self._next != "enter":
+        if self.in_step:
             raise CompressError(f"state_dict was called within a step: {self._title(self._next)} was not called")
         state = {
             **super().state_dict(),
