@@ -1,44 +1,71 @@
 """Compress image classifiers from a schedule file.
 
+The functions of this package are what the commands do, and `attach`, which brings a schedule into a loop of one's own.
+They import torch when one of them is first used.
+
 Each folder is a room. Its `__init__` says what belongs there and exports, in `__all__`, the names that other rooms may
 import; they import them from the room, not from its modules. (Of `policies` only `policies.policy` is imported.)
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import os
+    from compressor.api import (
+        AttachedSession,
+        CompressError,
+        Message,
+        Outcome,
+        Plan,
+        Report,
+        ThinModel,
+        Thinning,
+        UserError,
+        attach,
+        load,
+        plan,
+        report,
+        thin,
+        train,
+        validate,
+    )
 
-    from torch import nn
+    __version__: str
+
+__all__ = [
+    "AttachedSession",
+    "CompressError",
+    "Message",
+    "Outcome",
+    "Plan",
+    "Report",
+    "ThinModel",
+    "Thinning",
+    "UserError",
+    "__version__",
+    "attach",
+    "load",
+    "plan",
+    "report",
+    "thin",
+    "train",
+    "validate",
+]
 
 
-def __getattr__(name: str) -> str:
-    """Return `__version__`, when it is asked for: a command imports this first, and is not ready for signals yet."""
-    if name != "__version__":
+def __getattr__(name: str) -> Any:
+    """Return a public name when it is asked for: a command imports this first, and is not ready for signals yet."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found: Any = version("compressor")
+    elif name in __all__:
+        found = getattr(import_module("compressor.api"), name)
+    else:
         raise AttributeError(f"module 'compressor' has no attribute {name!r}")
-    from importlib.metadata import version
-
-    found = globals()["__version__"] = version("compressor")
+    globals()[name] = found
     return found
 
 
-def load(
-    path: str | os.PathLike[str], *, config: str | os.PathLike[str] | None = None, allow_plugins: bool = False
-) -> nn.Module:
-    """Return the network of a checkpoint or a run's folder with its weights, in eval mode; a thinned one has its thin
-    shapes.
-
-    `config`: the configuration (a path or a bare name) that has the model of weights of another tool. `allow_plugins`:
-    import and run the code that the file names (`package.module:factory`); else that is an error, unless
-    COMPRESS_ALLOW_PLUGINS=1. Raises `compressor.errors.UserError` where the file has no weights, or none that fit.
-    """
-    import os
-    from pathlib import Path
-
-    from compressor.experiment import loading  # imports torch
-    from compressor.importing import plugins_allowed
-
-    with plugins_allowed(allow_plugins):
-        return loading.network(Path(path), None if config is None else os.fspath(config))
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

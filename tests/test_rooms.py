@@ -9,9 +9,9 @@ import compressor
 
 PACKAGE = Path(compressor.__file__).parent
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-UNEXPORTED = {"cli", "experiment", "models", "policies"}
-"""The commands import modules of `experiment` when they run; `models` has its own functions; of `policies` other rooms
-import only `policies.policy`."""
+UNEXPORTED = {"cli", "experiment", "integrations", "models", "policies"}
+"""The commands import modules of `experiment` when they run, users those of `integrations`; `models` has its own
+functions; of `policies` other rooms import only `policies.policy`."""
 
 
 def imports() -> Iterator[tuple[str, str, list[str]]]:

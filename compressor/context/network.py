@@ -102,4 +102,8 @@ class Network:
         cut.model(self.model)
         for follow in self._followers:
             follow(cut)
+        self.forget()
+
+    def forget(self) -> None:
+        """Trace the network again when it is asked for: its channels have changed."""
         self._graph, self._traced, self._logits, self._costs = None, False, None, {}

@@ -107,9 +107,10 @@ class OptimizerView:
     def reset(self, name: str, index: Tensor) -> None:
         """Set the optimizer's state of some entries of a weight to 0; `index` is boolean, true = reset."""
         parameter = self._parameters[name]
-        for value in self.optimizer.state.get(parameter, {}).values():
+        state = self.optimizer.state.get(parameter, {})
+        for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                value[index.to(value.device)] = 0
+                state[key] = value.masked_fill(index.to(value.device), 0)  # a new tensor: `Undo` has the old one
 
     def state_of(self, name: str) -> Mapping[str, Any]:
         """Return the optimizer's state of a weight, by the optimizer's names: momentum_buffer, exp_avg ..."""

@@ -1,6 +1,7 @@
 """The training of an experiment in its folder, to the end or to the next signal."""
 
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -223,6 +224,9 @@ class _Run:
             self._signal = number
             signal.signal(number, signal.SIG_DFL)
 
+        if threading.current_thread() is not threading.main_thread():  # there signals cannot be handled
+            yield
+            return
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

@@ -86,6 +86,8 @@ class Gate(Component):
     section: ClassVar[str] = "gates"
     makes_zeros: ClassVar[bool] = False
     """Whether zeros of the folded weights stay zeros."""
+    counts_images: ClassVar[bool] = False
+    """Whether the number of training images is in its penalty."""
 
     def misfits(self, targets: Targets, model: nn.Module) -> list[str]:
         """Return one line for each weight of the model on which this gate cannot act."""

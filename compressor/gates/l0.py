@@ -33,6 +33,7 @@ class HardConcreteL0(Gate, name="HardConcreteL0"):
       - {gate: {instance_name: l0}}
     """
     makes_zeros: ClassVar[bool] = True
+    counts_images: ClassVar[bool] = True
 
     weights: Selection = Field(
         description="weights that are gated: a name, a glob, re:EXPRESSION, type:CLASS or '*', or a list of them"

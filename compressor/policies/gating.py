@@ -55,6 +55,10 @@ class GatePolicy(Policy, name="gate"):
     def needs_images(self) -> bool:
         return self.gate.whole_filters
 
+    @property
+    def counts_images(self) -> bool:
+        return self.gate.counts_images
+
     def check(self, view: View) -> list[Finding]:
         lines = self.gate.check(view)
         found = [Finding("error", line) for line in lines]

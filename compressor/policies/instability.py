@@ -51,6 +51,10 @@ class InstabilityPolicy(Policy, name="instability"):
     def needs_validation(self) -> bool:
         return self.part == "validation"
 
+    @property
+    def needs_test(self) -> bool:
+        return self.part == "test"
+
     def init(self, ctx: Context) -> Measured:
         if self.part == "validation" and not ctx.data.held_out:
             raise UserError(

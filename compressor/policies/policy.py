@@ -125,6 +125,16 @@ class Policy(Component):
         return False
 
     @property
+    def needs_test(self) -> bool:
+        """Return whether it uses the test images."""
+        return False
+
+    @property
+    def counts_images(self) -> bool:
+        """Return whether the number of training images is in what it computes."""
+        return False
+
+    @property
     def needs_images(self) -> bool:
         """Return whether it uses training images."""
         return False

@@ -6,7 +6,7 @@ from compressor.schedule.claim import Claim
 from compressor.schedule.document import Choice, Document, difference, differing, other_values, parse, parse_value
 from compressor.schedule.faults import Faults, Message
 from compressor.schedule.meaning import Difference, Stated, differences, stated
-from compressor.schedule.opening import open_config, open_schedule
+from compressor.schedule.opening import open_config, open_schedule, read_schedule
 from compressor.schedule.plan import Plan, make_plan
 from compressor.schedule.plan_table import as_table
 from compressor.schedule.registry import AXES, SECTIONS, components
@@ -41,6 +41,7 @@ __all__ = [
     "other_values",
     "parse",
     "parse_value",
+    "read_schedule",
     "stated",
     "targets",
     "view_of",

@@ -3,7 +3,7 @@
 import math
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,29 @@ def parse(source: str, text: str, faults: Faults, *, repeats: bool = False) -> D
     for place, said in document.repeats if not repeats else ():
         faults.add(place, said)
     return document
+
+
+def of_data(data: Mapping[str, Any], source: str, faults: Faults) -> Document:
+    """Return plain data as a document; the place of a value is its path, as `the schedule: policies.0.pruner`.
+
+    Raises `UserError` where there are other values than mappings, lists, text, numbers, booleans and None.
+    """
+    try:
+        text = yaml.safe_dump(_plain(data), sort_keys=False, allow_unicode=True)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{source}: should have plain values only: {str(error).splitlines()[0]}") from None
+    document = parse(source, text, faults)
+    for path in [*document._values]:
+        place = Place(f"{source}: {'.'.join(map(str, path))}" if path else source)
+        document._values[path] = document._keys[path] = place
+    return document
+
+
+def _plain(value: Any) -> Any:
+    """Return nested mappings and sequences as dicts and lists, which YAML knows."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def parse_value(text: str, source: str) -> Any:

@@ -9,7 +9,7 @@ from compressor.config import SCHEMES, Config
 from compressor.errors import UserError, did_you_mean
 from compressor.importing import refusal
 from compressor.schedule import claim, extending, grammar, parsing, variables
-from compressor.schedule.document import Document, parse, parse_value, read
+from compressor.schedule.document import Document, of_data, parse, parse_value, read
 from compressor.schedule.faults import Faults, Message
 from compressor.schedule.schedule import Schedule
 
@@ -18,6 +18,21 @@ Overrides = Sequence[tuple[str, str]]
 
 Catalogues = Mapping[str, Callable[[], Mapping[str, str]]]
 """By block of a configuration the names that its `name` may have."""
+
+
+def read_schedule(source: str | Path | Mapping[str, Any], faults: Faults, overrides: Overrides = ()) -> Schedule:
+    """Return the schedule of a file (a path or bare name) or of plain data; what is wrong in it becomes a fault.
+
+    Its claim is not read. Raises `UserError` where the file does not exist or cannot be read, or the data are no plain
+    values.
+    """
+    if isinstance(source, Mapping):
+        document = extending.extended(of_data(source, "the schedule", faults), "schedules", faults)
+    else:
+        document = _document(str(source), "schedules", overrides, faults)
+    if isinstance(document.data, dict):
+        document.data.pop(claim.KEY, None)
+    return grammar.read(document, faults)
 
 
 def open_schedule(name: str, overrides: Overrides, faults: Faults) -> Schedule:

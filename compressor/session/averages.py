@@ -78,6 +78,7 @@ class Averages:
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load saved averages."""
-        for name, tensor in self._average.items():
-            tensor.copy_(state["average"][name])
+        self._live = self._find()
+        saved = state["average"]
+        self._average = {name: saved[name].to(self._live[name].device, copy=True) for name in self._average}
         self._steps = int(state["steps"])

@@ -97,6 +97,18 @@ class Events:
             if overrides and self._acts_now(bound.policy, event):
                 yield self._turn(bound)
 
+    def may_change_weights(self, event: str) -> bool:
+        """Return whether a policy acts at an event now that sets more than learning rates."""
+        for bound in self._policies:
+            policy, clock = bound.policy, self._clock_of(bound.policy)
+            if policy.sets_rates or not self._acts_now(policy, event):
+                continue
+            enters = event == _entry(policy) and clock.begins(policy.window)
+            leaves = event == "on_minibatch_end" and clock.is_last_step(policy.window)
+            if enters or leaves or getattr(type(policy), event) is not getattr(Policy, event):
+                return True
+        return False
+
     def before_backward_pass(self, loss: Tensor) -> Tensor:
         """Return the loss after every policy has added its part."""
         for policy, ctx, memory in self.active("before_backward_pass"):

@@ -30,6 +30,7 @@ from compressor.session.averages import Averages
 from compressor.session.churn import INIT, Churn
 from compressor.session.events import Events
 from compressor.session.logits import LogitsCheck
+from compressor.session.undo import Undo
 from compressor.session.zeros import masks_of_zeros
 from compressor.sparsity import Masks, Substitutions
 from compressor.thinning import Cut, Thinned, thin
@@ -180,6 +181,12 @@ class Session:
     @contextmanager
     def epoch(self, number: int) -> Iterator[Epoch]:
         """Open an epoch; leaving it ends it. Entered in mid-epoch, after `load_state_dict`, no event is repeated."""
+        self.begin_epoch(number)
+        yield Epoch(self.data)
+        self.end_epoch()
+
+    def begin_epoch(self, number: int) -> None:
+        """Begin an epoch; in mid-epoch, after `load_state_dict`, no event is repeated."""
         clock = self.clock
         if clock.epoch != number:
             clock.epoch, clock.step, self._begun = number, 0, False
@@ -190,11 +197,13 @@ class Session:
                 self._emptied = self.masks.emptied()
                 self.check_logits()
             self._begun = True
-        yield Epoch(self.data)
+
+    def end_epoch(self) -> None:
+        """End the open epoch, after its validation."""
         if self._next != "enter":
-            raise CompressError(f"the epoch ends within a step: {self._next} was not called")
+            raise CompressError(f"the epoch ends within a step: {self._title(self._next)} was not called")
         self.events.fire("on_epoch_end")
-        clock.epoch, clock.step, self._begun = number + 1, 0, False
+        self.clock.epoch, self.clock.step, self._begun = self.clock.epoch + 1, 0, False
 
     def check_logits(self) -> None:
         """Raise `CompressError` where the logits of the network that would be shipped now do not depend on the image
@@ -252,10 +261,16 @@ class Session:
             if not asking:
                 return
             raise CompressError(
-                f"before_backward was not called in this step, and {', '.join(asking)} needs the loss: call it with the"
-                f" loss, and differentiate the loss that it returns"
+                f"{self._title(wanted)} was not called in this step, and {', '.join(asking)} needs the loss: call it"
+                f" with the loss, and differentiate the loss that it returns"
             )
-        raise CompressError(f"{event} was called where {wanted} comes next: the order is {', '.join(_ORDER)}")
+        raise CompressError(
+            f"{self._title(event)} was called where {self._title(wanted)} comes next: the order is {', '.join(_ORDER)}"
+        )
+
+    def _title(self, event: str) -> str:
+        """Return the name of an event in messages."""
+        return event
 
     def enter(self) -> None:
         """Begin a step, before its forward pass: masks are applied and substitutions put in place."""
@@ -392,48 +407,24 @@ class Session:
         Raises `CompressError` where it begins within a step, and where channels are removed inside.
         """
         if self._next != "enter":
-            raise CompressError(f"a trial cannot begin within a step: {self._next} was not called yet")
-        tensors = [*self.network.parameters.values(), *self.model.buffers()]
-        values = [tensor.detach().clone() for tensor in tensors]
-        trained = [parameter for group in self.optimizer.groups for parameter in group["params"]]  # gates', too
-        gradients = [parameter.grad for parameter in trained]
-        modes = [(module, module.training) for module in self.model.modules()]
-        state, validation = copy.deepcopy(self.state_dict()), self.data.validation
-        scales, held = dict(self.optimizer.scales), dict(self.network.held)
+            raise CompressError(f"a trial cannot begin within a step: {self._title(self._next)} was not called yet")
+        undo = Undo(self, trained=True)
         self.network.held["a trial"] = "channels cannot be removed inside a trial: they could not be restored"
-        for parameter in trained:
-            parameter.grad = None
+        for group in self.optimizer.groups:
+            for parameter in group["params"]:
+                parameter.grad = None
         try:
             yield
         finally:
-            self.abandon()
-            with torch.no_grad():
-                for tensor, value in zip(tensors, values, strict=True):
-                    tensor.copy_(value)
-            for parameter, gradient in zip(trained, gradients, strict=True):
-                parameter.grad = gradient
-            for module, training in modes:
-                module.training = training
-            self.network.held = held
-            self.optimizer.scales = scales
-            self.load_state_dict(state)
-            self.data.validation = validation
+            undo.restore()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes in a run, except the model."""
         return {
-            "clock": self.clock.state_dict(),
-            "begun": self._begun,
+            **self.state_of_events(),
             "optimizer": self.optimizer.optimizer.state_dict(),
             "masks": self.masks.state_dict(),
-            "churn": self.churn.state_dict(),
-            "policies": self.events.state_dict(),
-            "constants": self._constants,
-            "thinnings": self.records.thinnings,
-            "figures": self.records.figures,
             "dense": {name: list(shape) for name, shape in self.network.dense.items()},
-            "averages": None if self._averages is None else self._averages.state_dict(),
-            "streams": self.world.state_dict(),
             "rng": rng.capture(self.network.device),
         }
 
@@ -441,6 +432,26 @@ class Session:
         """Continue from a saved state. Raises `UserError` where it belongs to another schedule or model."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.masks.load_state_dict(state["masks"])
+        self.load_state_of_events(state)
+        rng.restore(state["rng"], self.network.device)
+
+    def state_of_events(self) -> dict[str, Any]:
+        """Return what events change, beside the model, masks and the optimizer."""
+        return {
+            "clock": self.clock.state_dict(),
+            "begun": self._begun,
+            "churn": self.churn.state_dict(),
+            "policies": self.events.state_dict(),
+            "constants": self._constants,
+            "thinnings": self.records.thinnings,
+            "figures": self.records.figures,
+            "averages": None if self._averages is None else self._averages.state_dict(),
+            "streams": self.world.state_dict(),
+        }
+
+    def load_state_of_events(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_of_events` has returned, between two steps."""
+        self._next, self._rates = "enter", ()
         self.events.load_state_dict(state["policies"])
         for instance, constants in self._constants.items():
             constants.clear()
@@ -453,4 +464,3 @@ class Session:
             self._averages.load_state_dict(state["averages"])
         self.churn.load_state_dict(state.get("churn", {}))
         self.world.load_state_dict(state["streams"])
-        rng.restore(state["rng"], self.network.device)

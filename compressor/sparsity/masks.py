@@ -82,6 +82,11 @@ class Masks:
         self._changed.compare(self._in_force)
         return self._changed.take()
 
+    @property
+    def in_forward(self) -> bool:
+        """Return whether there are masks of the other modes, for which a forward pass changes weights."""
+        return bool(self._in_forward)
+
     def emptied(self) -> frozenset[str]:
         """Return the weights of two or more dims of which nothing stays."""
         every = {**self._after_step, **self._in_forward}
@@ -187,6 +192,7 @@ class Masks:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load saved masks. Raises `UserError` where their shapes are not those of the weights."""
+        self._in_pass = False
         for owner in list(self._owned):
             self.release(owner)
         for owner, masks in state["owned"].items():

@@ -82,6 +82,14 @@ class Substitutions:
         """Stop the use of an owner's substitution."""
         self._by_owner.pop(owner, None)
 
+    def owned(self) -> dict[str, Substitution]:
+        """Return the substitution of each owner."""
+        return dict(self._by_owner)
+
+    def restore(self, owned: Mapping[str, Substitution]) -> None:
+        """Use the substitutions of an earlier time."""
+        self._by_owner = dict(owned)
+
     def others(self, owner: str) -> list[Substitution]:
         """Return the substitutions of all other owners."""
         return [one for key, one in self._by_owner.items() if key != owner]

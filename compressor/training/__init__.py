@@ -3,6 +3,7 @@
 from compressor.training.class_meters import ClassMeters
 from compressor.training.evaluation import autocast, evaluate
 from compressor.training.initialization import initialize
+from compressor.training.meters import Meters
 from compressor.training.observers import LayersFile, LogFile, MetricsFile, Observer, Terminal, duration
 from compressor.training.parts import fewest_at_once, part_sizes
 from compressor.training.trainer import Trainer
@@ -13,6 +14,7 @@ __all__ = [
     "Found",
     "LayersFile",
     "LogFile",
+    "Meters",
     "MetricsFile",
     "Observer",
     "Terminal",

@@ -1,0 +1,181 @@
+"""From a schedule, a model and an optimizer to a session."""
+
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from compressor.attached.images import Calibration
+from compressor.attached.session import AttachedSession
+from compressor.context import Data
+from compressor.copying import copied
+from compressor.errors import UserError
+from compressor.importing import plugins_allowed, random_state_kept
+from compressor.schedule import BoundSchedule, Faults, Schedule, read_schedule, view_of
+from compressor.session import Parts, Settings, windows_past_end
+from compressor.timing import Clock
+
+
+def attach(
+    schedule: str | PathLike[str] | Mapping[str, Any],
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    sample_input: Tensor,
+    calibration: Iterable[Any] | None = None,
+    validation: Iterable[Any] | None = None,
+    images: int | None = None,
+    clip_norm: float | None = None,
+    ema_decay: float | None = None,
+    seed: int = 0,
+    allow_plugins: bool = False,
+    say: Callable[[str], None] = print,
+) -> AttachedSession:
+    """Attach a schedule to a model and its optimizer in a loop of your own.
+
+    Nothing is read but the schedule, and nothing is written. The model should be on its device by now, and the
+    optimizer should hold its parameters: some gates add parameter groups to it here, and learning-rate policies set its
+    rates, so that no other scheduler should. Random numbers of the loop are not drawn.
+
+    Args:
+        schedule: A path, a bare name (as for `compress train --schedule`), or the schedule's content as a mapping.
+        model: The model that is trained; its parameters keep their names and stay the same objects.
+        optimizer: The optimizer that trains it.
+        epochs: The number of epochs of the whole run; windows without an end end there.
+        steps_per_epoch: The number of optimizer steps of an epoch; with accumulation fewer than batches.
+        sample_input: A batch of images (N, C, H, W), float, as the model takes them.
+        calibration: Gives batches (images, labels) of training images, not augmented, for policies that look at images;
+            the first ones are used, and should be the same each time. Taken when first needed. A mapping with
+            `pixel_values` and `labels` is also a batch.
+        validation: Gives batches of validation images, for policies that watch accuracies. Iterated at the end of each
+            epoch, unless you set `epoch.validation`.
+        images: The number of training images, by which some penalties are divided. Default: the length of
+            `calibration.dataset`, else `steps_per_epoch` times the number of images in `sample_input`.
+        clip_norm: The largest L2 norm of the gradient over all parameters, clipped by the session after penalties were
+            added.
+        ema_decay: With it the model that is shipped has running averages of the weights: average <- decay * average +
+            (1 - decay) * weight after each step.
+        seed: The seed of all random numbers that the schedule draws.
+        allow_plugins: Import and run the code that the schedule names (`plugins:`).
+        say: Receives messages, one line each.
+
+    Returns:
+        The session, before its first epoch.
+
+    Raises:
+        UserError: The schedule is wrong, does not fit the model, or has a policy that needs what was not given; with
+            one line for each fault, at its file, line and column. Model and optimizer are unchanged.
+    """
+    _check(model, optimizer, sample_input, epochs, steps_per_epoch)
+    source = schedule if isinstance(schedule, Mapping) else Path(schedule)
+    faults = Faults()
+    with plugins_allowed(allow_plugins), random_state_kept():
+        read = read_schedule(source, faults)
+        faults.raise_any()
+        _check_needs(read, faults, calibration=calibration is not None, validation=validation is not None)
+        bound = read.bind(model, epochs, faults)
+        faults.raise_any()
+        view = view_of(
+            model,
+            image=tuple(sample_input.shape[1:]),
+            groups=[
+                {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
+            ],
+            epochs=epochs,
+            steps=steps_per_epoch,
+            build=lambda: copied(model),
+        )
+        bound = bound.check(view, faults)
+        faults.raise_any()
+        clock = Clock(epochs, steps_per_epoch)
+        data = Data(
+            batches=_batches(calibration, model, seed),
+            images=_count(images, calibration, sample_input, steps_per_epoch, bound, say),
+            held_out=0 if validation is None else 1,
+            shape=tuple(sample_input.shape[1:]),
+        )
+        settings = Settings(clip_norm, ema_decay, seed, bound.allows_empty_layers)
+        before = Parts(model, optimizer)
+        try:
+            session = AttachedSession(
+                model, optimizer, bound.policies, clock, data, settings, say, sample_input, validation
+            )
+        except BaseException:
+            before.restore()
+            raise
+    for line in [*bound.notes, *windows_past_end(clock, bound.policies)]:
+        say(line)
+    return session
+
+
+def _check(model: nn.Module, optimizer: Optimizer, sample: Tensor, epochs: int, steps: int) -> None:
+    """Raise `UserError` where an argument cannot be what is meant."""
+    for name, value in (("epochs", epochs), ("steps_per_epoch", steps)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"attach({name}={value!r}): should be a whole number of 1 or more")
+    if not isinstance(sample, Tensor) or sample.dim() < 2 or len(sample) == 0 or not sample.is_floating_point():
+        got = f"{tuple(sample.shape)} {sample.dtype}" if isinstance(sample, Tensor) else type(sample).__name__
+        raise UserError(f"attach(sample_input=...): should be a batch of images (N, C, H, W) of floats, got {got}")
+    mine = {id(parameter) for parameter in model.parameters()}
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not mine & held:
+        raise UserError(
+            "attach(optimizer=...): it holds no parameter of the model: build it from model.parameters(), after the"
+            " model was moved or wrapped"
+        )
+
+
+def _check_needs(read: Schedule, faults: Faults, *, calibration: bool, validation: bool) -> None:
+    """Add a fault for each policy that needs an iterable that was not given."""
+    for entry in read.entries:
+        place, policy = read.document.place(entry.path), entry.policy
+        if policy.needs_images and not calibration:
+            faults.add(
+                place, f"{entry.key} needs training images: give attach(calibration=...), batches of (images, labels)"
+            )
+        if policy.needs_validation and not validation:
+            faults.add(
+                place, f"{entry.key} needs validation images: give attach(validation=...), batches of (images, labels)"
+            )
+        if policy.needs_test:
+            faults.add(place, f"{entry.key} needs test images, which attach does not take: choose `part: validation`")
+
+
+def _batches(calibration: Iterable[Any] | None, model: nn.Module, seed: int) -> Callable[[int], Any]:
+    def missing(count: int) -> Any:
+        raise UserError("there are no training images: give attach(calibration=...), batches of (images, labels)")
+
+    def device() -> torch.device:
+        return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+    return missing if calibration is None else Calibration(calibration, device, seed)
+
+
+def _count(
+    images: int | None,
+    calibration: Iterable[Any] | None,
+    sample: Tensor,
+    steps: int,
+    bound: BoundSchedule,
+    say: Callable[[str], None],
+) -> int:
+    """Return the number of training images; with a message where it is taken from the sample and matters."""
+    if images is not None:
+        return images
+    try:
+        return len(calibration.dataset)  # type: ignore[union-attr]
+    except (AttributeError, TypeError):
+        count = steps * len(sample)
+    asking = [one.key for one in bound.policies if one.policy.counts_images]
+    if asking:
+        say(
+            f"{', '.join(asking)}: its penalty is divided by the number of training images, taken as {count} (steps of"
+            " an epoch times images in sample_input): give attach(images=...) where that is another"
+        )
+    return count

@@ -1,0 +1,1 @@
+"""Callbacks that attach a schedule to the loops of other libraries: one module for each."""
