@@ -15,6 +15,7 @@ from compressor.sparsity.summary import WeightSummary
 FILES = {
     *("schedule.yaml", "config.yaml", "metrics.jsonl", "checkpoint.pt", "checkpoint.1.pt", "best.pt"),
     *("sparsity.csv", "sparsity.json", "log.txt", ".lock", "environment.json"),
+    *("layers.jsonl", "figures.json"),
 }
 
 

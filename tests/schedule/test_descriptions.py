@@ -59,9 +59,9 @@ def test_a_missing_and_an_empty_description_are_found() -> None:
 
 
 def settings(cls: type[Settings] = Settings) -> Iterator[type[Settings]]:
-    """Yield all classes of the package whose fields are keys of a file."""
+    """Yield all classes of the package whose fields are keys of a file; those of a network's arguments have no text."""
     for each in cls.__subclasses__():
-        if each.__module__.startswith("compressor."):
+        if each.__module__.startswith("compressor.") and each.__name__ != "Arguments":
             yield each
         yield from settings(each)
 
