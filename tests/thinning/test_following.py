@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Conv2d, Linear
+from torchvision.models.convnext import LayerNorm2d
 
 from compressor.thinning.graph import ChannelGraph
 from compressor.thinning.labels import along, vector
@@ -248,3 +249,12 @@ def test_the_product_that_makes_pairs_is_named_however_it_is_written(
     for reason in kept(graph, "a"):
         assert reason is not None
         assert reason.startswith(f"{named} in the network (Net), ")
+
+
+def test_the_line_that_is_named_is_the_models_never_that_of_its_caller() -> None:
+    net = nn.Sequential(Conv2d(3, 8, 3), LayerNorm2d(8), Conv2d(8, 4, 1))
+    reasons = [reason for reason in channel_graph(net, (3, 6, 6)).keeps.values() if reason.startswith("layer_norm")]
+    assert len(reasons) == 8
+    assert all(re.match(r"layer_norm in 1 \(LayerNorm2d\), models/convnext\.py:\d+ ", reason) for reason in reasons)
+    flat = nn.Sequential(Conv2d(3, 8, 3), nn.Flatten(), nn.LayerNorm(8 * 16), Linear(8 * 16, 4))
+    assert not [reason for reason in channel_graph(flat, (3, 6, 6)).keeps.values() if "test_following" in reason]

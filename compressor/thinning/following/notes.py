@@ -44,8 +44,10 @@ PARTS = frozenset(
 SUMS = frozenset({"sum", "nansum", "norm", "linalg_vector_norm", "count_nonzero"})
 
 _PACKAGE = Path(__file__).parents[2]
-_NO_MODEL = (str(Path(torch.__file__).parent), str(_PACKAGE), "<")
+_NO_MODEL = (f"{Path(torch.__file__).parent}/", f"{_PACKAGE}/", "<")
 """The beginnings of files whose code is no model's: torch's and this package's, without its models."""
+_BEGIN = (str(Path(__file__).with_name("passes.py")), "follow")
+"""The function that calls the model: what has called it is not the model's code."""
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
 
@@ -240,7 +242,7 @@ class Notes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Return an operation with its module, and the line of the model's code where it is known."""
         said = f"{WORDS.get(name, name.strip('_'))} in {self._in_module()}"
         frame: Any = sys._getframe(1)
-        while frame is not None:
+        while frame is not None and (frame.f_code.co_filename, frame.f_code.co_name) != _BEGIN:
             line = model_line(frame.f_code.co_filename, frame.f_lineno)
             if line:
                 return f"{said}, {line}"
