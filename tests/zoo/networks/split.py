@@ -111,11 +111,11 @@ class ResNeSt(Classifier):
 
 
 @expect(
-    widths={"stem": 8, "layers_of_parts.2": 2, "out": 8},
+    widths={"stem": 8, "into": 14, "layers_of_parts.2": 2, "out": 8},
     stays={"into": "split", "layers_of_parts.0": "split", "layers_of_parts.1": "split"},
 )
 class Res2NetOfTimm(Classifier):
-    """Four parts whose size is an attribute of the network; the last one passes.
+    """Four parts whose size is an attribute of the network; the last one passes, and may be smaller.
 
     What the first two convolutions give is added to a part. Half of every part is small, and pruned first.
     """
