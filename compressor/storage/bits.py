@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from compressor.storage import relative_index
+from compressor.storage.tied import first_names
 
 HAN_LINEAR, HAN_CONVOLUTION = 5, 8
 """Bits of an index (Han et al. 2015)."""
@@ -90,11 +91,4 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
 
 def _untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors without those that are an earlier one under another name."""
-    seen, kept = set(), {}
-    for name, tensor in tensors.items():
-        begin = tensor.untyped_storage().data_ptr() or id(tensor)  # 0 where there is no memory: empty, or meta
-        memory = (begin, tensor.storage_offset(), tensor.shape, tensor.stride())
-        if memory not in seen:
-            seen.add(memory)
-            kept[name] = tensor
-    return kept
+    return {name: tensors[name] for name, first in first_names(tensors).items() if name == first}

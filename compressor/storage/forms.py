@@ -99,8 +99,7 @@ def encode(tensor: Tensor, form: str, parameter: int = 0) -> bytes:
         unary = np.zeros(int(quotients.sum()) + gaps.size, np.bool_)
         unary[np.cumsum(quotients + 1) - 1] = True
         parts = [pack(remainders.astype("<u2"), parameter), np.packbits(unary, bitorder="little")]
-    values = patterns[positions]
-    return b"".join([values.astype(values.dtype.newbyteorder("<")).tobytes(), *(part.tobytes() for part in parts)])
+    return b"".join(part.tobytes() for part in [patterns[positions], *parts])
 
 
 def decode(content: Bytes, form: str, parameter: int, entries: int, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
@@ -116,7 +115,7 @@ def decode(content: Bytes, form: str, parameter: int, entries: int, dtype: torch
     if positions.size and positions[-1] >= numbers:
         raise CompressError(f"the entries reach position {positions[-1]:,}, the tensor has {numbers:,} numbers")
     flat = torch.zeros(numbers, dtype=dtype)
-    integers(flat)[positions] = content[:taken].view(f"<i{dtype.itemsize}")
+    integers(flat)[positions] = content[:taken].view(f"i{dtype.itemsize}")
     return flat.view(tuple(shape))
 
 
