@@ -13,17 +13,14 @@ def dumps(value: Any, *, indent: int | None = None, compact: bool = False) -> st
     return json.dumps(_finite(value), allow_nan=False, indent=indent, separators=separators, ensure_ascii=not compact)
 
 
-def loads(text: str) -> dict[str, Any]:
-    """Return an object of JSON. Raises `ValueError` in one line where it is something else, where a key stands twice,
+def loads(text: str) -> Any:
+    """Return the value of a JSON text. Raises `ValueError` in one line where it is something else, a key stands twice,
     or a number is not finite.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_number, parse_float=_number)
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_number, parse_float=_number)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("it should be an object of JSON")
-    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

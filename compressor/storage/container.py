@@ -71,7 +71,7 @@ def read(file: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
         header = strict_json.loads(file[8 : 8 + length].decode())
     except (UnicodeDecodeError, ValueError) as error:
         raise CompressError(f"its header cannot be read: {error}") from None
-    metadata = header.pop("__metadata__")  # the prefix has it
+    metadata = header.pop("__metadata__")  # the prefix has both
     if not all(isinstance(text, str) for text in metadata.values()):
         raise CompressError("its metadata should be texts")
     del metadata["sha256"]

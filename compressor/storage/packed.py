@@ -105,6 +105,11 @@ class Packed:
         return found | {name: found[other] for name, other in self.tied.items()}
 
 
+def most_bytes(size: int) -> int:
+    """Return the bytes of the largest network that is read from a file of `size` bytes: zeros alone take no bytes."""
+    return max(_ANY, _TIMES * size)
+
+
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """Return the packed file of a state dict; the same tensors and texts give the same bytes.
 
@@ -151,7 +156,7 @@ def unpack(file: bytes) -> Packed:
     for name, other in tied.items():
         if name in stored or not isinstance(other, str) or other not in stored:
             raise CompressError(f"{shown(name)}: it cannot share the tensor {shown(other)}")
-    size, most = sum(one.bytes for one in stored.values()), max(_ANY, _TIMES * len(file))
+    size, most = sum(one.bytes for one in stored.values()), most_bytes(len(file))
     if size > most:
         raise CompressError(f"tensors of {size:,} bytes: of a file of {len(file):,} bytes at most {most:,} are read")
     return Packed(stored, tied, metadata)
@@ -208,6 +213,9 @@ def _known(name: str, what: str, word: Any, known: Collection[str]) -> None:
 
 def _object(metadata: dict[str, str], key: str) -> dict[str, Any]:
     try:
-        return strict_json.loads(metadata.pop(key, ""))
+        found = strict_json.loads(metadata.pop(key, ""))
     except ValueError as error:
         raise CompressError(f"its {key} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise CompressError(f"its {key} should be an object of JSON, got {shown(found)}")
+    return found
