@@ -7,9 +7,16 @@ for convolutions. Every bit that decoding needs is counted, also fillers and hea
     relative indices  one stream for each tensor (`relative_index`), of the width with the fewest bits, or of Han's
     CSR               V + ceil(log2(columns)) for each non-zero, 32 for each row and 32 more; row: filter or output
     bitmask           V for each non-zero, 1 for each weight
+    Golomb-Rice       V + k + 1 for each non-zero, 1 for each 2^k zeros of a gap; the best k for each tensor (`forms`)
+    packed            the packed file without its header: the form with the fewest bytes for each tensor (`packed`)
+    entropy bound     V for each non-zero, n H(p) for a tensor of n weights, p of them not zero
 
-Tensors that are not prunable weights (biases, batch norm, its running statistics) are stored densely in all of them.
-CSR and bitmask have the header of a stream, too; the dense form has none, so that no format gains by it.
+H(p) = -p log2(p) - (1 - p) log2(1 - p) bits are the fewest, on average, that say which weights are zero where these lie
+independently of each other. Whole filters or rows of zeros do not: they may take less.
+
+Tensors that are not prunable weights (biases, batch norms, its running statistics) are stored densely in all of them
+but `packed`. CSR, bitmask and Golomb-Rice have the header of a stream, too; the dense form and the bound have none, so
+that no format gains by it.
 """
 
 import math
@@ -19,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from compressor.storage import relative_index
+from compressor.storage.forms import smallest
 from compressor.storage.tied import first_names
 
 HAN_LINEAR, HAN_CONVOLUTION = 5, 8
@@ -30,6 +38,7 @@ class StoredBits(BaseModel):
 
     `widths`: the narrowest and the widest index that `relative` (the best width for each tensor) uses; None where every
     tensor is shorter without an index. `relative_han`: 5 bits for an index in linear layers, 8 in convolutions.
+    `rice`, `packed`, `entropy` (the bound): None in reports that were written before they were counted.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +49,25 @@ class StoredBits(BaseModel):
     relative_han: int
     csr: int
     bitmask: int
+    rice: int | None = None
+    packed: int | None = None
+    entropy: int | None = None
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Return whole bytes by format in words, without the bound; of an old report those that it has."""
+        low, high = self.widths or (0, 0)
+        width = "none" if self.widths is None else f"{low} bits" if low == high else f"{low} to {high} bits"
+        formats = {
+            "dense": self.dense,
+            "CSR": self.csr,
+            "bitmask": self.bitmask,
+            f"relative index, {HAN_LINEAR} bits (convolutions {HAN_CONVOLUTION})": self.relative_han,
+            f"relative index, best widths ({width})": self.relative,
+            "Golomb-Rice gaps": self.rice,
+            "packed file (best by tensor)": self.packed,
+        }
+        return {name: -(-bits // 8) for name, bits in formats.items() if bits is not None}
 
     @property
     def rate(self) -> float:
@@ -56,14 +84,17 @@ def dense_bits(tensors: Mapping[str, Tensor]) -> int:
 
 def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> StoredBits:
     """Return the bits of a state dict; `weights` are the names of the prunable ones. A tied tensor counts once."""
-    dense = relative = han = csr = bitmask = 0
+    dense = relative = han = csr = bitmask = rice = packed = 0
+    entropy = 0.0
     widths = set()
     for name, tensor in _untied(tensors).items():
         bits = 8 * tensor.element_size()
         plain = bits * tensor.numel()
         dense += plain
+        packed += 8 * smallest(tensor).size
         if name not in weights:
-            relative, han, csr, bitmask = (total + plain for total in (relative, han, csr, bitmask))
+            relative, han, csr, bitmask, rice = (total + plain for total in (relative, han, csr, bitmask, rice))
+            entropy += plain
             continue
         nonzero, fillers = relative_index.count(tensor)
         of_width = [
@@ -78,6 +109,8 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
         columns = math.prod(tensor.shape[1:])
         csr += header + nonzero * (bits + max(columns - 1, 0).bit_length()) + 32 * (tensor.shape[0] + 1)
         bitmask += header + nonzero * bits + tensor.numel()
+        rice += header + nonzero * bits + min(nonzero * (k + 1) + int(more) for k, more in enumerate(fillers))
+        entropy += nonzero * bits + _entropy(nonzero, tensor.numel())
     widths.discard(0)
     return StoredBits(
         dense=dense,
@@ -86,7 +119,16 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
         relative_han=han,
         csr=csr,
         bitmask=bitmask,
+        rice=rice,
+        packed=packed,
+        entropy=math.ceil(entropy),
     )
+
+
+def _entropy(nonzero: int, numbers: int) -> float:
+    """Return n H(p), in bits."""
+    counts = (count for count in (nonzero, numbers - nonzero) if count)
+    return sum(count * math.log2(numbers / count) for count in counts)
 
 
 def _untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

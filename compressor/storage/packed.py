@@ -56,6 +56,7 @@ class _Record(BaseModel):
 
     form: str
     parameter: int = Field(default=0, ge=0)
+    signs: bool = False
     shape: list[int] = Field(max_length=64)
     values: _Values
 
@@ -70,6 +71,7 @@ class Stored:
     parameter: int
     entries: int
     data: bytes | memoryview
+    signs: bool = False
 
     @property
     def bytes(self) -> int:
@@ -80,7 +82,8 @@ class Stored:
         """Return the tensor, on the CPU. Raises `CompressError` where the bytes are none of it."""
         content = np.frombuffer(self.data, np.uint8)
         if self.form != DENSE:
-            return decode(content, self.form, self.parameter, self.entries, self.dtype, self.shape)
+            how = (self.form, self.parameter, self.entries, self.dtype, self.shape)
+            return decode(content, *how, signs=self.signs)
         if self.dtype == torch.bool and content.size and content.max() > 1:
             raise CompressError("a truth value should be 0 or 1")
         return torch.from_numpy(content.copy()).view(self.dtype).view(self.shape)
@@ -125,11 +128,13 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     for name, layout in layouts.items():
         if layout.form == DENSE:
             continue
-        content = encode(own[name], layout.form, layout.parameter)
+        content = encode(own[name], layout.form, layout.parameter, signs=layout.signs)
         entries[name] = Entry("U8", (len(content),), content)
         parameter = {"parameter": layout.parameter} if layout.form != "bitmask" else {}
         values = {"type": _NAMES[own[name].dtype], "count": layout.entries}
-        records[name] = {"form": layout.form, **parameter, "shape": list(own[name].shape), "values": values}
+        signs = {"signs": True} if layout.signs else {}
+        shape = list(own[name].shape)
+        records[name] = {"form": layout.form, **parameter, **signs, "shape": shape, "values": values}
     texts = {"packed": str(FORMAT), "tensors": strict_json.dumps(records, compact=True)}
     if tied := {name: other for name, other in first.items() if name != other}:
         texts["tied"] = strict_json.dumps(tied, compact=True)
@@ -201,7 +206,8 @@ def _encoded(name: str, entry: Entry, record: Any) -> Stored:
             f"{shown(name)}: a shape of {shown(checked.shape)} in the form {checked.form} with {checked.parameter}, at"
             f" most {most}"
         )
-    return Stored(_TYPES[checked.values.type], shape, checked.form, checked.parameter, checked.values.count, entry.data)
+    dtype, count = _TYPES[checked.values.type], checked.values.count
+    return Stored(dtype, shape, checked.form, checked.parameter, count, entry.data, checked.signs)
 
 
 def _known(name: str, what: str, word: Any, known: Collection[str]) -> None:
