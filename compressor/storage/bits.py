@@ -15,17 +15,19 @@ H(p) = -p log2(p) - (1 - p) log2(1 - p) bits are the fewest, on average, that sa
 independently of each other. Whole filters or rows of zeros do not: they may take less.
 
 Tensors that are not prunable weights (biases, batch norms, its running statistics) are stored densely in all of them
-but `packed`. CSR, bitmask and Golomb-Rice have the header of a stream, too; the dense form and the bound have none, so
-that no format gains by it.
+but the packed file and the bound, which know no difference (integers are dense there). CSR, bitmask and Golomb-Rice
+have the header of a stream, too; the dense form, the file and the bound have none: a file's own is one for all.
 """
 
 import math
 from collections.abc import Container, Mapping
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from compressor.storage import relative_index
+from compressor.storage.bit_patterns import DTYPES, is_nonzero, patterns_of
 from compressor.storage.forms import smallest
 from compressor.storage.tied import first_names
 
@@ -92,9 +94,9 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
         plain = bits * tensor.numel()
         dense += plain
         packed += 8 * smallest(tensor).size
+        entropy += _entropy(tensor)
         if name not in weights:
             relative, han, csr, bitmask, rice = (total + plain for total in (relative, han, csr, bitmask, rice))
-            entropy += plain
             continue
         nonzero, fillers = relative_index.count(tensor)
         of_width = [
@@ -110,7 +112,6 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
         csr += header + nonzero * (bits + max(columns - 1, 0).bit_length()) + 32 * (tensor.shape[0] + 1)
         bitmask += header + nonzero * bits + tensor.numel()
         rice += header + nonzero * bits + min(nonzero * (k + 1) + int(more) for k, more in enumerate(fillers))
-        entropy += nonzero * bits + _entropy(nonzero, tensor.numel())
     widths.discard(0)
     return StoredBits(
         dense=dense,
@@ -125,10 +126,14 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
     )
 
 
-def _entropy(nonzero: int, numbers: int) -> float:
-    """Return n H(p), in bits."""
-    counts = (count for count in (nonzero, numbers - nonzero) if count)
-    return sum(count * math.log2(numbers / count) for count in counts)
+def _entropy(tensor: Tensor) -> float:
+    """Return the entropy bound of a tensor, in bits; the size of one that holds no floating-point numbers."""
+    numbers, bits = tensor.numel(), 8 * tensor.element_size()
+    if tensor.dtype not in DTYPES:
+        return float(numbers * bits)
+    nonzero = int(np.count_nonzero(is_nonzero(patterns_of(tensor))))
+    counts = [count for count in (nonzero, numbers - nonzero) if count]
+    return nonzero * bits + sum(count * math.log2(numbers / count) for count in counts)
 
 
 def _untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

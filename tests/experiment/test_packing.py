@@ -150,6 +150,7 @@ def test_metadata_of_another_network_are_refused_in_one_line(
     with pytest.raises(UserError) as error:
         compressor.load_packed(path)
     assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).count(str(path)) == 1
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
