@@ -4,8 +4,8 @@
 
 The network has random weights; of each weight of two or more dims the smallest are zero; batch norms are random, too:
 nothing is shorter than after training. Time is CPU time of the process on one thread, of `load_packed` alone: reading,
-the checksum, building the network, decoding and comparing every tensor. Libraries are imported before; the first call of
-a process also imports rooms of this package. Best and worst of the blocks are printed.
+the checksum, building the network, decoding and comparing every tensor. Libraries are imported before; the first call
+of a process also imports rooms of this package. Best and worst of the blocks are printed.
 """
 
 import argparse
