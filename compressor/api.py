@@ -15,7 +15,7 @@ from compressor.attached import AttachedSession, attach
 from compressor.copying import copied
 from compressor.errors import CompressError, UserError
 from compressor.evaluating import evaluating
-from compressor.experiment import inspection, loading, run
+from compressor.experiment import inspection, loading, packing, run
 from compressor.experiment.run import Outcome
 from compressor.experiment.specification import open_files, specification
 from compressor.importing import plugins_allowed
@@ -34,6 +34,7 @@ __all__ = [
     "UserError",
     "attach",
     "load",
+    "load_packed",
     "plan",
     "report",
     "thin",
@@ -75,6 +76,27 @@ def load(path: FilePath, *, config: FilePath | None = None, allow_plugins: bool 
         loaded = loading.load(Path(path), None if config is None else fspath(config))
         network = models.as_built(loaded.network)
     _SHAPES[network] = loaded.shape
+    return network
+
+
+def load_packed(path: FilePath, *, allow_plugins: bool = False) -> nn.Module:
+    """Return the network of a packed file (`compress export --format packed`) in eval mode; a thinned one has its thin
+    shapes. Each of its tensors has the bits that were packed.
+
+    Args:
+        path: The file.
+        allow_plugins: Import and run the code that the file names (`package.module:factory`); else that is an error,
+            unless COMPRESS_ALLOW_PLUGINS=1.
+
+    Returns:
+        The network: images (N, C, H, W) to logits (N, classes), or its own outputs where it gives several.
+
+    Raises:
+        UserError: There is no such file, it is damaged or altered, or its tensors are not those of its model.
+    """
+    with plugins_allowed(allow_plugins):
+        network, shape = packing.load_packed(Path(path))
+    _SHAPES[network] = shape
     return network
 
 

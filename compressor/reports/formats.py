@@ -6,6 +6,7 @@ import io
 from compressor.reports.latency import Latency, Timing
 from compressor.reports.report import IMAGES, Comparison, EarlierTest, Report, Thinning, Totals
 from compressor.sparsity import WeightSummary
+from compressor.storage import StoredBits
 from compressor.tables import Column, table, wrapped
 from compressor.thinning import NOTHING_REMOVED
 
@@ -85,6 +86,8 @@ def as_table(report: Report, width: int | None = None) -> str:
     )
     lines = [made.head, made.rule, *body, made.rule, *lasts, *made.note(width), ""]
     lines += [wrapped(line, width) for line in _totals(report)]
+    if report.totals.stored_bits is not None:
+        lines += ["", *_stored(report.totals.stored_bits, width)]
     if report.comparison is not None:
         lines += ["", *_stages(report.comparison, report.latency, width)]
     return "\n".join(lines) + "\n"
@@ -99,7 +102,7 @@ def _totals(report: Report) -> list[str]:
         times = f"{totals.dense_weights / totals.nonzero:.2f} times fewer" if totals.nonzero else "none"
         lines.append(f"of the dense network's {totals.dense_weights:,} weights {totals.nonzero:,} are left: {times}")
     lines.append(f"MACs {totals.macs:,}, with a non-zero weight {totals.macs_nonzero:,} ({kept:.1f} %)")
-    lines += _stored(totals)
+    lines += _compressed(totals)
     if totals.top1 is not None and totals.top5 is not None:
         lines.append(f"test top-1 {totals.top1:.2f} %, top-5 {totals.top5:.2f} %")
         lines += map(tested_before, report.earlier_tests)
@@ -132,22 +135,25 @@ def tested_before(test: EarlierTest) -> str:
     return f"test after {after}, before the run was trained on: {accuracies}"
 
 
-def _stored(totals: Totals) -> list[str]:
-    """Return two lines: bits by format, and the three compression rates."""
-    bits, rates = totals.stored_bits, totals.rates
-    if bits is None or rates is None:
+def _compressed(totals: Totals) -> list[str]:
+    """Return a line with the three compression rates."""
+    if totals.rates is None:
         return []
-    low, high = bits.widths or (0, 0)
-    auto = f"auto, {low} bits wide" if low == high else f"auto, {low} to {high} bits wide"
-    if bits.widths is None:
-        auto = "auto: no tensor is shorter with them"
-    counted = (rates.weights, rates.parameters, rates.bits)
+    counted = (totals.rates.weights, totals.rates.parameters, totals.rates.bits)
     weights, parameters, stored = ("-" if rate is None else f"{rate:.1f} x" for rate in counted)
     return [
-        f"stored: {bits.relative:,} bits with relative indices ({auto}), {bits.csr:,} as CSR, {bits.dense:,} dense",
         f"compressed against the dense network: weights {weights}, with all other parameters {parameters},"
-        f" stored bits {stored}",
+        f" stored bits {stored} (relative indices)"
     ]
+
+
+def _stored(stored: StoredBits, width: int | None) -> list[str]:
+    """Return the bytes by format."""
+    columns = [Column("stored as", left=True, shortened="end"), Column("bytes"), Column("times smaller", rank=1)]
+    sizes = stored.bytes if stored.entropy is None else {**stored.bytes, "entropy bound": -(-stored.entropy // 8)}
+    rows = [[name, f"{size:,}", f"{sizes['dense'] / size:.2f}" if size else "-"] for name, size in sizes.items()]
+    made = table(columns, rows, width)
+    return [made.head, made.rule, *made.rows, *made.note(width)]
 
 
 def thinned(thinning: Thinning) -> str:

@@ -1,5 +1,7 @@
-"""Sparse tensors in fewer bits, and the number of bits."""
+"""Sparse tensors in fewer bits: the number of bits in each format, and the packed file."""
 
 from compressor.storage.bits import StoredBits, dense_bits, stored_bits
+from compressor.storage.container import shown
+from compressor.storage.packed import Packed, most_bytes, pack, unpack
 
-__all__ = ["StoredBits", "dense_bits", "stored_bits"]
+__all__ = ["Packed", "StoredBits", "dense_bits", "most_bytes", "pack", "shown", "stored_bits", "unpack"]

@@ -7,18 +7,29 @@ for convolutions. Every bit that decoding needs is counted, also fillers and hea
     relative indices  one stream for each tensor (`relative_index`), of the width with the fewest bits, or of Han's
     CSR               V + ceil(log2(columns)) for each non-zero, 32 for each row and 32 more; row: filter or output
     bitmask           V for each non-zero, 1 for each weight
+    Golomb-Rice       V + k + 1 for each non-zero, 1 for each 2^k zeros of a gap; the best k for each tensor (`forms`)
+    packed            the packed file without its header: the form with the fewest bytes for each tensor (`packed`)
+    entropy bound     V for each non-zero, n H(p) for a tensor of n weights, p of them not zero
 
-Tensors that are not prunable weights (biases, batch norm, its running statistics) are stored densely in all of them.
-CSR and bitmask have the header of a stream, too; the dense form has none, so that no format gains by it.
+H(p) = -p log2(p) - (1 - p) log2(1 - p) bits are the fewest, on average, that say which weights are zero where these lie
+independently of each other. Whole filters or rows of zeros do not: they may take less.
+
+Tensors that are not prunable weights (biases, batch norms, its running statistics) are stored densely in all of them
+but the packed file and the bound, which know no difference (integers are dense there). CSR, bitmask and Golomb-Rice
+have the header of a stream, too; the dense form, the file and the bound have none: a file's own is one for all.
 """
 
 import math
 from collections.abc import Container, Mapping
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from compressor.storage import relative_index
+from compressor.storage.bit_patterns import DTYPES, is_nonzero, patterns_of
+from compressor.storage.forms import smallest
+from compressor.storage.tied import first_names
 
 HAN_LINEAR, HAN_CONVOLUTION = 5, 8
 """Bits of an index (Han et al. 2015)."""
@@ -29,6 +40,7 @@ class StoredBits(BaseModel):
 
     `widths`: the narrowest and the widest index that `relative` (the best width for each tensor) uses; None where every
     tensor is shorter without an index. `relative_han`: 5 bits for an index in linear layers, 8 in convolutions.
+    `rice`, `packed`, `entropy` (the bound): None in reports that were written before they were counted.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +51,25 @@ class StoredBits(BaseModel):
     relative_han: int
     csr: int
     bitmask: int
+    rice: int | None = None
+    packed: int | None = None
+    entropy: int | None = None
+
+    @property
+    def bytes(self) -> dict[str, int]:
+        """Return whole bytes by format in words, without the bound; of an old report those that it has."""
+        low, high = self.widths or (0, 0)
+        width = "none" if self.widths is None else f"{low} bits" if low == high else f"{low} to {high} bits"
+        formats = {
+            "dense": self.dense,
+            "CSR": self.csr,
+            "bitmask": self.bitmask,
+            f"relative index, {HAN_LINEAR} bits (convolutions {HAN_CONVOLUTION})": self.relative_han,
+            f"relative index, best widths ({width})": self.relative,
+            "Golomb-Rice gaps": self.rice,
+            "packed file (best by tensor)": self.packed,
+        }
+        return {name: -(-bits // 8) for name, bits in formats.items() if bits is not None}
 
     @property
     def rate(self) -> float:
@@ -55,14 +86,17 @@ def dense_bits(tensors: Mapping[str, Tensor]) -> int:
 
 def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> StoredBits:
     """Return the bits of a state dict; `weights` are the names of the prunable ones. A tied tensor counts once."""
-    dense = relative = han = csr = bitmask = 0
+    dense = relative = han = csr = bitmask = rice = packed = 0
+    entropy = 0.0
     widths = set()
     for name, tensor in _untied(tensors).items():
         bits = 8 * tensor.element_size()
         plain = bits * tensor.numel()
         dense += plain
+        packed += 8 * smallest(tensor).size
+        entropy += _entropy(tensor)
         if name not in weights:
-            relative, han, csr, bitmask = (total + plain for total in (relative, han, csr, bitmask))
+            relative, han, csr, bitmask, rice = (total + plain for total in (relative, han, csr, bitmask, rice))
             continue
         nonzero, fillers = relative_index.count(tensor)
         of_width = [
@@ -77,6 +111,7 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
         columns = math.prod(tensor.shape[1:])
         csr += header + nonzero * (bits + max(columns - 1, 0).bit_length()) + 32 * (tensor.shape[0] + 1)
         bitmask += header + nonzero * bits + tensor.numel()
+        rice += header + nonzero * bits + min(nonzero * (k + 1) + int(more) for k, more in enumerate(fillers))
     widths.discard(0)
     return StoredBits(
         dense=dense,
@@ -85,16 +120,22 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
         relative_han=han,
         csr=csr,
         bitmask=bitmask,
+        rice=rice,
+        packed=packed,
+        entropy=math.ceil(entropy),
     )
+
+
+def _entropy(tensor: Tensor) -> float:
+    """Return the entropy bound of a tensor, in bits; the size of one that holds no floating-point numbers."""
+    numbers, bits = tensor.numel(), 8 * tensor.element_size()
+    if tensor.dtype not in DTYPES:
+        return float(numbers * bits)
+    nonzero = int(np.count_nonzero(is_nonzero(patterns_of(tensor))))
+    counts = [count for count in (nonzero, numbers - nonzero) if count]
+    return nonzero * bits + sum(count * math.log2(numbers / count) for count in counts)
 
 
 def _untied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors without those that are an earlier one under another name."""
-    seen, kept = set(), {}
-    for name, tensor in tensors.items():
-        begin = tensor.untyped_storage().data_ptr() or id(tensor)  # 0 where there is no memory: empty, or meta
-        memory = (begin, tensor.storage_offset(), tensor.shape, tensor.stride())
-        if memory not in seen:
-            seen.add(memory)
-            kept[name] = tensor
-    return kept
+    return {name: tensors[name] for name, first in first_names(tensors).items() if name == first}

@@ -8,14 +8,16 @@
 Golomb 1966, Run-length encodings; Rice 1979, Some practical universal noiseless coding techniques. Of Golomb's codes
 these are the ones whose divisor is a power of two. Every k is tried, so it is the best one for the tensor's density.
 
-A number is zero where all its bits are 0: what is decoded has the same bits, also of -0.0, NaN and denormal numbers.
-The content of a tensor is its values (little-endian, in row-major order), then the positions; each part begins with a
-byte. Remainders and quotients of `rice` are two parts: then both are read without a loop over the entries.
+What is decoded has the same bits, also of -0.0, NaN and denormal numbers. Where a mask was multiplied with weights half
+of the zeros are -0.0: then the signs of all zeros are one more part, of a bit each. A few -0.0 are stored as values.
+
+The content of a tensor is its values (little-endian, in row-major order), then the positions, then the signs; each
+part begins with a byte. Remainders and quotients of `rice` are two parts: both are read without a loop over entries.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,12 +49,16 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor is stored. `entries`: the stored values, fillers included; `size`: the bytes of its content."""
+    """How a tensor is stored. `entries`: the stored values, fillers included; `size`: the bytes of its content.
+
+    `signs`: -0.0 is no value: the signs of the zeros are a part of their own.
+    """
 
     form: str
     parameter: int
     entries: int
     size: int
+    signs: bool = False
 
 
 def smallest(tensor: Tensor) -> Layout:
@@ -63,7 +69,13 @@ def smallest(tensor: Tensor) -> Layout:
     if tensor.dtype not in DTYPES:
         size = tensor.numel() * tensor.element_size()
         return Layout(DENSE, 0, tensor.numel(), size)
-    found = layouts(*count(tensor, signed=True), tensor.numel(), tensor.element_size())
+    numbers, bytes_of_value = tensor.numel(), tensor.element_size()
+    (every, gaps), (nonzero, wider) = count(tensor, signed=True), count(tensor)
+    found = list(layouts(every, gaps, numbers, bytes_of_value))
+    if nonzero < every:
+        more = packed_size(numbers - nonzero, 1)
+        signed = list(layouts(nonzero, wider, numbers, bytes_of_value))[1:]
+        found += [replace(one, size=one.size + more, signs=True) for one in signed]
     return min(found, key=lambda one: one.size + (RECORD if one.form != DENSE else 0))
 
 
@@ -83,15 +95,16 @@ def layouts(nonzero: int, longer: Integers, numbers: int, bytes_of_value: int) -
         yield Layout("rice", width, nonzero, size)
 
 
-def encode(tensor: Tensor, form: str, parameter: int = 0) -> bytes:
-    """Return the content of a floating-point tensor in a form of `PARAMETERS`."""
+def encode(tensor: Tensor, form: str, parameter: int = 0, *, signs: bool = False) -> bytes:
+    """Return the content of a floating-point tensor in a form of `PARAMETERS`; with the `signs` of its zeros apart."""
     patterns = patterns_of(tensor)
-    positions = np.flatnonzero(is_nonzero(patterns, signed=True))
+    present = is_nonzero(patterns, signed=not signs)
+    positions = np.flatnonzero(present)
     if form == "relative":
         positions = _with_fillers(positions, parameter)
     gaps = np.diff(positions, prepend=-1) - 1
     if form == "bitmask":
-        parts = [np.packbits(is_nonzero(patterns, signed=True), bitorder="little")]
+        parts = [np.packbits(present, bitorder="little")]
     elif form == "relative":
         parts = [pack(gaps.astype("<u2"), parameter)]
     else:
@@ -99,11 +112,22 @@ def encode(tensor: Tensor, form: str, parameter: int = 0) -> bytes:
         unary = np.zeros(int(quotients.sum()) + gaps.size, np.bool_)
         unary[np.cumsum(quotients + 1) - 1] = True
         parts = [pack(remainders.astype("<u2"), parameter), np.packbits(unary, bitorder="little")]
-    values = patterns[positions]
-    return b"".join([values.astype(values.dtype.newbyteorder("<")).tobytes(), *(part.tobytes() for part in parts)])
+    if signs:
+        parts.append(np.packbits(patterns[~present] != 0, bitorder="little"))
+    values = np.where(present[positions], patterns[positions], 0)  # fillers are +0.0
+    return b"".join(part.tobytes() for part in [values.astype(patterns.dtype, copy=False), *parts])
 
 
-def decode(content: Bytes, form: str, parameter: int, entries: int, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+def decode(
+    content: Bytes,
+    form: str,
+    parameter: int,
+    entries: int,
+    dtype: torch.dtype,
+    shape: Sequence[int],
+    *,
+    signs: bool = False,
+) -> Tensor:
     """Return the tensor of a content, on the CPU.
 
     Raises `CompressError` where the content is not one of so many entries in this form, or has positions beyond the
@@ -112,11 +136,20 @@ def decode(content: Bytes, form: str, parameter: int, entries: int, dtype: torch
     numbers, taken = math.prod(shape), entries * dtype.itemsize
     if entries > numbers or taken > content.size:
         raise CompressError(f"{entries:,} entries in {content.size:,} bytes are too many for {numbers:,} numbers")
-    positions = _READERS[form](content[taken:], parameter, entries, numbers)
+    values = content[:taken].view(f"i{dtype.itemsize}")
+    end = content.size - (packed_size(numbers - int(np.count_nonzero(values)), 1) if signs else 0)
+    if end < taken:
+        raise CompressError(f"{content.size:,} bytes are too few for the signs of the zeros of {numbers:,} numbers")
+    positions = _READERS[form](content[taken:end], parameter, entries, numbers)
     if positions.size and positions[-1] >= numbers:
         raise CompressError(f"the entries reach position {positions[-1]:,}, the tensor has {numbers:,} numbers")
     flat = torch.zeros(numbers, dtype=dtype)
-    integers(flat)[positions] = content[:taken].view(f"<i{dtype.itemsize}")
+    patterns = integers(flat)
+    patterns[positions] = values
+    if signs:
+        zeros = np.flatnonzero(patterns == 0)
+        negative = np.unpackbits(content[end:], count=zeros.size, bitorder="little").view(np.bool_)
+        patterns[zeros[negative]] = np.iinfo(patterns.dtype).min
     return flat.view(tuple(shape))
 
 

@@ -42,12 +42,14 @@ def low_first(number: int, width: int) -> list[int]:
     return [number >> at & 1 for at in range(width)]
 
 
-def by_pencil(patterns: list[int], form: str, parameter: int, size: int) -> tuple[int, bytes]:
+def by_pencil(patterns: list[int], form: str, parameter: int, size: int, signs: bool) -> tuple[int, bytes]:
     """The number of entries and the content, one number at a time."""
-    values, low, unary, gap = [], [], [], 0
+    values, low, unary, negative, gap = [], [], [], [], 0
+    zeros = [0, -(2 ** (8 * size - 1))] if signs else [0]
     for pattern in patterns:
-        if pattern == 0:
+        if pattern in zeros:
             gap += 1
+            negative.append(zeros.index(pattern))
             continue
         if form == "relative":
             while gap >= 2**parameter:
@@ -56,11 +58,11 @@ def by_pencil(patterns: list[int], form: str, parameter: int, size: int) -> tupl
         unary += [0] * (gap // 2**parameter) + [1]
         values, gap = [*values, pattern], 0
     index = {
-        "bitmask": to_bytes([int(pattern != 0) for pattern in patterns]),
+        "bitmask": to_bytes([int(pattern not in zeros) for pattern in patterns]),
         "relative": to_bytes(low),
         "rice": to_bytes(low) + to_bytes(unary),
     }[form]
-    return len(values), struct.pack(f"<{len(values)}{CHARACTERS[size]}", *values) + index
+    return len(values), struct.pack(f"<{len(values)}{CHARACTERS[size]}", *values) + index + to_bytes(negative * signs)
 
 
 NUMBERS = st.sampled_from(list(PATTERNS)).flatmap(
@@ -72,16 +74,16 @@ NUMBERS = st.sampled_from(list(PATTERNS)).flatmap(
 )
 
 
-@given(NUMBERS, st.sampled_from(SETTINGS))
+@given(NUMBERS, st.sampled_from(SETTINGS), st.booleans())
 def test_the_content_is_the_pencils_and_comes_back_with_the_same_bits(
-    case: tuple[torch.dtype, list[tuple[int, int]], int], setting: tuple[str, int]
+    case: tuple[torch.dtype, list[tuple[int, int]], int], setting: tuple[str, int], signs: bool
 ) -> None:
     dtype, runs, tail = case
     patterns = [pattern for gap, last in runs for pattern in [0] * gap + [last]] + [0] * tail
     tensor = from_patterns(patterns, dtype)
-    entries, content = by_pencil(patterns, *setting, dtype.itemsize)
-    assert encode(tensor, *setting) == content
-    back = decode(np.frombuffer(content, np.uint8), *setting, entries, dtype, tensor.shape)
+    entries, content = by_pencil(patterns, *setting, dtype.itemsize, signs)
+    assert encode(tensor, *setting, signs=signs) == content
+    back = decode(np.frombuffer(content, np.uint8), *setting, entries, dtype, tensor.shape, signs=signs)
     assert back.dtype == dtype
     assert patterns_in(back) == patterns
 
@@ -94,9 +96,21 @@ def test_the_smallest_is_the_shortest_of_all_that_can_be_written(
     dtype, runs, tail = case
     tensor = from_patterns(([pattern for gap, last in runs for pattern in [0] * gap + [last]] + [0] * tail) * 9, dtype)
     found, dense = smallest(tensor), tensor.numel() * dtype.itemsize
-    written = {setting: len(encode(tensor, *setting)) for setting in SETTINGS}
-    assert found.size == (dense if found.form == "dense" else written[found.form, found.parameter])
+    written = {(*one, signs): len(encode(tensor, *one, signs=signs)) for one in SETTINGS for signs in (False, True)}
+    assert found.size == (dense if found.form == "dense" else written[found.form, found.parameter, found.signs])
     assert found.size + RECORD * (found.form != "dense") == min(dense, RECORD + min(written.values()))
+
+
+def test_a_weight_times_a_mask_has_signs_of_a_bit_and_one_minus_zero_is_a_value() -> None:
+    draws = torch.Generator().manual_seed(0)
+    dense, mask = torch.randn(100, 100, generator=draws), torch.rand(100, 100, generator=draws) < 0.1
+    masked, times = dense.where(mask, 0.0), dense * mask
+    kept = int(mask.sum())
+    assert not smallest(masked).signs
+    assert smallest(times).signs
+    assert smallest(times).size == smallest(masked).size + math.ceil((10_000 - kept) / 8)
+    masked.view(-1)[int((~mask).flatten().nonzero()[7])] = -0.0
+    assert (smallest(masked).signs, smallest(masked).entries) == (False, kept + 1)
 
 
 def test_sixteen_weights_by_hand() -> None:
@@ -205,3 +219,9 @@ def test_what_no_tensor_of_this_shape_has_is_refused(
     with pytest.raises(CompressError) as error:
         decode(np.frombuffer(content, np.uint8), form, parameter, entries, torch.float32, (numbers,))
     assert said in str(error.value)
+
+
+def test_too_few_bytes_for_the_signs() -> None:
+    content = np.frombuffer(bytes(4), np.uint8)
+    with pytest.raises(CompressError, match="4 bytes are too few for the signs of the zeros of 100 numbers"):
+        decode(content, "relative", 0, 0, torch.float32, (100,), signs=True)

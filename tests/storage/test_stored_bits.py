@@ -1,12 +1,16 @@
 """Bits of a whole network, counted with a pencil."""
 
+import math
+
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 
 from compressor.models.lenet import lenet_5
 from compressor.sparsity.weights import prunable
 from compressor.storage.bits import StoredBits, dense_bits, stored_bits
+from compressor.storage.packed import pack
 from compressor.storage.relative_index import encode
 
 WEIGHTS = ["conv.weight", "fc.weight"]
@@ -41,13 +45,22 @@ def test_every_format_by_hand(tensors: dict[str, Tensor]) -> None:
         # 9 columns: 4 bits; 40 columns: 6 bits; a pointer a row, and one more
         csr=(conv + 9 * (32 + 4) + 3 * 32) + (fc + 2 * (32 + 6) + 4 * 32) + others,
         bitmask=(conv + 9 * 32 + 18) + (fc + 2 * 32 + 120) + others,
+        # conv: k = 0, a bit for each of the nine and no gap; fc: k = 5: 5 + 1 + 1 bits for the gap of 39, 5 + 2 + 1
+        rice=(conv + 9 * (32 + 1)) + (fc + 2 * 32 + 7 + 8) + others,
+        # conv has 72 bytes in all, less than another record; fc: two values, 14 bits as indices or as codes
+        packed=18 * 32 + (2 * 32 + 16) + others,
+        # 18 weights, half of them zero: 18 bits; 2 of 120: 2 log2(60) + 118 log2(120 / 118) = 14.68; zeros alone: none
+        entropy=math.ceil(9 * 32 + 18 + 2 * 32 + 14.68) + 3 * 32 + 64,
     )
 
 
 def test_a_name_that_is_no_prunable_weight_is_stored_densely(tensors: dict[str, Tensor]) -> None:
     dense = sum(tensor.numel() for tensor in tensors.values()) * 32 + 32
     stored = stored_bits(tensors, [])
-    assert stored == StoredBits(dense=dense, relative=dense, widths=None, relative_han=dense, csr=dense, bitmask=dense)
+    equal = dict.fromkeys(("dense", "relative", "relative_han", "csr", "bitmask", "rice"), dense)
+    # File and bound know no prunable ones: 480 bytes of fc become 2 values and 14 bits. The bound is the one above.
+    entropy = math.ceil(9 * 32 + 18 + 2 * 32 + 14.68) + 3 * 32 + 64
+    assert stored == StoredBits(**equal, widths=None, packed=dense - 120 * 32 + 2 * 32 + 16, entropy=entropy)
     assert stored.rate == 1
 
 
@@ -128,3 +141,38 @@ def test_counting_changes_nothing_and_reads_back(tensors: dict[str, Tensor]) -> 
     stored = stored_bits(tensors, WEIGHTS)
     assert all(torch.equal(tensor, before[name]) for name, tensor in tensors.items())
     assert StoredBits.model_validate_json(stored.model_dump_json()) == stored
+
+
+def at_random(*shape: int, density: float) -> Tensor:
+    draws = torch.Generator().manual_seed(0)
+    dense = torch.randn(*shape, generator=draws)
+    return dense.where(torch.rand(*shape, generator=draws) < density, 0.0)
+
+
+def test_the_packed_file_has_so_many_bytes_and_its_header() -> None:
+    tensors = {"a": at_random(50, 40, 3, 3, density=0.1), "b": at_random(10, 500, density=0.6), "c": torch.zeros(300)}
+    tensors |= {
+        "tied": tensors["a"],
+        "signs": torch.randn(500) * (torch.arange(500) % 7 == 0),
+        "steps": torch.tensor(3),
+        "e": torch.ones(7).half(),
+    }
+    file = pack(tensors, {"note": "x" * 77})
+    header = int.from_bytes(file[:8], "little")
+    assert 8 * (len(file) - header - 8) == stored_bits(tensors, ["a", "b"]).packed
+
+
+@pytest.mark.parametrize("density", [0.5, 0.1, 0.02])
+def test_random_zeros_come_near_the_bound_and_never_below(density: float) -> None:
+    weight = at_random(300, 1000, density=density)
+    values = 32 * int(torch.count_nonzero(weight))
+    stored = stored_bits({"w": weight}, ["w"])
+    assert stored.rice is not None
+    assert stored.packed is not None
+    assert stored.entropy is not None
+    bound = stored.entropy - values
+    share = int(torch.count_nonzero(weight)) / 300_000
+    assert bound == pytest.approx(300_000 * scipy.stats.entropy([share, 1 - share], base=2), abs=1)
+    assert bound < stored.packed - values < 1.04 * bound
+    assert stored.packed <= stored.rice <= stored.packed + 88 + 64
+    assert stored.packed <= min(stored.bitmask, stored.relative, stored.relative_han)
