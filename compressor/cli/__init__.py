@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from compressor.cli import streams
+from compressor.cli.convert import convert
 from compressor.cli.diff import diff
 from compressor.cli.evaluate import evaluate
 from compressor.cli.listing import listing
@@ -37,7 +38,7 @@ def cli() -> None:
     """Compress image classifiers from a schedule file: prune, regularize, report."""
 
 
-for command in (new, train, validate, plan, diff, evaluate, report, thin, listing, schema):
+for command in (new, train, validate, plan, diff, convert, evaluate, report, thin, listing, schema):
     cli.add_command(command)
 
 

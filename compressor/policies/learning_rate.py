@@ -58,7 +58,8 @@ class LRPolicy(Policy, name="lr_scheduler"):
         return self
 
     def normal(self, removals: Sequence[Window]) -> Self:
-        return self if self.window.first else self.model_copy(update={"origin": "start"})
+        counts = self.window.first > 0 and isinstance(self.lr_scheduler, PureScheduler)
+        return self if counts else self.model_copy(update={"origin": "start"})
 
     @property
     def counts_steps(self) -> bool:

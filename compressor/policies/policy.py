@@ -151,6 +151,11 @@ class Policy(Component):
         """
         return self
 
+    @property
+    def refused_by_version_2(self) -> str | None:
+        """Return why a version 2 schedule cannot have it, whatever the model; None where it can."""
+        return None
+
     def check(self, view: View) -> list[Finding]:
         """Return the findings on this model: faults, and what a user should know before the run."""
         return []

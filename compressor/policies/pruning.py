@@ -155,10 +155,15 @@ class PruningPolicy(Policy, name="pruner"):
     def needs_images(self) -> bool:
         return self.pruner.measured is not None or self.pruner.reconstruction is not None
 
+    @property
+    def refused_by_version_2(self) -> str | None:
+        if not self.pruner.needs_double_copies or self.use_double_copies:
+            return None
+        return f"{self.pruner.name} needs `use_double_copies: true`: without it no weight can come back"
+
     def check(self, view: View) -> list[Finding]:
         found = check_pruner(view, self.pruner, "fold_batchnorm" if self.fold_batchnorm else None, masks=True)
-        if self.pruner.needs_double_copies and not self.use_double_copies:
-            said = f"{self.pruner.name} needs `use_double_copies: true`: without it no weight can come back"
+        if said := self.refused_by_version_2:
             found.append(Finding("error" if view.version > 1 else "warning", said, of_policy=True))
         if not self.discard_masks_at_minibatch_end and not any(finding.severity == "error" for finding in found):
             goals = self.pruner.goals(view.targets, self.window, self.window.last, view.shapes)

@@ -3,8 +3,10 @@
 from compressor.schedule.arguments import Argument, arguments, example
 from compressor.schedule.claim import KEY as EXPECT
 from compressor.schedule.claim import Claim
+from compressor.schedule.converting import converted
 from compressor.schedule.document import Choice, Document, difference, differing, other_values, parse, parse_value
 from compressor.schedule.faults import Faults, Message
+from compressor.schedule.grammar import read as schedule_in
 from compressor.schedule.meaning import Difference, Stated, differences, stated
 from compressor.schedule.opening import open_config, open_schedule, read_schedule
 from compressor.schedule.plan import Plan, make_plan
@@ -31,6 +33,7 @@ __all__ = [
     "arguments",
     "as_table",
     "components",
+    "converted",
     "difference",
     "differences",
     "differing",
@@ -42,6 +45,7 @@ __all__ = [
     "parse",
     "parse_value",
     "read_schedule",
+    "schedule_in",
     "stated",
     "targets",
     "view_of",

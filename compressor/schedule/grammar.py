@@ -1,5 +1,6 @@
 """From a document to a schedule: its components, and its policies, which say when they act."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from compressor.component import Component, of_version_2
@@ -9,7 +10,7 @@ from compressor.schedule import claim, distiller, extending, parsing
 from compressor.schedule.document import Document, KeyPath, check_keys, describe
 from compressor.schedule.faults import Faults, Message, Place
 from compressor.schedule.registry import SECTIONS, components, plug_in
-from compressor.schedule.schedule import Entry, Schedule
+from compressor.schedule.schedule import Entry, Meant, Schedule
 from compressor.schedule.selectors import check_exclusions
 from compressor.timing import Window
 
@@ -125,12 +126,20 @@ class _Reader:
             return None
         arguments = {key: value for key, value in block.items() if key != "class" and key not in also}
         if self._schedule.version == 1:
-            arguments = self._with_meaning(arguments, cls, path, distiller.meaningless(section))
-            arguments, remark = cls.of_version_1(arguments)
+            given, ignored = arguments, distiller.meaningless(section)
+            arguments, remark = cls.of_version_1(self._with_meaning(arguments, cls, path, ignored))
+            self._meant(path, given, arguments, remark, ignored - set(cls.model_fields))
             if remark is not None:
                 self._schedule.notes.append(Message(self._document.place(path), f"{name}: {remark}", "note"))
         built = parsing.build(cls, arguments, self._document, path, self._faults, what=f"{wanted} {name!r}")
         return self._checked(built, path)
+
+    def _meant(
+        self, path: KeyPath, given: Mapping[str, Any], meant: Mapping[str, Any], remark: str | None, ignored: set[str]
+    ) -> None:
+        """Note what version 2 writes in place of the arguments at `path`, where it is something else."""
+        if given != meant:
+            self._schedule.meant.append(Meant(path, given, meant, remark, frozenset(ignored)))
 
     def _checked(self, component: Model | None, path: KeyPath) -> Model | None:
         """Return a component, after faults for what its selectors exclude where they cannot."""
@@ -327,6 +336,7 @@ class _Reader:
         if cls.component is not None and not given:
             return  # the component is a fault already
         defaults: dict[str, Any] = {"window": window or Window(), **given}
+        written = arguments
         if self._schedule.version == 1 and isinstance(arguments, dict):
             arguments = self._with_meaning(arguments, cls, path, distiller.meaningless(None))
         if "origin" in cls.model_fields and isinstance(arguments, dict):
@@ -347,6 +357,8 @@ class _Reader:
                 self._schedule.notes.append(Message(self._document.place(path), remark, "note"))
             if "sparsity_of" in cls.model_fields:
                 arguments = {"sparsity_of": "current", **arguments}
+            at = path if cls.component is None or path[-1] == "args" else (*path, "args")
+            self._meant(at, written, arguments, remark, distiller.meaningless(None) - set(cls.model_fields))
         policy = parsing.build(
             cls, arguments, self._document, path, self._faults, what=f"the args of {cls.name!r}", **defaults
         )

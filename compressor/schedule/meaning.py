@@ -116,13 +116,12 @@ def stated(document: Document, path: KeyPath, value: Any, *, given: bool | None 
 def meanings(schedule: Schedule, bound: Sequence[BoundPolicy] | None = None) -> list[Meaning]:
     """Return the policies of a schedule in the order in which they act: those of learning rates last."""
     entries = schedule.entries
-    removals = [entry.policy.window for entry in entries if entry.policy.removes_channels != "none"]
     users = [entry.component_path for entry in entries if entry.component_path[0] != "policies"]
     shared = {path: [users.index(path), users.count(path)] for path in users}
     found = []
     for number, entry in enumerate(entries):
         own = bound[number] if bound is not None else None
-        found.append((entry.policy.runs_last, _meaning(entry, own, shared, removals)))
+        found.append((entry.policy.runs_last, _meaning(entry, own, shared, schedule.removals)))
     return [one for last in (False, True) for runs_last, one in found if runs_last is last]
 
 

@@ -1,7 +1,8 @@
 """A schedule as it was read, and bound to a model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from compressor.schedule.faults import Faults, Message, Place
 from compressor.schedule.selectors import WeightNames, bind, left_out
 from compressor.schedule.widths import widths
 from compressor.sparsity import shape_outputs_first, turned_layers
-from compressor.timing import Clock
+from compressor.timing import Clock, Window
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,18 @@ class Entry:
     component_path: KeyPath
 
 
+@dataclass(frozen=True)
+class Meant:
+    """What a version 1 file means by the arguments at `path`, as version 2 writes it, and a remark on it."""
+
+    path: KeyPath
+    given: Mapping[str, Any]
+    meant: Mapping[str, Any]
+    remark: str | None = None
+    ignored: frozenset[str] = frozenset()
+    """The keys that have no meaning here."""
+
+
 @dataclass
 class Schedule:
     """A schedule that was read without a fault, not yet bound to a model."""
@@ -35,9 +48,16 @@ class Schedule:
     config: str | None = None
     entries: list[Entry] = field(default_factory=list)
     notes: list[Message] = field(default_factory=list)
+    meant: list[Meant] = field(default_factory=list)
+    """Of a version 1 file: the arguments that version 2 writes otherwise."""
     claim: Claim | None = None
     claim_text: str | None = None
     """The text of NAME.expect.yaml, beside a version 1 schedule."""
+
+    @property
+    def removals(self) -> list[Window]:
+        """Return when its policies remove channels."""
+        return [entry.policy.window for entry in self.entries if entry.policy.removes_channels != "none"]
 
     def bind(self, model: nn.Module, epochs: int, faults: Faults) -> "BoundSchedule":
         """Set the ends of the windows and resolve the selectors; names that are not in `model` become faults."""

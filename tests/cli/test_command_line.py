@@ -46,6 +46,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--json": False,
     },
     "diff": {"A": None, "B": None, "-c --config": None, "--allow-plugins": False, "--json": False},
+    "convert": {"OLD": None, "--out": None, "-c --config": None, "--allow-plugins": False},
     "eval": {
         "CHECKPOINT": None,
         "-c --config": None,
