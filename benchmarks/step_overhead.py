@@ -7,15 +7,19 @@ same network on the same batch; the variants take turns within a block, in an or
 CPU time, a ratio is taken within a block, and the median over the blocks is printed. `dense again` is the bare loop a
 second time: its distance from 1 is the noise. Under each of ours stand its peers (`benchmarks.peers`): the bare loop
 with another package at the same work. Those that are not installed are named and left out. DropConnect is measured
-against the linear layer (800 x 800, batch 128) that it is put on, forward and backward pass alone.
+against the linear layer (800 x 800, batch 128) that it is put on, forward and backward pass alone. What a run records
+of its masks and weights (layers.jsonl) is measured against the same step, and the same epoch of four steps, without it.
 """
 
 import argparse
 import copy
+import itertools
 import statistics
+import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 import torchvision
@@ -33,6 +37,7 @@ from compressor.session.session import Session
 from compressor.timing.clock import Clock
 from compressor.training import optimizers
 from compressor.training.evaluation import Batches
+from compressor.training.observers import LayersFile, Observer
 from compressor.training.trainer import Trainer
 
 BUDGETS = {
@@ -46,6 +51,8 @@ BUDGETS = {
     "network surgery, masks every mini-batch": 1.06,
     "L0 gates on filters": 1.05,
     "DropConnect, local, beside its linear layer": 2.30,
+    "recording, masks every mini-batch": 1.01,
+    "recording, an epoch of four steps": 1.01,
 }
 
 SCHEDULES = {
@@ -55,6 +62,8 @@ SCHEDULES = {
     " epochs: [0]}]}",
     "AGP, masks every mini-batch": "{version: 2, policies: [{pruner: {class: AutomatedGradualPruner, weights: '*',"
     " initial_sparsity: 0.5, final_sparsity: 0.8, args: {mini_batch_pruning_frequency: 1}}, ending_epoch: 10}]}",
+    "AGP, masks every epoch": "{version: 2, policies: [{pruner: {class: AutomatedGradualPruner, weights: '*',"
+    " initial_sparsity: 0.5, final_sparsity: 0.8}, ending_epoch: 1000}]}",
     "AGP over filters, masks every mini-batch": "{version: 2, policies: [{pruner: {group_type: Filters,"
     " class: L1RankedStructureParameterPruner_AGP, weights: ['layer*.conv1.weight'], initial_sparsity: 0.5,"
     " final_sparsity: 0.8, args: {mini_batch_pruning_frequency: 1}}, ending_epoch: 10}]}",
@@ -77,19 +86,25 @@ CONFIG = {
     "model": {"name": "resnet18"},
     "data": {"name": "digits", "batch": 32},
     "optimizer": {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4},
-    "epochs": 10,
+    "epochs": 1000,
 }
 
 Step = Callable[[], object]
 
 
-class _NoFeed:
-    steps_per_epoch = 1000
+class _Feed:
+    """The same batch in each step of an epoch, and nothing to validate."""
+
+    def __init__(self, batch: tuple[torch.Tensor, torch.Tensor], steps: int) -> None:
+        self.steps_per_epoch, self._batch = steps, batch
 
     def train(self, epoch: int, first_step: int) -> Batches:
+        return iter([self._batch] * self.steps_per_epoch)
+
+    def validation(self) -> Batches:
         return iter(())
 
-    validation = test = train
+    test = validation
 
 
 def bare(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, hooks: Hooks = NO_HOOKS) -> Step:
@@ -112,21 +127,62 @@ def bare(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, hooks: 
     return step
 
 
-def ours(text: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Step:
-    """A trainer's step under the schedule `text`."""
+def trainer_of(
+    text: str, network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], steps: int, *observers: Observer
+) -> Trainer:
+    """A trainer under the schedule `text`."""
     faults = Faults()
     schedule = read(parse("benchmark", text, faults), faults)
     faults.raise_any()
     config = Config.model_validate(CONFIG)
     bound = schedule.bind(network, config.epochs, faults)
     faults.raise_any()
-    data = Data(batches=lambda count: [(images, labels)] * count)
+    data = Data(batches=lambda count: [batch] * count)
     optimizer = optimizers.build(network, config.optimizer)
-    session = Session(network, optimizer, bound.policies, Clock(config.epochs, _NoFeed.steps_per_epoch), data)
-    trainer = Trainer(session, _NoFeed(), config, torch.device("cpu"), [], lambda kind: None, lambda: None)
+    session = Session(network, optimizer, bound.policies, Clock(config.epochs, steps), data)
+    feed = _Feed(batch, steps)
+    return Trainer(session, feed, config, torch.device("cpu"), observers, lambda kind: None, lambda: None)
+
+
+def ours(text: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, records: bool = True) -> Step:
+    """A trainer's step under the schedule `text`; `records`: changes of masks are counted."""
+    trainer = trainer_of(text, network, (images, labels), 1000)
+    if not records:
+        trainer.session.churn.note = lambda policy: None  # type: ignore[method-assign]
     network.train()
-    session.events.fire("on_epoch_begin")
+    trainer.session.events.fire("on_epoch_begin")
     return lambda: trainer.step(images, labels).item()
+
+
+def epochs(text: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, file: Path | None) -> Step:
+    """A trainer's epoch of four steps; `file` is its layers.jsonl, None: nothing is recorded."""
+    trainer = trainer_of(text, network, (images, labels), 4, *([LayersFile(file, 0)] if file is not None else []))
+    if file is None:
+        trainer.session.churn.note = lambda policy: None  # type: ignore[method-assign]
+        trainer._layers = lambda epoch, by_weight: {}  # type: ignore[method-assign]
+    numbers = itertools.count()
+    return lambda: trainer._epoch(next(numbers))
+
+
+def recording(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, folder: Path) -> list[dict[str, Step]]:
+    """A step, and an epoch, without what is recorded, twice, and with it."""
+    step, each = SCHEDULES["AGP, masks every mini-batch"], SCHEDULES["AGP, masks every epoch"]
+
+    def own() -> nn.Module:
+        return copy.deepcopy(network)
+
+    return [
+        {
+            "AGP, masks every mini-batch, not recorded": ours(step, own(), images, labels, records=False),
+            "the same again": ours(step, own(), images, labels, records=False),
+            "recording, masks every mini-batch": ours(step, own(), images, labels),
+        },
+        {
+            "AGP, an epoch of four steps, not recorded": epochs(each, own(), images, labels, None),
+            "the same again": epochs(each, own(), images, labels, None),
+            "recording, an epoch of four steps": epochs(each, own(), images, labels, folder / "layers.jsonl"),
+        },
+    ]
 
 
 def peers(name: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Step]:
@@ -204,8 +260,14 @@ def main() -> None:
         if given.only in name:
             variants[name] = ours(text, copy.deepcopy(network), images, labels)
             variants.update(peers(name, network, images, labels))
-    compare(variants, given.blocks, given.steps)
-    compare(linear_layers(), given.blocks, 20 * given.steps)
+    if len(variants) > 2:
+        compare(variants, given.blocks, given.steps)
+    if given.only in "DropConnect, local, beside its linear layer":
+        compare(linear_layers(), given.blocks, 20 * given.steps)
+    if given.only in "recording":
+        with tempfile.TemporaryDirectory() as folder:
+            for pair in recording(network, images, labels, Path(folder)):
+                compare(pair, given.blocks, given.steps)
 
 
 if __name__ == "__main__":
