@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from compressor.sparsity.counting import count_nonzero
+
+_PIECE = 2**16
+"""The number of entries that are compared at once."""
 
 Change = tuple[int, int]
 """How many entries are pruned now that were not, and how many stay now that were pruned."""
@@ -68,9 +72,15 @@ def changed(before: Tensor | None, after: Tensor | None) -> Change:
         assert some is not None
         pruned = some.numel() - count_nonzero(some)
         return (pruned, 0) if before is None else (0, pruned)
-    if before.device.type == "cpu":  # NumPy compares several times as fast
-        old, new = before.numpy(), after.numpy()
-        return int(np.count_nonzero(old < new)), int(np.count_nonzero(old > new))
+    if before.device.type == "cpu":  # NumPy compares several times as fast, and faster where the result stays in cache
+        order: Literal["K", "C"] = "K" if before.stride() == after.stride() else "C"  # as in memory: no copy is made
+        old, new = before.numpy().ravel(order), after.numpy().ravel(order)
+        pruned = revived = 0
+        for first in range(0, old.size, _PIECE):
+            piece = old[first : first + _PIECE], new[first : first + _PIECE]
+            pruned += int(np.count_nonzero(np.less(*piece)))
+            revived += int(np.count_nonzero(np.greater(*piece)))
+        return pruned, revived
     return int(torch.count_nonzero(before < after)), int(torch.count_nonzero(before > after))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressor.sparsity.mask_changes import changed
 from compressor.sparsity.masks import Masks, Mode
 
 
@@ -104,11 +105,12 @@ def test_masks_of_the_same_event_count_in_the_old_shape(masks: Masks) -> None:
     assert masks.take_changes() == {"w": (4, 0)}
 
 
-def test_masks_lying_channels_last_are_compared_entry_by_entry() -> None:
-    weight = nn.Parameter(torch.ones(2, 3, 2, 2).to(memory_format=torch.channels_last))
-    masks = Masks({"w": weight})
-    first, second = torch.rand(2, 2, 3, 2, 2, generator=torch.Generator().manual_seed(0)) < 0.5
-    masks.set("a", "w", first)
-    masks.take_changes()
-    masks.set("a", "w", second)
-    assert masks.take_changes() == {"w": (int((first & ~second).sum()), int((second & ~first).sum()))}
+@pytest.mark.parametrize("layouts", [(0, 0), (1, 1), (0, 1)], ids=["rows", "channels last", "of two kinds"])
+def test_large_masks_are_compared_entry_by_entry_whatever_their_layout(layouts: tuple[int, int]) -> None:
+    kinds = (torch.contiguous_format, torch.channels_last)
+    first, second = torch.rand(2, 64, 60, 5, 5, generator=torch.Generator().manual_seed(0)) < 0.5
+    one, other = (
+        keep.view(torch.int8).neg().contiguous(memory_format=kinds[kind])
+        for keep, kind in zip((first, second), layouts, strict=True)
+    )
+    assert changed(one, other) == (int((first & ~second).sum()), int((second & ~first).sum()))
