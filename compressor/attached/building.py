@@ -45,7 +45,8 @@ def attach(
 
     Args:
         schedule: A path, a bare name (as for `compress train --schedule`), or the schedule's content as a mapping.
-        model: The model that is trained; its parameters keep their names and stay the same objects.
+        model: The model that is trained; its parameters keep their names and stay the same objects. Of a model that
+            `torch.compile` has wrapped, the model inside.
         optimizer: The optimizer that trains it.
         epochs: The number of epochs of the whole run; windows without an end end there.
         steps_per_epoch: The number of optimizer steps of an epoch; with accumulation fewer than batches.
@@ -72,6 +73,7 @@ def attach(
         UserError: The schedule is wrong, does not fit the model, or has a policy that needs what was not given; with
             one line for each fault, at its file, line and column. Model and optimizer are unchanged.
     """
+    model = getattr(model, "_orig_mod", model)  # of a compiled one
     _check(model, optimizer, sample_input, epochs, steps_per_epoch)
     source = schedule if isinstance(schedule, Mapping) else Path(schedule)
     faults = Faults()
@@ -122,6 +124,8 @@ def _check(model: nn.Module, optimizer: Optimizer, sample: Tensor, epochs: int, 
     if not isinstance(sample, Tensor) or sample.dim() < 2 or len(sample) == 0 or not sample.is_floating_point():
         got = f"{tuple(sample.shape)} {sample.dtype}" if isinstance(sample, Tensor) else type(sample).__name__
         raise UserError(f"attach(sample_input=...): should be a batch of images (N, C, H, W) of floats, got {got}")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise UserError(f"attach(model=...): {type(model).__name__} is not supported: a session is of one process")
     mine = {id(parameter) for parameter in model.parameters()}
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not mine & held:

@@ -309,7 +309,10 @@ class AttachedSession(DistillerEvents, Session):
             return super().before_backward(loss, images=images, labels=labels, logits=logits)
 
     def after_backward(self) -> None:
-        """Restore the weights, with their gradients, and add the gradients of penalties, after the backward pass."""
+        """Restore the weights, with their gradients, and add the gradients of penalties, after the backward pass.
+
+        With a `GradScaler` gradients must be unscaled by now (`scaler.unscale_(optimizer)`): penalties are not scaled.
+        """
         self._expect("after_backward")
         with self._in_step():
             super().after_backward()
@@ -317,7 +320,7 @@ class AttachedSession(DistillerEvents, Session):
     def before_optimizer(self) -> None:
         """Prepare the optimizer's step, which comes next: mask and clip gradients, scale learning rates.
 
-        Gradients must be unscaled by now (`GradScaler.unscale_`). Clip after it, or by `attach(clip_norm=...)`.
+        A loop that clips does it after this event, or by `attach(clip_norm=...)` in it.
         """
         self._expect("before_optimizer")
         with self._in_step():

@@ -75,7 +75,8 @@ def attached(
 ) -> AttachedSession:
     """A session over a network of its own, drawn with one seed."""
     torch.manual_seed(1)
-    model = model or (Net() if shape == (6,) else convolutional())
+    if model is None:
+        model = Net() if shape == (6,) else convolutional()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     given = {"epochs": EPOCHS, "steps_per_epoch": STEPS, "sample_input": batches(shape)[0][0], "say": lambda text: None}
     return attach(schedule, model, optimizer, **{**given, **more})

@@ -70,6 +70,59 @@ def test_a_step_is_that_of_a_plain_loop_where_the_schedule_only_masks() -> None:
     assert difference(weights(it.model), weights(plain)) is None
 
 
+def test_a_gradient_that_was_scaled_and_unscaled_is_the_same_step() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def scaled(it: AttachedSession, images: Any, labels: Any) -> None:
+        it.enter()
+        it.optimizer.optimizer.zero_grad()
+        scaler.scale(it.before_backward(loss_of(it, images, labels))).backward()
+        scaler.unscale_(it.optimizer.optimizer)
+        it.after_backward()
+        it.before_optimizer()
+        scaler.step(it.optimizer.optimizer)
+        scaler.update()
+        it.after_optimizer()
+
+    assert difference(train(attached(), step=scaled), train(attached())) is None
+
+
+def test_parts_of_a_batch_are_one_step() -> None:
+    def parts(it: AttachedSession, images: Any, labels: Any) -> None:
+        it.model.drop.p = 0.0  # type: ignore[union-attr]
+        with it.step() as step:
+            for part in (slice(0, 2), slice(2, None)):
+                step.backward(loss_of(it, images[part], labels[part]), share=len(labels[part]) / len(labels))
+
+    def whole(it: AttachedSession, images: Any, labels: Any) -> None:
+        it.model.drop.p = 0.0  # type: ignore[union-attr]
+        by_blocks(it, images, labels)
+
+    one, other = train(attached(), 1, step=parts), train(attached(), 1, step=whole)
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_trained_as_the_plain_one() -> None:
+    def compiled(it: AttachedSession, images: Any, labels: Any) -> None:
+        it.model.drop.p = 0.0  # type: ignore[union-attr]
+        with it.step() as step:
+            step.backward(nn.functional.cross_entropy(forward(images), labels))
+
+    def plain(it: AttachedSession, images: Any, labels: Any) -> None:
+        it.model.drop.p = 0.0  # type: ignore[union-attr]
+        by_blocks(it, images, labels)
+
+    torch.manual_seed(1)
+    forward = torch.compile(Net(), backend="aot_eager")
+    it = attached(model=forward)  # type: ignore[arg-type]
+    assert type(it.model) is Net
+    other = attached()
+    other.model.load_state_dict(it.model.state_dict())
+    assert difference(train(it, step=compiled), train(other, step=plain)) is None
+
+
 def test_penalties_are_named_beside_the_loss() -> None:
     it = attached()
     it.on_epoch_begin(0, it.optimizer.optimizer)
