@@ -217,7 +217,7 @@ def test_lightning_validates_what_would_be_shipped_and_passes_its_figures_on(tmp
     )
     trainer = lightning_trainer(tmp_path, callback, num_sanity_val_steps=0)
     trainer.fit(lightning_module(seen), loader(), DataLoader(data()[:BATCH], BATCH))  # type: ignore[arg-type]
-    assert [group["lr"] for group in trainer.optimizers[0].param_groups][0] == pytest.approx(0.1 / 4)  # 1, 2, 3
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 / 4)  # 1, 2, 3
     assert len(seen) == 3
     shipped = callback.session.shipped_model().state_dict()
     assert (seen[-1]["fc2.weight"] == 0).any()
@@ -314,7 +314,7 @@ def test_hugging_face_resumes_from_its_checkpoint(tmp_path: Path, step: int) -> 
 
 def test_hugging_face_is_refused_where_a_schedule_cannot_act(tmp_path: Path) -> None:
     trainer, _ = hugging_face(tmp_path, WITH_RATES, lr_scheduler_type="linear")
-    with pytest.raises(UserError, match="4.StepLR and Trainer both set the learning rate"):
+    with pytest.raises(UserError, match=r"4\.StepLR and Trainer both set the learning rate"):
         trainer.train()
     trainer, _ = hugging_face(tmp_path, num_train_epochs=2)
     with pytest.raises(UserError, match="Trainer will take 16 steps, attach was told 3 epochs of 8 steps"):
@@ -354,7 +354,7 @@ def test_a_policy_that_needs_the_loss_is_refused_by_name(tmp_path: Path, monkeyp
         return loss
 
     monkeypatch.setattr(GatePolicy, "before_backward_pass", before_backward_pass)
-    with pytest.raises(UserError, match="^0.l0, 1.surgery change the loss, which a callback of Lightning cannot"):
+    with pytest.raises(UserError, match=r"^0\.l0, 1\.surgery change the loss, which a callback of Lightning cannot"):
         lightning_trainer(tmp_path, lightning_callback()).fit(lightning_module(), loader())
-    with pytest.raises(UserError, match="^0.l0, 1.surgery change the loss, which a callback of Trainer cannot"):
+    with pytest.raises(UserError, match=r"^0\.l0, 1\.surgery change the loss, which a callback of Trainer cannot"):
         hugging_face(tmp_path)
