@@ -43,6 +43,7 @@ model: {name: mlp, hidden: [16], dropout: [0.2], inputs: 64}
 data: {name: digits, size: 8, batch: 64, validation: 0.1}
 optimizer: {name: sgd, lr: 0.1, momentum: 0.9, weight_decay: 1e-4}
 epochs: 4
+report: {html: false}
 """
 """1,293 training images, 144 for validation, 360 test images; 21 steps an epoch, the last one of 13 images."""
 

@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,6 +37,19 @@ other_data = click.option(
     "--other-data", is_flag=True, help="Accept other images or classes than those of the checkpoint, with a message."
 )
 no_latency = click.option("--no-latency", is_flag=True, help="Do not measure the time of a forward pass.")
+
+
+def html(default: str) -> Callable[[Any], Any]:
+    """Return the option of a command that can write a page; `default` says where, without a file."""
+    return click.option(
+        "--html",
+        is_flag=False,
+        flag_value="",
+        metavar="[FILE]",
+        help=f"Write a page with drawings, one HTML file, instead of a table. Default FILE: {default}.",
+    )
+
+
 wide = click.option("--wide", is_flag=True, help="Show all columns of a table, however narrow the terminal is.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 

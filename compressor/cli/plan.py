@@ -15,6 +15,7 @@ from compressor.cli import options
 @options.allow_plugins
 @options.wide
 @options.as_json
+@options.html("SCHEDULE-CONFIG-plan.html in the working directory")
 def plan(
     schedule: str,
     config: str | None,
@@ -22,8 +23,11 @@ def plan(
     data: Path | None,
     wide: bool,
     as_json: bool,
+    html: str | None,
 ) -> None:
     """Show what a schedule will do, epoch by epoch, without training."""
+    if html is not None and as_json:
+        raise click.UsageError("--html and --json: leave one of the two out")
     from compressor.experiment import inspection
     from compressor.experiment.specification import specification
     from compressor.schedule import as_table
@@ -32,4 +36,9 @@ def plan(
     made, warnings = inspection.plan(spec, data)
     for line in warnings:
         click.echo(line, err=True)
+    if html is not None:
+        from compressor.experiment.drawing import draw_plan
+
+        click.echo(draw_plan(made, spec, warnings, Path(html or f"{spec.name}-plan.html")))
+        return
     click.echo(made.model_dump_json(indent=2, by_alias=True) if as_json else as_table(made, options.width(wide)))

@@ -16,6 +16,7 @@ from compressor.cli import options
 @options.no_latency
 @options.wide
 @options.as_json
+@options.html("report.html in the run's folder")
 def report(
     run: Path,
     config: str | None,
@@ -24,8 +25,17 @@ def report(
     no_latency: bool,
     wide: bool,
     as_json: bool,
+    html: str | None,
 ) -> None:
     """Print the sparsity report of a run's folder, a checkpoint, or weights of another tool."""
+    if html is not None:
+        if as_json or config is not None or sets:
+            other = "--json" if as_json else "--config" if config is not None else "--set"
+            raise click.UsageError(f"--html and {other}: a page is drawn of a run's folder, leave one of the two out")
+        from compressor.experiment.drawing import draw_run
+
+        click.echo(draw_run(run, Path(html) if html else None, measures=not no_latency))
+        return
     from compressor.experiment import inspection
     from compressor.reports import formats
 

@@ -1,6 +1,6 @@
 """Labelled images: how they are read, split, fed, normalized and augmented."""
 
-from compressor.data.expected import augment_misfits, expected_images, expected_steps, misfits
+from compressor.data.expected import augment_misfits, expected_images, expected_steps, misfits, steps_of
 from compressor.data.feed import DataFeed
 from compressor.data.fingerprinting import Fingerprint, differences, fingerprint
 from compressor.data.images import DataSet, Images
@@ -34,6 +34,7 @@ __all__ = [
     "prepare",
     "random_set",
     "split",
+    "steps_of",
     "survey",
     "training_images",
 ]

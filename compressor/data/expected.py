@@ -26,6 +26,11 @@ def expected_steps(config: DataConfig) -> int | None:
     return None if images is None else epoch_steps(images, config.batch)
 
 
+def steps_of(config: DataConfig, images: int) -> int:
+    """Return the number of optimizer steps of an epoch on a data set of so many training images."""
+    return epoch_steps(sizes(images, config.validation, config.images)[0], config.batch)
+
+
 def misfits(config: DataConfig) -> dict[str, str]:
     """Return in words which settings the data set refuses, by key; empty where that is only known from the files."""
     shape, count = image_shape(config), training_images(config.name)

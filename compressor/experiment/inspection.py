@@ -15,7 +15,7 @@ from compressor.data import DataFeed, DataSet
 from compressor.errors import CompressError, UserError
 from compressor.experiment import building, folder
 from compressor.experiment.binding import bind
-from compressor.experiment.loading import Say, dataset_of, load
+from compressor.experiment.loading import Loaded, Say, dataset_of, load
 from compressor.experiment.more_epochs import earlier_tests
 from compressor.experiment.networks import Networks, needs_data
 from compressor.experiment.specification import Specification, specification
@@ -84,7 +84,11 @@ def report(
 
     `config`, `sets`: of weights of another tool; `root` has the data where only these tell the images' shape.
     """
-    loaded = load(path, config, sets, root=root, say=say)
+    return report_of(load(path, config, sets, root=root, say=say), measures=measures)
+
+
+def report_of(loaded: Loaded, *, measures: bool = True) -> Report:
+    """Return the same of what is loaded."""
     stage = "thin" if "architecture" in loaded.saved else "masked"
     with torch.no_grad():
         dense = loaded.dense()
@@ -174,9 +178,9 @@ def _known_data(spec: Specification, root: Path | None) -> DataSet | None:
     return None
 
 
-def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
-    """Return the plan of a schedule under its configuration, and warnings. Data are only read where steps count, or a
-    factory may need their shape.
+def plan(spec: Specification, root: Path | None, steps: int | None = None) -> tuple[Plan, list[str]]:
+    """Return the plan of a schedule under its configuration, and warnings. Data are only read where steps count and it
+    is not known how many `steps` an epoch has, or where a factory may need their shape.
 
     Raises `UserError` for names that match nothing in the model.
     """
@@ -187,15 +191,14 @@ def plan(spec: Specification, root: Path | None) -> tuple[Plan, list[str]]:
     warnings: list[str] = [*bound.notes, *_narrower(spec, view)]
     if view is None:
         raise UserError("\n".join(warnings))
-    steps = 1
-    if any(policy.policy.counts_steps for policy in bound.policies):
+    if steps is None and any(policy.policy.counts_steps for policy in bound.policies):
         try:
             dataset = building.load_data(spec.config, root)
             warnings += dataset.notes
             steps = DataFeed(dataset, spec.config.data, spec.config.seed, torch.device("cpu")).steps_per_epoch
         except UserError as error:
             warnings.append(f"warning: each epoch counts as 1 step, because the data were not found: {error}")
-    clock = Clock(spec.config.epochs, steps)
+    clock = Clock(spec.config.epochs, steps or 1)
     return make_plan(bound.policies, view, clock), warnings
 
 

@@ -412,7 +412,22 @@ class _Run:
         log.say(formats.as_table(report))
         for line in [] if self.smoke else claims.lines(self.spec, report, (own or test)["top1"]):
             self._say(line)
+        if self.spec.config.report.html and not self.smoke:
+            self._draw(log)
         return Outcome(self.path, report, shortfalls)
+
+    def _draw(self, log: LogFile) -> None:
+        """Write report.html. A failure is a warning, with the traceback in log.txt: the run itself is complete."""
+        try:
+            from compressor.experiment.drawing import draw_run  # matplotlib takes a while
+
+            draw_run(self.path)
+        except Exception as error:
+            log.say(traceback.format_exc())
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self._say(
+                f"warning: the report could not be drawn: {first} (`compress report {self.path} --html` tries again)"
+            )
 
     def _test_batches(self, *, begun: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the test images, up to a signal: the checkpoint of the last epoch is written by then, unless training

@@ -9,7 +9,7 @@ from compressor.schedule.faults import Faults, Message
 from compressor.schedule.grammar import read as schedule_in
 from compressor.schedule.meaning import Difference, Stated, differences, stated
 from compressor.schedule.opening import open_config, open_schedule, read_schedule
-from compressor.schedule.plan import Plan, make_plan
+from compressor.schedule.plan import Plan, PlannedPolicy, make_plan, times
 from compressor.schedule.plan_table import as_table
 from compressor.schedule.registry import AXES, SECTIONS, components
 from compressor.schedule.schedule import BoundSchedule, Schedule, view_of
@@ -28,6 +28,7 @@ __all__ = [
     "Faults",
     "Message",
     "Plan",
+    "PlannedPolicy",
     "Schedule",
     "Stated",
     "arguments",
@@ -48,5 +49,6 @@ __all__ = [
     "schedule_in",
     "stated",
     "targets",
+    "times",
     "view_of",
 ]

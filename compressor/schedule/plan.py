@@ -101,6 +101,8 @@ class Plan(BaseModel):
 
     layout: Literal[1] = Field(default=1, alias="schema")
     epochs: int
+    steps_per_epoch: int = 1
+    """Optimizer steps; 1 where no policy counts them."""
     policies: list[PlannedPolicy]
     lr: list[float | None]
     predicted: list[Predicted]
@@ -128,6 +130,7 @@ def make_plan(policies: Sequence[BoundPolicy], view: View, clock: Clock) -> Plan
     parameters = sum(parameter.numel() for parameter in view.model.parameters())
     return Plan(
         epochs=clock.epochs,
+        steps_per_epoch=clock.steps_per_epoch,
         policies=[_policy(bound, bound.view(view), clock) for bound in policies],
         lr=rates,
         predicted=rows,

@@ -19,7 +19,7 @@ def config(work: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "        warnings.simplefilter('ignore')\n"
         "        return nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(64, num_classes)))\n"
     )
-    rest = "data: {name: digits, size: 8, images: 128}\noptimizer: {lr: 0.1}\nepochs: 1\n"
+    rest = "data: {name: digits, size: 8, images: 128}\noptimizer: {lr: 0.1}\nepochs: 1\nreport: {html: false}\n"
     (work / "c.yaml").write_text(f"model: {{name: 'normed_net:net'}}\n{rest}")
     return "c.yaml"
 

@@ -16,7 +16,7 @@ PLACE = "s.yaml:3:11: "
 @pytest.fixture(autouse=True)
 def configs(work: Path) -> None:
     """Networks of all kinds of coupling, on the digits that scikit-learn has."""
-    rest = "optimizer: {lr: 0.1}\nepochs: 3\n"
+    rest = "optimizer: {lr: 0.1}\nepochs: 3\nreport: {html: false}\n"
     for name, data in (
         ("lenet_5", "name: digits"),
         ("bn_cnn", "name: digits"),

@@ -12,6 +12,7 @@ model: {name: lenet_5, conv_relu: true}
 data: {name: digits, images: 64, batch: 32, validation: 0.1}
 optimizer: {name: sgd, lr: 0.1}
 epochs: 3
+report: {html: false}
 """
 """Two steps an epoch. conv1 20x1x5x5, conv2 50x20x5x5, fc1 500x800, fc2 10x500."""
 

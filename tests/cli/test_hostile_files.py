@@ -15,7 +15,7 @@ from compressor.errors import UserError
 
 ALLOW = "COMPRESS_ALLOW_PLUGINS"
 DATA = "data: {name: digits, size: 8, batch: 64, validation: 0.1}\n"
-REST = "optimizer: {name: sgd, lr: 0.1}\nepochs: 1\n"
+REST = "optimizer: {name: sgd, lr: 0.1}\nepochs: 1\nreport: {html: false}\n"
 CONFIGS = {
     "model": ("model: {name: 'os:system', command: 'touch marker'}\n" + DATA + REST, "1:15", "os", "system"),
     "data": (TINY.splitlines()[0] + "\ndata: {name: 'zz_evil:make'}\n" + REST, "2:14", "zz_evil", "make"),

@@ -73,6 +73,7 @@ model: {name: 'zz_mischief:network'}
 data: {name: 'zz_mischief:images', batch: 16, validation: 0.25}
 optimizer: {name: sgd, lr: 0.1}
 epochs: 2
+report: {html: false}
 init: xavier
 """
 

@@ -100,7 +100,7 @@ def test_an_initialization_by_name_says_what_it_does_not_draw(work: Path, monkey
         "def normed(num_classes=10):\n"
         "    return nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, num_classes)))\n"
     )
-    rest = "data: {name: digits, size: 8}\noptimizer: {lr: 0.1}\nepochs: 1\ninit: kaiming\n"
+    rest = "data: {name: digits, size: 8}\noptimizer: {lr: 0.1}\nepochs: 1\ninit: kaiming\nreport: {html: false}\n"
     (work / "lstm.yaml").write_text(f"model: {{name: 'two_nets:lstm'}}\n{rest}")
     (work / "normed.yaml").write_text(f"model: {{name: 'two_nets:normed'}}\n{rest}")
     (work / "s.yaml").write_text("version: 2\npolicies:\n- freeze: {weights: fc.weight}\n")

@@ -231,6 +231,7 @@ model: {name: resnet20_cifar}
 data: {name: digits, channels: 3, size: 8, images: 128, batch: 32, validation: 0.1}
 optimizer: {name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 1e-4}
 epochs: 2
+report: {html: false}
 """
 DEPTH = """\
 version: 2

@@ -17,6 +17,7 @@ data:
     - flip
 optimizer: {name: sgd, lr: 0.1}
 epochs: 2
+report: {html: false}
 """
 
 

@@ -22,6 +22,7 @@ model: {name: mlp, hidden: [4], inputs: 64}
 data: {name: imagefolder, channels: 1, batch: 4, validation: 0.25}
 optimizer: {name: sgd, lr: 0.1}
 epochs: 2
+report: {html: false}
 """
 TRAIN = ("train", "-c", "own", "--data", "images")
 

@@ -91,6 +91,7 @@ model: {name: 'their_net:make'}
 data: {name: digits, size: 8, batch: 64, images: 128, validation: 0.1}
 optimizer: {name: sgd, lr: 0.1}
 epochs: 1
+report: {html: false}
 """
 
 FILTERS = """\

@@ -27,6 +27,7 @@ model: {name: 'normed:make'}
 data: {name: digits, size: 8, batch: 5, images: 13, validation: 0}
 optimizer: {name: sgd, lr: 0.1, accumulate: 4}
 epochs: 1
+report: {html: false}
 """
 
 

@@ -54,6 +54,7 @@ model: {name: 'several:Net', training: tuple, shipped: plain}
 data: {name: digits, batch: 32, images: 40}
 optimizer: {name: sgd, lr: 0.1}
 epochs: 1
+report: {html: false}
 """
 
 

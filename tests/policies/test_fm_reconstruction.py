@@ -98,6 +98,7 @@ def test_validate_names_the_line_of_what_cannot_be_fitted(tmp_path: Path) -> Non
     (tmp_path / "s.yaml").write_text(schedule("[features.1.conv.0.0.weight, features.2.conv.1.0.weight]"))
     config = (
         "model: {name: mobilenet_v2}\ndata: {name: digits, channels: 3, size: 32}\noptimizer: {lr: 0.1}\nepochs: 1\n"
+        "report: {html: false}\n"
     )
     (tmp_path / "c.yaml").write_text(config)
     result = compress("validate", tmp_path / "s.yaml", "-c", tmp_path / "c.yaml")

@@ -324,7 +324,9 @@ def test_validate_finds_weights_that_its_pruner_cannot_take(
         schedule("batches: 1", component) if policy == "noise" else schedule("", component).replace("noise", "pruner")
     )
     Path("s.yaml").write_text(text)
-    Path("c.yaml").write_text("model: {name: bn_cnn}\ndata: {name: digits}\noptimizer: {lr: 0.1}\nepochs: 4\n")
+    Path("c.yaml").write_text(
+        "model: {name: bn_cnn}\ndata: {name: digits}\noptimizer: {lr: 0.1}\nepochs: 4\nreport: {html: false}\n"
+    )
     result = compress("validate", "s.yaml", "-c", "c")
     assert result.code == 2
     assert message in result.err
