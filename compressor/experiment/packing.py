@@ -73,7 +73,8 @@ def _about(metadata: Mapping[str, str]) -> _About:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(shown(part) for part in first["loc"])
-        raise CompressError(f"its {where} cannot be used: {first['msg'].lower()}") from None
+        said = first["msg"].partition(" or instance of")[0].lower()
+        raise CompressError(f"its {where} cannot be used: {said}") from None
 
 
 def _network(about: _About, packed: Packed, size: int, source: str) -> nn.Module:

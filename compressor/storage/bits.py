@@ -22,13 +22,12 @@ have the header of a stream, too; the dense form, the file and the bound have no
 import math
 from collections.abc import Container, Mapping
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from compressor.storage import relative_index
-from compressor.storage.bit_patterns import DTYPES, is_nonzero, patterns_of
-from compressor.storage.forms import smallest
+from compressor.storage.bit_patterns import DTYPES
+from compressor.storage.forms import counted, smallest
 from compressor.storage.tied import first_names
 
 HAN_LINEAR, HAN_CONVOLUTION = 5, 8
@@ -93,12 +92,13 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
         bits = 8 * tensor.element_size()
         plain = bits * tensor.numel()
         dense += plain
-        packed += 8 * smallest(tensor).size
-        entropy += _entropy(tensor)
+        counts = counted(tensor) if tensor.dtype in DTYPES else None
+        packed += 8 * smallest(tensor, counts).size
+        entropy += plain if counts is None else _entropy(counts[1][0], tensor.numel(), bits)
         if name not in weights:
             relative, han, csr, bitmask, rice = (total + plain for total in (relative, han, csr, bitmask, rice))
             continue
-        nonzero, fillers = relative_index.count(tensor)
+        nonzero, fillers = relative_index.count(tensor) if counts is None else counts[1]
         of_width = [
             relative_index.stream_bits(tensor.dim(), nonzero + int(more), width, bits)
             for width, more in enumerate(fillers)
@@ -126,12 +126,8 @@ def stored_bits(tensors: Mapping[str, Tensor], weights: Container[str]) -> Store
     )
 
 
-def _entropy(tensor: Tensor) -> float:
-    """Return the entropy bound of a tensor, in bits; the size of one that holds no floating-point numbers."""
-    numbers, bits = tensor.numel(), 8 * tensor.element_size()
-    if tensor.dtype not in DTYPES:
-        return float(numbers * bits)
-    nonzero = int(np.count_nonzero(is_nonzero(patterns_of(tensor))))
+def _entropy(nonzero: int, numbers: int, bits: int) -> float:
+    """Return the entropy bound of a tensor, in bits."""
     counts = [count for count in (nonzero, numbers - nonzero) if count]
     return nonzero * bits + sum(count * math.log2(numbers / count) for count in counts)
 

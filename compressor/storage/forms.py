@@ -61,29 +61,38 @@ class Layout:
     signs: bool = False
 
 
-def smallest(tensor: Tensor) -> Layout:
+Count = tuple[int, Integers]
+"""The number of stored values, and for each b from 0 the sum of g div 2^b over all gaps g between them."""
+
+
+def counted(tensor: Tensor) -> tuple[Count, Count]:
+    """Return two counts of a floating-point tensor of 16 to 64 bits: with -0.0 as a value, and without."""
+    every = count(tensor, signed=True)
+    patterns = patterns_of(tensor)
+    negative_zeros = np.count_nonzero(patterns == np.iinfo(patterns.dtype).min)
+    return every, count(tensor) if negative_zeros else every
+
+
+def smallest(tensor: Tensor, counts: tuple[Count, Count] | None = None) -> Layout:
     """Return the layout with the fewest bytes, a record in the header included; of equal ones the first of the list.
 
-    Tensors other than floating-point ones of 16 to 64 bits are dense.
+    `counts`: those of `counted`, where they are known. Tensors other than floating-point ones of 16 to 64 bits are
+    dense.
     """
-    if tensor.dtype not in DTYPES:
-        size = tensor.numel() * tensor.element_size()
-        return Layout(DENSE, 0, tensor.numel(), size)
     numbers, bytes_of_value = tensor.numel(), tensor.element_size()
-    (every, gaps), (nonzero, wider) = count(tensor, signed=True), count(tensor)
-    found = list(layouts(every, gaps, numbers, bytes_of_value))
-    if nonzero < every:
-        more = packed_size(numbers - nonzero, 1)
-        signed = list(layouts(nonzero, wider, numbers, bytes_of_value))[1:]
+    if tensor.dtype not in DTYPES:
+        return Layout(DENSE, 0, numbers, numbers * bytes_of_value)
+    every, nonzero = counts or counted(tensor)
+    found = list(layouts(*every, numbers, bytes_of_value))
+    if nonzero[0] < every[0]:
+        more = packed_size(numbers - nonzero[0], 1)
+        signed = list(layouts(*nonzero, numbers, bytes_of_value))[1:]
         found += [replace(one, size=one.size + more, signs=True) for one in signed]
     return min(found, key=lambda one: one.size + (RECORD if one.form != DENSE else 0))
 
 
 def layouts(nonzero: int, longer: Integers, numbers: int, bytes_of_value: int) -> Iterator[Layout]:
-    """Return every layout of a tensor of so many numbers.
-
-    `longer`: for each b from 0 the sum of g div 2^b over all gaps g, as `relative_index.count` gives it.
-    """
+    """Return every layout of a tensor of so many numbers; `nonzero` and `longer` are a `Count`."""
     yield Layout(DENSE, 0, numbers, numbers * bytes_of_value)
     values = nonzero * bytes_of_value
     yield Layout("bitmask", 0, nonzero, values + packed_size(numbers, 1))

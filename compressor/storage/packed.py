@@ -195,9 +195,8 @@ def _encoded(name: str, entry: Entry, record: Any) -> Stored:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part)[:40] for part in first["loc"])
-        raise CompressError(
-            f"{shown(name)}: its record has a wrong {where or 'form'}: {first['msg'].lower()}"
-        ) from None
+        said = first["msg"].partition(" or instance of")[0].lower()
+        raise CompressError(f"{shown(name)}: its record has a wrong {where or 'form'}: {said}") from None
     shape, most = tuple(checked.shape), PARAMETERS[checked.form]
     if entry.dtype != "U8" or len(entry.shape) != 1:
         raise CompressError(f"{shown(name)}: a tensor with a record should have bytes (U8), got {entry.dtype}")
