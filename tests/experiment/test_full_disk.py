@@ -46,7 +46,7 @@ def test_a_run_that_cannot_write_its_checkpoint_keeps_the_old_one(work: Path) ->
     assert saved(path)["finished"] is True
 
 
-@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt", "metrics.jsonl", "sparsity.json"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "best.pt", "metrics.jsonl", "layers.jsonl", "figures.json"])
 def test_whichever_file_the_disk_refuses_is_named(work: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     interrupted(*SCHEDULE, "--out", "run", epoch=3, step=0)
     before = {path.name: path.read_bytes() for path in (work / "run").glob("*.pt")}
