@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+
 from compressor.pages import churn, classes, costs, curves, heat, histograms, left, timeline
 from compressor.pages.numbers import date, duration, fraction, milliseconds, percent, signed, size
 from compressor.pages.page import Files, Head, Number, Section, render
@@ -71,8 +73,6 @@ def run_page(run: RunContent) -> str:
 
 
 def _yaml(data: Any) -> str:
-    import yaml
-
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 

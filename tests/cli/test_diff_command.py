@@ -205,6 +205,7 @@ optimizer: {weight_decay: 0.0001, momentum: 9e-1, lr: 0.1, name: sgd}
 data: {name: digits, batch: 64, size: 8, channels: 1, augment: []}
 model: {name: mlp, inputs: 64, dropout: [0.2], hidden: [16], num_classes: 10}
 init: default
+report: {html: false}
 """
 
 
