@@ -1,5 +1,7 @@
 """compress export"""
 
+import contextlib
+import sys
 from pathlib import Path
 
 import click
@@ -53,18 +55,19 @@ def export(
     from compressor.reports import formats
     from compressor.strict_json import dumps
 
-    made = exporting.export(
-        checkpoint,
-        format=format_,
-        thin=thin,
-        out=out,
-        config=config,
-        sets=sets,
-        data=data,
-        other_data=other_data,
-        measures=not no_latency,
-        say=options.say,
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # a model may print
+        made = exporting.export(
+            checkpoint,
+            format=format_,
+            thin=thin,
+            out=out,
+            config=config,
+            sets=sets,
+            data=data,
+            other_data=other_data,
+            measures=not no_latency,
+            say=options.say,
+        )
     if as_json:
         click.echo(dumps({"schema": SCHEMA, **made.model_dump(mode="json")}, indent=2))
         return

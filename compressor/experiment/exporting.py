@@ -16,10 +16,10 @@ import compressor
 from compressor.data import DataFeed, DataSet
 from compressor.errors import CompressError, UserError, did_you_mean
 from compressor.experiment import folder, loading
-from compressor.experiment.channel_removal import IMAGES, thin_network
+from compressor.experiment.channel_removal import thin_network
 from compressor.experiment.inspection import best_of
 from compressor.experiment.loading import Loaded, Say
-from compressor.export import FORMATS, Exported, Model, write
+from compressor.export import FORMATS, IMAGES, Exported, Model, write
 from compressor.files import append_text
 from compressor.reports import formats
 from compressor.thinning import describe, nothing_zero, resize
@@ -60,12 +60,13 @@ def export(
     for line in best_of(path) if path.is_dir() else ():
         say(line)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, torch.device("cpu"))
-    images = next(iter(feed.test()))[0][:IMAGES]
     network = loaded.network
     if thin:
-        network = _thinned(network, images, path, say)
+        network = _thinned(network, next(iter(feed.test()))[0], path, say)
     try:
-        return write(_model(loaded, network, dataset, file, images), chosen, target, images, measures=measures, say=say)
+        images = _images(feed)
+        model = _model(loaded, network, dataset, file, images)
+        return write(model, chosen, target, images, measures=measures, say=say)
     except CompressError:
         if path.is_dir():  # a run has a log, where what the libraries said can be read
             append_text(path / folder.LOG, traceback.format_exc())
@@ -96,6 +97,17 @@ def _thinned(network: nn.Module, images: Tensor, path: Path, say: Say) -> nn.Mod
     for stay in () if record is None else record.stays:
         say(f"  {stay}")
     return thin
+
+
+def _images(feed: DataFeed) -> Tensor:
+    """Return the first test images, as many as a file is verified on."""
+    found, left = list[Tensor](), IMAGES
+    for images, _ in feed.test():
+        found.append(images[:left])
+        left -= len(found[-1])
+        if not left:
+            break
+    return torch.cat(found)
 
 
 def _model(loaded: Loaded, network: nn.Module, dataset: DataSet, file: Path, images: Tensor) -> Model:

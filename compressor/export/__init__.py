@@ -8,9 +8,9 @@ from compressor.export.format import Format, Model
 from compressor.export.onnx_file import Onnx
 from compressor.export.tensors import Safetensors, StateDict
 from compressor.export.torch_export import TorchExport
-from compressor.export.writing import Exported, write
+from compressor.export.writing import IMAGES, Exported, write
 
-__all__ = ["FORMATS", "Exported", "Format", "Model", "write"]
+__all__ = ["FORMATS", "IMAGES", "Exported", "Format", "Model", "write"]
 
 FORMATS: dict[str, Format] = {one.name: one for one in (Onnx(), TorchExport(), Safetensors(), StateDict())}
 """The formats by name."""

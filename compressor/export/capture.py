@@ -31,12 +31,12 @@ def captured(model: Model, say: Say) -> tuple[ExportedProgram, int | None]:
     try:
         return _export(network, two, ({0: Dim(BATCH, min=1)},)), None
     except Exception as error:  # whatever torch's tracers raise
-        why = _specialized(error) or blame(error)
+        why = _in_words(error)
     try:
         program = _export(network, one, None)
     except Exception as error:
         raise CompressError(
-            f"the model {model.name} cannot be exported: its forward pass cannot be followed: {blame(error)}"
+            f"the model {model.name} cannot be exported: its forward pass cannot be followed: {_in_words(error)}"
         ) from error
     say(f"the file takes 1 image at a time: {why}")
     return program, 1
@@ -47,10 +47,14 @@ def _export(network: torch.nn.Module, images: Tensor, shapes: Any) -> ExportedPr
         return torch.export.export(network, (images,), dynamic_shapes=shapes, strict=False)
 
 
-def _specialized(error: Exception) -> str:
-    """Return in words that a model's code makes the number of images a constant; empty where that is not the fault."""
-    constant = "specialized it to be a constant" in str(error)
-    return "the model's code computes with the number of images as a constant" if constant else ""
+def _in_words(error: Exception) -> str:
+    """Return why a graph could not be made, and at which line of the model's code."""
+    said = blame(error)
+    if "specialized it to be a constant" in str(error):
+        return "the model's code computes with the number of images as a constant"
+    if "DataDependent" in type(error).__name__:
+        return f"what is computed, or a shape, depends on the values of a tensor {said[said.rindex('(') :]}"
+    return said
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """What a format of exported files is: how a network is written, and how the file is run to verify it."""
 
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from compressor.errors import UserError
 from compressor.evaluating import evaluating
+from compressor.importing import late
 
 Say = Callable[[str], None]
 Pass = Callable[[Tensor], Tensor]
@@ -65,11 +65,17 @@ class Format(ABC):
     def check_installed(self) -> None:
         """Raise `UserError` with the command that installs what is missing."""
         for extra, libraries in self.needs.items():
-            missing = [name for name in libraries if importlib.util.find_spec(name) is None]
+            missing = [name for name in libraries if not _installed(name)]
             if missing:
-                raise UserError(
-                    f"--format {self.name} needs {' and '.join(missing)}: pip install 'compressor[{extra}]'"
-                )
+                raise UserError(f"--format {self.name} needs {', '.join(missing)}: pip install 'compressor[{extra}]'")
+
+
+def _installed(library: str) -> bool:
+    try:
+        late(library)
+    except ImportError:
+        return False
+    return True
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor
 from compressor.errors import CompressError
 from compressor.export.capture import BATCH, IMAGES, LOGITS, captured, quiet
 from compressor.export.format import Format, Model, Pass, Say
-from compressor.importing import blame, late
+from compressor.importing import late
 from compressor.strict_json import dumps
 
 _LARGEST = 2**31 - 1
@@ -91,8 +91,8 @@ def _cause(error: BaseException) -> str:
     """Return the first error of a chain: the exporter wraps it in a page of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return blame(error)
+    return f"{type(error).__name__}: {_first(error)}"
 
 
-def _first(error: Exception) -> str:
+def _first(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -46,7 +46,7 @@ class _Weights(Format):
 
     @property
     def reader(self) -> str:
-        return "loading it strictly into a new network"
+        return "strict loading into a new network"
 
     @abstractmethod
     def save(self, tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:

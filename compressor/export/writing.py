@@ -51,7 +51,6 @@ def write(
     network cannot be written, or the logits differ by more than 1e-4 of their spread; a file that was there before is
     unchanged then.
     """
-    images = images[:IMAGES]
     with replaced(path) as temporary:
         batch = format.write(model, temporary, say)
         batches = _parts(images, batch)
@@ -109,7 +108,7 @@ def _compared(
         again = difference(before, torch.cat(logits(model.network, batches)))
         drawn = "" if again.within(TOLERANCE) else "; the network itself gives other logits each time"
         raise CompressError(
-            f"not exported: with {format.reader} a logit differs by {one.largest:.3g} on {len(before)} real images,"
+            f"not exported: by {format.reader} a logit differs by {one.largest:.3g} on {len(before)} real images,"
             f" more than {TOLERANCE:g} of the logits' spread ({one.spread:.3g}){drawn}"
         )
     return one.largest, one.largest / one.spread if one.spread else 0.0
