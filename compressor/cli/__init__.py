@@ -11,7 +11,7 @@ from compressor.cli import streams
 from compressor.cli.convert import convert
 from compressor.cli.diff import diff
 from compressor.cli.evaluate import evaluate
-from compressor.cli.export import export
+from compressor.cli.exporting import export
 from compressor.cli.listing import listing
 from compressor.cli.new import new
 from compressor.cli.plan import plan

@@ -19,7 +19,7 @@ from compressor.experiment import folder, loading
 from compressor.experiment.channel_removal import thin_network
 from compressor.experiment.inspection import best_of
 from compressor.experiment.loading import Loaded, Say
-from compressor.export import FORMATS, IMAGES, Exported, Model, write
+from compressor.exports import FORMATS, IMAGES, Exported, Model, write
 from compressor.files import append_text
 from compressor.reports import formats
 from compressor.thinning import describe, nothing_zero, resize
@@ -149,7 +149,7 @@ def _source(loaded: Loaded, file: Path) -> dict[str, Any]:
     with open(file, "rb") as opened:
         digest = file_digest(opened, "sha256").hexdigest()
     return {
-        "model": {"name": loaded.config.model.name, **loaded.config.model.arguments},
+        "model": loaded.config.model.model_dump(exclude={"pretrained"}, exclude_defaults=True),
         "source": {
             "checkpoint": file.name,
             "sha256": digest,

@@ -13,9 +13,9 @@ from helpers import TINY, compress, raw, saved, succeed, write_tiny
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from compressor.cli.export import FORMATS as NAMES
-from compressor.cli.export import SCHEMA
-from compressor.export import FORMATS, tensors
+from compressor.cli.exporting import FORMATS as NAMES
+from compressor.cli.exporting import SCHEMA
+from compressor.exports import FORMATS, tensors
 
 NEURONS = """\
 version: 2

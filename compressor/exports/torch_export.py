@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from compressor.errors import CompressError
-from compressor.export.capture import captured, quiet
-from compressor.export.format import Format, Model, Say
+from compressor.exports.capture import captured, quiet
+from compressor.exports.format import Format, Model, Say
 from compressor.strict_json import dumps
 
 METADATA = "metadata.json"

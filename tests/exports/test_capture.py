@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressError
-from compressor.export.capture import captured, quiet
-from compressor.export.format import Model
+from compressor.exports.capture import captured, quiet
+from compressor.exports.format import Model
 
 X = torch.rand(5, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 

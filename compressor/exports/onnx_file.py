@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from compressor.errors import CompressError
-from compressor.export.capture import BATCH, IMAGES, LOGITS, captured, quiet
-from compressor.export.format import Format, Model, Pass, Say
+from compressor.exports.capture import BATCH, IMAGES, LOGITS, captured, quiet
+from compressor.exports.format import Format, Model, Pass, Say
 from compressor.importing import late
 from compressor.strict_json import dumps
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from compressor.errors import CompressError
-from compressor.export.format import Format, Model, Say, logits
+from compressor.exports.format import Format, Model, Say, logits
 from compressor.files import replaced
 from compressor.reports import Latency, in_turns
 from compressor.thinning import TOLERANCE, difference

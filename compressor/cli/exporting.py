@@ -8,8 +8,8 @@ import click
 
 from compressor.cli import options
 
-FORMATS = ("onnx", "torch-export", "safetensors", "state-dict")
-"""The names of `compressor.export.FORMATS`, which imports torch."""
+FORMATS = ("onnx", "torch-export", "safetensors", "state-dict", "packed")
+"""The names of `compressor.exports.FORMATS`, which imports torch."""
 
 SCHEMA = 1
 """The number of the layout of the JSON output."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from compressor.export.plain import plain
+from compressor.exports.plain import plain
 
 X = torch.linspace(-1, 1, 12).reshape(3, 4)
 

@@ -2,7 +2,7 @@
 
 import zipfile
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,29 +11,34 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from compressor.errors import CompressError
-from compressor.export.format import Format, Model, Say, logits
+from compressor.exports.format import Format, Model, Say, logits
 from compressor.strict_json import dumps
 
 METADATA = "archive/extra/metadata.json"
 """The record of torch's zip file that holds what is said of the network."""
 
 
-class _Weights(Format):
-    """Write the tensors of `state_dict()`, each contiguous and with a storage of its own."""
+class Weights(Format):
+    """A format of the tensors of `state_dict()`."""
 
-    def write(self, model: Model, path: Path, say: Say) -> int | None:
+    @staticmethod
+    def contents(model: Model) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the tensors, on the CPU, and what is said of the network, each value as JSON.
+
+        Raises `CompressError` where a state dict has more than tensors.
+        """
         about = {key: dumps(value) for key, value in model.about.items()}
         if model.architecture is not None:
             about["architecture"] = dumps(dict(model.architecture))
         state = model.network.state_dict()
-        wrong = [name for name, value in state.items() if not isinstance(value, Tensor)]
-        if wrong:
-            raise CompressError(f"the model {model.name} keeps more than tensors in its state dict: {wrong[0]}")
-        owned = {
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
-        }
-        self.save(owned, about, path)
-        return None
+        other = [name for name, value in state.items() if not isinstance(value, Tensor)]
+        if other:
+            raise CompressError(f"the model {model.name} keeps more than tensors in its state dict: {other[0]}")
+        return {name: value.detach().cpu() for name, value in state.items()}, about
+
+    @property
+    def reader(self) -> str:
+        return "strict loading into a new network"
 
     def outputs(self, model: Model, path: Path, batches: Sequence[Tensor]) -> list[Tensor]:
         network = model.fresh()
@@ -44,33 +49,27 @@ class _Weights(Format):
             raise CompressError(f"the file does not load strictly into a new {model.name}: {first}") from error
         return logits(network, batches)
 
-    @property
-    def reader(self) -> str:
-        return "strict loading into a new network"
-
-    @abstractmethod
-    def save(self, tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
-        """Write tensors and metadata."""
-
     @abstractmethod
     def load(self, path: Path) -> dict[str, Tensor]:
         """Read the tensors."""
 
 
-class Safetensors(_Weights):
+class Safetensors(Weights):
     """Write safetensors, with the metadata in its header."""
 
     name = "safetensors"
     suffix = ".safetensors"
 
-    def save(self, tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
-        path.write_bytes(save(tensors, {"format": "pt", **about}))
+    def write(self, model: Model, path: Path, say: Say) -> int | None:
+        tensors, about = self.contents(model)
+        path.write_bytes(save(_owned(tensors), {"format": "pt", **about}))
+        return None
 
     def load(self, path: Path) -> dict[str, Tensor]:
         return load_file(path)
 
 
-class StateDict(_Weights):
+class StateDict(Weights):
     """Write torch's file of a state dict, which `torch.load(weights_only=True)` reads; the metadata are a record of its
     zip file.
     """
@@ -78,12 +77,19 @@ class StateDict(_Weights):
     name = "state-dict"
     suffix = ".pth"
 
-    def save(self, tensors: dict[str, Tensor], about: dict[str, str], path: Path) -> None:
+    def write(self, model: Model, path: Path, say: Say) -> int | None:
+        tensors, about = self.contents(model)
         with open(path, "wb") as file:
-            torch.save(tensors, file)
+            torch.save(_owned(tensors), file)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(METADATA, "{" + ", ".join(f"{dumps(key)}: {value}" for key, value in about.items()) + "}")
+        return None
 
     def load(self, path: Path) -> dict[str, Tensor]:
         found: dict[str, Tensor] = torch.load(path, weights_only=True)
         return found
+
+
+def _owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies, each contiguous and with a storage of its own."""
+    return {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from compressor.errors import CompressError
-from compressor.export.format import Model, Say
-from compressor.export.plain import plain
+from compressor.exports.format import Model, Say
+from compressor.exports.plain import plain
 from compressor.importing import blame, global_state_kept
 
 IMAGES, LOGITS, BATCH = "images", "logits", "batch"

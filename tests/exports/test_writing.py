@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.errors import CompressError
-from compressor.export import Format, Model, write
-from compressor.export.format import Pass, Say
+from compressor.exports import Format, Model, write
+from compressor.exports.format import Pass, Say
 
 IMAGES = torch.linspace(0, 1, 36).reshape(9, 1, 2, 2)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compressor.copying import blank
 from compressor.errors import CompressError
-from compressor.export import FORMATS, Model, write
+from compressor.exports import FORMATS, Model, write
 
 IMAGES = torch.linspace(-1, 1, 72).reshape(4, 2, 3, 3)
 ABOUT = {"class_names": ["grün", "b"], "mean": [0.1, 0.2], "nothing": None}
