@@ -71,7 +71,6 @@ def export(
     if as_json:
         click.echo(dumps({"schema": SCHEMA, **made.model_dump(mode="json")}, indent=2))
         return
-    at_once = "any number of images" if made.batch is None else f"{made.batch} image"
     click.echo(
         f"verified by {made.verified_by} on {made.images} test images, in batches of {_listed(made.batches)}: the"
         f" largest difference of a logit is {made.largest_difference:.2g}, {made.relative_difference:.2g} of the"
@@ -79,7 +78,7 @@ def export(
     )
     if made.latency is not None:
         click.echo(formats.as_times(made.latency, options.width(wide)))
-    click.echo(f"written: {made.path} ({made.bytes:,} bytes, takes {at_once} at once)")
+    click.echo(f"written: {made.path} ({made.bytes:,} bytes)")
 
 
 def _listed(batches: list[int]) -> str:

@@ -64,7 +64,7 @@ def test_a_runs_weights_go_out_with_what_belongs_to_them(run: Path) -> None:
     assert (
         "verified by strict loading into a new network on 32 test images, in batches of 1, 2, 3, 5, 21:" in result.out
     )
-    assert f"written: {path} ({path.stat().st_size:,} bytes" in result.out
+    assert f"written: {path} ({path.stat().st_size:,} bytes)" in result.out
     checkpoint = saved(run / "checkpoint.pt")
     own, found = checkpoint["model"], load_file(path)
     assert {name: raw(value) for name, value in found.items()} == {name: raw(value) for name, value in own.items()}
