@@ -16,8 +16,8 @@ golden: $(INSTALLED)  ## one digest for each shipped schedule, to compare before
 test: $(INSTALLED)  ## the whole suite but the slow tests
 	$(PYTEST) -m "not slow and not extras"
 
-INTEROP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,interop,lightning,transformers]'
-test-extras: $(INSTALLED)  ## with real files of timm and Lightning, and in the loops of Lightning and transformers, which are installed into .venv: after `make test`
+INTEROP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,interop,lightning,onnx,transformers]'
+test-extras: $(INSTALLED)  ## with timm, Lightning, transformers and ONNX Runtime, which are installed into .venv: after `make test`
 	$(INTEROP) || $(INTEROP) || echo "what could not be installed is skipped, or a failure where CI=true"
 	$(PYTEST) -m extras
 

@@ -11,6 +11,7 @@ from compressor.cli import streams
 from compressor.cli.convert import convert
 from compressor.cli.diff import diff
 from compressor.cli.evaluate import evaluate
+from compressor.cli.exporting import export
 from compressor.cli.listing import listing
 from compressor.cli.new import new
 from compressor.cli.plan import plan
@@ -38,7 +39,7 @@ def cli() -> None:
     """Compress image classifiers from a schedule file: prune, regularize, report."""
 
 
-for command in (new, train, validate, plan, diff, convert, evaluate, report, thin, listing, schema):
+for command in (new, train, validate, plan, diff, convert, evaluate, report, thin, export, listing, schema):
     cli.add_command(command)
 
 

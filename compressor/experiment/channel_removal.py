@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor, nn
+
 from compressor.copying import copied
 from compressor.data import DataFeed, fingerprint
 from compressor.errors import CompressError, UserError
@@ -53,25 +55,8 @@ def thin_checkpoint(
     dataset = loading.dataset_of(loaded, path, root, say, other_data=other_data)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
     masked = loaded.network.to(where)
-    images = next(iter(feed.test()))[0][:IMAGES]
-    network = copied(masked)
-    thinned = thin(network, images, round_to=round_to)
-    if thinned.stays and not thinned.cut:
-        raise CompressError(f"{path}: {nothing_removed(thinned.stays)}")
-    thinnings = list(loaded.thinnings)
-    if thinned.cut:
-        thinned.cut.model(network)
-        record = Thinning(
-            when="compress thin" + (f" --round-to {round_to}" if round_to > 1 else ""),
-            parameters_before=sum(parameter.numel() for parameter in masked.parameters()),
-            parameters_after=sum(parameter.numel() for parameter in network.parameters()),
-            images=thinned.images,
-            largest_difference=thinned.largest_difference,
-            exact_difference=thinned.exact,
-            stays=[str(stay) for stay in thinned.stays],
-            skipped=list(thinned.skipped),
-        )
-        thinnings.append(record)
+    network, record = thin_network(masked, next(iter(feed.test()))[0], path, round_to)
+    thinnings = [*loaded.thinnings, *([record] if record else [])]
     saved = {key: value for key, value in loaded.saved.items() if key not in ("state", "finished")}
     if not loaded.own:
         saved |= recorded(dataset, fingerprint(dataset))
@@ -94,7 +79,33 @@ def thin_checkpoint(
     )
     # Of a network that was thinned before, the masked one is smaller than the dense one already.
     stages = {"dense": dense, "thinned before" if loaded.thinnings else "masked": masked}
-    if thinned.cut:
+    if record is not None:
         return ThinCheckpoint(target, compared(report, {**stages, "thin": network}, loaded.shape, measures=measures))
     said = f"{path}: {nothing_zero(network)}; {target} has the network as it is"
     return ThinCheckpoint(target, compared(report, stages, loaded.shape, measures=False), said)
+
+
+def thin_network(masked: nn.Module, images: Tensor, path: Path, round_to: int = 1) -> tuple[nn.Module, Thinning | None]:
+    """Return a copy of the network of `path` without its unused channels, and the record of the removal; None where no
+    filter and no channel is zero. The outputs are compared on `images`, at most `IMAGES` of them.
+
+    Raises `CompressError` with the reasons where nothing can be removed of what is zero, or the outputs would change.
+    """
+    network = copied(masked)
+    thinned = thin(network, images[:IMAGES], round_to=round_to)
+    if thinned.stays and not thinned.cut:
+        raise CompressError(f"{path}: {nothing_removed(thinned.stays)}")
+    if not thinned.cut:
+        return network, None
+    thinned.cut.model(network)
+    record = Thinning(
+        when="compress thin" + (f" --round-to {round_to}" if round_to > 1 else ""),
+        parameters_before=sum(parameter.numel() for parameter in masked.parameters()),
+        parameters_after=sum(parameter.numel() for parameter in network.parameters()),
+        images=thinned.images,
+        largest_difference=thinned.largest_difference,
+        exact_difference=thinned.exact,
+        stays=[str(stay) for stay in thinned.stays],
+        skipped=list(thinned.skipped),
+    )
+    return network, record

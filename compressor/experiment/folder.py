@@ -21,6 +21,7 @@ RUNS = Path("runs")
 CONFIG, SCHEDULE, ENVIRONMENT, METRICS = recorded.CONFIG, recorded.SCHEDULE, recorded.ENVIRONMENT, recorded.METRICS
 LAYERS, REPORT = recorded.LAYERS, recorded.REPORT
 CLAIM, CHECKPOINT, BEST, SMOKE = "schedule.expect.yaml", "checkpoint.pt", "best.pt", "smoke.txt"
+LOG = "log.txt"
 _WRITTEN = (CONFIG, SCHEDULE, CLAIM, ENVIRONMENT)
 _FIRST = {name for written in _WRITTEN for name in (written, f".{written}.partial")}
 """What a new run writes before it trains."""

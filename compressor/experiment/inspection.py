@@ -38,7 +38,7 @@ from compressor.timing import Clock
 from compressor.training import checkpoint, evaluate, narrower_layers, read
 
 
-def _best_of(run: Path) -> list[str]:
+def best_of(run: Path) -> list[str]:
     """Return a line where the best.pt of a run's folder, which `--init` reads, is of another epoch than its last."""
     last, best = (checkpoint.epoch(run / name) for name in (folder.CHECKPOINT, folder.BEST))
     if last is None or best is None or best == last:
@@ -66,7 +66,7 @@ def test_accuracy(
     dataset = dataset_of(loaded, path, root, say, other_data=other_data)
     feed = DataFeed(dataset, loaded.config.data, loaded.config.seed, where)
     figures = evaluate(loaded.network.to(where), feed.test(), where, loaded.config)
-    for line in _best_of(path) if path.is_dir() else ():
+    for line in best_of(path) if path.is_dir() else ():
         say(line)
     return figures
 

@@ -199,7 +199,7 @@ class _Run:
 
         An unforeseen exception becomes one line here and a traceback in log.txt.
         """
-        log = LogFile(self.path / "log.txt", self.spec.config.epochs)
+        log = LogFile(self.path / folder.LOG, self.spec.config.epochs)
         terminal = Terminal(self.spec.config.epochs, self.feed.steps_per_epoch)
         try:
             with closing(terminal), self._signals():

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from compressor.reports.latency import Latency, Timing
+from compressor.reports.latency import Latency
 from compressor.reports.report import IMAGES, Comparison, EarlierTest, Report, Thinning, Totals
 from compressor.sparsity import WeightSummary
 from compressor.storage import StoredBits
@@ -170,13 +170,9 @@ def thinned(thinning: Thinning) -> str:
 def _stages(comparison: Comparison, latency: Latency | None, width: int | None) -> list[str]:
     columns = [Column("", left=True), Column("parameters"), Column("MACs")]
     rows = [[stage.name, f"{stage.parameters:,}", f"{stage.macs:,}"] for stage in comparison.stages]
-    for number, batch in enumerate(latency.rounds if latency is not None else ()):
-        columns += [Column(f"ms, batch {batch}", rank=1 + number), Column("+- IQR", rank=5 + number)]
-        columns.append(Column("times as fast", rank=3 + number))
-        for row, timing in zip(rows, _timings(latency, batch), strict=True):
-            silent = "zeros alone save no time" if batch == 1 else "-"
-            gain = silent if timing.times_as_fast is None else f"{timing.times_as_fast:.2f}"
-            row += [f"{timing.milliseconds:.3f}", f"{timing.interquartile_range:.3f}", gain]
+    if latency is not None:
+        for number, batch in enumerate(latency.rounds):
+            _add_times(columns, rows, latency, batch, number)
     made = table(columns, rows, width)
     said = []
     if comparison.compacted:
@@ -188,8 +184,24 @@ def _stages(comparison: Comparison, latency: Latency | None, width: int | None) 
     return [made.head, *made.rows, *made.note(width), *(wrapped(line, width) for line in [*said, *_measured(latency)])]
 
 
-def _timings(latency: Latency | None, batch: int) -> list[Timing]:
-    return [timing for timing in latency.timings if timing.batch == batch] if latency is not None else []
+def as_times(latency: Latency, width: int | None = None) -> str:
+    """Return what was measured of several forward passes as a table: a row for each, compared with the first."""
+    names = list(dict.fromkeys(timing.stage for timing in latency.timings))
+    columns, rows = [Column("", left=True)], [[name] for name in names]
+    for number, batch in enumerate(latency.rounds):
+        _add_times(columns, rows, latency, batch, number)
+    made = table(columns, rows, width)
+    return "\n".join([made.head, *made.rows, *made.note(width), *(wrapped(line, width) for line in _measured(latency))])
+
+
+def _add_times(columns: list[Column], rows: list[list[str]], latency: Latency, batch: int, number: int) -> None:
+    """Add the columns of a size of batches, the `number`-th one, and their cells."""
+    columns += [Column(f"ms, batch {batch}", rank=1 + number), Column("+- IQR", rank=5 + number)]
+    columns.append(Column("times as fast", rank=3 + number))
+    for row, timing in zip(rows, (one for one in latency.timings if one.batch == batch), strict=True):
+        silent = "zeros alone save no time" if batch == 1 else "-"
+        gain = silent if timing.times_as_fast is None else f"{timing.times_as_fast:.2f}"
+        row += [f"{timing.milliseconds:.3f}", f"{timing.interquartile_range:.3f}", gain]
 
 
 def _measured(latency: Latency | None) -> list[str]:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +15,11 @@ from compressor.importing import late
 
 BATCH = 16
 """The larger of the two batch sizes."""
+
+Pass = Callable[[torch.Tensor], object]
+"""A forward pass: a network in eval mode, or whatever else takes images."""
+
+_CPU = torch.device("cpu")
 
 _SECONDS, _ROUNDS_AT_LEAST, _ROUNDS_AT_MOST, _ONE = 0.3, 9, 200, 0.001
 """For one batch size: when to stop, and about how long one measurement takes."""
@@ -47,40 +52,48 @@ class Latency(BaseModel):
     warnings: list[str]
 
 
-@torch.no_grad()
 def latency(networks: Mapping[str, nn.Module], shape: tuple[int, int, int]) -> Latency:
     """Return the times of the stages of one network (`dense` first) for one image of `shape` (C, H, W) and for `BATCH`
     images.
     """
-    device = next(next(iter(networks.values())).parameters()).device
-    timings, warnings, rounds = list[Timing](), list[str](), dict[int, int]()
     with contextlib.ExitStack() as modes:
         for network in networks.values():
             modes.enter_context(evaluating(network))
-        for batch in (1, BATCH):
-            taken = _in_turns(networks, torch.rand(batch, *shape, device=device))
-            rounds[batch] = len(next(iter(taken.values())))
-            timings += timings_of(taken, batch)
-            warnings += warnings_of(timings[-len(taken) :])
+        return in_turns(networks, shape, (1, BATCH), next(next(iter(networks.values())).parameters()).device)
+
+
+@torch.no_grad()
+def in_turns(
+    passes: Mapping[str, Pass], shape: tuple[int, int, int], batches: Sequence[int], device: torch.device = _CPU
+) -> Latency:
+    """Return the times of several forward passes, compared with the first of them, for each number of images of `shape`
+    (C, H, W) on the device.
+    """
+    timings, warnings, rounds = list[Timing](), list[str](), dict[int, int]()
+    for batch in batches:
+        taken = _taken(passes, torch.rand(batch, *shape, device=device))
+        rounds[batch] = len(next(iter(taken.values())))
+        timings += timings_of(taken, batch)
+        warnings += warnings_of(timings[-len(taken) :])
     return Latency(
         device=device.type, threads=torch.get_num_threads(), rounds=rounds, timings=timings, warnings=warnings
     )
 
 
-def _in_turns(networks: Mapping[str, nn.Module], images: torch.Tensor) -> dict[str, list[float]]:
-    """Return milliseconds of a forward pass of each network, one number a round."""
+def _taken(passes: Mapping[str, Pass], images: torch.Tensor) -> dict[str, list[float]]:
+    """Return milliseconds of each forward pass, one number a round."""
     # Importing it imports torch's compiler of extensions, which takes a while, and speaks of CUDA where there is none.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     benchmark = late("torch.utils.benchmark")
     threads = torch.get_num_threads()
     timers = {
-        name: benchmark.Timer("network(images)", globals={"network": network, "images": images}, num_threads=threads)
-        for name, network in networks.items()
+        name: benchmark.Timer("forward(images)", globals={"forward": forward, "images": images}, num_threads=threads)
+        for name, forward in passes.items()
     }
     # `timeit` runs the network twice before the clock starts: what ran before has left other data in the caches.
     fastest = min(timer.timeit(1).mean for _ in range(3) for timer in timers.values())
     calls = max(1, min(100, round(_ONE / fastest)))
-    taken: dict[str, list[float]] = {name: [] for name in networks}
+    taken: dict[str, list[float]] = {name: [] for name in passes}
     begun = time.perf_counter()
     for number in range(_ROUNDS_AT_MOST):
         for name, timer in timers.items():

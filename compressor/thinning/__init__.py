@@ -6,7 +6,7 @@ from compressor.thinning.compaction import compact_layers, thin_and_compact
 from compressor.thinning.costs import Cost, Unit, cost_of, removed_with, unused_with
 from compressor.thinning.coupling import couplings, removable
 from compressor.thinning.cutting import Cut
-from compressor.thinning.equivalence import Thinned, thin
+from compressor.thinning.equivalence import TOLERANCE, Difference, Thinned, difference, thin
 from compressor.thinning.graph import ChannelGraph, NeedsValues, Untraceable
 from compressor.thinning.group_picture import groups_as_svg
 from compressor.thinning.group_table import groups_as_table, groups_in_short
@@ -20,10 +20,12 @@ from compressor.thinning.stays import NOTHING_REMOVED, nothing_removed, nothing_
 __all__ = [
     "CONVOLUTIONS",
     "NOTHING_REMOVED",
+    "TOLERANCE",
     "Architecture",
     "ChannelGraph",
     "Cost",
     "Cut",
+    "Difference",
     "Group",
     "NeedsValues",
     "Remover",
@@ -37,6 +39,7 @@ __all__ = [
     "cost_of",
     "couplings",
     "describe",
+    "difference",
     "dims",
     "following_norms",
     "groups",

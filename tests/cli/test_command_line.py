@@ -84,6 +84,20 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--wide": False,
         "--json": False,
     },
+    "export": {
+        "CHECKPOINT": None,
+        "--format": "onnx",
+        "--thin": False,
+        "--out": None,
+        "-c --config": None,
+        "--set": (),
+        "--data": None,
+        "--other-data": False,
+        "--allow-plugins": False,
+        "--no-latency": False,
+        "--wide": False,
+        "--json": False,
+    },
     "list": {"[KIND|NAME]": None, "--wide": False},
     "schema": {"--config": False},
     "new": {
@@ -100,10 +114,11 @@ COMMANDS: dict[str, dict[str, Any]] = {
 
 def described(command: click.Command) -> dict[str, Any]:
     """A command's parameters as `COMMANDS` has them: the defaults are those that click hands over."""
-    arguments = [p for p in command.params if isinstance(p, click.Argument) and p.required]
-    fitting = [p.type.choices[0] if isinstance(p.type, click.Choice) else "x" for p in arguments]
-    parent = click.Context(cli, **cli.context_settings)
-    fitting += [part for p in command.params if isinstance(p, click.Option) and p.required for part in (p.opts[0], "x")]
+    parent, fitting = click.Context(cli, **cli.context_settings), list[str]()
+    for p in command.params:
+        if p.required:
+            fitting += p.opts[:1] if isinstance(p, click.Option) else []
+            fitting.append(p.type.choices[0] if isinstance(p.type, click.Choice) else "x")
     given = command.make_context(command.name, fitting, parent=parent).params
     shown: dict[str, Any] = {}
     for parameter in command.params:

@@ -1,0 +1,166 @@
+"""`compress export` as a user meets it: names of files, what is refused, what is said. ONNX has its tests in extras."""
+
+import json
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import TINY, compress, raw, saved, succeed, write_tiny
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from compressor.cli.exporting import FORMATS as NAMES
+from compressor.cli.exporting import SCHEMA
+from compressor.exports import FORMATS, tensors
+
+NEURONS = """\
+version: 2
+config: tiny
+pruners:
+  neurons: {class: L1RankedStructureParameterPruner, group_type: Rows, desired_sparsity: 0.5, weights: [fc1.weight]}
+policies:
+  - {pruner: {instance_name: neurons}, epochs: [1]}
+"""
+"""Half of the 16 hidden neurons of `tiny`'s 64-16-10."""
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, images):
+        print("my forward pass")
+        return self.fc(images.flatten(1))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished run with half of its neurons masked."""
+    folder = tmp_path_factory.mktemp("masked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_tiny(folder)
+        (folder / "neurons.yaml").write_text(NEURONS)
+        succeed("train", "-s", "neurons", "--out", "run", "--set", "epochs=2")
+        yield folder / "run"
+
+
+def test_the_formats_are_those_that_can_be_written() -> None:
+    assert set(FORMATS) == set(NAMES)
+
+
+def test_a_runs_weights_go_out_with_what_belongs_to_them(run: Path) -> None:
+    result = compress("export", run, "--format", "safetensors")
+    assert result.code == 0
+    path = run / "model.safetensors"
+    assert (
+        "verified by strict loading into a new network on 32 test images, in batches of 1, 2, 3, 5, 21:" in result.out
+    )
+    assert f"written: {path} ({path.stat().st_size:,} bytes)" in result.out
+    checkpoint = saved(run / "checkpoint.pt")
+    own, found = checkpoint["model"], load_file(path)
+    assert {name: raw(value) for name, value in found.items()} == {name: raw(value) for name, value in own.items()}
+    with safe_open(path, "pt") as file:
+        about = {key: value if key == "format" else json.loads(value) for key, value in file.metadata().items()}
+    assert about["class_names"] == [str(digit) for digit in range(10)]
+    assert {"mean": about["mean"], "std": about["std"]} == checkpoint["normalization"]
+    assert (about["image_size"], about["channels"], about["format"]) == ([8, 8], 1, "pt")
+    assert about["model"] == {"name": "mlp", "hidden": [16], "dropout": [0.2], "inputs": 64}
+    source = about["source"]
+    assert source["sha256"] == sha256((run / "checkpoint.pt").read_bytes()).hexdigest()
+    assert (source["checkpoint"], source["epoch"], source["schedule"]) == ("checkpoint.pt", 2, NEURONS)
+    assert source["versions"]["torch"] == torch.__version__
+    assert source["test"]["top1"] == checkpoint["metrics"]["test"]["top1"]
+
+
+def test_thin_is_what_compress_thin_writes_and_loads_with_a_configuration(run: Path) -> None:
+    succeed("thin", run, "--out", "by_thin.pt", "--no-latency")
+    result = compress("export", run, "--format", "state-dict", "--thin", "--out", "by_export.pth", "--json")
+    made = json.loads(result.out)
+    assert made["schema"] == SCHEMA
+    assert (made["format"], made["images"], made["batch"], made["path"]) == ("state-dict", 32, None, "by_export.pth")
+    assert made["largest_difference"] == 0
+    assert "1,210 parameters became 610" in result.err
+    own, found = saved(Path("by_thin.pt"))["model"], saved(Path("by_export.pth"))
+    assert {name: raw(value) for name, value in found.items()} == {name: raw(value) for name, value in own.items()}
+
+
+def test_each_file_is_a_new_one_unless_its_name_is_given(run: Path) -> None:
+    for name in ("thin", "thin-2"):
+        assert f"written: {run / name}.pth" in succeed("export", run / "best.pt", "--format", "state-dict", "--thin")
+    out = run / "mine.pth"
+    out.write_text("old")
+    succeed("export", run, "--format", "state-dict", "--out", out)
+    assert set(saved(out)) == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
+
+
+def test_checkpoints_and_places_without_a_file_are_refused(run: Path) -> None:
+    for out, why in (
+        (run / "best.pt", "it is a checkpoint, which is not overwritten"),
+        (run, "it is a folder"),
+        (run / "no" / "x", f"there is no folder {run / 'no'}"),
+    ):
+        before = (run / "best.pt").read_bytes()
+        result = compress("export", run, "--format", "state-dict", "--out", out)
+        assert (result.code, result.out) == (2, "")
+        assert f"error: --out {out}: {why}" in result.err
+        assert (run / "best.pt").read_bytes() == before
+    assert compress("export", run, "--format", "onx").code == 2
+    assert "no such file" in compress("export", "nothing.pt", "--format", "state-dict").err
+
+
+def test_a_missing_extra_is_one_line_and_nothing_is_read(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = compress("export", "nothing.pt", "--format", "onnx")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "error: --format onnx needs onnx, onnxscript, onnxruntime: pip install 'compressor[onnx]'\n"
+
+
+def test_a_failed_verification_leaves_no_file_and_a_traceback_in_the_log(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(self: Any, path: Path) -> Any:
+        return {name: value + 1 for name, value in torch.load(path).items()}
+
+    monkeypatch.setattr(tensors.StateDict, "load", spoiled)
+    (run / "old.pth").write_text("old")
+    before = sorted(path.name for path in run.iterdir())
+    for out in ((), ("--out", run / "old.pth")):
+        result = compress("export", run, "--format", "state-dict", *out)
+        assert (result.code, result.out) == (1, "")
+        assert "error: not exported: by strict loading into a new network a logit differs by" in result.err
+    assert sorted(path.name for path in run.iterdir()) == before
+    assert (run / "old.pth").read_text() == "old"
+    assert "compressor.errors.CompressError: not exported" in (run / "log.txt").read_text()
+
+
+def test_where_zero_filters_cannot_go_the_reasons_are_listed_and_nothing_is_written(work: Path) -> None:
+    (work / "nets.py").write_text(NET)
+    (work / "own.yaml").write_text(
+        TINY.replace("name: mlp, hidden: [16], dropout: [0.2], inputs: 64", "name: 'nets:Net'")
+    )
+    weights = {"fc.weight": torch.ones(10, 64), "fc.bias": torch.arange(10.0)}
+    weights["fc.weight"][0] = 0
+    torch.save(weights, "weights.pth")
+    given = ("export", "weights.pth", "-c", "own", "--format", "safetensors", "--allow-plugins")
+    thin = compress(*given, "--thin")
+    assert (thin.code, thin.out) == (1, "my forward pass\n" * thin.out.count("\n"))
+    assert "error: weights.pth: " in thin.err
+    assert "fc" in thin.err.partition("error: ")[2]
+    whole = compress(*given, "--json")
+    assert json.loads(whole.out)["relative_difference"] == 0
+    assert "my forward pass" in whole.err
+    assert [path.name for path in work.glob("*.safetensors")] == ["model.safetensors"]
+    with safe_open("model.safetensors", "pt") as file:
+        about = {key: value if key == "format" else json.loads(value) for key, value in file.metadata().items()}
+    assert about["model"] == {"name": "nets:Net"}
+    assert (about["source"]["checkpoint"], about["source"]["schedule"]) == ("weights.pth", None)
