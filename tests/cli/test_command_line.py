@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--allow-plugins": False,
         "--wide": False,
         "--json": False,
+        "--html": None,
     },
     "diff": {"A": None, "B": None, "-c --config": None, "--allow-plugins": False, "--json": False},
     "convert": {"OLD": None, "--out": None, "-c --config": None, "--allow-plugins": False},
@@ -67,6 +68,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--no-latency": False,
         "--wide": False,
         "--json": False,
+        "--html": None,
     },
     "thin": {
         "[CHECKPOINT]": None,
