@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compressor.api import (
         AttachedSession,
         CompressError,
+        Exported,
         Message,
         Outcome,
         Plan,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         Thinning,
         UserError,
         attach,
+        export,
         load,
         load_packed,
         plan,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AttachedSession",
     "CompressError",
+    "Exported",
     "Message",
     "Outcome",
     "Plan",
@@ -45,6 +48,7 @@ __all__ = [
     "UserError",
     "__version__",
     "attach",
+    "export",
     "load",
     "load_packed",
     "plan",

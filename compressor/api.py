@@ -1,7 +1,7 @@
 """The public functions of `compressor`: what the commands do, as functions; and sessions for loops of one's own."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +15,10 @@ from compressor.attached import AttachedSession, attach
 from compressor.copying import copied
 from compressor.errors import CompressError, UserError
 from compressor.evaluating import evaluating
-from compressor.experiment import inspection, loading, packing, run
+from compressor.experiment import exporting, inspection, loading, packing, run
 from compressor.experiment.run import Outcome
 from compressor.experiment.specification import open_files, specification
+from compressor.exports import Exported
 from compressor.importing import plugins_allowed
 from compressor.reports import Report, Thinning, compared, measure
 from compressor.schedule import Faults, Message, Plan
@@ -25,6 +26,7 @@ from compressor.schedule import Faults, Message, Plan
 __all__ = [
     "AttachedSession",
     "CompressError",
+    "Exported",
     "Message",
     "Outcome",
     "Plan",
@@ -33,6 +35,7 @@ __all__ = [
     "Thinning",
     "UserError",
     "attach",
+    "export",
     "load",
     "load_packed",
     "plan",
@@ -205,6 +208,89 @@ def _of_model(network: nn.Module, shape: Any, *, latency: bool, **known: Any) ->
         pruned = any(row.nonzero < row.weights for row in measured.tensors)
         stage = "thin" if known.get("dense") is not None else "masked" if pruned else "dense"
         return compared(measured, {stage: network}, shape, measures=latency)
+
+
+def export(
+    target: nn.Module | AttachedSession | FilePath,
+    *,
+    format: str,
+    out: FilePath | None = None,
+    thin: bool = False,
+    sample_input: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    latency: bool = True,
+    config: FilePath | None = None,
+    data: FilePath | None = None,
+    other_data: bool = False,
+    allow_plugins: bool = False,
+    say: Say = print,
+) -> Exported:
+    """Write a network as a file for other programs, as `compress export` does; it is run on images before it gets its
+    name.
+
+    Args:
+        target: The path of a run's folder, a checkpoint, or weights of another tool; a session, of which the model is
+            written that would be shipped now; or a model.
+        format: `onnx`, `torch-export`, `safetensors`, `state-dict`, or `packed` (of a path alone).
+        out: The file; one of that name is replaced. Default, of a path alone: a new file beside the weights.
+        thin: Without unused channels.
+        sample_input: Of a model or a session: images (N, C, H, W) as the model takes them, real ones, on at most 32 of
+            which the file is run; default: those that were given to `attach`.
+        class_names: Of a model or a session: the names of the outputs, for the file's metadata; default: numbers.
+        mean: Of a model or a session: what each channel of pixels in [0, 1] was normalized by, for the metadata.
+        std: The same.
+        latency: Also measure the time of an ONNX file beside torch's.
+        config: Of weights of another tool: the configuration with their model and data.
+        data: Of a path: the folder of the data sets, on whose test images the file is run; default: COMPRESS_DATA.
+        other_data: Of a path: these may be other images than those of the training.
+        allow_plugins: Import and run the code that a file names.
+        say: Receives messages, one line each.
+
+    Returns:
+        What was written: path, bytes, the largest difference of a logit, absolute and as a fraction of the logits'
+        spread, and the latency in milliseconds.
+
+    Raises:
+        UserError: An argument is wrong, or a library is not installed.
+        CompressError: The network cannot be written, or the file's logits differ by more than 1e-4 of their spread; a
+            file that was there before is unchanged then.
+    """
+    if not isinstance(target, (nn.Module, AttachedSession)):
+        if any(given is not None for given in (sample_input, class_names, mean, std)):
+            raise UserError("export(path): leave out sample_input, class_names, mean, std: they are those of the run")
+        with plugins_allowed(allow_plugins):
+            return exporting.export(
+                Path(target),
+                format=format,
+                thin=thin,
+                out=None if out is None else Path(out),
+                config=_name(config),
+                data=None if data is None else Path(data),
+                other_data=other_data,
+                measures=latency,
+                say=say,
+            )
+    if out is None:
+        raise UserError("export: give out, the path of the file")
+    if isinstance(target, AttachedSession):
+        sample_input = target.sample_input if sample_input is None else sample_input
+        target = target.shipped_model()
+    if sample_input is None:
+        raise UserError("export(model): give sample_input, images (N, C, H, W) on which the file is run")
+    return exporting.export_network(
+        target,
+        sample_input,
+        format=format,
+        out=Path(out),
+        thin=thin,
+        class_names=class_names,
+        mean=mean,
+        std=std,
+        measures=latency,
+        say=say,
+    )
 
 
 def plan(

@@ -85,7 +85,9 @@ def thin_checkpoint(
     return ThinCheckpoint(target, compared(report, stages, loaded.shape, measures=False), said)
 
 
-def thin_network(masked: nn.Module, images: Tensor, path: Path, round_to: int = 1) -> tuple[nn.Module, Thinning | None]:
+def thin_network(
+    masked: nn.Module, images: Tensor, path: Path | str, round_to: int = 1
+) -> tuple[nn.Module, Thinning | None]:
     """Return a copy of the network of `path` without its unused channels, and the record of the removal; None where no
     filter and no channel is zero. The outputs are compared on `images`, at most `IMAGES` of them.
 

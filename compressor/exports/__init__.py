@@ -11,7 +11,7 @@ from compressor.exports.tensors import Safetensors, StateDict
 from compressor.exports.torch_export import TorchExport
 from compressor.exports.writing import IMAGES, Exported, write
 
-__all__ = ["FORMATS", "IMAGES", "Exported", "Format", "Model", "write"]
+__all__ = ["FORMATS", "IMAGES", "Exported", "Format", "Model", "Packed", "write"]
 
 FORMATS: dict[str, Format] = {one.name: one for one in (Onnx(), TorchExport(), Safetensors(), StateDict(), Packed())}
 """The formats by name."""
