@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 LARGE := $(PYTEST) -m "slow or counted"
 
-.PHONY: demo golden test test-extras test-oldest test-slow test-full fuzz lint format docs reproduce thin-families clean
+.PHONY: demo golden test test-extras test-oldest test-slow test-full fuzz lint format generate docs reproduce thin-families clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -16,9 +16,12 @@ golden: $(INSTALLED)  ## one digest for each shipped schedule, to compare before
 test: $(INSTALLED)  ## the whole suite but the slow tests
 	$(PYTEST) -m "not slow and not extras"
 
-INTEROP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,interop,lightning,onnx,transformers]'
-test-extras: $(INSTALLED)  ## with timm, Lightning, transformers and ONNX Runtime, which are installed into .venv: after `make test`
+INTEROP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	-e '.[dev,interop,lightning,onnx,transformers,docs,browser]'
+test-extras: $(INSTALLED)  ## the site, and with other libraries, which are installed into .venv: after `make test`
 	$(INTEROP) || $(INTEROP) || echo "what could not be installed is skipped, or a failure where CI=true"
+	command -v chromium > /dev/null || apt-get install -y --no-install-recommends chromium || true
+	$(MAKE) docs
 	$(PYTEST) -m extras
 
 test-slow: $(INSTALLED)  ## the slow tests, larger counts of kills, damaged files and fuzzed ones, and a quarter of the zoo
@@ -47,10 +50,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(INSTALLED)  ## the generated parts of README.md, and the schemas
-	$(BIN)/python -m compressor.cli.reference README.md
+generate: $(INSTALLED)  ## the JSON Schemas, and the generated parts of README.md and docs/
+	$(BIN)/python -m compressor.cli.reference .
 	$(BIN)/compress schema > schedules/schema.json
 	$(BIN)/compress schema --config > configs/schema.json
+
+DOCS := $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+docs: $(INSTALLED)  ## the site, in site/; warnings and broken links are errors; once the extra is installed, without a network
+	$(BIN)/python -c "import material, mkdocstrings_handlers.python" 2> /dev/null || $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n DATA=folder
 	$(BIN)/python -m benchmarks.reproduce --only "$(ONLY)" --seeds $(or $(SEEDS),1) $(if $(DATA),--data "$(DATA)")

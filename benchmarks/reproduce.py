@@ -1,7 +1,7 @@
 """The papers' tables beside ours: `make reproduce [ONLY=row,row] [SEEDS=n] [DATA=folder]`.
 
 Every row is a few runs of `compress train` in runs/papers/ (continued where they were broken off); each finished
-(row, seed) is a JSON under docs/results/, from which docs/results.md, README's table and the records in the
+(row, seed) is a JSON under docs/results/, from which the table of docs/results.md and the records in the
 schedules' headers are written.
 """
 
@@ -26,7 +26,7 @@ from compressor.sparsity.weights import prunable
 from compressor.thinning.equivalence import thin
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, RUNS, README = ROOT / "docs" / "results", ROOT / "runs" / "papers", ROOT / "README.md"
+RESULTS, RUNS, PAGE = ROOT / "docs" / "results", ROOT / "runs" / "papers", ROOT / "docs" / "results.md"
 BEGIN, END = "# record, by `make reproduce`:", "# end of record"
 
 
@@ -155,7 +155,6 @@ def times(facts: dict[str, Any], what: str) -> float:
     return float(facts[what]) / max(int(facts[f"{what}_left"]), 1)
 
 
-TITLE = "# The papers' tables beside ours\n\n"
 HEAD = """\
 Made by `make reproduce` from the files in `results/`. Errors in percent of the 10,000 test images (MNIST unless
 the row says otherwise), of the last epoch, mean over the seeds. The *reference* is the dense network that was
@@ -170,19 +169,18 @@ are the wall time of the result's own run on one thread, most of them of a machi
 
 
 def table() -> str:
-    """docs/results.md."""
+    """Return the rows with what their columns mean, then the tables of stability."""
     every = records()
     lines = [_line(key, made) for key, made in every.items()]
     stability = [_stability(key, made) for key, made in every.items() if "stability" in made[0]["result"]]
-    return TITLE + HEAD + "\n".join([*lines, *stability]) + "\n"
+    return HEAD + "\n".join([*lines, *stability]) + "\n"
 
 
-def readme() -> str:
-    """README.md with the rows of the table in their place."""
-    before, begin, rest = README.read_text().partition("<!-- papers -->\n")
+def page() -> str:
+    """Return docs/results.md with the table in its place."""
+    before, begin, rest = PAGE.read_text().partition("<!-- papers -->\n")
     _, end, after = rest.partition("<!-- end of papers -->")
-    rows = HEAD[HEAD.index("| row") :] + "\n".join(_line(key, made) for key, made in records().items())
-    return f"{before}{begin}{rows}\n{end}{after}"
+    return f"{before}{begin}\n{table()}\n{end}{after}"
 
 
 def _mean(made: list[dict[str, Any]], role: str, what: str) -> float:
@@ -214,7 +212,7 @@ def _stability(key: str, made: list[dict[str, Any]]) -> str:
     row = ROWS[key]
     lines = [
         "",
-        f"## {row.title}",
+        f"### {row.title}",
         "",
         "Stability is 100 (1 - instability) %, the mean over the events that pruned; a network that is not pruned has",
         "100. An event has an effect where the accuracy on the images held out changed.",
@@ -304,8 +302,7 @@ def main() -> None:
             run(key, seed, given.data)
     if not records():
         return
-    (ROOT / "docs" / "results.md").write_text(table())
-    README.write_text(readme())
+    PAGE.write_text(page())
     for path, text in schedules():
         path.write_text(text)
     print(table())

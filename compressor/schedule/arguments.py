@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from compressor.component import Component, Named, Selects, Version2
@@ -29,11 +30,13 @@ class Argument:
     """Whether it needs `version: 2`."""
 
 
-def arguments(cls: type[Component]) -> list[Argument]:
-    """Return the arguments of a component in the order of its class; of a policy without its window and component."""
+def arguments(cls: type[BaseModel]) -> list[Argument]:
+    """Return the arguments of a component, or the keys of a block, in the order of its class; of a policy without its
+    window and component.
+    """
     schema = cls.model_json_schema(by_alias=True)
     properties, definitions = schema.get("properties", {}), schema.get("$defs", {})
-    left_out = {"window", cls.name} if cls.section == "policies" else set()
+    left_out = {"window", cls.name} if issubclass(cls, Component) and cls.section == "policies" else set()
     found = []
     for name, field in cls.model_fields.items():
         if name in left_out:
