@@ -16,6 +16,7 @@ from compressor.cli.new import new
 from compressor.cli.plan import plan
 from compressor.cli.report import report
 from compressor.cli.schema import schema
+from compressor.cli.summary import summary
 from compressor.cli.thin import thin
 from compressor.cli.train import train
 from compressor.cli.validate import validate
@@ -38,7 +39,7 @@ def cli() -> None:
     """Compress image classifiers from a schedule file: prune, regularize, report."""
 
 
-for command in (new, train, validate, plan, diff, convert, evaluate, report, thin, listing, schema):
+for command in (new, train, validate, plan, diff, convert, evaluate, report, summary, thin, listing, schema):
     cli.add_command(command)
 
 

@@ -1,8 +1,11 @@
 """The report of a network, and its forms: table, CSV and JSON; what a run's folder has recorded for it."""
 
 from compressor.reports.histogram import histograms
+from compressor.reports.network_picture import network_as_svg
 from compressor.reports.recorded import Evaluation, Recorded, read, reference_run
 from compressor.reports.report import EarlierTest, Report, Sparsities, Thinning, compared, measure, sparsities
+from compressor.reports.summary import Summary, summarize
+from compressor.reports.summary import as_text as summary_as_text
 
 __all__ = [
     "EarlierTest",
@@ -10,11 +13,15 @@ __all__ = [
     "Recorded",
     "Report",
     "Sparsities",
+    "Summary",
     "Thinning",
     "compared",
     "histograms",
     "measure",
+    "network_as_svg",
     "read",
     "reference_run",
     "sparsities",
+    "summarize",
+    "summary_as_text",
 ]

@@ -68,6 +68,17 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--wide": False,
         "--json": False,
     },
+    "summary": {
+        "MODEL": None,
+        "--svg": None,
+        "--image": None,
+        "-c --config": None,
+        "--set": (),
+        "--data": None,
+        "--allow-plugins": False,
+        "--wide": False,
+        "--json": False,
+    },
     "thin": {
         "[CHECKPOINT]": None,
         "--round-to": 1,
