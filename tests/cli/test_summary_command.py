@@ -93,6 +93,7 @@ def test_what_works_inside_a_layer_without_parameters_is_a_row() -> None:
         ("4", 18),
     ]
     assert sum(one.macs for one in found.layers) == found.macs
+    assert [node.reads for node in found.nodes] == [[], [0], [1], [2], [3], [4], [5]]  # two operations are one node
 
 
 def test_the_picture_has_each_row_and_is_accessible() -> None:
