@@ -17,6 +17,7 @@ from compressor.cli.new import new
 from compressor.cli.plan import plan
 from compressor.cli.report import report
 from compressor.cli.schema import schema
+from compressor.cli.summary import summary
 from compressor.cli.thin import thin
 from compressor.cli.train import train
 from compressor.cli.validate import validate
@@ -39,7 +40,7 @@ def cli() -> None:
     """Compress image classifiers from a schedule file: prune, regularize, report."""
 
 
-for command in (new, train, validate, plan, diff, convert, evaluate, report, thin, export, listing, schema):
+for command in (new, train, validate, plan, diff, convert, evaluate, report, summary, thin, export, listing, schema):
     cli.add_command(command)
 
 

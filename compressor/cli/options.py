@@ -90,6 +90,17 @@ allow_plugins = click.option(
 )
 
 
+def svg(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Return the path of a picture. Raises a usage error where no picture can be there."""
+    if path is None:
+        return None
+    if path.suffix.lower() != ".svg":
+        raise click.BadParameter(f"the name of an SVG file ends in .svg: {path}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise click.BadParameter(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
+    return path
+
+
 def overrides(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return `--set a.b=c` as pairs. Raises a usage error where there is no `=`."""
     pairs = []

@@ -11,17 +11,6 @@ _OF_REMOVAL = ("round_to", "out", "other_data", "device", "no_latency")
 """The options that say how channels are removed and what is measured: `--explain` does neither."""
 
 
-def _svg(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Return the path of a picture. Raises a usage error where no picture can be there."""
-    if path is None:
-        return None
-    if path.suffix.lower() != ".svg":
-        raise click.BadParameter(f"the name of an SVG file ends in .svg: {path}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise click.BadParameter(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
-    return path
-
-
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path), required=False)
 @click.option(
@@ -41,7 +30,7 @@ def _svg(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> P
 @click.option(
     "--svg",
     type=click.Path(path_type=Path),
-    callback=_svg,
+    callback=options.svg,
     metavar="FILE",
     help="With --explain: also draw them.",
 )

@@ -187,24 +187,24 @@ def _result(kind: Kind, a: str, b: str, found: Sequence[Difference], notes: Sequ
 
 def _kind(a: str, b: str) -> Kind:
     """Return what two names mean. Raises `UserError` where they mean files of two kinds, or none."""
-    first, second = _kinds(a), _kinds(b)
+    first, second = kinds(a), kinds(b)
     both: tuple[Kind, ...] = ("schedules", "configurations")
     for kind in both:
         if kind in first and kind in second:
             return kind
-    said = [f"{name} is a {kinds[0].removesuffix('s')}" for name, kinds in ((a, first), (b, second))]
+    said = [f"{name} is a {found[0].removesuffix('s')}" for name, found in ((a, first), (b, second))]
     raise UserError(f"{' and '.join(said)}: two files of one kind are compared")
 
 
-def _kinds(name: str) -> list[Kind]:
+def kinds(name: str) -> list[Kind]:
     """Return what a name may mean: a bare name may be that of a schedule and that of a configuration."""
     found: dict[Path, Kind] = {}
-    kinds: dict[str, Kind] = {"schedules": "schedules", "configs": "configurations"}
-    for where, kind in kinds.items():
+    folders: dict[str, Kind] = {"schedules": "schedules", "configs": "configurations"}
+    for where, kind in folders.items():
         with suppress(UserError):
             found.setdefault(lookup.find(name, where), kind)
     if not found:
-        known = {each for where in kinds for each in lookup.names(where)}
+        known = {each for where in folders for each in lookup.names(where)}
         raise UserError(f"there is no schedule and no configuration {name!r}: {did_you_mean(name, known)}")
     return [_of_content(path, kind) for path, kind in found.items()]
 

@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,17 +11,15 @@ from typing import Literal
 from torch import nn
 
 from compressor import data, models
-from compressor.config import Config, DataConfig, InitConfig, ModelConfig, OptimizerConfig
-from compressor.copying import without_storage
+from compressor.config import InitConfig, ModelConfig
 from compressor.data import Survey
 from compressor.errors import UserError, listed
 from compressor.experiment import building
-from compressor.experiment.outputs import check_forms, check_outputs
-from compressor.importing import random_state_kept, refusal
+from compressor.experiment.fitting import built, fitting
+from compressor.importing import refusal
 from compressor.schedule import view_of
 from compressor.sparsity import computed, prunable
 from compressor.thinning import ChannelGraph, removable
-from compressor.tracing import OnMeta
 from compressor.training import read
 
 FORMS = "filters:0.5 (half of the filters of each layer, removed) or elements:0.9 (90 % of the weights, set to zero)"
@@ -136,7 +133,7 @@ def _needs_new_head(model: ModelConfig, images: Survey, shape: tuple[int, int, i
         raise UserError(f"--init {error}") from None
     for head in ("keep", "reset"):
         try:
-            building.put(_built(model, images, shape), found, InitConfig(path=source, head=head), shape)
+            building.put(built(model, len(images.classes), shape), found, InitConfig(path=source, head=head), shape)
         except UserError as error:
             refused = refused or error
         else:
@@ -176,45 +173,21 @@ def _with_classes(model: ModelConfig, images: Survey) -> ModelConfig:
     return model.model_copy(update={"num_classes": len(images.classes)})
 
 
-def _built(model: ModelConfig, images: Survey, image: tuple[int, int, int] | None) -> nn.Module:
-    with random_state_kept():
-        return building.model(model, len(images.classes), trained_elsewhere=True, image=image)
-
-
 def _fitting(model: ModelConfig, images: Survey) -> tuple[nn.Module, int, int | None]:
     """Return the network, and the number of channels and the size of the images that it takes: the first one of those
     that are tried. It is without storage where that is possible.
 
     Raises `UserError` where it takes none, or has too few outputs.
     """
-    config = Config(
-        model=model.model_copy(update={"num_classes": None}),
-        data=DataConfig(name=images.name),
-        optimizer=OptimizerConfig(lr=1),
-        epochs=1,
-    )
+    shapes = {(channels, size or images.side, size or images.side): size for channels, size in _tried(images)}
     try:
-        network = models.with_sizes(building.skeleton(model, len(images.classes)), model.name, None)
-    except models.NeedsImages:  # lazy layers: another network for each size
-        network = None
-    refused = None
-    for copied in (True, False):  # without storage where that is possible
-        for channels, size in _tried(images):
-            shape = (channels, size or images.side, size or images.side)
-            try:
-                used = _built(model, images, shape) if network is None else network
-                with OnMeta() if copied else nullcontext():  # type: ignore[no-untyped-call]
-                    made = without_storage(used) if copied else _built(model, images, shape)
-                    check_forms(config, made, shape, images.name, None)
-                    columns = check_outputs(config, made, shape, images.name, None).logits.shape[1]
-            except UserError as error:
-                refused = error
-            except Exception:  # a network may not be copied
-                break
-            else:
-                _check_columns(model, images, columns)
-                return used, channels, size
-    raise UserError(f"--model {model.name}: {refused} (tried up to {_SIZES[-1]} pixels, with 1 and 3 channels)")
+        found = fitting(model, images.name, len(images.classes), shapes)
+    except UserError as error:
+        raise UserError(
+            f"--model {model.name}: {error} (tried up to {_SIZES[-1]} pixels, with 1 and 3 channels)"
+        ) from None
+    _check_columns(model, images, found.columns)
+    return found.network, found.shape[0], shapes[found.shape]
 
 
 def _tried(images: Survey) -> Iterator[tuple[int, int | None]]:
@@ -235,7 +208,7 @@ def _check_columns(model: ModelConfig, images: Survey, outputs: int) -> None:
 
 def _layers(model: ModelConfig, network: nn.Module, images: Survey, shape: tuple[int, int, int], goal: Goal) -> Layers:
     """Return the weights that are pruned. Raises `UserError` where there are none."""
-    view = view_of(network, image=shape, build=partial(_built, model, images, shape))
+    view = view_of(network, image=shape, build=partial(built, model, len(images.classes), shape))
     every, logits = list(prunable(network)), view.logits or ()
     if goal.kind == "elements":
         chosen = [name for name in every if name not in logits] or every

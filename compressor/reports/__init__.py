@@ -2,8 +2,11 @@
 
 from compressor.reports.histogram import histograms
 from compressor.reports.latency import Latency, in_turns
+from compressor.reports.network_picture import network_as_svg
 from compressor.reports.recorded import Evaluation, Recorded, read, reference_run
 from compressor.reports.report import EarlierTest, Report, Sparsities, Thinning, compared, measure, sparsities
+from compressor.reports.summary import Summary, summarize
+from compressor.reports.summary import as_text as summary_as_text
 
 __all__ = [
     "EarlierTest",
@@ -12,12 +15,16 @@ __all__ = [
     "Recorded",
     "Report",
     "Sparsities",
+    "Summary",
     "Thinning",
     "compared",
     "histograms",
     "in_turns",
     "measure",
+    "network_as_svg",
     "read",
     "reference_run",
     "sparsities",
+    "summarize",
+    "summary_as_text",
 ]

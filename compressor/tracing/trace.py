@@ -43,6 +43,8 @@ class Operation:
     """The arguments themselves; their values may have been overwritten in place since."""
     reads: tuple[Read, ...]
     shapes: tuple[Shape, ...]
+    inside: int | None = None
+    """The index in the trace of the module call in which it happens: the innermost one."""
 
     @property
     def of_images(self) -> bool:
@@ -113,7 +115,7 @@ class _Recorder(TorchFunctionMode):
         self._weights = dict(self._own)
         self._of_images = {id(images)}
         self._makers: dict[int, int] = {}
-        self._open: list[ModuleCall] = []
+        self._open: list[int] = []
         self._alive: list[Any] = []  # so that no address is used twice
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -123,7 +125,8 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         made = tensors((result,))
         self._alive.append((given, made))
-        operation = Operation(call, args, kwargs, reads, _shapes(made))
+        inside = self._open[-1] if self._open else None
+        operation = Operation(call, args, kwargs, reads, _shapes(made), inside)
         for tensor in made:
             self._makers[id(tensor)] = len(self.operations)
             if operation.of_images:
@@ -149,13 +152,13 @@ class _Recorder(TorchFunctionMode):
         if module in self._paths:
             own = self._own.get(id(module._parameters.get("weight")))
             self.modules.append(ModuleCall(self._paths[module], module, own))
-            self._open.append(self.modules[-1])
+            self._open.append(len(self.modules) - 1)
 
     def leave(self, module: nn.Module, given: Any, result: Any) -> None:
         """Record the results of the call."""
         if module in self._paths:
             with torch._C.DisableTorchFunction():  # a question of ours is no operation of the network
-                self._open.pop().shapes = _shapes(tensors((result,)))
+                self.modules[self._open.pop()].shapes = _shapes(tensors((result,)))
 
 
 def _shapes(values: list[Tensor]) -> tuple[Shape, ...]:

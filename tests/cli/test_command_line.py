@@ -70,6 +70,17 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--json": False,
         "--html": None,
     },
+    "summary": {
+        "MODEL": None,
+        "--svg": None,
+        "--image": None,
+        "-c --config": None,
+        "--set": (),
+        "--data": None,
+        "--allow-plugins": False,
+        "--wide": False,
+        "--json": False,
+    },
     "thin": {
         "[CHECKPOINT]": None,
         "--round-to": 1,
