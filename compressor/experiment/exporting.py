@@ -210,8 +210,13 @@ def _source(loaded: Loaded, file: Path) -> dict[str, Any]:
     """Return where the network comes from."""
     with open(file, "rb") as opened:
         digest = file_digest(opened, "sha256").hexdigest()
+    model, classes = loaded.config.model, len(loaded.saved["classes"])
     return {
-        "model": loaded.config.model.model_dump(exclude={"pretrained"}, exclude_defaults=True),
+        # The classes of the data are in it, too: it builds the network where there are no data.
+        "model": {
+            **model.model_dump(exclude={"pretrained"}, exclude_defaults=True),
+            "num_classes": model.num_classes or classes,
+        },
         "source": {
             "checkpoint": file.name,
             "sha256": digest,

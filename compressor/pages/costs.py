@@ -73,17 +73,25 @@ def stored_forms(bits: StoredBits) -> list[tuple[str, int]]:
         "bitmask": bits.bitmask,
         "relative index, Han's widths": bits.relative_han,
         "relative index, best widths": bits.relative,
+        "Golomb-Rice gaps": bits.rice,
+        "packed file": bits.packed,
     }
-    return [(name, -(-count // 8)) for name, count in names.items()]
+    return [(name, -(-count // 8)) for name, count in names.items() if count is not None]
 
 
 def _stored(bits: StoredBits, report: Report) -> Drawing:
     forms = stored_forms(bits)
     least = min(count for _, count in forms)
+    bound = [] if bits.entropy is None else [("entropy bound", -(-bits.entropy // 8))]
     bars = [_Bar(name, count, size(count), "grey" if count > least else "blue") for name, count in forms]
+    bars += [_Bar(name, count, size(count), "grey") for name, count in bound]
     rates = report.totals.rates
-    said = "; ".join(f"{name}: {size(count)}" for name, count in forms)
-    caption = "All bits that decoding needs, with headers and fillers; biases and buffers are stored densely."
+    said = "; ".join(f"{name}: {size(count)}" for name, count in forms + bound)
+    caption = (
+        "All bits that decoding needs, with headers and fillers; biases and buffers are stored densely. The packed file"
+        " is that of `compress export --format packed`, without its header. The bound: the fewest bits, on average, where"
+        " zeros lie independently of each other."
+    )
     if rates is not None and rates.bits is not None:
         caption += f" The dense network is {rates.bits:.1f} times as large as the form with the best widths."
     return Drawing(
@@ -92,7 +100,7 @@ def _stored(bits: StoredBits, report: Report) -> Drawing:
         said + ".",
         lambda width: _draw_bars([("", bars)], width),
         caption,
-        Table(["format", "bytes"], [[name, f"{count:,}"] for name, count in forms]),
+        Table(["format", "bytes"], [[name, f"{count:,}"] for name, count in forms + bound]),
         beside=3,
     )
 

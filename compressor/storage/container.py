@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from compressor import strict_json
@@ -16,6 +17,8 @@ from compressor.errors import CompressError
 
 PREFIX = b'{"__metadata__":{"sha256":"'
 """The first bytes of the header: the digits of the checksum follow, at bytes 35 to 98 of the file."""
+_NEXT = b'","packed":'
+"""What follows them."""
 _DIGITS = slice(8 + len(PREFIX), 8 + len(PREFIX) + 64)
 _NONE = b"0" * 64
 _LARGEST_HEADER = 100_000_000
@@ -41,9 +44,9 @@ class Entry:
     data: bytes | memoryview
 
 
-def write(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
-    """Return the file: entries in their order, the checksum in front of the metadata."""
-    header: dict[str, Any] = {"__metadata__": {"sha256": _NONE.decode(), **metadata}}
+def write(entries: Mapping[str, Entry], format: str, metadata: Mapping[str, str]) -> bytes:
+    """Return the file: entries in their order; the checksum and the format's number in front of the metadata."""
+    header: dict[str, Any] = {"__metadata__": {"sha256": _NONE.decode(), "packed": format, **metadata}}
     end = 0
     for name, entry in entries.items():
         begin, end = end, end + len(entry.data)
@@ -54,6 +57,12 @@ def write(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
     return file[: _DIGITS.start] + _digest(file).encode() + file[_DIGITS.stop :]
 
 
+def is_packed(path: Path) -> bool:
+    """Return whether a file begins as packed files do."""
+    with open(path, "rb") as file:
+        return _begins(file.read(_DIGITS.stop + len(_NEXT)))
+
+
 def read(file: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     """Return the entries and the metadata, without the checksum.
 
@@ -61,7 +70,7 @@ def read(file: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
     views of the file: nothing is copied.
     """
     length = int.from_bytes(file[:8], "little")
-    if file[8 : _DIGITS.start] != PREFIX or len(file) < _DIGITS.stop:
+    if not _begins(file):
         raise CompressError("not a packed file")
     if length > min(len(file) - 8, _LARGEST_HEADER):
         raise CompressError(f"damaged: a header of {length:,} bytes, the file has {len(file):,}")
@@ -76,6 +85,10 @@ def read(file: bytes) -> tuple[dict[str, Entry], dict[str, str]]:
         raise CompressError("its metadata should be texts")
     del metadata["sha256"]
     return _entries(header, memoryview(file)[8 + length :]), metadata
+
+
+def _begins(file: bytes) -> bool:
+    return file[8 : _DIGITS.start] == PREFIX and file[_DIGITS.stop :].startswith(_NEXT)
 
 
 def shown(found: Any) -> str:

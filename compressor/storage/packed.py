@@ -135,10 +135,10 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
         signs = {"signs": True} if layout.signs else {}
         shape = list(own[name].shape)
         records[name] = {"form": layout.form, **parameter, **signs, "shape": shape, "values": values}
-    texts = {"packed": str(FORMAT), "tensors": strict_json.dumps(records, compact=True)}
+    texts = {"tensors": strict_json.dumps(records, compact=True)}
     if tied := {name: other for name, other in first.items() if name != other}:
         texts["tied"] = strict_json.dumps(tied, compact=True)
-    return container.write(entries, {**texts, **metadata})
+    return container.write(entries, str(FORMAT), {**texts, **metadata})
 
 
 def unpack(file: bytes) -> Packed:

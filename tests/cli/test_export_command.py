@@ -13,6 +13,7 @@ from helpers import TINY, compress, raw, saved, succeed, write_tiny
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import compressor
 from compressor.cli.exporting import FORMATS as NAMES
 from compressor.cli.exporting import SCHEMA
 from compressor.exports import FORMATS, tensors
@@ -73,7 +74,8 @@ def test_a_runs_weights_go_out_with_what_belongs_to_them(run: Path) -> None:
     assert about["class_names"] == [str(digit) for digit in range(10)]
     assert {"mean": about["mean"], "std": about["std"]} == checkpoint["normalization"]
     assert (about["image_size"], about["channels"], about["format"]) == ([8, 8], 1, "pt")
-    assert about["model"] == {"name": "mlp", "hidden": [16], "dropout": [0.2], "inputs": 64}
+    built = {"name": "mlp", "hidden": [16], "dropout": [0.2], "inputs": 64, "num_classes": 10}
+    assert about["model"] == built
     source = about["source"]
     assert source["sha256"] == sha256((run / "checkpoint.pt").read_bytes()).hexdigest()
     assert (source["checkpoint"], source["epoch"], source["schedule"]) == ("checkpoint.pt", 2, NEURONS)
@@ -91,6 +93,21 @@ def test_thin_is_what_compress_thin_writes_and_loads_with_a_configuration(run: P
     assert "1,210 parameters became 610" in result.err
     own, found = saved(Path("by_thin.pt"))["model"], saved(Path("by_export.pth"))
     assert {name: raw(value) for name, value in found.items()} == {name: raw(value) for name, value in own.items()}
+
+
+@pytest.mark.parametrize("thin", [False, True])
+def test_a_packed_file_is_the_network_that_compress_loads(run: Path, thin: bool) -> None:
+    result = compress("export", run, "--format", "packed", "--out", "a.packed.safetensors", *["--thin"] * thin)
+    assert result.code == 0
+    assert "bits" not in result.err
+    found = compressor.load_packed("a.packed.safetensors")
+    if thin:
+        succeed("thin", run, "--out", "thin.pt", "--no-latency")
+    own = compressor.load("thin.pt" if thin else run)
+    assert type(found) is type(own)
+    assert {name: raw(value) for name, value in found.state_dict().items()} == {
+        name: raw(value) for name, value in own.state_dict().items()
+    }
 
 
 def test_each_file_is_a_new_one_unless_its_name_is_given(run: Path) -> None:
@@ -162,5 +179,5 @@ def test_where_zero_filters_cannot_go_the_reasons_are_listed_and_nothing_is_writ
     assert [path.name for path in work.glob("*.safetensors")] == ["model.safetensors"]
     with safe_open("model.safetensors", "pt") as file:
         about = {key: value if key == "format" else json.loads(value) for key, value in file.metadata().items()}
-    assert about["model"] == {"name": "nets:Net"}
+    assert about["model"] == {"name": "nets:Net", "num_classes": 10}
     assert (about["source"]["checkpoint"], about["source"]["schedule"]) == ("weights.pth", None)

@@ -14,6 +14,7 @@ from compressor.errors import UserError
 from compressor.importing import plugins_allowed
 from compressor.storage import pack
 from compressor.thinning import describe, resize
+from compressor.training import read
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -188,3 +189,12 @@ def test_no_file_a_folder_and_a_damaged_one(network: nn.Module, tmp_path: Path) 
     ):
         with pytest.raises(UserError, match=f"^{wrong}: {said}"):
             compressor.load_packed(wrong)
+
+
+def test_a_packed_file_is_a_file_of_weights_too(network: nn.Module, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.safetensors", network, BN_CNN)
+    assert read(path).tensors.keys() == network.state_dict().keys()
+    assert all(bits(one).equal(bits(network.state_dict()[name])) for name, one in read(path).tensors.items())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=f"^{path}: damaged or altered: its SHA-256"):
+        read(path)

@@ -153,7 +153,7 @@ def test_a_file_that_is_not_as_it_was_written_is_refused() -> None:
 
 
 def test_other_files_are_none() -> None:
-    for other in (b"", b"PK\3\4" + bytes(200), save({"a": torch.ones(50)})):
+    for other in (b"", b"PK\3\4" + bytes(200), save({"a": torch.ones(50)}, {"sha256": "0" * 64})):
         with pytest.raises(CompressError, match="not a packed file"):
             unpack(other)
 
@@ -229,7 +229,7 @@ def test_a_header_that_cannot_be_is_refused_in_one_line(file: bytes, said: str) 
 
 
 def raw(text: str) -> bytes:
-    start = '{"__metadata__":{"sha256":"' + "0" * 64 + '"'
+    start = '{"__metadata__":{"sha256":"' + "0" * 64 + '","packed":"1"'
     return sealed(start + text, b"")
 
 
@@ -238,6 +238,7 @@ def raw(text: str) -> bytes:
     [
         (raw(',"a":"b","a":"c"}}'), "the key 'a' stands there more than once"),
         (raw(',"sha256":"x"}}'), "the key 'sha256' stands there more than once"),
+        (raw(',"packed":"1"}}'), "the key 'packed' stands there more than once"),
         (raw("},"), "its header cannot be read"),
         (raw('},"a":NaN}'), "NaN is no finite number"),
         (raw('},"a":1e999}'), "1e999 is no finite number"),
@@ -247,7 +248,7 @@ def raw(text: str) -> bytes:
         (raw('},"line\\nbreak":1}'), "'line\\nbreak': its record"),
         (b"\xff" * 7 + b"\x7f" + raw("}}")[8:], "damaged: a header of 9,223,372,036,854,775,807 bytes"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_text_that_is_no_header_is_refused_in_one_line(file: bytes, said: str) -> None:
     with pytest.raises(CompressError) as error:

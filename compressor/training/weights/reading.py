@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from compressor.errors import UserError, did_you_mean, listed
+from compressor.errors import CompressError, UserError, did_you_mean, listed
+from compressor.storage import is_packed, unpack
 from compressor.training import checkpoint
 from compressor.training.weights import kinds
 from compressor.training.weights.unpickling import StandIn, unpickle, whole_module
@@ -112,7 +113,11 @@ def _own(path: Path, key: str | None, *, said: bool) -> Found:
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        if is_packed(path):
+            return unpack(path.read_bytes()).state_dict()
         return load_file(path)
+    except CompressError as error:
+        raise UserError(f"{path}: {error}") from None
     except Exception as error:  # its own error, or one of torch: wrong header, wrong sizes, unknown types
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(f"{path}: a damaged safetensors file, or one that was cut short ({reason[:100]})") from None
