@@ -96,4 +96,5 @@ def targets_of(policies: Sequence[BoundPolicy], view: View | None, clock: Clock,
             say(f"warning: the target sparsities by layer are not recorded: {type(error).__name__}: {error}")
             return {}
 
+    find(clock.epochs - 1)  # what policies find out about the network is kept: later it is trained, and thinner
     return find

@@ -44,3 +44,8 @@ def test_of_many_values_none_is_lost() -> None:
     layer.weight = nn.Parameter(values[None])
     [found] = histograms(layer).values()
     assert sum(found.counts) + found.zeros == 2**21 + 5
+
+
+def test_two_neighbouring_numbers_of_float32_have_fifty_bins_between_them() -> None:
+    [found] = histograms(linear([1.0, 1.0 + 2**-23])).values()
+    assert (found.counts[0], found.counts[-1], len(found.counts)) == (1, 1, 50)

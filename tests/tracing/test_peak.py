@@ -42,8 +42,9 @@ MAP = 4 * 8 * 8 * 4
         (Net(lambda s, x: s.b(s.a(x)) + x, **CONV), (4, 8, 8), 3 * MAP),  # the shortcut waits for the sum
         (Net(lambda s, x: s.a(x).view(1, 256)[:, :10], **CONV), (4, 8, 8), 2 * MAP),  # views are the map itself
         (Net(lambda s, x: torch.cat([x, s.a(x)], 1), **CONV), (4, 8, 8), 4 * MAP),
+        (Net(lambda s, x: (s.a(x), s.b(s.b(x)))[0], **CONV), (4, 8, 8), 3 * MAP),  # the result waits for the end
     ],
-    ids=["chain", "in place", "two", "shortcut", "views", "cat"],
+    ids=["chain", "in place", "two", "shortcut", "views", "cat", "early result"],
 )
 def test_the_peak_of_a_small_network(network: nn.Module, shape: tuple[int, int, int], expected: int) -> None:
     assert peak_activations(network, shape) == expected
