@@ -26,18 +26,18 @@ class _Size(click.ParamType[int]):
         return round(float(found[1]) * factors[found[2].lower()])
 
 
-class _Percent(click.ParamType[float]):
+class _Fraction(click.ParamType[float]):
     """A fraction, as in schedules, or a number of percent with its sign."""
 
     name = "FRACTION"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number of percent."""
+        """Return the fraction."""
         found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", str(value))
-        percent = None if found is None else float(found[1]) * (1 if found[2] else 100)
-        if percent is None or percent > 100:
+        fraction = None if found is None else float(found[1]) / (100 if found[2] else 1)
+        if fraction is None or fraction > 1:
             self.fail(f"{value!r} should be a fraction, like 0.9, or a number of percent, like 90%", param, ctx)
-        return percent
+        return fraction
 
 
 _POINTS = click.FloatRange(min=0)
@@ -47,7 +47,7 @@ _POINTS = click.FloatRange(min=0)
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_A RUN_B ...")
 @click.option("--max-drop", type=_POINTS, metavar="POINTS", help="Limit: mean test top-1 below that of RUN_A.")
 @click.option("--max-class-drop", type=_POINTS, metavar="POINTS", help="Limit: the same of every single class.")
-@click.option("--min-sparsity", type=_Percent(), help="Limit: sparsity of the dense network's weights: 0.9, or 90%.")
+@click.option("--min-sparsity", type=_Fraction(), help="Limit: sparsity of the dense network's weights: 0.9, or 90%.")
 @click.option("--max-size", type=_Size(), help="Limit: bytes of the smallest stored form, or with a unit: 300kB.")
 @click.option(
     "--max-latency",

@@ -10,16 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from compressor.errors import UserError
 from compressor.experiment.differences import of_runs
 from compressor.experiment.loading import load
-from compressor.reports import Latency, in_turns, read
-from compressor.reports.comparison import Change, Group, RunFigures, group, run_figures
-from compressor.reports.recorded import Recorded
+from compressor.reports import Group, Latency, Recorded, group, in_turns, read, run_figures
 from compressor.schedule import Difference
 
 
 class Limits(BaseModel):
     """The limits that `compare` checks, each None where it was not given.
 
-    `max_drop`, `max_class_drop`: percentage points; `min_sparsity`: percent; `max_size`: bytes; `max_latency`: ms.
+    `max_drop`, `max_class_drop`: percentage points; `min_sparsity`: a fraction; `max_size`: bytes; `max_latency`: ms.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,7 +48,7 @@ class Judged(BaseModel):
 
 class Comparison(BaseModel):
     """Groups of runs, the reference first. As JSON it carries `schema`: the number rises when a key goes, or changes
-    its name or its meaning. Accuracies and sparsities are in percent.
+    its name or its meaning. Accuracies are in percent, sparsities fractions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -210,7 +208,9 @@ def _judge(one: Group, limits: Limits, latency: dict[str, tuple[float, float]]) 
     if limits.min_sparsity is not None:
         reached = one.means["sparsity"].mean
         held = reached >= limits.min_sparsity - 1e-9
-        found.append(_judged(one, "--min-sparsity", held, f"sparsity {reached:.2f} %", limits.min_sparsity, "%"))
+        found.append(
+            _judged(one, "--min-sparsity", held, f"sparsity {100 * reached:.2f} %", 100 * limits.min_sparsity, "%")
+        )
     if limits.max_size is not None:
         size = _needed(one.means.get("bytes"), one, "--max-size", "stored size").mean
         held = size <= limits.max_size
@@ -247,8 +247,5 @@ def _judged(
         limit=flag,
         held=held,
         undecided=undecided,
-        text=f"{flag} {limit:,g} {unit}: {outcome}: {text} ({one.name})",
+        text=f"{flag} {limit:,.12g} {unit}: {outcome}: {text} ({one.name})",
     )
-
-
-__all__ = ["Change", "Comparison", "Judged", "Limits", "RunFigures", "compare"]

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from compressor.experiment.comparing import Comparison
-from compressor.reports.comparison import METRICS, Change, Group, Mean
+from compressor.reports import METRICS, Change, Group, Mean
 from compressor.schedule import Stated
 from compressor.tables import Column, table, wrapped
 
 WORST = 5
 """The number of classes that are shown: those that lost the most."""
 _DIGITS = {"top1": 2, "top5": 2, "loss": 4, "calibration": 2, "sparsity": 2, "seconds": 1}
+_FRACTIONS = ("calibration", "sparsity")
+"""The figures that are shown in percent."""
 
 
 def lines(found: Comparison, width: int | None) -> Iterator[str]:
@@ -80,8 +82,9 @@ def changed(key: str, change: Change | None) -> str:
 
 
 def number(key: str, value: float) -> str:
-    """Return a figure with the digits that it has; a count has none behind its point."""
+    """Return a figure with the digits that it has; a count has none behind its point, a fraction is in percent."""
     digits = _DIGITS.get(key)
+    value = 100 * value if key in _FRACTIONS else value
     return f"{value:,.0f}" if digits is None else f"{value:.{digits}f}"
 
 

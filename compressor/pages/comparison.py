@@ -8,7 +8,7 @@ from compressor.pages.numbers import size
 from compressor.pages.page import Drawing, Head, Section, Table, render
 from compressor.pages.palette import HUES, MUTED, hue
 from compressor.pages.svg import Board, text_width
-from compressor.reports.comparison import Group, Mean
+from compressor.reports import Group, Mean
 
 MOST = 40
 """The number of classes, or of weights, that are drawn."""
@@ -182,7 +182,10 @@ def _layers(groups: Sequence[Group]) -> Section:
     caption = f"{len(pruned)} of {len(names)} weights have zeros; the table has all."
     table = Table(
         ["weight", *(one.name for one in groups)],
-        [[name, *(_mean(one.layers.get(name)) for one in groups)] for name in names],
+        [
+            [name, *(_mean(in_percent(one.layers[name]) if name in one.layers else None) for one in groups)]
+            for name in names
+        ],
     )
     if not shown:
         return Section("layers", heading, said=["No weight has zeros."], table=table)
@@ -190,7 +193,9 @@ def _layers(groups: Sequence[Group]) -> Section:
         "by-layer",
         "Sparsity by weight (%)",
         caption,
-        lambda width: _draw_rows(groups, shown, lambda one: one.layers, width),
+        lambda width: _draw_rows(
+            groups, shown, lambda one: {name: in_percent(mean) for name, mean in one.layers.items()}, width
+        ),
         caption,
         table,
     )
@@ -220,6 +225,12 @@ def _draw_rows(
             if name in values(one):
                 axes.plot([values(one)[name].mean], [y], **_style(place), clip_on=False)
     return board
+
+
+def in_percent(mean: Mean) -> Mean:
+    """Return the mean of fractions in percent."""
+    spread = None if mean.deviation is None else 100 * mean.deviation
+    return Mean(mean=100 * mean.mean, deviation=spread, runs=mean.runs)
 
 
 def _mean(mean: Mean | None, unit: str = "") -> str:

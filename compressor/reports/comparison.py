@@ -31,10 +31,11 @@ class _Frozen(BaseModel):
 
 
 class RunFigures(_Frozen):
-    """The figures of one run, by the keys of `METRICS`; None where one is not recorded. Percentages, not fractions.
+    """The figures of one run, by the keys of `METRICS`; None where one is not recorded. Accuracies are in percent.
 
-    `sparsity`: of the dense network's prunable weights, removed ones count as zeros. `bytes`: of the smallest stored
-    form. `seconds`: of all epochs. `classes`: test accuracy by class, percent; `layers`: sparsity by weight, percent.
+    `sparsity`, a fraction: of the dense network's prunable weights, removed ones count as zeros. `calibration`: a
+    fraction. `bytes`: of the smallest stored form. `seconds`: of all epochs. `classes`: test accuracy by class,
+    percent; `layers`: sparsity by weight, a fraction.
     """
 
     run: str
@@ -102,8 +103,8 @@ def run_figures(found: Recorded) -> RunFigures:
             "top1": totals.top1 if tested is None else tested.top1,
             "top5": totals.top5 if tested is None else tested.top5,
             "loss": None if tested is None else tested.loss,
-            "calibration": None if error is None else 100 * error,
-            "sparsity": 100 * (1 - totals.nonzero / dense) if dense else 0.0,
+            "calibration": error,
+            "sparsity": 1 - totals.nonzero / dense if dense else 0.0,
             "parameters": totals.parameters,
             "macs": totals.macs,
             "macs_nonzero": totals.macs_nonzero,
@@ -111,7 +112,7 @@ def run_figures(found: Recorded) -> RunFigures:
             "seconds": None if None in times else sum(time for time in times if time is not None),
         },
         classes={} if tested is None else {one.name: one.accuracy for one in tested.classes},
-        layers={name: 100 * layer.sparsity for name, layer in found.layers[-1].layers.items()} if found.layers else {},
+        layers={name: layer.sparsity for name, layer in found.layers[-1].layers.items()} if found.layers else {},
     )
 
 
