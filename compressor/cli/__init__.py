@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from compressor.cli import streams
+from compressor.cli.compare import compare
 from compressor.cli.convert import convert
 from compressor.cli.diff import diff
 from compressor.cli.evaluate import evaluate
@@ -40,7 +41,11 @@ def cli() -> None:
     """Compress image classifiers from a schedule file: prune, regularize, report."""
 
 
-for command in (new, train, validate, plan, diff, convert, evaluate, report, summary, thin, export, listing, schema):
+_COMMANDS = (
+    *(new, train, validate, plan, diff, convert),
+    *(evaluate, report, compare, summary, thin, export, listing, schema),
+)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

@@ -6,12 +6,21 @@ import torch
 
 from compressor import data
 from compressor.errors import CompressError, UserError
-from compressor.experiment import claims, folder, inspection
+from compressor.experiment import claims, comparison_text, folder, inspection
+from compressor.experiment.comparing import Comparison
 from compressor.experiment.loading import Loaded, load
 from compressor.experiment.specification import Specification, specification
 from compressor.files import replace_text
 from compressor.importing import random_state_kept
-from compressor.pages import Reference, RunContent, plan_page, run_page
+from compressor.pages import (
+    ComparisonContent,
+    Reference,
+    RunContent,
+    Table,
+    comparison_page,
+    plan_page,
+    run_page,
+)
 from compressor.reports import Recorded, read, reference_run
 from compressor.schedule import Plan
 from compressor.sparsity import prunable
@@ -41,6 +50,22 @@ def draw_plan(plan: Plan, spec: Specification, warnings: list[str], file: Path) 
     facts = [("Model", config.model.name), ("Data", config.data.name), ("Configuration", spec.config_name)]
     facts += [("Optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.lr:g}")]
     return _written(file, plan_page(plan, spec.schedule_name, facts, warnings, spec.schedule_text))
+
+
+def draw_comparison(found: Comparison, file: Path) -> Path:
+    """Write the page of a comparison of runs to `file`, and return where it is. Raises `UserError` where it cannot be
+    written.
+    """
+    figures, differences = comparison_text.figures(found), comparison_text.differences(found)
+    content = ComparisonContent(
+        groups=found.groups,
+        figures=Table(*figures),
+        differences=Table(*differences, left=4),
+        judged=[one.text for one in found.judged],
+        failed=not found.held,
+        notes=found.notes,
+    )
+    return _written(file, comparison_page(content))
 
 
 def _written(file: Path, page: str) -> Path:

@@ -1,13 +1,15 @@
-"""Pages that people look at: the report of a run and the plan of a schedule, each one HTML file.
+"""Pages that people look at: the report of a run, the plan of a schedule, runs compared, each one HTML file.
 
 This room is imported only when a page is drawn: matplotlib and jinja2 take half a second.
 """
 
+from compressor.pages.comparison import ComparisonContent, comparison_page
 from compressor.pages.page import Drawing, Files, Head, Number, Section, Table, render
 from compressor.pages.plan import plan_page
 from compressor.pages.run import Reference, RunContent, run_page
 
 __all__ = [
+    "ComparisonContent",
     "Drawing",
     "Files",
     "Head",
@@ -16,6 +18,7 @@ __all__ = [
     "RunContent",
     "Section",
     "Table",
+    "comparison_page",
     "plan_page",
     "render",
     "run_page",

@@ -1,5 +1,6 @@
 """The report of a network, and its forms: table, CSV and JSON; what a run's folder has recorded for it."""
 
+from compressor.reports.comparison import METRICS, Change, Group, Mean, group, run_figures
 from compressor.reports.histogram import histograms
 from compressor.reports.latency import Latency, in_turns
 from compressor.reports.network_picture import network_as_svg
@@ -9,21 +10,27 @@ from compressor.reports.summary import Summary, summarize
 from compressor.reports.summary import as_text as summary_as_text
 
 __all__ = [
+    "METRICS",
+    "Change",
     "EarlierTest",
     "Evaluation",
+    "Group",
     "Latency",
+    "Mean",
     "Recorded",
     "Report",
     "Sparsities",
     "Summary",
     "Thinning",
     "compared",
+    "group",
     "histograms",
     "in_turns",
     "measure",
     "network_as_svg",
     "read",
     "reference_run",
+    "run_figures",
     "sparsities",
     "summarize",
     "summary_as_text",
