@@ -210,10 +210,10 @@ def test_hard_coded_positions_keep_what_stands_there_and_no_more(name: str) -> N
 
 
 def test_a_slice_that_takes_all_that_a_trial_leaves_hides_no_other_operation() -> None:
-    """torch leaves such a slice out: of 12 channels 7 may be left. The parts behind it follow their channels."""
+    """torch leaves such a slice out: of 12 channels 7 are left then. The parts behind it follow their channels."""
 
     def forward(s: Any, x: Tensor) -> Tensor:
-        gate = F.relu(s.a(x))[:, :10].sum(1, keepdim=True)
+        gate = F.relu(s.a(x))[:, :10, :1].sum(1, keepdim=True)
         one, two = s.b(x).chunk(2, 1)
         return s.fc(mean(one * two * gate))
 
