@@ -1,16 +1,7 @@
 """From a pruner to the masks of a network: what the policies that prune share, and what depends on a run's parts."""
 
 from compressor.masking.budgets import left_of
-from compressor.masking.checking import (
-    AFTER_REMOVALS,
-    check_classes,
-    check_logits,
-    check_pruner,
-    check_removable,
-    predict_outputs,
-    predict_zeros,
-    zeros_of_goals,
-)
+from compressor.masking.checking import check_classes, check_logits, check_pruner, check_removable
 from compressor.masking.masks import (
     companions,
     complete_targets,
@@ -20,6 +11,7 @@ from compressor.masking.masks import (
     running_criterion,
 )
 from compressor.masking.merging import merge_batch_norms
+from compressor.masking.predicting import AFTER_REMOVALS, predict_outputs, predict_zeros, zeros_of_goals
 from compressor.masking.statistics import RunningMeans
 from compressor.masking.survivors import Scaling, survivor_factors
 

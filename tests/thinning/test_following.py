@@ -209,6 +209,19 @@ def test_hard_coded_positions_keep_what_stands_there_and_no_more(name: str) -> N
     assert kept(graph, "b") == {None}
 
 
+def test_a_slice_that_takes_all_that_a_trial_leaves_hides_no_other_operation() -> None:
+    """torch leaves such a slice out: of 12 channels 7 are left then. The parts behind it follow their channels."""
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        gate = F.relu(s.a(x))[:, :10, :1].sum(1, keepdim=True)
+        one, two = s.b(x).chunk(2, 1)
+        return s.fc(mean(one * two * gate))
+
+    graph = graph_of(forward, a=Conv2d(1, 12, 1), b=Conv2d(1, 8, 1), fc=Linear(4, 3))
+    assert [cell in graph.keeps for cell in cells(graph, "a")] == [True] * 10 + [False] * 2
+    assert kept(graph, "b") == {None}
+
+
 def test_one_of_each_two_channels_goes_with_its_neighbour() -> None:
     graph = graph_of(
         lambda s, x: s.fc(mean(s.a(x).unflatten(1, (-1, 2))[:, :, 0])), a=Conv2d(1, 12, 1), fc=Linear(6, 3)
