@@ -48,14 +48,29 @@ class Allocation(Component):
     def counts(self, layers: Sequence[Layer], goal: Goal, scores: Sequence[Tensor] | None = None) -> list[int]:
         """Return how many structures of each layer are pruned, including those that were removed.
 
-        `scores`: for each layer a vector of the structures that are left; the smallest are pruned first, of equal ones
-        the first, and -inf means pruned already. None where `needs_scores` is false: then the counts are known before a
-        run.
+        Args:
+            layers: the layers, in the network's order.
+            goal: `goal.count(total)` says how many of all structures together are pruned, exactly.
+            scores: for each layer a vector of the structures that are left; the smallest are pruned first, of equal ones
+                the first, and -inf means pruned already. None where `needs_scores` is false: then the counts are known
+                before a run.
+
+        Returns:
+            A number for each layer, at most `layer.count - layer.spare`.
         """
         raise TypeError(f"{type(self).__name__} has no counts: define `counts`")
 
     def chosen(self, layers: Sequence[Layer], goal: Goal, scores: Sequence[Tensor]) -> list[Tensor] | None:
-        """Return which structures are pruned (true), where `counts` finds them anyway; None: they are ranked."""
+        """Return which structures are pruned, where `counts` finds them anyway.
+
+        Args:
+            layers: the layers, in the network's order.
+            goal: the goal over all layers together.
+            scores: for each layer a vector of the structures that are left.
+
+        Returns:
+            For each layer a vector, true where a structure is pruned; None: they are ranked by their scores.
+        """
         return None
 
 

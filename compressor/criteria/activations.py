@@ -25,7 +25,15 @@ class ActivationCriterion(Criterion):
     """Whether the mean is also over the positions of a map."""
 
     def summed(self, maps: Tensor, gradient: Tensor | None) -> Tensor:
-        """Return [images, channels] of activations [images, channels, one dim or more] and their gradient."""
+        """Return what is averaged over images.
+
+        Args:
+            maps: activations [images, channels, one dim or more].
+            gradient: dL/da in the same shape where `with_gradient` is set, L the sum of the images' losses; else None.
+
+        Returns:
+            A tensor [images, channels].
+        """
         raise TypeError(f"{type(self).__name__} has no sum: define `summed`")
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:

@@ -45,32 +45,84 @@ class Given:
         self.weights, self.kind, self.stream = weights, kind, stream
 
     def gradient(self, name: str) -> Tensor:
-        """Return dL/dw on one calibration batch, in the weight's shape, of masked weights, too."""
+        """Return dL/dw on one calibration batch, of masked weights, too.
+
+        Args:
+            name: the weight's name.
+
+        Returns:
+            A tensor in the weight's shape.
+
+        Raises:
+            LookupError: there are no images, or `needs` does not name it.
+        """
         raise self._missing(name)
 
     def gradient_sums(self, name: str) -> Tensor:
-        """Return dL/dw of the mean loss over all calibration batches, in the weight's shape, of masked weights, too."""
+        """Return dL/dw of the mean loss over all calibration batches, of masked weights, too.
+
+        Args:
+            name: the weight's name.
+
+        Returns:
+            A tensor in the weight's shape.
+
+        Raises:
+            LookupError: there are no images, or `needs` does not name it.
+        """
         raise self._missing(name)
 
     def activation_sums(self, name: str) -> Tensor:
-        """Return [outputs]: the mean of `ActivationCriterion.summed` over the images of the calibration batches."""
+        """Return the mean of `ActivationCriterion.summed` over the images of the calibration batches.
+
+        Args:
+            name: the weight's name.
+
+        Returns:
+            A vector with a number for each output of the weight's layer.
+
+        Raises:
+            LookupError: there are no images, or `needs` does not name it.
+        """
         raise self._missing(name)
 
     def running_statistics(self, name: str) -> Tensor:
-        """Return [outputs]: a running mean of the same in training; before its first step, that of the calibration
-        batches.
+        """Return a running mean of the same in training; before its first step, that of the calibration batches.
+
+        Args:
+            name: the weight's name.
+
+        Returns:
+            A vector with a number for each output of the weight's layer.
+
+        Raises:
+            LookupError: there are no images, or `needs` does not name it.
         """
         raise self._missing(name)
 
     def batch_norms(self, name: str) -> list[BatchNorm]:
         """Return the batch norms that read the outputs of the weight's layer.
 
-        Raises `UserError` where there is none.
+        Args:
+            name: the weight's name.
+
+        Returns:
+            At least one batch norm, with its scale and shift and the outputs that it reads.
+
+        Raises:
+            UserError: there is none.
         """
         raise self._missing(name)
 
     def optimizer_state(self, name: str) -> Mapping[str, Tensor]:
-        """Return the optimizer's state of the weight, by the optimizer's names; empty before the first step."""
+        """Return the optimizer's state of a weight.
+
+        Args:
+            name: the weight's name.
+
+        Returns:
+            Tensors by the optimizer's names (`exp_avg`, `momentum_buffer`, ...); empty before the first step.
+        """
         raise self._missing(name)
 
     def _missing(self, name: str) -> LookupError:
@@ -93,11 +145,29 @@ class Criterion(Component):
     """Whether it is useful only where that output has exact zeros."""
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:
-        """Return a number for each structure of a weight, in `structure.index_shape(weight.shape)`."""
+        """Return a number for each structure of a weight; those of the smallest numbers are pruned first.
+
+        Args:
+            given: what the criterion may use; only what `needs` names is there.
+            name: the weight's name.
+            structure: the unit that is pruned.
+
+        Returns:
+            A tensor in `structure.index_shape(weight.shape)`; NaN counts as the largest number.
+        """
         raise TypeError(f"{type(self).__name__} has no score: define `score`")
 
     def comparable(self, score: Tensor, structure: Structure, shape: Shape) -> Tensor:
-        """Return the scores of a weight of this shape, to be compared with those of other weights."""
+        """Return the scores of a weight so that they can be compared with those of other weights.
+
+        Args:
+            score: what `score` has returned.
+            structure: the unit that is pruned.
+            shape: the weight's shape.
+
+        Returns:
+            A tensor of the same shape, by default the scores as they are.
+        """
         return score
 
     def is_magnitude(self, structure: Structure) -> bool:

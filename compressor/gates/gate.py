@@ -90,7 +90,15 @@ class Gate(Component):
     """Whether the number of training images is in its penalty."""
 
     def misfits(self, targets: Targets, model: nn.Module) -> list[str]:
-        """Return one line for each weight of the model on which this gate cannot act."""
+        """Return what is wrong with the selected weights.
+
+        Args:
+            targets: what the component's selectors matched.
+            model: the network.
+
+        Returns:
+            One line for each weight on which this gate cannot act.
+        """
         return []
 
     def check(self, view: View) -> list[str]:
@@ -113,5 +121,12 @@ class Gate(Component):
         return False
 
     def install(self, site: Site) -> Installed:
-        """Install the gate in a network; its tensors are added to the optimizer, nothing else changes yet."""
+        """Install the gate in a network; its tensors are added to the optimizer, nothing else changes yet.
+
+        Args:
+            site: the network, what the selectors matched, and what a gate may ask of the run.
+
+        Returns:
+            The installed gate, which substitutes weights from now on.
+        """
         raise TypeError(f"{type(self).__name__} cannot be installed")

@@ -157,7 +157,14 @@ class Policy(Component):
         return None
 
     def check(self, view: View) -> list[Finding]:
-        """Return the findings on this model: faults, and what a user should know before the run."""
+        """Return the findings on this model: faults, and what a user should know before the run.
+
+        Args:
+            view: the model, its shapes and graph, and this policy's targets and window.
+
+        Returns:
+            Findings with a severity (error, warning, note); an error refuses the run.
+        """
         return []
 
     @property
@@ -178,7 +185,16 @@ class Policy(Component):
         return []
 
     def predict(self, view: View, clock: Clock, time: int) -> Prediction:
-        """Return the zeros that it holds at the end of epoch `time` (or step, for a window in steps)."""
+        """Return the zeros that it holds at the end of an epoch or step.
+
+        Args:
+            view: the model, and this policy's targets and window.
+            clock: the number of epochs, and of steps in one.
+            time: epoch, or step for a window in steps.
+
+        Returns:
+            Zeros by weight, or why they are not known.
+        """
         return Prediction()
 
     def whole_slices(self, view: View) -> list[Slices]:
@@ -202,7 +218,16 @@ class Policy(Component):
         return None
 
     def learning_rates(self, clock: Clock, moment: Moment, groups: Groups) -> Rates | None:
-        """Return the rates that it sets at a moment; None where it does not change them."""
+        """Return the rates that it sets at a moment.
+
+        Args:
+            clock: the time.
+            moment: whether a window is entered, or a step or an epoch has ended.
+            groups: the optimizer's parameter groups.
+
+        Returns:
+            A mapping for each group (`lr`, and `momentum` or `betas` where they are cycled); None: no change.
+        """
         return None
 
     def rate_factor(self, clock: Clock) -> float:
@@ -216,7 +241,17 @@ class Policy(Component):
     # In a run
 
     def init(self, ctx: Context) -> Memory:
-        """Return its memory before the first epoch."""
+        """Return its memory before the first epoch.
+
+        Args:
+            ctx: the network, the optimizer, the data and the masks of the run.
+
+        Returns:
+            A dataclass of tensors, numbers, strings and containers of them, which is saved with the run.
+
+        Raises:
+            UserError: the network or the optimizer is not one that it can act on.
+        """
         return Memory()
 
     def resume(self, ctx: Context, memory: Any) -> None:
@@ -235,7 +270,16 @@ class Policy(Component):
         """Act before the forward pass."""
 
     def before_backward_pass(self, ctx: Context, memory: Any, loss: Tensor) -> Tensor:
-        """Return the loss to differentiate."""
+        """Return the loss to differentiate.
+
+        Args:
+            ctx: the run.
+            memory: what `init` has returned.
+            loss: the mean loss of a part of the batch.
+
+        Returns:
+            The loss, or another one in its place.
+        """
         return loss
 
     def penalty_gradients(self, ctx: Context, memory: Any) -> None:
@@ -257,9 +301,14 @@ class Policy(Component):
         """Act after validation; `ctx.data.validation` has the figures."""
 
     def on_exit(self, ctx: Context, memory: Any, run_ends: bool) -> None:
-        """Act when the window is over, after validation and best.pt; `run_ends`: the run ends then.
+        """Act when the window is over, after validation and best.pt.
 
-        Called again, without it, where a run is trained on after its end.
+        Called again, without `run_ends`, where a run is trained on after its end.
+
+        Args:
+            ctx: the run.
+            memory: what `init` has returned.
+            run_ends: whether the run ends then.
         """
 
     def losses(self, ctx: Context, memory: Any) -> dict[str, float]:

@@ -86,14 +86,31 @@ class Rate(Component):
     """Whether each structure is pruned at random, independent of the others and of those removed before."""
 
     def goal(self, window: Window, time: int, state: State) -> SparsityGoal | ThresholdGoal | BudgetGoal:
-        """Return the goal at `time`, in the window's unit."""
+        """Return the goal at a time of the window.
+
+        Args:
+            window: when the policy acts.
+            time: epoch or step, in the window's unit.
+            state: the weights, the masks, and the memory of the component instance.
+
+        Returns:
+            A sparsity, a threshold by weight, or a budget.
+        """
         known = self.foresee(window, time)
         if known is None:
             raise TypeError(f"{type(self).__name__} has no goal")
         return known
 
     def foresee(self, window: Window, time: int) -> SparsityGoal | None:
-        """Return the goal where it is a sparsity that depends on the time alone, or else its lower bound."""
+        """Return the goal where it depends on the time alone.
+
+        Args:
+            window: when the policy acts.
+            time: epoch or step, in the window's unit.
+
+        Returns:
+            A sparsity, or its lower bound where `unknown` says why; None where nothing is known before a run.
+        """
         return None
 
     def unknown(self) -> str | None:
@@ -102,12 +119,26 @@ class Rate(Component):
         return None if exact else f"`rate: {self.name}` depends on the weights in the run"
 
     def threshold(self, window: Window, time: int) -> str | None:
-        """Return, in words, what replaces a sparsity that is known; None where there is none."""
+        """Return, in words, what replaces a sparsity that is known.
+
+        Args:
+            window: when the policy acts.
+            time: epoch or step, in the window's unit.
+
+        Returns:
+            Words for the plan and the log; None where there are none.
+        """
         return None
 
     def scale(self, window: Window, time: int) -> float | None:
-        """Return the factor on survivors in the forward pass, where a mask is used for one step only; None: no
-        factor.
+        """Return the factor on survivors in the forward pass, where a mask is used for one step only.
+
+        Args:
+            window: when the policy acts.
+            time: epoch or step, in the window's unit.
+
+        Returns:
+            The factor; None: no factor.
         """
         return None
 

@@ -17,17 +17,37 @@ class Regularizer(Component):
     section: ClassVar[str] = "regularizers"
 
     def structures(self, targets: Targets) -> Mapping[str, Sequence[Structure]]:
-        """Return the structures into which each weight is divided; empty where single weights are penalized."""
+        """Return the structures into which each weight is divided.
+
+        Args:
+            targets: what the component's selectors matched.
+
+        Returns:
+            Structures by weight; empty where single weights are penalized.
+        """
         return {}
 
     def misfits(self, targets: Targets, shapes: Mapping[str, Sequence[int]]) -> list[str]:
-        """Return one line for each weight that cannot be divided like this."""
+        """Return what is wrong with the selected weights.
+
+        Args:
+            targets: what the component's selectors matched.
+            shapes: the shapes of the network's weights, by name.
+
+        Returns:
+            One line for each weight that cannot be divided like this.
+        """
         cuts = self.structures(targets).items()
         found = [(name, structure.misfit(shapes[name])) for name, structures in cuts for structure in structures]
         return [f"{name}: {why}" for name, why in found if why is not None]
 
     def add_gradient(self, weights: Weights, targets: Targets) -> None:
-        """Add the penalty's (sub)gradient to the weights' `.grad`, in place."""
+        """Add the penalty's (sub)gradient to the weights' `.grad`, in place.
+
+        Args:
+            weights: the network's parameters, by name; one without a gradient is left alone.
+            targets: what the component's selectors matched.
+        """
         raise TypeError(f"{type(self).__name__} has no gradient")
 
     @property
@@ -51,10 +71,22 @@ class Regularizer(Component):
         return False
 
     def after_step(self, weights: Weights, targets: Targets, step: Callable[[Tensor], float | Tensor]) -> None:
-        """Apply a proximal step or threshold after the optimizer's step, in place; `step` returns a weight's step size,
-        or one for each entry.
+        """Apply a proximal step or threshold after the optimizer's step, in place.
+
+        Args:
+            weights: the network's parameters, by name.
+            targets: what the component's selectors matched.
+            step: returns a weight's step size, or one for each entry.
         """
 
     def value(self, weights: Weights, targets: Targets) -> float:
-        """Return the penalty."""
+        """Return the penalty, for the log.
+
+        Args:
+            weights: the network's parameters, by name.
+            targets: what the component's selectors matched.
+
+        Returns:
+            A number in the unit of the loss.
+        """
         raise TypeError(f"{type(self).__name__} has no value")

@@ -63,11 +63,25 @@ class Structure(Component):
         return bool(self.expand(first, shape).flatten(1).all(1).any())
 
     def view_shape(self, shape: Shape) -> tuple[int, ...]:
-        """Return the shape in which `members` are whole dims."""
+        """Return the shape in which `members` are whole dims.
+
+        Args:
+            shape: the weight's shape, outputs first.
+
+        Returns:
+            A shape of as many entries, by default the weight's own.
+        """
         return tuple(shape)
 
     def misfit(self, shape: Shape) -> str | None:
-        """Return why a weight of this shape cannot be divided like this; None where it can."""
+        """Return why a weight cannot be divided like this.
+
+        Args:
+            shape: the weight's shape, outputs first.
+
+        Returns:
+            A sentence for the user; None where it can.
+        """
         if len(shape) in self.weight_dims:
             return None
         kinds = {2: "linear layers", 3: "1-d convolutions", 4: "convolutions", 5: "3-d convolutions"}
@@ -79,7 +93,14 @@ class Structure(Component):
         return tuple(sorted(dim % rank for dim in self.members if -rank <= dim < rank))
 
     def index_shape(self, shape: Shape) -> tuple[int, ...]:
-        """Return the shape of a tensor with one entry for each structure of a weight."""
+        """Return the shape of a tensor with one entry for each structure of a weight.
+
+        Args:
+            shape: the weight's shape, outputs first.
+
+        Returns:
+            The sides of `view_shape` that are not in `members`.
+        """
         inside = self._inside(shape)
         return tuple(side for dim, side in enumerate(self.view_shape(shape)) if dim not in inside)
 
@@ -97,7 +118,15 @@ class Structure(Component):
 
     @torch.no_grad()
     def norms(self, weight: Tensor, norm: Norm = "l2") -> Tensor:
-        """Return the L1 or L2 norm of each structure, in `index_shape`."""
+        """Return the norm of each structure.
+
+        Args:
+            weight: the weight, outputs first.
+            norm: `l1` or `l2`.
+
+        Returns:
+            A tensor in `index_shape`.
+        """
         inside = self._inside(weight.shape)
         weight = weight.detach()
         if not inside:
@@ -107,17 +136,39 @@ class Structure(Component):
         return norms
 
     def sums(self, values: Tensor) -> Tensor:
-        """Return the sum over each structure of a tensor in the weight's shape, in `index_shape`."""
+        """Return the sum over each structure.
+
+        Args:
+            values: a tensor in the weight's shape.
+
+        Returns:
+            A tensor in `index_shape`.
+        """
         inside = self._inside(values.shape)
         return self.view(values).sum(inside) if inside else values
 
     def largest(self, values: Tensor) -> Tensor:
-        """Return the largest value in each structure of a tensor in the weight's shape, in `index_shape`."""
+        """Return the largest value in each structure.
+
+        Args:
+            values: a tensor in the weight's shape.
+
+        Returns:
+            A tensor in `index_shape`.
+        """
         inside = self._inside(values.shape)
         return self.view(values).amax(inside) if inside else values
 
     def expand(self, index: Tensor, shape: Shape) -> Tensor:
-        """Return one value for each entry of the weight from one value for each structure (in `index_shape`)."""
+        """Return one value for each entry of the weight from one value for each structure.
+
+        Args:
+            index: a tensor in `index_shape`.
+            shape: the weight's shape, outputs first.
+
+        Returns:
+            A tensor in that shape.
+        """
         view = self.view_shape(shape)
         inside = self._inside(shape)
         wide = index.reshape([1 if dim in inside else side for dim, side in enumerate(view)]).expand(view)
