@@ -51,9 +51,9 @@ class Allocation(Component):
         Args:
             layers: the layers, in the network's order.
             goal: `goal.count(total)` says how many of all structures together are pruned, exactly.
-            scores: for each layer a vector of the structures that are left; the smallest are pruned first, of equal ones
-                the first, and -inf means pruned already. None where `needs_scores` is false: then the counts are known
-                before a run.
+            scores: for each layer a vector of the structures that are left; the smallest are pruned first, of equal
+                ones the first, and -inf means pruned already. None where `needs_scores` is false: then the counts are
+                known before a run.
 
         Returns:
             A number for each layer, at most `layer.count - layer.spare`.
