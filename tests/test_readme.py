@@ -30,7 +30,7 @@ def test_it_names_every_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["prune.md", "own_loop.md", "weights.md", "migration.md", "extending.md", "quickstart.md"]
+    "page", ["prune.md", "own_loop.md", "export.md", "weights.md", "migration.md", "extending.md", "quickstart.md"]
 )
 def test_a_newcomer_is_one_click_away(page: str) -> None:
     assert f"docs/{page}" in LINKS
