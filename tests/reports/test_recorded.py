@@ -90,3 +90,4 @@ def test_the_run_of_init_is_the_reference_where_it_has_figures(tmp_path: Path) -
     (tmp_path / "figures.json").write_text("{}")
     assert reference_run(config(init=str(tmp_path), report=named)) == tmp_path
     assert reference_run(config(init=str(tmp_path / "best.pt"))) == tmp_path
+    assert reference_run(config(init={"path": str(tmp_path), "head": "reset"})) is None  # of other classes
