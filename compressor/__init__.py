@@ -59,18 +59,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Return a public name when it is asked for: a command imports this first, and is not ready for signals yet."""
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # else a type checker would take every name for one of the package
 
-        found: Any = version("compressor")
-    elif name in __all__:
-        found = getattr(import_module("compressor.api"), name)
-    else:
-        raise AttributeError(f"module 'compressor' has no attribute {name!r}")
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> Any:
+        """Return a public name when it is asked for: a command imports this first, and is not ready for signals yet."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            found: Any = version("compressor")
+        elif name in __all__:
+            found = getattr(import_module("compressor.api"), name)
+        else:
+            raise AttributeError(f"module 'compressor' has no attribute {name!r}")
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

@@ -277,11 +277,6 @@ class AttachedSession(DistillerEvents, Session):
             )
         weights = self._changes_weights("on_minibatch_begin") or self.masks.in_forward
         self._before_step = Undo(self, weights=weights), self._draws.state_dict()
-        own = {id(parameter) for parameter in self.model.parameters()}
-        for group in self.optimizer.groups:
-            for parameter in group["params"]:
-                if id(parameter) not in own:  # a gate's, which `model.zero_grad()` does not know
-                    parameter.grad = None
         with self._in_step():
             super().enter()
 

@@ -83,9 +83,17 @@ class Step:
         labels: Tensor | None = None,
         logits: Tensor | None = None,
     ) -> Tensor:
-        """Differentiate the loss of one part of the batch, with the terms of policies; `share`: the part's weight.
+        """Differentiate the loss of one part of the batch, with the terms of policies.
 
-        Returns the whole loss of the part, not multiplied by its share.
+        Args:
+            loss: The mean loss of the part, a scalar.
+            share: The part's weight in the batch: its number of images divided by the batch's.
+            images: The images of the part (N, C, H, W), for policies that look at them.
+            labels: Their labels (N).
+            logits: Their logits (N, classes).
+
+        Returns:
+            The whole loss of the part, detached, not multiplied by its share.
         """
         whole = self._session.before_backward(loss, images=images, labels=labels, logits=logits)
         torch.autograd.backward(whole * share if share < 1 else whole)
@@ -351,6 +359,10 @@ class Session:
         averages.
 
         Inside another such block nothing changes, and the record is the same.
+
+        Yields:
+            The values with which training continues (`live`, by name), the removals of channels so far (`thinnings`),
+            and the last figures of policies (`figures`, by key).
         """
         if self._live is not None:
             yield self._shipped(self._live)

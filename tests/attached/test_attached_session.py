@@ -176,7 +176,7 @@ def resumed(it: AttachedSession, state: Any) -> AttachedSession:
     return it
 
 
-@pytest.mark.parametrize(("epoch", "last"), [(1, 2), (1, STEPS), (2, 1), (3, 3)])
+@pytest.mark.parametrize(("epoch", "last"), [(1, 2), (1, STEPS), (3, 3)])
 def test_a_resumed_session_goes_on_to_the_same_bits(epoch: int, last: int) -> None:
     whole = train(attached(ema_decay=0.8, clip_norm=0.5))
     it = attached(ema_decay=0.8, clip_norm=0.5)
