@@ -17,7 +17,7 @@ test: $(INSTALLED)  ## the whole suite but the slow tests
 	$(PYTEST) -m "not slow and not extras"
 
 INTEROP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	-e '.[dev,interop,lightning,onnx,transformers,docs,browser]'
+	-e '.[dev,interop,lightning,onnx,transformers,tensorboard,mlflow,wandb,docs,browser]'
 test-extras: $(INSTALLED)  ## the site, and with other libraries, which are installed into .venv: after `make test`
 	$(INTEROP) || $(INTEROP) || echo "what could not be installed is skipped, or a failure where CI=true"
 	command -v chromium > /dev/null || apt-get install -y --no-install-recommends chromium || true

@@ -218,6 +218,20 @@ class ReportConfig(Settings):
     )
 
 
+class LoggingConfig(Settings):
+    """The trackers of experiments that a run is written to, beside its own files. Each needs an extra."""
+
+    tensorboard: bool = Field(default=False, description="true: event files in the folder `tensorboard` of the run")
+    mlflow: bool = Field(
+        default=False,
+        description="true: a run of MLflow, at MLFLOW_TRACKING_URI, else in `mlruns` of the working directory",
+    )
+    wandb: bool = Field(
+        default=False,
+        description="true: a run of Weights & Biases; without a key offline, in the folder `wandb` of the run",
+    )
+
+
 class InitConfig(Settings):
     """The checkpoint whose weights training begins with."""
 
@@ -297,6 +311,7 @@ class Config(Settings):
         " event on",
     )
     report: ReportConfig = Field(default=ReportConfig(), description="the report of a run")
+    logging: LoggingConfig = Field(default=LoggingConfig(), description="trackers of experiments; default: none")
 
     @property
     def own_code(self) -> dict[str, str]:

@@ -210,7 +210,7 @@ def other_content(spec: Specification, folder: Path) -> str | None:
     """Return how a run's schedule or configuration differs from `spec`, in words; None where they are the same, but for
     fewer epochs than `spec` has.
     """
-    config = resolved(_plain(folder / CONFIG))
+    config = {**resolved(_plain(folder / CONFIG)), "logging": spec.config_data["logging"]}
     if planned_epochs(folder) < spec.config.epochs:
         config["epochs"] = spec.config.epochs
     found = difference(spec.config_data, config)

@@ -19,9 +19,10 @@ SHOWN = 4
 def check_same_run(spec: Specification, saved: Mapping[str, Any], source: Path) -> None:
     """Raise `UserError`, with the keys, unless a checkpoint was written by a run of this configuration and schedule.
 
-    The number of epochs may differ.
+    The number of epochs, and where the run is logged, may differ.
     """
-    theirs = {**resolved(saved["config"]), "epochs": spec.config.epochs}
+    free = {"epochs": spec.config.epochs, "logging": spec.config_data["logging"]}
+    theirs = {**resolved(saved["config"]), **free}
     text = saved.get("schedule")
     schedule = None if text is None else parse(str(source), str(text), Faults()).data
     ours = spec.schedule.document.data if spec.schedule else None

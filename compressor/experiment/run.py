@@ -37,12 +37,16 @@ from compressor.training import (
     LogFile,
     MetricsFile,
     Observer,
+    Status,
     Terminal,
+    Tracked,
     Trainer,
+    check_installed,
     checkpoint,
     evaluate,
     load_weights,
     optimizers,
+    track,
 )
 
 
@@ -72,6 +76,7 @@ def train(
     `smoke`: every epoch has two steps of a few images, targets are not judged, and the full run is estimated.
     `other_data`: a run may be continued on other images than it began with.
     """
+    check_installed(spec.config.logging)
     where = building.device(wanted_device)
     found = folder.to_resume(spec, out) if resume else None
     if found is None:
@@ -191,6 +196,7 @@ class _Run:
     targets: recording.Targets
     _kept: Mapping[str, dict[str, float]] = field(default_factory=dict)
     """The test figures of before, where the run is trained on for more epochs."""
+    _tracked: list[Tracked] = field(default_factory=list)
     _signal: int | None = None
     _say: Callable[[str], None] = print
 
@@ -201,10 +207,14 @@ class _Run:
         """
         log = LogFile(self.path / folder.LOG, self.spec.config.epochs)
         terminal = Terminal(self.spec.config.epochs, self.feed.steps_per_epoch)
+        ended: Status = "failed"
         try:
             with closing(terminal), self._signals():
-                return self._train(terminal, log, said, saved)
+                outcome = self._train(terminal, log, said, saved)
+            ended = "finished"
+            return outcome
         except Interrupted:
+            ended = "interrupted"
             raise
         except CompressError as error:
             log.say(f"error: {error}")
@@ -215,6 +225,14 @@ class _Run:
             raise CompressError(
                 f"failed while running: {type(error).__name__}: {first} (the traceback is in {self.path / 'log.txt'})"
             ) from error
+        finally:
+            for tracked in self._tracked:
+                tracked.end(ended)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """Return the configuration, and the name of the schedule, as the parameters of a tracker."""
+        return {**self.spec.config_data, "schedule": self.spec.schedule_name}
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -247,6 +265,8 @@ class _Run:
             log.say(text)
 
         self._say = self.session.say = say
+        self._tracked = [] if self.smoke else track(config.logging, self.path, self._settings, done, say)
+        observers += self._tracked
         # A smoke run is validated where policies ask, and written to disk once.
         always = not self.smoke or any(one.policy.needs_validation for one in self.bound.policies)
         whole = CheckpointConfig(every_epochs=config.epochs) if self.smoke else config.checkpoint
@@ -400,6 +420,8 @@ class _Run:
             recorded = self._recording.finish(meters.evaluation())
             shortfalls = session.events.shortfalls()
             payload = self._payload(trainer, shipped)
+        for tracked in self._tracked:
+            tracked.on_test(test)
         replace_text(self.path / "sparsity.csv", formats.as_csv(report))
         replace_text(self.path / folder.REPORT, formats.as_json(report))
         recording.write(self.path, recorded)

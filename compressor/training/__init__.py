@@ -6,6 +6,7 @@ from compressor.training.initialization import initialize
 from compressor.training.meters import Meters
 from compressor.training.observers import LayersFile, LogFile, MetricsFile, Observer, Terminal, duration
 from compressor.training.parts import fewest_at_once, part_sizes
+from compressor.training.trackers import Status, Tracked, check_installed, track
 from compressor.training.trainer import Trainer
 from compressor.training.weights import Found, fit, load_weights, narrower_layers, read
 
@@ -17,9 +18,12 @@ __all__ = [
     "Meters",
     "MetricsFile",
     "Observer",
+    "Status",
     "Terminal",
+    "Tracked",
     "Trainer",
     "autocast",
+    "check_installed",
     "duration",
     "evaluate",
     "fewest_at_once",
@@ -29,4 +33,5 @@ __all__ = [
     "narrower_layers",
     "part_sizes",
     "read",
+    "track",
 ]
