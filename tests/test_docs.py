@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import click
 import pytest
 import yaml
+from helpers import compress
 from jsonschema import Draft7Validator
 
 import compressor
@@ -152,3 +154,32 @@ def test_every_public_name_is_on_the_page_of_the_python_reference() -> None:
     page = PAGES["docs/reference/api.md"]
     named = set(re.findall(r"^::: compressor\.(\w+)$", page, re.MULTILINE))
     assert {name for name in compressor.__all__ if not name.startswith("_")} <= named
+
+
+FAMILIES = sorted(page for page in PAGES if page.startswith("docs/methods/") and not page.endswith("index.md"))
+
+
+@pytest.mark.parametrize("page", FAMILIES)
+def test_a_family_of_methods_has_formula_figure_schedule_and_reference(page: str) -> None:
+    text = PAGES[page]
+    assert "```text\n" in text or page.endswith("strided.md")
+    assert "```yaml\nversion: 2\n" in text
+    assert "](../reference/" in text
+    [figure] = re.findall(r"!\[[^\]]+\]\((\S+\.svg)\)", text)
+    drawn = ElementTree.parse((ROOT / page).parent / figure).getroot()
+    assert drawn.findtext("{http://www.w3.org/2000/svg}title")
+    assert f"({Path(page).name})" in PAGES["docs/methods/index.md"]
+
+
+@pytest.mark.slow
+def test_schedules_are_valid_for_the_network_that_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tried = 0
+    for page, text in blocks("yaml"):
+        named = re.search(r"^config: (\w+)", text, re.MULTILINE)
+        if page not in OWN and named and (ROOT / "configs" / f"{named[1]}.yaml").is_file():
+            Path("shown.yaml").write_text(text, encoding="utf-8")
+            result = compress("validate", "shown.yaml")
+            assert result.code == 0, f"{page}: {result.err}"
+            tried += 1
+    assert tried >= 20
