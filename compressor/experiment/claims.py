@@ -8,7 +8,7 @@ from compressor.experiment.specification import Specification
 from compressor.reports import Report
 from compressor.schedule import Claim, Faults, difference, open_config
 
-_FREE = ("seed", "init", "checkpoint")
+_FREE = ("seed", "init", "checkpoint", "report")
 """The keys of a configuration that a claim leaves open; `init` is judged by itself."""
 
 
