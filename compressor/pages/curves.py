@@ -9,7 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from compressor.pages.numbers import fraction, percent
 from compressor.pages.page import Drawing, Section, Table
-from compressor.pages.palette import HUES, MUTED, hue
+from compressor.pages.palette import MUTED, hue
 from compressor.pages.svg import Board, key_width, short
 from compressor.pages.timeline import LEFT, RIGHT, Window, epochs_axis
 from compressor.reports import recorded
@@ -17,7 +17,8 @@ from compressor.reports import recorded
 _HEIGHT, _HEAD, _BELOW = 104, 24, 12
 _SHADED, _MOST_SHADED = 4, 12
 """The height of the line of a shaded window, in pixels, and how many windows have one."""
-_DASHES = ("-", "--", "-.", ":")
+_OTHERS, _DASHES = ("blue", "green", "purple", "ochre", "grey"), ("--", "-.", ":")
+"""The hues and the line styles of losses: their numbers have no common factor, so fifteen losses differ."""
 
 Line = tuple[str, Sequence[float | None], dict[str, Any]]
 """The name of a curve, its values by epoch, and its style."""
@@ -75,9 +76,7 @@ def _panels(lines: Sequence[recorded.EpochLine]) -> list[tuple[str, list[Line]]]
     ]
     losses: list[Line] = [("validation, data", of(lambda line: line.val.get("loss")), {"color": hue("red")})]
     names = list(dict.fromkeys(name for line in lines for name in line.losses))
-    styles = cycle((colour, dashes) for dashes in _DASHES[1:] + _DASHES[:1] for colour in HUES if colour != "red")
-    for name in names:
-        colour, dashes = next(styles)
+    for name, colour, dashes in zip(names, cycle(_OTHERS), cycle(_DASHES), strict=False):
         values = of(lambda line, name=name: line.losses.get(name))  # type: ignore[misc]
         losses.append((f"training, {name}", values, {"color": hue(colour), "linestyle": dashes}))
     rate: list[Line] = [("", of(lambda line: line.lr), {"color": hue("ochre")})]

@@ -17,6 +17,8 @@ from compressor.schedule import Plan, PlannedPolicy, times
 LEFT, RIGHT = 46, 14
 """The margins of every drawing over epochs, in pixels, so that these stand one below the other."""
 _LANE, _TOP, _BOTTOM = 40, 4, 38
+_NARROWEST = 8
+"""The smallest width of a bar, in pixels; a shorter time is a diamond."""
 _KINDS: Mapping[str, tuple[str, str]] = {
     "pruner": ("blue", ""),
     "channel_pruning": ("blue", "///"),
@@ -99,7 +101,7 @@ def section(
                 "A lane for each policy of the schedule, over the run's epochs. "
                 + "; ".join(f"{window.policy.key}: {_when(window.policy)}" for window in found),
                 lambda width: _draw(found, epochs, events, width),
-                f"A bar: active in all these epochs; a diamond: a single event.{ticked}{never}",
+                f"A bar: active in all these epochs; a diamond: a single event, too short for a bar.{ticked}{never}",
                 _table(plan),
             )
         ],
@@ -148,11 +150,10 @@ def _draw(found: Sequence[Window], epochs: int, events: Sequence[tuple[float, st
     per_pixel = epochs / (width - LEFT - RIGHT)
     for place, window in enumerate(found):
         top, (colour, hatch) = place * _LANE, window.style
-        single = len(window.runs) > 1 or window.last - window.first < 4 * per_pixel
-        if single:
+        if len(window.runs) > 1:
             axes.plot([window.first, window.last], [top + 27, top + 27], color=hue(GRID), linewidth=1.5, zorder=1)
         for first, last in window.runs:
-            if single and last - first <= 1:
+            if last - first < _NARROWEST * per_pixel:
                 axes.plot([(first + last) / 2], [top + 27], marker="D", markersize=7, color=colour, clip_on=False)
             else:
                 axes.broken_barh(

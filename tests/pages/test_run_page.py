@@ -112,6 +112,17 @@ def test_the_curves_have_a_table(page: str) -> None:
     assert "0.fine, 1.shrink, 2.thinner. Policies that act in every epoch are not shaded." in plain(piece)
 
 
+def test_curves_differ_by_more_than_their_colour(page: str) -> None:
+    lines = [
+        re.sub(r"stroke: [^;]*;|stroke-width: [^;]*;", "", one.get("style", ""))
+        for one in drawing(page, "curves-wide").iter(f"{SVG}path")
+        if re.search(r"fill: none; .*var\(--(blue|red|green)", one.get("style", "")) and one.get("clip-path")
+    ]
+    accuracy, losses = lines[:2], lines[2:5]
+    assert len(set(accuracy)) == 2
+    assert len(set(losses)) == 3
+
+
 def test_target_and_reached_sparsity_by_layer(page: str) -> None:
     assert rows(part(page, "layers"))[1:] == [
         ["conv.weight", "50.00 %", "50.00 %", "0.00", "50.00 %"],
