@@ -161,9 +161,9 @@ def test_a_failed_verification_leaves_no_file_and_a_traceback_in_the_log(
 
 
 def test_where_zero_filters_cannot_go_the_reasons_are_listed_and_nothing_is_written(work: Path) -> None:
-    (work / "nets.py").write_text(NET)
+    (work / "exported_net.py").write_text(NET)
     (work / "own.yaml").write_text(
-        TINY.replace("name: mlp, hidden: [16], dropout: [0.2], inputs: 64", "name: 'nets:Net'")
+        TINY.replace("name: mlp, hidden: [16], dropout: [0.2], inputs: 64", "name: 'exported_net:Net'")
     )
     weights = {"fc.weight": torch.ones(10, 64), "fc.bias": torch.arange(10.0)}
     weights["fc.weight"][0] = 0
@@ -179,5 +179,5 @@ def test_where_zero_filters_cannot_go_the_reasons_are_listed_and_nothing_is_writ
     assert [path.name for path in work.glob("*.safetensors")] == ["model.safetensors"]
     with safe_open("model.safetensors", "pt") as file:
         about = {key: value if key == "format" else json.loads(value) for key, value in file.metadata().items()}
-    assert about["model"] == {"name": "nets:Net", "num_classes": 10}
+    assert about["model"] == {"name": "exported_net:Net", "num_classes": 10}
     assert (about["source"]["checkpoint"], about["source"]["schedule"]) == ("weights.pth", None)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compressor.importing import late
 from compressor.training.trackers import Status, Values
 
 _UNFIT = re.compile(r"[^\w\-. :/]")
@@ -20,11 +21,9 @@ class MLflow:
     def begin(self, folder: Path, name: str, params: Mapping[str, str], identifier: str | None, done: int) -> str:
         """Begin a run, or go on in that of the identifier."""
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        from mlflow import MlflowClient
-        from mlflow.entities import Param
-
+        entities = late("mlflow.entities")
         place = os.environ.get("MLFLOW_TRACKING_URI") or Path("mlruns").absolute().as_uri()
-        self._client: Any = MlflowClient(tracking_uri=place)
+        self._client: Any = late("mlflow").MlflowClient(tracking_uri=place)
         self._run = identifier or ""
         if identifier is not None:
             self._client.update_run(identifier, status="RUNNING")
@@ -33,17 +32,16 @@ class MLflow:
         found = self._client.get_experiment_by_name(experiment)
         number = self._client.create_experiment(experiment) if found is None else found.experiment_id
         self._run = self._client.create_run(number, run_name=name).info.run_id
-        every = [Param(key, value) for key, value in params.items()]
+        every = [entities.Param(key, value) for key, value in params.items()]
         for start in range(0, len(every), 100):  # at most so many at once
             self._client.log_batch(self._run, params=every[start : start + 100])
         return self._run
 
     def log(self, epoch: int, values: Values) -> None:
         """Write metrics."""
-        from mlflow.entities import Metric
-
+        metric = late("mlflow.entities").Metric
         now = int(time.time() * 1000)
-        every = [Metric(_UNFIT.sub("_", name), value, now, epoch) for name, value in values.items()]
+        every = [metric(_UNFIT.sub("_", name), value, now, epoch) for name, value in values.items()]
         for start in range(0, len(every), 1000):
             self._client.log_batch(self._run, metrics=every[start : start + 1000])
 

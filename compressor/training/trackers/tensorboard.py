@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compressor.importing import late
 from compressor.training.trackers import Status, Values
 
 FOLDER = "tensorboard"
@@ -14,10 +15,10 @@ class TensorBoard:
 
     def begin(self, folder: Path, name: str, params: Mapping[str, str], identifier: str | None, done: int) -> str:
         """Begin or go on in the run's folder."""
-        from torch.utils.tensorboard import SummaryWriter
-
         path = folder / FOLDER
-        self._writer: Any = SummaryWriter(str(path), purge_step=done if identifier else None)
+        self._writer: Any = late("torch.utils.tensorboard").SummaryWriter(
+            str(path), purge_step=done if identifier else None
+        )
         if identifier is None:
             self._writer.add_text("config", "\n".join(f"    {key}: {value}" for key, value in params.items()), 0)
         return FOLDER

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from compressor.importing import late
 from compressor.training.trackers import Status, Values
 
 
@@ -15,8 +16,7 @@ class WandB:
 
     def begin(self, folder: Path, name: str, params: Mapping[str, str], identifier: str | None, done: int) -> str:
         """Begin a run, or go on in that of the identifier."""
-        import wandb
-
+        wandb = late("wandb")
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or "compressor",
             name=name,
