@@ -99,7 +99,9 @@ def _head(run: RunContent) -> Head:
     best = _best(recorded.epochs)
     if best is not None:
         facts.append(("Best validation top-1", best))
-    warnings = [f"{line}: what is drawn from it is not complete" for line in recorded.not_recorded]
+    at_the_end = () if run.finished else ("figures.json", "sparsity.json")  # not missed before
+    missed = [line for line in recorded.not_recorded if not line.startswith(at_the_end)]
+    warnings = [f"{line}: what is drawn from it is not complete" for line in missed]
     if not run.finished:
         warnings.insert(0, f"The run is not finished: {done} of {config.epochs} epochs.")
     if run.report.lost_classes:

@@ -213,11 +213,12 @@ def planned(plan: Plan) -> Section:
             f"{row.weights:,}",
             "–" if row.nonzero is None else f"{row.nonzero:,}",
             fraction(row.sparsity),
-            row.reason or "",
+            *([row.reason or ""] if any(one.reason for one in plan.predicted) else []),
         ]
         for row in plan.predicted
     ]
     heads = ["weight", "shape", "weights", "non-zero", "sparsity", "why it is not known"]
+    heads = heads[: len(rows[0])] if rows else heads
     said = [f"At the end at least these zeros are expected: {total}."]
     return Section("predicted", "What is expected", [drawing], said, table=Table(heads, rows, left=2))
 
@@ -228,6 +229,8 @@ def _curves(plan: Plan, asking: Sequence[Window], rates: Sequence[tuple[int, flo
     for place, part in enumerate(panels):
         axes = board.panel(LEFT, 28 + 130 * place, width - LEFT - RIGHT, 92)
         epochs_axis(axes, plan.epochs)
+        if place + 1 < len(panels):
+            axes.tick_params(axis="x", labelbottom=False)
         if part == "rate":
             board.text(LEFT, 18 + 130 * place, "learning rate")
             axes.plot(*zip(*rates, strict=True), color=hue("ochre"), drawstyle="steps-mid")
@@ -239,7 +242,14 @@ def _curves(plan: Plan, asking: Sequence[Window], rates: Sequence[tuple[int, flo
             x = [time * size - (0 if size == 1 else 0.5) for time in window.policy.sparsity]
             colour = hue(("blue", "red", "green", "purple")[asking.index(window) % 4])
             style: dict[str, Any] = {"color": colour, "linestyle": dashes}
-            axes.plot(x, [100 * value for value in window.policy.sparsity.values()], **style, marker="o", markersize=3)
+            axes.plot(
+                x,
+                [100 * value for value in window.policy.sparsity.values()],
+                **style,
+                marker="o",
+                markersize=3,
+                drawstyle="steps-post",
+            )
             entries.append((short(window.policy.key, 24), style))
         axes.set_ylim(0, 104)
         board.text(LEFT, 18 + 130 * place, "sparsity asked for (%)")

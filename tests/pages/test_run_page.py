@@ -307,6 +307,9 @@ def test_a_part_without_data_says_why(tmp_path: Path) -> None:
     assert 'id="instability"' not in page
     assert "The run is not finished: 1 of 4 epochs." in plain(page)
     assert "Validation top-1 accuracy 48.00 %" in plain(page)
+    warnings = plain(page.split('<ul class="warnings">')[1].split("</ul>")[0])
+    assert "layers.jsonl: not recorded: what is drawn from it is not complete" in warnings
+    assert "figures.json" not in warnings, "it is written at the end"
     assert len(drawings(part(page, "training"))) == 2
 
 
