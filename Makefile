@@ -5,13 +5,17 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 LARGE := $(PYTEST) -m "slow or counted"
 
-.PHONY: demo golden test test-extras test-oldest test-slow test-full fuzz lint format generate docs reproduce thin-families clean
+.PHONY: demo golden verify test test-extras test-oldest test-slow test-full fuzz lint format generate docs reproduce thin-families clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
 
-golden: $(INSTALLED)  ## one digest for each shipped schedule, to compare before and after a change of the code
-	$(BIN)/python -m benchmarks.golden
+golden: $(INSTALLED)  ## one digest for each shipped schedule, to compare before and after a change; RECORD=1 DATA=folder
+	$(BIN)/python -m benchmarks.golden $(if $(RECORD),--record) $(if $(DATA),--data "$(DATA)")
+
+DIGITS := lenet5_agp lenet5_alternating lenet5_elastic lenet5_filters mlp_dropout_ratio resnet20_depth resnet18_l0
+verify: $(INSTALLED)  ## the claims of the shipped digits schedules; SEEDS=3 for all of their seeds
+	$(BIN)/compress verify $(DIGITS) --seeds $(or $(SEEDS),1) --junit runs/verify.xml
 
 test: $(INSTALLED)  ## the whole suite but the slow tests
 	$(PYTEST) -m "not slow and not extras"

@@ -4,31 +4,35 @@
     python -m benchmarks.golden --components    one for each component's own example, a small network on the digits
     python -m benchmarks.golden --full          one full run on the digits for each kind of component (minutes)
     python -m benchmarks.golden --write FILE    also write them as JSON; --compare FILE: exit 1 where one differs
+    python -m benchmarks.golden --record [NAME ...]  write those of shipped schedules into records.json beside them, with
+                                                this environment, and the data's fingerprint where --data has them
 
-A digest is the SHA-256 of every tensor of the model, masks, optimizer, averages and random states, and of metrics.jsonl
-without the seconds and `sparsity_all`, which follows from the tensors. Digests of two machines, or of two versions of
-torch, may differ; runs are on one thread.
+compressor/experiment/digest.py says what is in a digest. Digests of two machines, or of two versions of torch, may
+differ; runs are on one thread.
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import os
 import sys
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import nn
 
 from compressor import lookup
 from compressor.cli import cli
+from compressor.data import fingerprint
+from compressor.errors import UserError
+from compressor.experiment import building, digest, environment, records
+from compressor.experiment.specification import specification
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.registry import components
@@ -90,45 +94,6 @@ def network(num_classes: int = 10) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-def digest(folder: Path) -> str:
-    """Return the digest of a run's folder."""
-    whole = hashlib.sha256()
-    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
-    state = saved["state"]
-    parts = {
-        "model": saved["model"],
-        "masks": state["masks"]["owned"],
-        "optimizer": state["optimizer"],
-        "averages": state["averages"],
-        "rng": state["rng"],
-    }
-    for name, value in parts.items():
-        for path, leaf in _leaves(value, name):
-            whole.update(path.encode())
-            whole.update(_bytes(leaf))
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        record = {key: value for key, value in json.loads(line).items() if key not in ("seconds", "sparsity_all")}
-        whole.update(json.dumps(record, sort_keys=True).encode())
-    return whole.hexdigest()
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key in sorted(value, key=str):
-            yield from _leaves(value[key], f"{path}/{key}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _leaves(item, f"{path}/{index}")
-    else:
-        yield path, value
-
-
-def _bytes(leaf: Any) -> bytes:
-    if isinstance(leaf, Tensor):
-        return str(leaf.dtype).encode() + leaf.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    return repr(leaf).encode()
-
-
 def _train(out: Path, *arguments: str) -> str:
     """Run `compress train` in this process; return the digest, or why there is none."""
     said = io.StringIO()
@@ -138,7 +103,7 @@ def _train(out: Path, *arguments: str) -> str:
         except Exception as error:
             if not (out / "sparsity.json").is_file():  # a target that was missed is no failure here
                 return f"failed: {str(error).splitlines()[0]}"
-    return digest(out)
+    return digest.of_run(out)
 
 
 def shipped() -> list[str]:
@@ -189,16 +154,48 @@ def runs(components_too: bool, full: bool) -> Iterator[tuple[str, str]]:
                 yield schedule, _train(work / schedule, "-s", schedule, *sets, "--data", nowhere)
 
 
+def record(names: Sequence[str], data: Path | None) -> None:
+    """Write the records of shipped schedules, those that claim something where no names are given."""
+    files = lookup.shipped_files("schedules")
+    for name in names or shipped():
+        path, spec = files[name], specification(name, CONFIGS.get(name))
+        if spec.schedule is None or spec.schedule.claim is None:
+            continue
+        try:
+            prints = fingerprint(building.load_data(spec.config, data))
+        except UserError as error:
+            click.echo(f"{name}: {str(error).splitlines()[0]}")
+            prints = None
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            made = records.record(spec, environment.here(torch.device("cpu")), prints)
+        records.write(path, made)
+        click.echo(f"{made.smoke}  {name}")
+
+
 @click.command()
 @click.option("--components", "of_components", is_flag=True)
 @click.option("--full", is_flag=True)
 @click.option("--write", type=click.Path(path_type=Path))
 @click.option("--compare", type=click.Path(path_type=Path, exists=True))
-def main(of_components: bool, full: bool, write: Path | None, compare: Path | None) -> None:
+@click.option("--record", "recording", is_flag=True)
+@click.argument("names", nargs=-1)
+@click.option("--data", type=click.Path(path_type=Path, exists=True))
+def main(
+    of_components: bool,
+    full: bool,
+    write: Path | None,
+    compare: Path | None,
+    recording: bool,
+    names: tuple[str, ...],
+    data: Path | None,
+) -> None:
     """Print one digest a run."""
     os.environ.pop("COMPRESS_DATA", None)
     os.environ["COMPRESS_ALLOW_PLUGINS"] = "1"  # for `network` of this file
     torch.set_num_threads(1)
+    if recording:
+        record(names, data)
+        return
     before = json.loads(compare.read_text()) if compare is not None else {}
     found: dict[str, str] = {}
     differ = 0

@@ -22,6 +22,7 @@ from compressor.cli.summary import summary
 from compressor.cli.thin import thin
 from compressor.cli.train import train
 from compressor.cli.validate import validate
+from compressor.cli.verify import verify
 from compressor.errors import CompressError
 from compressor.importing import blame
 
@@ -43,7 +44,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(new, train, validate, plan, diff, convert),
-    *(evaluate, report, compare, summary, thin, export, listing, schema),
+    *(evaluate, report, compare, verify, summary, thin, export, listing, schema),
 )
 for command in _COMMANDS:
     cli.add_command(command)

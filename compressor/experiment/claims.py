@@ -1,6 +1,11 @@
 """A schedule's claim beside what a run of it reached."""
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from compressor import data, models
 from compressor.errors import UserError
@@ -11,12 +16,70 @@ from compressor.schedule import Claim, Faults, difference, open_config
 _FREE = ("seed", "init", "checkpoint", "report", "logging")
 """The keys of a configuration that a claim leaves open; `init` is judged by itself."""
 
+_LIMITS = {"top1": "test top-1 at least", "sparsity": "sparsity at least", "macs": "at most"}
+_ROUNDING = 1e-9
+"""How much a figure that is a quotient or a mean may be below the claimed one."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a run reached, in the units of a claim.
+
+    `top1`: the test accuracy of the last weights in percent, by the gates' own inference where they have one.
+    `sparsity`: a fraction of the dense network's weights; removed ones count as zero. `macs`: multiply-adds of one
+    image by the weights that are not zero.
+    """
+
+    top1: float
+    sparsity: float
+    macs: int
+
+
+def reached(report: Report, top1: float) -> Reached:
+    """Return what a run reached, by its report and its test accuracy in percent."""
+    totals = report.totals
+    return Reached(top1, 1 - totals.nonzero / (totals.dense_weights or totals.weights or 1), totals.macs_nonzero)
+
+
+class Judged(BaseModel):
+    """A claimed figure beside the reached one: percent, a fraction, a number of multiply-adds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    figure: Literal["top1", "sparsity", "macs"]
+    claimed: float
+    reached: float
+    holds: bool
+
+
+def judge(claim: Claim, runs: Sequence[Reached]) -> list[Judged]:
+    """Return each claimed figure with the reached one: the mean top-1 of the runs, lowest sparsity, most MACs."""
+    judged = []
+    if claim.top1 is not None:
+        mean = statistics.fmean(run.top1 for run in runs)
+        held = mean >= claim.top1.min - _ROUNDING
+        judged.append(Judged(figure="top1", claimed=claim.top1.min, reached=mean, holds=held))
+    if claim.sparsity is not None:
+        lowest = min(run.sparsity for run in runs)
+        held = lowest >= claim.sparsity - _ROUNDING
+        judged.append(Judged(figure="sparsity", claimed=claim.sparsity, reached=lowest, holds=held))
+    if claim.macs is not None:
+        most = max(run.macs for run in runs)
+        judged.append(Judged(figure="macs", claimed=claim.macs, reached=most, holds=most <= claim.macs))
+    return judged
+
+
+def in_words(figure: str, value: float) -> str:
+    """Return a figure with its unit."""
+    if figure == "macs":
+        return f"{int(value):,} MACs"
+    return f"{value:.2f} %" if figure == "top1" else f"{100 * value:.2f} %"
+
 
 def lines(spec: Specification, report: Report, top1: float) -> Iterator[str]:
     """Yield a line for each claimed figure with the reached one; one line where the run is not the claimed one.
 
     `top1`: the test accuracy of the last weights, in percent, by the gates' own inference where they have one.
-    Sparsity is that of the dense network: removed weights count as zero.
     """
     schedule = spec.schedule
     if schedule is None or schedule.claim is None:
@@ -26,22 +89,12 @@ def lines(spec: Specification, report: Report, top1: float) -> Iterator[str]:
     if other is not None:
         yield f"the schedule's claim is not compared: {other}"
         return
-    totals = report.totals
-    if claim.top1 is not None:
-        mean = "" if claim.top1.seeds == 1 else f" (mean of {claim.top1.seeds} seeds; this is one)"
-        said = f"claimed: test top-1 at least {claim.top1.min:.2f} %{mean}"
-        yield f"{said}; reached: {top1:.2f} %{_missed(top1 < claim.top1.min)}"
-    if claim.sparsity is not None:
-        reached = 1 - totals.nonzero / (totals.dense_weights or totals.weights or 1)
-        said = f"claimed: sparsity at least {100 * claim.sparsity:.2f} %; reached: {100 * reached:.2f} %"
-        yield said + _missed(reached < claim.sparsity - 1e-9)
-    if claim.macs is not None:
-        said = f"claimed: at most {claim.macs:,} MACs; reached: {totals.macs_nonzero:,}"
-        yield said + _missed(totals.macs_nonzero > claim.macs)
-
-
-def _missed(missed: bool) -> str:
-    return " (missed)" if missed else ""
+    for one in judge(claim, [reached(report, top1)]):
+        wanted = in_words(one.figure, one.claimed)
+        if one.figure == "top1" and claim.top1 is not None and claim.top1.seeds > 1:
+            wanted += f" (mean of {claim.top1.seeds} seeds; this is one)"
+        got = in_words(one.figure, one.reached).removesuffix(" MACs")
+        yield f"claimed: {_LIMITS[one.figure]} {wanted}; reached: {got}{'' if one.holds else ' (missed)'}"
 
 
 def _other(spec: Specification, claim: Claim) -> str | None:

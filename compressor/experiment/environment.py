@@ -1,5 +1,6 @@
 """`environment.json`: what a run was made with and of. Each start of a run, also by `--resume`, adds a record."""
 
+import contextlib
 import json
 import os
 import platform
@@ -47,15 +48,7 @@ def _record(folder: Path, device: torch.device, data: Fingerprint) -> dict[str, 
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "working_directory": os.getcwd(),
-        "versions": {
-            "compressor": compressor.__version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),  # with the build, as +cu126
-            **{name: _version(name) for name in LIBRARIES},
-        },
-        "platform": platform.platform(),
-        "device": _device(device),
-        "threads": torch.get_num_threads(),
+        **here(device),
         "git_commit": _commit(),
         "sha256": {
             "config": _sum((folder / CONFIG).read_bytes()),
@@ -63,6 +56,36 @@ def _record(folder: Path, device: torch.device, data: Fingerprint) -> dict[str, 
             "data": _sum(json.dumps(data, sort_keys=True).encode()),
         },
     }
+
+
+def here(device: torch.device) -> dict[str, Any]:
+    """Return what the bits of a run may depend on besides its files: versions, platform, processor, device, threads."""
+    return {
+        "versions": {
+            "compressor": compressor.__version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),  # with the build, as +cu126
+            **{name: _version(name) for name in LIBRARIES},
+        },
+        "platform": platform.platform(),
+        "processor": processor(),
+        "device": _device(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def processor() -> str:
+    """Return the name of the processor, its family and model where Linux tells them, and the instructions that torch
+    uses of it: where one differs, sums may be added up in another order.
+    """
+    names: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            names.setdefault(key.strip(), value.strip())
+    name = names.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{key} {names[key]}" for key in ("cpu family", "model") if key in names]
+    return ", ".join([name, *numbers, torch.backends.cpu.get_cpu_capability()])
 
 
 def _version(name: str) -> str | None:

@@ -83,6 +83,18 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "--json": False,
         "--html": None,
     },
+    "verify": {
+        "SCHEDULE...": None,
+        "--seeds": None,
+        "--data": None,
+        "--device": "auto",
+        "--out": Path("runs"),
+        "--junit": None,
+        "--record": False,
+        "--allow-plugins": False,
+        "--wide": False,
+        "--json": False,
+    },
     "summary": {
         "MODEL": None,
         "--svg": None,

@@ -32,8 +32,8 @@ def test_a_run_says_what_it_was_made_with_and_each_start_adds_a_record(work: Pat
     interrupted(*RUN, "--out", "run", epoch=1, step=3)
     [first] = starts(work / "run")
     assert list(first) == [
-        *("started", "command", "working_directory", "versions", "platform", "device", "threads", "git_commit"),
-        "sha256",
+        *("started", "command", "working_directory", "versions", "platform", "processor", "device", "threads"),
+        *("git_commit", "sha256"),
     ]
     assert first["command"] == ["compress", "train", *RUN, "--out", "run"]
     assert first["versions"]["python"] == platform.python_version()
