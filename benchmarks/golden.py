@@ -4,8 +4,9 @@
     python -m benchmarks.golden --components    one for each component's own example, a small network on the digits
     python -m benchmarks.golden --full          one full run on the digits for each kind of component (minutes)
     python -m benchmarks.golden --write FILE    also write them as JSON; --compare FILE: exit 1 where one differs
-    python -m benchmarks.golden --record [NAME ...]  write those of shipped schedules into records.json beside them, with
-                                                this environment, and the data's fingerprint where --data has them
+    python -m benchmarks.golden --record [NAME ...]
+        write those of the shipped schedules with claims into records.json beside them, with this environment, and the
+        fingerprint of the data where --data has them
 
 compressor/experiment/digest.py says what is in a digest. Digests of two machines, or of two versions of torch, may
 differ; runs are on one thread.
