@@ -3,6 +3,9 @@
 import pytest
 
 from benchmarks.claims import lowest
+from benchmarks.golden import CONFIGS
+from compressor.experiment import records
+from compressor.experiment.specification import specification
 from compressor.lookup import shipped_files
 from compressor.schedule import Faults, open_schedule
 
@@ -34,3 +37,10 @@ def test_every_shipped_schedule_that_was_run_has_a_claim(name: str) -> None:
     assert (schedule.claim is None) == (name in NOT_RUN)
     if schedule.claim is not None:
         assert schedule.claim.top1 is not None
+
+
+@pytest.mark.parametrize("name", sorted(set(shipped_files("schedules")) - NOT_RUN))
+def test_the_smoke_digest_of_every_claim_is_recorded_for_the_files_as_they_are(name: str) -> None:
+    record = records.read(shipped_files("schedules")[name])
+    assert record is not None, "run `make golden RECORD=1`"
+    assert record.inputs == records.inputs(specification(name, CONFIGS.get(name))), "run `make golden RECORD=1`"
