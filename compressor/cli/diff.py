@@ -1,7 +1,7 @@
 """compress diff"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +10,6 @@ from compressor.strict_json import dumps
 
 if TYPE_CHECKING:
     from compressor.experiment.differences import Differences
-    from compressor.schedule import Difference, Stated
 
 
 @click.command()
@@ -53,24 +52,7 @@ def _lines(found: "Differences") -> Iterator[str]:
     for one in found.differences:
         only = "" if one.only is None else f": only in {found.a if one.only == 'a' else found.b}"
         yield one.what + only
-        yield _side(one, one.a)
-        yield _side(one, one.b)
+        yield f"  {one.a.place}: {one.a.text}"
+        yield f"  {one.b.place}: {one.b.text}"
     count = len(found.differences)
     yield f"{count} difference{'' if count == 1 else 's'}"
-
-
-def _side(one: "Difference", side: "Stated") -> str:
-    missing = side.value is None and not side.given
-    shown = "-" if missing else _shown(side.value) + ("" if side.given else " (default)")
-    return f"  {side.place}: {shown}"
-
-
-def _shown(value: Any) -> str:
-    """Return a value as YAML has it in one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_shown, value)) + "]"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -95,8 +95,7 @@ def latency(measured: tuple[float, float] | None) -> str:
 
 def said(side: Stated) -> str:
     """Return a value and where it stands."""
-    value = "-" if side.value is None and not side.given else f"{side.value}" + ("" if side.given else " (default)")
-    return f"{value} ({side.place})" if side.place else value
+    return f"{side.text} ({side.place})" if side.place else side.text
 
 
 def _signed(key: str, value: float) -> str:

@@ -56,7 +56,8 @@ def section(weights: Sequence[Amounts], macs: Sequence[Amounts]) -> Section:
 def _drawing(name: str, title: str, unit: str, rows: Sequence[Amounts], thinned: bool) -> Drawing:
     dense, left = sum(one.dense for one in rows), sum(one.nonzero for one in rows)
     thin = sum(one.thin for one in rows)
-    said = f"Of {dense:,} {unit} {left:,} ({fraction(left / max(dense, 1))}) are of weights that are not zero"
+    whose = "" if unit == "weights" else "of weights that are "
+    said = f"Of {dense:,} {unit} {left:,} ({fraction(left / max(dense, 1))}) are {whose}not zero"
     if thinned:
         said += f"; {thin:,} remain in the thinned network"
     most = max(len(rows), 1)

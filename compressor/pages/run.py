@@ -133,7 +133,8 @@ def _best(lines: Sequence[recorded.EpochLine]) -> str | None:
     if not known:
         return None
     best = max(known, key=lambda pair: (pair[0], -pair[1]))
-    return f"{percent(best[0])} in epoch {best[1]}"
+    count = best[1] + 1
+    return f"{percent(best[0])} after {count} epoch{'' if count == 1 else 's'}"
 
 
 def _accuracy(run: RunContent) -> Number:

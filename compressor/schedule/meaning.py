@@ -15,27 +15,11 @@ from compressor.schedule.document import Choice, Document, KeyPath, differing
 from compressor.schedule.faults import Place
 from compressor.schedule.schedule import Entry, Schedule
 from compressor.schedule.selectors import plain
+from compressor.schedule.stated import Stated
 from compressor.timing import Window
 
 Side = Literal["a", "b"]
 RUNS_END = "the run's end"
-
-
-class Stated(BaseModel):
-    """A value of one file, and its place there. `given`: it is written there; else it is the default, or missing."""
-
-    model_config = ConfigDict(frozen=True)
-
-    value: Any
-    file: str | None
-    line: int | None
-    column: int | None
-    given: bool = True
-
-    @property
-    def place(self) -> str:
-        """Return `file:line:column`, as far as it is known."""
-        return ":".join(str(part) for part in (self.file or "", self.line, self.column) if part is not None)
 
 
 class Difference(BaseModel):

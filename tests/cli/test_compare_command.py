@@ -61,6 +61,7 @@ def test_a_run_of_the_same_seed_is_no_member_of_its_group() -> None:
 
 def test_the_text_names_figures_classes_and_differences() -> None:
     out = succeed("compare", "dense0", "pruned0")
+    assert "{'" not in out, "what was set is written as YAML has it"
     for said in (
         "test top-1 (%)",
         "latency of one image (ms)",

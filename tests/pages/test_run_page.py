@@ -84,7 +84,7 @@ def test_the_facts_of_the_run(page: str) -> None:
     assert "2025-12-31 23:30 UTC" in facts, "01:30 in a zone two hours ahead"
     assert "65.00 %" in facts
     assert "1,000, with non-zero weights 450" in facts
-    assert "88.00 % in epoch 3" in facts, "the best validation accuracy"
+    assert "88.00 % after 4 epochs" in facts, "the best validation accuracy"
 
 
 def test_the_timeline_says_when_each_policy_acts(page: str) -> None:
@@ -145,7 +145,7 @@ def test_where_the_weights_are_left(page: str) -> None:
         ["conv.weight", "940", "470", "50.00 %"],  # 20 of 40 weights
         ["fc.weight", "60", "15", "25.00 %"],
     ]
-    assert "Of 100 weights 35 (35.00 %) are of weights that are not zero." in plain(part(page, "left"))
+    assert "Of 100 weights 35 (35.00 %) are not zero." in plain(part(page, "left"))
 
 
 def width(path: ElementTree.Element) -> float:
