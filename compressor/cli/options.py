@@ -39,6 +39,18 @@ other_data = click.option(
 no_latency = click.option("--no-latency", is_flag=True, help="Do not measure the time of a forward pass.")
 
 
+def _page(ctx: click.Context, parameter: click.Parameter, file: str | None) -> str | None:
+    """Return the path of a page, empty for the default. Raises a usage error where no page can be there."""
+    if file:
+        _check_place(Path(file))
+    return file
+
+
+def _check_place(path: Path) -> None:
+    if path.is_dir() or not path.parent.is_dir():
+        raise click.BadParameter(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
+
+
 def html(default: str) -> Callable[[Any], Any]:
     """Return the option of a command that can write a page; `default` says where, without a file."""
     return click.option(
@@ -46,6 +58,7 @@ def html(default: str) -> Callable[[Any], Any]:
         is_flag=False,
         flag_value="",
         metavar="[FILE]",
+        callback=_page,
         help=f"Write a page with drawings, one HTML file, instead of a table. Default FILE: {default}.",
     )
 
@@ -96,8 +109,7 @@ def svg(ctx: click.Context, parameter: click.Parameter, path: Path | None) -> Pa
         return None
     if path.suffix.lower() != ".svg":
         raise click.BadParameter(f"the name of an SVG file ends in .svg: {path}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise click.BadParameter(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
+    _check_place(path)
     return path
 
 

@@ -101,6 +101,8 @@ def test_what_is_no_finished_run_is_named() -> None:
         (("dense0",), "at least two runs"),
         (("dense0", "./dense0"), "given twice"),
         (("dense0", "dense1", "--max-drop", "1"), "several seeds"),
+        (("torn", "dense1", "--html", "nowhere/page.html"), "there is no folder nowhere"),  # before any work
+        (("torn", "dense1", "--html", "torn"), "torn is a folder"),
     ):
         result = compress("compare", *arguments, "--no-latency")
         assert (result.code, said in result.err) == (2, True), result.err
