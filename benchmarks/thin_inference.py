@@ -46,7 +46,7 @@ def removed(cut: Cut) -> dict[str, list[int]]:
     found = {}
     for name, places in cut.stays.items():
         full = cut.shapes[name]
-        if len(full) > 1:
+        if len(full) > 1 and places.numel():  # of a layer without inputs no place is left
             kept = places.flatten(1)[:, 0] // full[1:].numel()
             found[name] = sorted(set(range(full[0])) - set(kept.tolist()))
     return found

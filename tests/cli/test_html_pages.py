@@ -87,7 +87,7 @@ def test_a_plan_as_a_page(work: Path) -> None:
         (["report", "tiny.yaml", "--html"], "tiny.yaml is a file: --html draws the report of a run"),
         (["report", ".", "--html", "x.html", "--json"], "--html and --json"),
         (["plan", "prune", "--html", "x.html", "--json"], "--html and --json"),
-        (["plan", "prune", "--html", "no/folder/x.html"], "cannot be written: No such file or directory"),
+        (["plan", "prune", "--html", "no/folder/x.html"], "there is no folder no/folder"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_in_one_line(arguments: list[str], said: str) -> None:
