@@ -42,8 +42,9 @@ def pair(batch: Any, what: str) -> tuple[Tensor, Tensor]:
 class Calibration:
     """The first batches of an iterable; always the same ones, whatever random numbers the loop has drawn.
 
-    An iterable that can be iterated again is begun anew under the session's seed, so that a loader that shuffles gives
-    the same batches after a resume, too. Of an iterator, which cannot, what it has given is kept.
+    An iterable that can be iterated again is iterated from its beginning under the session's seed: a loader that
+    shuffles gives the same batches after a resume, too. Of an iterator, which can be
+    used once, the batches are kept.
     """
 
     def __init__(self, batches: Iterable[Any], device: Callable[[], torch.device], seed: int) -> None:

@@ -45,15 +45,21 @@ _POINTS = click.FloatRange(min=0)
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_A RUN_B ...")
-@click.option("--max-drop", type=_POINTS, metavar="POINTS", help="Limit: mean test top-1 below that of RUN_A.")
-@click.option("--max-class-drop", type=_POINTS, metavar="POINTS", help="Limit: the same of every single class.")
-@click.option("--min-sparsity", type=_Fraction(), help="Limit: sparsity of the dense network's weights: 0.9, or 90%.")
-@click.option("--max-size", type=_Size(), help="Limit: bytes of the smallest stored form, or with a unit: 300kB.")
+@click.option(
+    "--max-drop", type=_POINTS, metavar="POINTS", help="Limit: how far the mean test top-1 may be below RUN_A's."
+)
+@click.option("--max-class-drop", type=_POINTS, metavar="POINTS", help="Limit: the same for each class.")
+@click.option(
+    "--min-sparsity", type=_Fraction(), help="Limit: least sparsity, of the dense network's weights: 0.9, or 90%."
+)
+@click.option(
+    "--max-size", type=_Size(), help="Limit: most bytes of the smallest stored form; also with a unit: 300kB."
+)
 @click.option(
     "--max-latency",
     type=click.FloatRange(min=0, min_open=True),
     metavar="MS",
-    help="Limit: median time of one image, measured here.",
+    help="Limit: longest median time of one image, measured here.",
 )
 @options.no_latency
 @options.allow_plugins

@@ -31,7 +31,8 @@ def summary(
     """Show the layers of a network: output shapes, parameters, MACs, and sparsity where it is trained.
 
     MODEL: a run's folder, a checkpoint, weights of another tool, a configuration, a model of `compress list models`, or
-    package.module:factory. Of a model alone the images are the first usual ones that it takes.
+    package.module:factory. A model alone is tried with images of usual sizes; the first size
+    that it accepts is used.
     """
     from compressor.experiment import summarizing
     from compressor.reports import summary_as_text

@@ -49,10 +49,10 @@ def verify(
 ) -> None:
     """Run schedules and judge what they claim (`expect:`): accuracy, sparsity, MACs.
 
-    A claimed accuracy is that of the mean over the seeds; sparsity and MACs must hold for each seed. First two small
-    steps an epoch are compared, bit by bit, with what is recorded for the schedule, where torch and the processor are
-    the recorded ones. A second call takes finished runs and continues others. Exit 0 where all claims hold; 1 where one
-    does not, a recorded bit differs, or a run failed; 2 where something must be corrected.
+    A claimed accuracy is that of the mean over the seeds; sparsity and MACs must hold for each seed. First a short run
+    (two small steps an epoch) is compared bit by bit with its record, if torch and the processor are the same. A second
+    call takes finished runs and continues the others. Exit 0 if all claims hold; 1 if one does not, the short run
+    differs, or a run failed; 2 if something must be corrected.
     """
     streams.drop_lost_output()
     from compressor.experiment import verifying

@@ -38,7 +38,7 @@ class Churn:
 
     def take(self) -> tuple[list[dict[str, Any]], dict[str, tuple[int, int]]]:
         """Return the events of the epoch (`step`, `policy`, `pruned`, `revived`), and by weight how many entries were
-        pruned and revived in all of them; and begin anew.
+        pruned and revived in all of them; and set all counts to zero.
         """
         events = [
             {"step": step, "policy": policy, "pruned": pruned, "revived": revived}

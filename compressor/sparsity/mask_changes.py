@@ -49,12 +49,12 @@ class MaskChanges:
         self._add(name, (entries, 0))
 
     def take(self) -> dict[str, Change]:
-        """Return the changes by weight, and begin anew."""
+        """Return the changes by weight, and set all counts to zero."""
         found, self._counted = self._counted, {}
         return {name: change for name, change in found.items() if any(change)}
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Set all counts to zero, and compare with the next masks only."""
         self._before.clear()
         self._counted.clear()
 

@@ -5,8 +5,8 @@ that kind, others as bytes (`U8`) whose record stands in the metadata under `ten
 
     {"form": "rice", "parameter": 3, "shape": [64, 3, 7, 7], "values": {"type": "float32", "count": 940}}
 
-`values` says what the values are; those of another type (codes of k bits with a table) would have further keys there,
-and their bytes in the place of the numbers. A type that is not known is refused by its name.
+`values` has the type of the values. Another type (codes of k bits with a table) would have more keys there, and the
+bytes of its codes instead of the numbers. A type that is not known is refused by its name.
 """
 
 import math

@@ -33,7 +33,7 @@ def properties(node: Any, place: str = "", described: frozenset[str] = frozenset
 
 
 def poor(name: str, text: str) -> bool:
-    """Return whether a description says nothing that its key does not say."""
+    """Return whether a description has fewer than three words, or only words of its key."""
     words = re.findall(r"\w+", text.lower())
     return len(words) < 3 or EMPTY.fullmatch(text.lower()) is not None or set(words) <= set(name.lower().split("_"))
 

@@ -42,7 +42,7 @@ class Fake:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
-    """A tracker in the place of mlflow."""
+    """A tracker instead of mlflow."""
     adapter = type("Adapter", (Fake,), {"calls": [], "fails": ""})
     module = ModuleType("compressor.training.trackers.mlflow")
     module.ADAPTER = adapter  # type: ignore[attr-defined]
