@@ -132,7 +132,7 @@ def _meaning(a: Recorded, b: Recorded) -> tuple[list[Difference], list[str]]:
         return [], []
     found = of_runs(a.path, b.path)
     seeds = a.config.seed != b.config.seed
-    left_out = {"seed", "report.html", "report.reference"} | ({"init", "init.path"} if seeds else set())
+    left_out = {"seed", "report.html", "report.reference"} | ({"init.path"} if seeds else set())
     return [one for one in found.differences if one.what not in left_out and one.part != "expect"], found.notes
 
 

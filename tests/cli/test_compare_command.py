@@ -128,3 +128,31 @@ def test_a_latency_within_the_spread_of_the_limit_is_not_decided() -> None:
         [judged] = _judge(one, Limits(max_latency=limit), {"a": (2.0, 0.3)})
         outcomes.append((judged.held, judged.undecided))
     assert outcomes == [(False, False), (False, True), (False, True), (True, False)]
+
+
+def run(top1: float, classes: dict[str, float | None]) -> RunFigures:
+    figures: dict[str, float | None] = {**dict.fromkeys(METRICS, 1.0), "top1": top1}
+    return RunFigures(run="r", seed=0, figures=figures, classes=classes, layers={})
+
+
+def test_a_drop_is_what_was_lost_and_the_class_that_lost_the_most_is_judged() -> None:
+    reference = group("a", [run(90.0, {"cat": 60.0, "dog": 50.0, "eel": 50.0})])
+    other = group("b", [run(88.0, {"cat": 50.0, "dog": 70.0, "eel": 47.0})], reference)
+    for limits, held, said in (
+        (Limits(max_drop=1.9), False, "top-1 dropped by 2.00 points"),
+        (Limits(max_drop=2.0), True, "top-1 dropped by 2.00 points"),
+        (Limits(max_class_drop=9.9), False, "the worst class, cat, dropped by 10.00 points"),
+        (Limits(max_class_drop=10.0), True, "the worst class, cat, dropped by 10.00 points"),
+    ):
+        [judged] = _judge(other, limits, {})
+        assert (judged.held, said in judged.text) == (held, True), judged.text
+    [rise] = _judge(group("c", [run(91.0, {})], reference), Limits(max_drop=0.0), {})
+    assert (rise.held, "top-1 rose by 1.00 points" in rise.text) == (True, True)
+
+
+def test_seeds_that_each_begin_with_a_checkpoint_of_their_own_are_a_group() -> None:
+    for seed in ("0", "1"):
+        begin = ("--init", f"dense{seed}", "--seed", seed, "--out", f"tuned{seed}")
+        succeed("train", "-c", "tiny", "--set", "epochs=1", *begin)
+    found = compared("dense0", "tuned0", "tuned1")
+    assert [[run["run"] for run in one["runs"]] for one in found["groups"]] == [["dense0"], ["tuned0", "tuned1"]]
