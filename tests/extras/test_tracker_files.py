@@ -4,7 +4,8 @@ import importlib.util
 import json
 import os
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def needs(name: str) -> None:
 
 
 def train(name: str, *more: str) -> None:
-    succeed("train", *SHORT, "--set", f"logging.{name}=true", *more)
+    said = succeed("train", *SHORT, "--set", f"logging.{name}=true", *more)
+    assert "warning" not in said, said  # a tracker that fails does not end the run
 
 
 def interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +119,17 @@ def records(content: bytes) -> Iterator[bytes]:
             whole = b""
 
 
+def finished(path: Path, read: Callable[[bytes], Any]) -> list[Any]:
+    """The records of a file to the one of the run's end: a process of wandb's own writes them, maybe later than we."""
+    until = time.monotonic() + 30
+    while True:
+        found = [read(data) for data in records(path.read_bytes())]
+        if any(one.HasField("exit") for one in found):
+            return found
+        assert time.monotonic() < until, f"{path} has {len(found)} records, and none of the run's end"
+        time.sleep(0.1)
+
+
 def test_wandb() -> None:
     needs("wandb")
     train("wandb")
@@ -125,9 +138,7 @@ def test_wandb() -> None:
     (path,) = Path("run/wandb").glob("offline-run-*/run-*.wandb")
     history: dict[str, list[Any]] = {}
     config: dict[str, Any] = {}
-    for data in records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in finished(path, wandb_internal_pb2.Record.FromString):
         for item in record.history.item:
             history.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
         for update in record.run.config.update:
