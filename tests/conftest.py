@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cpu_seconds import CpuSeconds
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from run_of import Run
 
     from compressor.schedule.document import Document
     from compressor.schedule.grammar import Schedule
+
+
+# Seconds on a busy machine say nothing about the code: no example fails because it took long.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:

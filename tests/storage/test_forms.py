@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -75,7 +75,6 @@ NUMBERS = st.sampled_from(list(PATTERNS)).flatmap(
 
 
 @given(NUMBERS, st.sampled_from(SETTINGS), st.booleans())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_content_is_the_pencils_and_comes_back_with_the_same_bits(
     case: tuple[torch.dtype, list[tuple[int, int]], int], setting: tuple[str, int], signs: bool
 ) -> None:
@@ -90,7 +89,7 @@ def test_the_content_is_the_pencils_and_comes_back_with_the_same_bits(
 
 
 @given(NUMBERS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 def test_the_smallest_is_the_shortest_of_all_that_can_be_written(
     case: tuple[torch.dtype, list[tuple[int, int]], int],
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor
@@ -65,7 +65,7 @@ DTYPES = [
 
 
 @given(BITS, st.sampled_from(DTYPES), st.integers(1, 400))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 def test_any_bits_of_any_type_come_back(content: list[int], dtype: torch.dtype, zeros: int) -> None:
     raw = bytes(content) + bytes(8 * zeros)
     raw = raw[: len(raw) // dtype.itemsize * dtype.itemsize]

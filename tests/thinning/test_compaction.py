@@ -71,7 +71,7 @@ def test_a_strided_convolution_is_the_product_of_the_columns_that_are_left(geome
     assert found.matrix.shape == (4, columns_by_formula(conv.kernel_size, taps, offsets))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     channels=st.integers(1, 3),
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),

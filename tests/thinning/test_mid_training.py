@@ -168,7 +168,7 @@ def same_run(masked: Loop, thinned: Loop) -> int:
     return sum(p.numel() for p in masked.model.parameters()) - sum(p.numel() for p in live.values())
 
 
-@settings(max_examples=20, deadline=None, phases=[Phase.generate], derandomize=True, database=None)
+@settings(max_examples=20, phases=[Phase.generate], derandomize=True, database=None)
 @given(
     build=st.sampled_from(list(NETS)),
     optimizer=st.sampled_from(list(OPTIMIZERS)),

@@ -62,7 +62,7 @@ def thinned(net: nn.Module, **how: Any) -> Thinned:
     return found
 
 
-@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@settings(max_examples=30, derandomize=True, database=None)
 @given(seed=st.integers(0, 10_000), kept=st.sampled_from([0.1, 0.2, 0.3]), depth=st.integers(2, 4))
 def test_a_neuron_goes_if_and_only_if_the_output_never_hears_of_it(seed: int, kept: float, depth: int) -> None:
     torch.manual_seed(seed)

@@ -135,7 +135,7 @@ class Random(nn.Module):
         return out
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=25, derandomize=True, database=None)
 @given(seed=st.integers(0, 10_000), zeros=st.sampled_from([0.2, 0.4, 0.6, 0.8]))
 def test_what_a_random_network_says_of_the_image(seed: int, zeros: float) -> None:
     net = Random(seed, zeros).double()
@@ -172,7 +172,7 @@ MORE: dict[str, Callable[[Tensor], Tensor]] = {
 EVERY = OTHERS | MORE
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60, derandomize=True, database=None)
 @given(
     first=st.sampled_from(sorted(EVERY)),
     second=st.sampled_from(sorted(EVERY)),
