@@ -45,7 +45,7 @@ def refusal(name: str) -> str | None:
     what = f"import the module {module!r}" + (f" and call its {attribute!r}" if attribute else "")
     return (
         f"this would {what}. If you trust the file, allow it with --allow-plugins, {ALLOWED}=1 in the environment, or"
-        " compressor.load(path, allow_plugins=True)"
+        " the argument allow_plugins=True of a function"
     )
 
 

@@ -233,12 +233,16 @@ class AttachedSession(DistillerEvents, Session):
             are summed; `share` is the part's weight, and the shares of a step sum to 1.
 
         Raises:
-            CompressError: No epoch is open, or it has had all of its steps.
+            CompressError: No epoch is open, it has had all of its steps, or `step.backward` was not called.
         """
         self.enter()
         try:
             self.optimizer.optimizer.zero_grad(set_to_none=True)
             yield Step(self)
+            if self._next == "before_backward":
+                raise CompressError(
+                    "step.backward was not called in this step: call it with the loss, in place of loss.backward()"
+                )
             self.after_backward()
             self.before_optimizer()
             self.optimizer.optimizer.step()

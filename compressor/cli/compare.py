@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from compressor.cli import options
+from compressor.errors import UserError
 from compressor.strict_json import dumps
 
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -86,6 +87,8 @@ def compare(
     """
     from compressor.experiment.comparing import Limits, compare
 
+    if no_latency and max_latency is not None:
+        raise UserError("--max-latency needs the time that --no-latency does not measure: leave one of them out")
     limits = Limits(
         max_drop=max_drop,
         max_class_drop=max_class_drop,

@@ -12,6 +12,7 @@ from compressor.data import DataSet
 from compressor.errors import UserError
 from compressor.experiment.outputs import Shape, check_classes, check_outputs
 from compressor.session import zero_weights
+from compressor.thinning import Architecture, describe
 from compressor.training import Found, fit, initialize, read
 
 
@@ -98,7 +99,6 @@ def put(network: nn.Module, found: Found, start: InitConfig, image: Shape) -> li
 
     `image`: C, H, W of the network's input.
     """
-    architecture = None if found.own is None else found.own.get("architecture", {})
     return found.said + fit(
         network,
         found.tensors,
@@ -106,8 +106,18 @@ def put(network: nn.Module, found: Found, start: InitConfig, image: Shape) -> li
         head=start.head,
         strict=start.strict,
         image=image,
-        architecture=architecture,
+        architecture=architecture_of(network, found),
     )
+
+
+def architecture_of(network: nn.Module, found: Found) -> Architecture | None:
+    """Return the numbers of channels that a file gives; None where only the shapes of its tensors tell them.
+
+    An export's layers may have other names than the network's, which the tensors' names are fitted to.
+    """
+    if found.own is None and found.architecture and not found.architecture.keys() <= describe(network).keys():
+        return None
+    return found.architecture
 
 
 def load_data(config: Config, root: Path | None) -> DataSet:

@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 from compressor import data, models
 from compressor.errors import UserError
+from compressor.experiment.identity import UNTRAINED
 from compressor.experiment.specification import Specification
 from compressor.reports import Report
 from compressor.schedule import Claim, Faults, difference, open_config
 
-_FREE = ("seed", "init", "checkpoint", "report", "logging")
+_FREE = ("seed", "init", "checkpoint", *UNTRAINED)
 """The keys of a configuration that a claim leaves open; `init` is judged by itself."""
 
 _LIMITS = {"top1": "test top-1 at least", "sparsity": "sparsity at least", "macs": "at most"}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from compressor.errors import UserError
 from compressor.experiment.differences import of_runs
+from compressor.experiment.identity import UNTRAINED
 from compressor.experiment.loading import load
 from compressor.reports import Group, Latency, Recorded, group, in_turns, read, run_figures
 from compressor.schedule import Difference
@@ -127,13 +128,17 @@ def _grouped(found: Sequence[Recorded]) -> tuple[list[list[int]], list[list[Diff
 
 
 def _meaning(a: Recorded, b: Recorded) -> tuple[list[Difference], list[str]]:
-    """Return how two runs differ in meaning, but for their seeds, and their reports."""
+    """Return how two runs differ in meaning, but for their seeds, and what does not change the training."""
     if _same_files(a, b):
         return [], []
     found = of_runs(a.path, b.path)
     seeds = a.config.seed != b.config.seed
-    left_out = {"seed", "report.html", "report.reference"} | ({"init.path"} if seeds else set())
-    return [one for one in found.differences if one.what not in left_out and one.part != "expect"], found.notes
+    left_out = {"seed"} | ({"init.path"} if seeds else set())
+    return [
+        one
+        for one in found.differences
+        if one.what not in left_out and one.what.partition(".")[0] not in UNTRAINED and one.part != "expect"
+    ], found.notes
 
 
 def _same_files(a: Recorded, b: Recorded) -> bool:

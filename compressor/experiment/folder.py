@@ -10,7 +10,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from compressor.errors import CompressError, UserError
-from compressor.experiment.identity import check_same_run, resolved
+from compressor.experiment.identity import UNTRAINED, check_same_run, resolved
 from compressor.experiment.specification import Specification, without_claim
 from compressor.files import replace_text
 from compressor.reports import recorded
@@ -208,9 +208,9 @@ def _content(folder: Path) -> set[str]:
 
 def other_content(spec: Specification, folder: Path) -> str | None:
     """Return how a run's schedule or configuration differs from `spec`, in words; None where they are the same, but for
-    fewer epochs than `spec` has.
+    fewer epochs than `spec` has, and for what does not change the training.
     """
-    config = {**resolved(_plain(folder / CONFIG)), "logging": spec.config_data["logging"]}
+    config = {**resolved(_plain(folder / CONFIG)), **{key: spec.config_data[key] for key in UNTRAINED}}
     if planned_epochs(folder) < spec.config.epochs:
         config["epochs"] = spec.config.epochs
     found = difference(spec.config_data, config)

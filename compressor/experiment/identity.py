@@ -12,6 +12,9 @@ from compressor.errors import UserError
 from compressor.experiment.specification import Specification, without_claim
 from compressor.schedule import Faults, other_values, parse
 
+UNTRAINED = ("logging", "report")
+"""The sections of a configuration that do not change the training: a resumed run may have others."""
+
 SHOWN = 4
 """The largest number of keys that are named with their values."""
 
@@ -19,9 +22,9 @@ SHOWN = 4
 def check_same_run(spec: Specification, saved: Mapping[str, Any], source: Path) -> None:
     """Raise `UserError`, with the keys, unless a checkpoint was written by a run of this configuration and schedule.
 
-    The number of epochs, and where the run is logged, may differ.
+    The number of epochs, and the sections `UNTRAINED`, may differ.
     """
-    free = {"epochs": spec.config.epochs, "logging": spec.config_data["logging"]}
+    free = {"epochs": spec.config.epochs, **{key: spec.config_data[key] for key in UNTRAINED}}
     theirs = {**resolved(saved["config"]), **free}
     text = saved.get("schedule")
     schedule = None if text is None else parse(str(source), str(text), Faults()).data

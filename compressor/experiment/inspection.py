@@ -218,7 +218,7 @@ def _narrower(spec: Specification, view: View | None) -> list[Message]:
         return []
     try:
         found = read(Path(source), spec.config.start.weights)
-        architecture = None if found.own is None else found.own.get("architecture", {})
+        architecture = building.architecture_of(view.model, found)
         narrower = narrower_layers(view.model, found.tensors, source, view.image, architecture)
     except UserError:  # `train` says it, where it knows the data, too
         return []

@@ -165,7 +165,7 @@ def _train(
     with new if found is None else nullcontext(found.path) as path:
         asked = recording.targets_of(bound.policies, view, session.clock, lambda text: session.say(text))
         run = _Run(spec, path, networks, dataset, fingerprint(dataset), feed, session, where, smoke, bound, asked)
-        if found is not None and found.planned != config.epochs:
+        if found is not None:  # of more epochs, or with another report
             folder.write_config(spec, path)
         environment.add(path, where, run.fingerprint)
         outcome = run.run(said, saved)

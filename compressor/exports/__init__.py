@@ -7,11 +7,11 @@ format is a class of `format.Format` in `FORMATS`. The room is not called `expor
 from compressor.exports.format import Format, Model
 from compressor.exports.onnx_file import Onnx
 from compressor.exports.packed import Packed
-from compressor.exports.tensors import Safetensors, StateDict
+from compressor.exports.tensors import METADATA, Safetensors, StateDict
 from compressor.exports.torch_export import TorchExport
 from compressor.exports.writing import IMAGES, Exported, write
 
-__all__ = ["FORMATS", "IMAGES", "Exported", "Format", "Model", "Packed", "write"]
+__all__ = ["FORMATS", "IMAGES", "METADATA", "Exported", "Format", "Model", "Packed", "write"]
 
 FORMATS: dict[str, Format] = {one.name: one for one in (Onnx(), TorchExport(), Safetensors(), StateDict(), Packed())}
 """The formats by name."""

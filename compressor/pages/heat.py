@@ -13,6 +13,8 @@ from compressor.reports import recorded
 MOST, MOST_NARROW = 60, 24
 """The numbers of layers that are drawn: those with the most weights; the table has all."""
 _NAMES = 186
+_COLUMN = 62
+"""The width of a number of percent beside the strips."""
 _Box = tuple[float, float, float, float, str]
 
 
@@ -50,7 +52,8 @@ def section(lines: Sequence[recorded.LayersLine], weights: Mapping[str, int], ep
         chosen = largest[: MOST if width > 600 else MOST_NARROW]
         return [row for row in touched if row in chosen]
 
-    caption = "Above: the sparsity that the policies ask for; below: the sparsity reached, of the dense shape."
+    caption = "Above: the sparsity that the policies ask for; below: the sparsity reached, of the dense shape. The"
+    caption += " numbers are those of the last epoch."
     if len(touched) < len(rows):
         caption += f" Weights that are never pruned are left out ({len(rows) - len(touched)})."
     if len(touched) > MOST_NARROW:
@@ -72,8 +75,8 @@ def section(lines: Sequence[recorded.LayersLine], weights: Mapping[str, int], ep
 
 def _draw(rows: Sequence[_Row], epochs: int, width: int) -> Board:
     narrow = width < 600
-    lane, left, right = (32, LEFT, RIGHT) if narrow else (18, _NAMES, 118)
-    top = 28 if narrow else 40
+    lane, left, right = (32, LEFT, RIGHT) if narrow else (18, _NAMES, 16 + 2 * _COLUMN)
+    top = 44 if narrow else 40
     board = Board(width, top + lane * len(rows) + 36)
     _scale(board, left, narrow)
     axes = board.panel(left, top, width - left - right, lane * len(rows))
@@ -86,17 +89,22 @@ def _draw(rows: Sequence[_Row], epochs: int, width: int) -> Board:
         strip = place * lane + (17 if narrow else 2)
         found += [*_strip(row.epochs, row.target, strip, 4), *_strip(row.epochs, row.sparsity, strip + 5, 8)]
         reached, target = row.last
-        last = fraction(reached, 1) + ("" if target is None else f" of {fraction(target, 1)}")
         if narrow:
+            last = f"{fraction(reached, 1)} / {fraction(target, 1)}"
             room = width - left - right - text_width(last) - 12
             board.text(left, top + place * lane + 13, board.fitting(row.name, room))
             board.text(width - right, top + place * lane + 13, last, ha="right", color=hue(MUTED))
         else:
             board.text(left - 8, top + place * lane + 13, board.fitting(row.name, left - 8), ha="right")
-            board.text(width - right + 8, top + place * lane + 13, last, color=hue(MUTED))
+            for column, value in enumerate((reached, target)):
+                at = width - right + 8 + column * _COLUMN
+                board.text(at, top + place * lane + 13, fraction(value, 1), color=hue(MUTED))
     boxes(axes, found)
-    if not narrow:
-        board.text(width - right + 8, top - 8, "reached of target", color=hue(MUTED))
+    if narrow:
+        board.text(width - right, top - 4, "reached / target", ha="right", color=hue(MUTED))
+    else:
+        for column, name in enumerate(("reached", "target")):
+            board.text(width - right + 8 + column * _COLUMN, top - 8, name, color=hue(MUTED))
     board.text(left, board.height - 4, "epoch", color=hue(MUTED))
     return board
 

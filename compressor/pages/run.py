@@ -175,10 +175,11 @@ def _latency(report: Report) -> Number:
     threads = "1 thread" if report.latency.threads == 1 else f"{report.latency.threads} threads"
     said = [f"median ± interquartile range, {threads} of the {report.latency.device}"]
     if now is not dense:
-        change = 100 * (now.milliseconds / dense.milliseconds - 1)
+        change = f"{signed(100 * (now.milliseconds / dense.milliseconds - 1), 1)} %"
         noise = now.interquartile_range + dense.interquartile_range
-        within = " (within the spread)" if noise > abs(now.milliseconds - dense.milliseconds) else ""
-        said.append(f"{signed(change, 1)} % against {milliseconds(dense.milliseconds)} of the dense network{within}")
+        if noise > abs(now.milliseconds - dense.milliseconds):
+            change = "no difference beyond the spread"
+        said.append(f"{change} against {milliseconds(dense.milliseconds)} of the dense network")
         if now.stage == "masked":
             said.append("zeros alone save no time")
     return Number(label, f"{_digits(now.milliseconds)} ms", said, f"± {_digits(now.interquartile_range)} ms")

@@ -45,7 +45,9 @@ class Marks:
         return bool(self._root.flow_style)
 
     def text(self) -> str:
-        """Return the text with all changes. Raises `CannotEdit` where two of them touch each other."""
+        """Return the text with all changes, and with the end of its last line. Raises `CannotEdit` where two of them
+        touch each other.
+        """
         edits = [(begin, end, new) for (begin, end), new in self._edits.items()]
         for braces in self._braces.values():
             edits += self._of_braces(braces)
@@ -58,7 +60,8 @@ class Marks:
                 raise CannotEdit("two changes are in one place")
             found += [self._text[place:begin], new]
             place = end
-        return "".join([*found, self._text[place:]])
+        text = "".join([*found, self._text[place:]])
+        return text if text.endswith("\n") else text + self._newline
 
     def replace(self, path: KeyPath, value: Any, comment: str) -> None:
         """Write another value at `path`, in one line; its anchor stays."""

@@ -11,6 +11,7 @@ from own_loop import STEPS, attached, batches, by_blocks, by_events, loss_of, tr
 from torch import Tensor
 
 from compressor.attached import AttachedSession
+from compressor.errors import CompressError
 from compressor.policies.policy import BoundPolicy, Context, Memory, Policy
 from compressor.session import Session
 from compressor.timing import Window
@@ -42,6 +43,25 @@ LOOKING: dict[str, Any] = {
     ],
 }
 """One policy that draws random numbers and prunes, and after it one that looks at calibration batches."""
+
+
+def test_a_step_without_its_backward_pass_is_named_and_leaves_all_as_it_was() -> None:
+    it = attached()
+    it.begin_epoch(0)
+    by_blocks(it, *batches()[0])
+    before = everything(it)
+    with pytest.raises(CompressError, match=r"^step\.backward was not called in this step"), it.step():
+        next(iter(it.model.parameters())).square().sum().backward()  # which draws no random numbers
+    assert difference(everything(it), before) is None
+    with pytest.raises(CompressError, match=r"^step\.backward was not called"), it.step():
+        pass
+    assert difference(everything(it), before) is None
+    by_blocks(it, *batches()[1])
+    other = attached()
+    other.begin_epoch(0)
+    for images, labels in batches()[:2]:
+        by_blocks(other, images, labels)
+    assert difference(weights(it.model), weights(other.model)) is None
 
 
 class Images:

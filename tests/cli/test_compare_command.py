@@ -95,6 +95,21 @@ def test_limits(limit: tuple[str, str], code: int, said: str) -> None:
     assert said in result.out + result.err
 
 
+def test_a_limit_of_a_latency_that_is_not_measured_is_refused_before_any_work() -> None:
+    result = compress("compare", "nowhere", "dense0", "--no-latency", "--max-latency", "5")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: --max-latency needs the time that --no-latency does not measure")
+
+
+def test_seeds_whose_reports_and_logs_differ_are_a_group(work: Path) -> None:
+    shutil.copytree("dense1", work / "other")
+    config = work / "other" / "config.yaml"
+    config.write_text(config.read_text().replace("tensorboard: false", "tensorboard: true"))
+    assert "tensorboard: true" in config.read_text()
+    found = compared("dense0", str(work / "other"))
+    assert [len(one["runs"]) for one in found["groups"]] == [2]
+
+
 def test_what_is_no_finished_run_is_named() -> None:
     shutil.copytree("dense0", "torn", dirs_exist_ok=True)
     Path("torn/sparsity.json").unlink(missing_ok=True)

@@ -175,6 +175,16 @@ policies:
 """
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_last_line_has_its_end_whether_it_had_one_or_not(work: Path, end: str) -> None:
+    text = OLD.replace("\n", end)
+    for number, given in enumerate((text, text.removesuffix(end))):
+        (work / "old.yaml").write_bytes(given.encode())
+        assert succeed("convert", "old.yaml").endswith(f"frequency: 1{end}")
+        succeed("convert", "old.yaml", "--out", f"new{number}.yaml")
+        assert (work / f"new{number}.yaml").read_bytes().endswith(f"frequency: 1{end}".encode())
+
+
 def test_keys_in_braces_are_removed_with_their_commas() -> None:
     new = convert(FLOW)
     data = yaml.safe_load(new)

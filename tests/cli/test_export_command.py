@@ -11,9 +11,10 @@ import pytest
 import torch
 from helpers import TINY, compress, raw, saved, succeed, write_tiny
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import compressor
+from compressor import models
 from compressor.cli.exporting import FORMATS as NAMES
 from compressor.cli.exporting import SCHEMA
 from compressor.exports import FORMATS, tensors
@@ -93,6 +94,43 @@ def test_thin_is_what_compress_thin_writes_and_loads_with_a_configuration(run: P
     assert "1,210 parameters became 610" in result.err
     own, found = saved(Path("by_thin.pt"))["model"], saved(Path("by_export.pth"))
     assert {name: raw(value) for name, value in found.items()} == {name: raw(value) for name, value in own.items()}
+
+
+DEEP = """\
+model: {name: resnet20_cifar}
+data: {name: digits, size: 8, channels: 3, images: 64}
+optimizer: {name: sgd, lr: 0.1}
+epochs: 1
+report: {html: false}
+"""
+
+
+@pytest.mark.parametrize("format", ["safetensors", "state-dict", "packed"])
+def test_a_network_with_a_skipped_block_is_read_back(work: Path, format: str) -> None:
+    """No shape of a file tells that a block has no convolutions any more: its architecture does."""
+    (work / "deep.yaml").write_text(DEEP)
+    torch.manual_seed(0)
+    network = models.build("resnet20_cifar")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.startswith("layer1.1.conv"):
+                parameter.zero_()
+    torch.save(network.state_dict(), "weights.pth")
+    succeed("export", "weights.pth", "-c", "deep", "--thin", "--format", format, "--out", "thin.file")
+    assert sum(parameter.numel() for parameter in compressor.load("thin.file", config="deep").parameters()) < 270_000
+    assert succeed("eval", "thin.file", "-c", "deep") == succeed("eval", "weights.pth", "-c", "deep")
+    said = "thin.file: 1 layer is narrower than the model's: layer1.1.conv1 16 -> 1"
+    assert said in succeed("train", "-c", "deep", "--init", "thin.file", "--smoke")
+    assert "layer1.1.conv2" in succeed("summary", "thin.file", "-c", "deep")
+    assert "nothing" in succeed("thin", "thin.file", "-c", "deep", "--no-latency")
+
+
+def test_what_other_tools_say_of_an_architecture_is_no_width(work: Path) -> None:
+    (work / "deep.yaml").write_text(DEEP)
+    network = models.build("resnet20_cifar")
+    for number, word in enumerate(("resnet20", '{"family": "resnet"}', '{"fc": {"depth": "20"}}', "[" * 9999)):
+        save_file(network.state_dict(), f"{number}.safetensors", {"architecture": word})
+        assert compressor.load(f"{number}.safetensors", config="deep").fc.out_features == 10
 
 
 @pytest.mark.parametrize("thin", [False, True])

@@ -113,8 +113,11 @@ def test_tied_tensors_are_tied_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_users_code_runs_where_that_is_allowed(network: nn.Module, tmp_path: Path) -> None:
     path = written(tmp_path / "a.safetensors", network, {"name": "no_such_module:net"})
-    with pytest.raises(UserError, match="its model: this would import the module 'no_such_module' and call its 'net'"):
+    with pytest.raises(
+        UserError, match="its model: this would import the module 'no_such_module' and call its 'net'"
+    ) as caught:
         compressor.load_packed(path)
+    assert str(caught.value).endswith("or the argument allow_plugins=True of a function")
     with pytest.raises(UserError, match="cannot import 'no_such_module'"):
         compressor.load_packed(path, allow_plugins=True)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import compress, difference, interrupted, metrics, run_difference, saved, succeed
 from torch import Tensor
 
@@ -175,6 +176,19 @@ def test_comments_and_spelling_of_the_schedule_may_change(work: Path, reference:
     ours, theirs = saved(work / "run" / "checkpoint.pt"), saved(reference / "checkpoint.pt")
     assert difference(ours["model"], theirs["model"]) is None
     assert difference(ours["state"], theirs["state"]) is None
+
+
+@pytest.mark.parametrize("out", [(), ("--out", "runs/prune-tiny-1")], ids=["newest", "out"])
+def test_the_report_may_change_at_a_resume(work: Path, reference: Path, out: tuple[str, ...]) -> None:
+    interrupted(*SCHEDULE)
+    succeed(*RESUME, *out, "--set", f"report.reference={reference}", "--set", "report.html=true")
+    run = work / "runs" / "prune-tiny-1"
+    ours, theirs = saved(run / "checkpoint.pt"), saved(reference / "checkpoint.pt")
+    assert difference(ours["model"], theirs["model"]) is None
+    assert yaml.safe_load((run / "config.yaml").read_text())["report"] == {"html": True, "reference": str(reference)}
+    assert f"of {reference.name}" in (run / "report.html").read_text()
+    assert len(list((work / "runs").iterdir())) == 1
+    assert "finished already" in succeed(*RESUME, *out)
 
 
 def test_resume_with_out_alone_takes_the_run_s_own_files(work: Path, reference: Path) -> None:

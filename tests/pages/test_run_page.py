@@ -73,8 +73,31 @@ def test_three_numbers_in_large_type_and_what_they_are_compared_with(page: str) 
         # 3,000 bits are 375 bytes; the dense network 1,000 bytes.
         "Stored size 375 B as relative index, best widths −62.5 % against 1.00 kB of the dense network",
         "Latency of one image 1.900 ms ± 0.200 ms median ± interquartile range, 1 thread of the cpu"
-        " −5.0 % against 2.00 ms of the dense network (within the spread) zeros alone save no time",
+        " no difference beyond the spread against 2.00 ms of the dense network zeros alone save no time",
     ]
+
+
+@pytest.mark.parametrize(
+    ("time", "spread", "said"),
+    [
+        (1.5, 0.2, "−25.0 % against"),  # 0.5 ms less, the spreads are 0.2 and 0.1 ms
+        (2.5, 0.3, "+25.0 % against"),
+        (1.8, 0.2, "no difference beyond the spread against"),  # 0.2 ms less, 0.3 ms
+        (2.0, 0.0, "no difference beyond the spread against"),
+    ],
+)
+def test_a_change_of_the_latency_is_said_where_it_is_beyond_the_spread(
+    tmp_path: Path, time: float, spread: float, said: str
+) -> None:
+    latency = drawn.REPORT.latency
+    assert latency is not None
+    timings = list(latency.timings)
+    timings[1] = timings[1].model_copy(update={"milliseconds": time, "interquartile_range": spread})
+    report = drawn.REPORT.model_copy(update={"latency": latency.model_copy(update={"timings": timings})})
+    page = run_page(content(write(tmp_path / "run"), report=report))
+    number = plain(re.findall(r'<div class="number">(.*?)</div>', page, flags=re.DOTALL)[2])
+    assert f"{said} 2.00 ms of the dense network" in number
+    assert ("%" in number) == ("%" in said)
 
 
 def test_the_facts_of_the_run(page: str) -> None:
@@ -133,6 +156,20 @@ def test_target_and_reached_sparsity_by_layer(page: str) -> None:
     strips = drawing(page, "heat-wide")
     boxes = [one for one in strips.iter(f"{SVG}path") if re.search(r"fill: var\(--(scale|shade)", one.get("style", ""))]
     assert len(boxes) == (1 + 2) + (3 + 3) + 10
+
+
+def test_beside_each_strip_stands_what_is_reached_and_what_was_asked(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run")
+    layers = {"conv.weight": {"sparsity": 0.527, "target": 0.312}, "fc.weight": {"sparsity": 0.25, "target": None}}
+    (folder / "layers.jsonl").write_text(json.dumps({"epoch": 3, "layers": layers, "events": []}) + "\n")
+    page = run_page(content(folder))
+    wide, narrow = (words(drawing(page, f"heat-{name}")) for name in ("wide", "narrow"))
+    begin = wide.index("conv.weight")
+    assert wide[begin : begin + 6] == ["conv.weight", "52.7 %", "31.2 %", "fc.weight", "25.0 %", "–"]
+    assert [word for word in wide if word in ("reached", "target")] == ["reached", "target"]
+    begin = narrow.index("conv.weight")
+    assert narrow[begin : begin + 4] == ["conv.weight", "52.7 % / 31.2 %", "fc.weight", "25.0 % / –"]
+    assert "reached / target" in narrow
 
 
 def test_where_the_weights_are_left(page: str) -> None:

@@ -56,7 +56,7 @@ def fit(
 ) -> list[str]:
     """Load the tensors of any file, by the names and shapes that they have; return lines for the user.
 
-    The network gets the file's widths: those of `architecture` (of a checkpoint of compress; {}: the model's own), or
+    The network gets the file's widths: those of `architecture` (of a file of compress; {}: the model's own), or
     where that is None those that the shapes show and that take an `image` (C, H, W). `head`: `reset` leaves the layers
     that make the logits as they are. `strict`: an error where anything of the network, or of the file, is left out;
     else it is listed. Raises `UserError` in one message with all that does not fit, or where nothing does.
@@ -77,6 +77,8 @@ def fit(
     before, why_not = describe(network), None
     if architecture is not None:
         resize(network, _with_outputs(architecture, before, heads), source)
+        if (after := describe(network)) != before:
+            said.append(f"{source}: {in_words(before, after)}")
     elif differ and image is not None and (sizes := narrower(network, theirs, heads)):
         why_not = shrink(network, sizes, image, source)
         if why_not is None:

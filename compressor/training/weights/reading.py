@@ -2,18 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 
 from compressor.errors import CompressError, UserError, did_you_mean, listed
 from compressor.storage import is_packed, unpack
+from compressor.thinning import Architecture
 from compressor.training import checkpoint
-from compressor.training.weights import kinds
+from compressor.training.weights import exported, kinds
 from compressor.training.weights.unpickling import StandIn, unpickle, whole_module
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "model_ema", "state_dict_ema", "ema")
@@ -53,8 +54,9 @@ class Found:
 
     `key` is the dotted key under which the tensors were found, None at the top of the file; `keys` those of the other
     weights in it. `own` is the checkpoint of `compress` that the file is, completely checked. `arch` is the name of the
-    network that the file gives. `masks` are Distiller's, by the names of tensors; they were applied. `said`: lines for
-    the user.
+    network that the file gives; `architecture` the numbers of channels of its layers, which a checkpoint has ({}: those
+    of the model), and the export of a thinned network. `masks` are Distiller's, by the names of tensors; they were
+    applied. `said`: lines for the user.
     """
 
     tensors: dict[str, Tensor]
@@ -63,6 +65,7 @@ class Found:
     own: checkpoint.Checkpoint | None = None
     epoch: int | None = None
     arch: str | None = None
+    architecture: Architecture | None = None
     masks: dict[str, Tensor] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
@@ -77,7 +80,8 @@ def read(path: Path, key: str | None = None) -> Found:
     if checkpoint.is_signed(path):
         return _own(path, key, said=path != given)
     if kinds.is_safetensors(path):
-        return _chosen(_safetensors(path), path, key)
+        tensors, said = _safetensors(path)
+        return _chosen(tensors, path, key, said)
     known = kinds.kind(path)
     if known is not None:
         raise UserError(f"{path}: no weights: it is {known}{checkpoint.older_copy(path)}")
@@ -87,7 +91,7 @@ def read(path: Path, key: str | None = None) -> Found:
         raise UserError(f"{error}{checkpoint.older_copy(path)}") from None
     if isinstance(content, dict) and all(dict.__contains__(content, needed) for needed in _OWN):
         return _own(path, key, said=path != given)
-    return _chosen(content, path, key)
+    return _chosen(content, path, key, exported.said_in_archive(path))
 
 
 def _file(path: Path) -> Path:
@@ -108,14 +112,19 @@ def _own(path: Path, key: str | None, *, said: bool) -> Found:
         raise UserError(f"{path}: a checkpoint of compress has its weights under 'model', not {key!r}")
     epoch = saved.get("epoch")
     lines = [f"{path}: read{'' if epoch is None else f', of epoch {epoch}'}"] if said else []
-    return Found(saved["model"], "model", own=saved, epoch=epoch, said=lines)
+    return Found(
+        saved["model"], "model", own=saved, epoch=epoch, architecture=saved.get("architecture", {}), said=lines
+    )
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Return the tensors of a file, and its metadata."""
     try:
         if is_packed(path):
-            return unpack(path.read_bytes()).state_dict()
-        return load_file(path)
+            packed = unpack(path.read_bytes())
+            return packed.state_dict(), packed.metadata
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except CompressError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # its own error, or one of torch: wrong header, wrong sizes, unknown types
@@ -123,8 +132,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: a damaged safetensors file, or one that was cut short ({reason[:100]})") from None
 
 
-def _chosen(content: Any, path: Path, key: str | None) -> Found:
-    """Return the weights of a file's content, at `key`."""
+def _chosen(content: Any, path: Path, key: str | None, said: Mapping[str, Any]) -> Found:
+    """Return the weights of a file's content, at `key`; `said`: what it says of all of them."""
     places = dict(_places(content))
     if not places and (refused := whole_module(content, path)):
         raise UserError(refused)
@@ -157,7 +166,8 @@ def _chosen(content: Any, path: Path, key: str | None) -> Found:
         )
     tensors, left_out = _tensors(_inside(places[taken], prefix), path)
     others = [place for place in places if place != taken]
-    return _described(content, path, taken, others, tensors, left_out)
+    found = _described(content, path, taken, others, tensors, left_out)
+    return found if taken or prefix else replace(found, architecture=exported.architecture(said))
 
 
 def _inside(entries: dict[str, Any], prefix: str) -> dict[str, Any]:
