@@ -25,6 +25,10 @@ def main() -> None:
 def _end(number: int, frame: FrameType | None) -> None:
     """End the process at once: a library that catches all exceptions would lose one that is raised here."""
     if os.getpid() == _PROCESS:  # a worker that was forked has nothing to say
+        files = sys.modules.get("compressor.files")  # not imported yet: nothing has been written
+        for path in tuple(getattr(files, "unfinished", ())):
+            with contextlib.suppress(OSError):
+                path.unlink()
         with contextlib.suppress(OSError):
             os.write(2, b"interrupted\n")
     os._exit(128 + number)

@@ -16,6 +16,9 @@ _FULL = {errno.ENOSPC: "no space left on", errno.EDQUOT: "the disk quota is used
 _ESCAPED = "backslashreplace"
 """How text is written that is not UTF-8: names of files may have such bytes."""
 
+unfinished: set[Path] = set()
+"""Temporary files that are being written: who ends the process at once removes them."""
+
 
 def replace(path: Path, write: Callable[[BinaryIO], object], keep: int = 1) -> None:
     """Write to a temporary file, sync, rename, sync the folder.
@@ -37,6 +40,7 @@ def replaced(path: Path, keep: int = 1, needed: Callable[[], int] | None = None)
     as `CompressError`. `needed` returns how many bytes a full disk should have.
     """
     temporary = _temporary(path)
+    unfinished.add(temporary)
     try:
         yield temporary
         _sync(temporary)
@@ -49,6 +53,8 @@ def replaced(path: Path, keep: int = 1, needed: Callable[[], int] | None = None)
         if isinstance(error, (OSError, RuntimeError)):  # torch.save reports a full disk as RuntimeError
             raise CompressError(f"{path}: cannot be written: {_reason(error, path, needed)}") from error
         raise
+    finally:
+        unfinished.discard(temporary)
 
 
 def _sync(path: Path) -> None:

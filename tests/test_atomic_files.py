@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -239,3 +240,19 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(
         checkpoint.save(path, {"weight": torch.zeros(1000)})
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
     assert torch.equal(saved(path)["weight"], torch.ones(1000))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_ended_by_a_signal_leaves_no_temporary_file(tmp_path: Path, number: int) -> None:
+    lines = [
+        "import os, pathlib, signal",
+        "from compressor.__main__ import _end",
+        "from compressor.files import replaced",
+        f"signal.signal({int(number)}, _end)",
+        "with replaced(pathlib.Path('model.onnx')) as temporary:",
+        "    temporary.write_bytes(b'half')",
+        f"    os.kill(os.getpid(), {int(number)})",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + number, "interrupted\n")
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """From a schedule, a model and an optimizer to a session."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,8 @@ from compressor.importing import plugins_allowed, random_state_kept
 from compressor.schedule import BoundSchedule, Faults, Schedule, read_schedule, view_of
 from compressor.session import Parts, Settings, windows_past_end
 from compressor.timing import Clock
+
+_ABOVE_0, _BELOW_1 = math.nextafter(0, 1), math.nextafter(1, 0)
 
 
 def attach(
@@ -75,6 +78,12 @@ def attach(
     """
     model = getattr(model, "_orig_mod", model)  # of a compiled one
     _check(model, optimizer, sample_input, epochs, steps_per_epoch)
+    _check_numbers(images=images, clip_norm=clip_norm, ema_decay=ema_decay, seed=seed)
+    if not isinstance(schedule, str | PathLike | Mapping):
+        raise UserError(f"attach(schedule=...): should be a path, a bare name or a mapping, got {_kind(schedule)}")
+    for name, given in (("calibration", calibration), ("validation", validation)):
+        if given is not None and not (hasattr(given, "__iter__") or hasattr(given, "__getitem__")):
+            raise UserError(f"attach({name}=...): should give batches of (images, labels), got {_kind(given)}")
     source = schedule if isinstance(schedule, Mapping) else Path(schedule)
     faults = Faults()
     with plugins_allowed(allow_plugins), random_state_kept():
@@ -124,6 +133,10 @@ def _check(model: nn.Module, optimizer: Optimizer, sample: Tensor, epochs: int, 
     if not isinstance(sample, Tensor) or sample.dim() < 2 or len(sample) == 0 or not sample.is_floating_point():
         got = f"{tuple(sample.shape)} {sample.dtype}" if isinstance(sample, Tensor) else type(sample).__name__
         raise UserError(f"attach(sample_input=...): should be a batch of images (N, C, H, W) of floats, got {got}")
+    if not isinstance(model, nn.Module):
+        raise UserError(f"attach(model=...): should be a torch.nn.Module, got {_kind(model)}")
+    if not hasattr(optimizer, "param_groups"):  # some libraries wrap an optimizer in a class of their own
+        raise UserError(f"attach(optimizer=...): should be a torch.optim.Optimizer, got {_kind(optimizer)}")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise UserError(f"attach(model=...): {type(model).__name__} is not supported: a session is of one process")
     mine = {id(parameter) for parameter in model.parameters()}
@@ -133,6 +146,25 @@ def _check(model: nn.Module, optimizer: Optimizer, sample: Tensor, epochs: int, 
             "attach(optimizer=...): it holds no parameter of the model: build it from model.parameters(), after the"
             " model was moved or wrapped"
         )
+
+
+def _check_numbers(*, images: int | None, clip_norm: float | None, ema_decay: float | None, seed: int) -> None:
+    """Raise `UserError` for a number outside the bounds that a configuration has for it."""
+    whole, number = (int,), (int, float)
+    for name, value, kinds, least, most, wanted in (
+        ("images", images, whole, 1, math.inf, "a whole number of 1 or more"),
+        ("clip_norm", clip_norm, number, _ABOVE_0, math.inf, "a number above 0"),
+        ("ema_decay", ema_decay, number, _ABOVE_0, _BELOW_1, "a number above 0 and below 1"),
+        ("seed", seed, whole, 0, 2**31 - 1, f"a whole number from 0 to {2**31 - 1}"),
+    ):
+        if value is None and name != "seed":
+            continue
+        if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value <= most:
+            raise UserError(f"attach({name}={value!r}): should be {wanted}")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _check_needs(read: Schedule, faults: Faults, *, calibration: bool, validation: bool) -> None:

@@ -442,6 +442,8 @@ class AttachedSession(DistillerEvents, Session):
         self._opened, self._before_step = self._begun, None
 
     def _load(self, state: Mapping[str, Any]) -> None:
+        if not isinstance(state, Mapping) or not {"run", "architecture", "validation", "draws"} <= state.keys():
+            raise UserError("this is no state of a session: give what its state_dict() returned")
         now = {"epochs": self.clock.epochs, "steps_per_epoch": self.clock.steps_per_epoch}
         for key, value in now.items():
             if state["run"][key] != value:

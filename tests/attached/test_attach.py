@@ -179,3 +179,41 @@ def test_a_batch_may_be_a_mapping() -> None:
     found = calibration([{"labels": labels, "pixel_values": images}])(1)
     assert found[0][0] is images
     assert found[0][1] is labels
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seed": "a"}, "attach(seed='a'): should be a whole number from 0 to 2147483647"),
+        ({"seed": None}, "attach(seed=None): should be a whole number from 0 to 2147483647"),
+        ({"ema_decay": 1.5}, "attach(ema_decay=1.5): should be a number above 0 and below 1"),
+        ({"ema_decay": 1}, "attach(ema_decay=1): should be a number above 0 and below 1"),
+        ({"clip_norm": -1.0}, "attach(clip_norm=-1.0): should be a number above 0"),
+        ({"clip_norm": float("nan")}, "attach(clip_norm=nan): should be a number above 0"),
+        ({"images": 0}, "attach(images=0): should be a whole number of 1 or more"),
+        ({"calibration": 7}, "attach(calibration=...): should give batches of (images, labels), got int"),
+        ({"validation": 7}, "attach(validation=...): should give batches of (images, labels), got int"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name_before_anything_is_changed(given: dict[str, Any], said: str) -> None:
+    assert refused(GATED, **given) == said
+
+
+def test_what_is_no_model_no_optimizer_and_no_schedule_is_named() -> None:
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    for given, said in (
+        ((GATED, 7, optimizer), "attach(model=...): should be a torch.nn.Module, got int"),
+        ((GATED, model, scheduler), "attach(optimizer=...): should be a torch.optim.Optimizer, got StepLR"),
+        ((7, model, optimizer), "attach(schedule=...): should be a path, a bare name or a mapping, got int"),
+    ):
+        with pytest.raises(UserError) as error:
+            attach(*given, epochs=1, steps_per_epoch=1, sample_input=torch.zeros(2, 4))  # type: ignore[arg-type]
+        assert str(error.value) == said
+
+
+@pytest.mark.parametrize("state", [None, {}, {"0.weight": torch.zeros(1)}])
+def test_what_is_no_state_of_a_session_is_said_so(state: Any) -> None:
+    with pytest.raises(UserError, match="no state of a session"):
+        attached(GATED).load_state_dict(state)
