@@ -67,7 +67,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> dict[str, P
         folders = {"demo": "demo", "thinned": "thinned", "resumed": "resumed", "with a reference": "referring"}
         made |= {name: work / folder / "report.html" for name, folder in folders.items()}
         judged = ("--max-drop", "100", "--min-sparsity", "0.99", "--html", str(made["compared"]))
-        assert compress("compare", "thinned", "demo", "referring", *judged).exit_code == 1
+        assert compress("compare", "thinned", "demo", "referring", *judged).code == 1
         succeed("compare", "thinned", "referring", "--html", str(made["seeds"]))
     for name, path in list(made.items()):
         made[f"{name}, open"] = work / f"open_{name.replace(' ', '_')}.html"
