@@ -38,11 +38,11 @@ def comparison_page(content: ComparisonContent) -> str:
     head = Head(
         title=", ".join(one.name for one in others) or reference.name,
         kind="Comparison of training runs",
-        said=[f"Compared with {reference.name}.", *outcome],
-        facts=[
-            (one.name, f"{len(one.runs)} run{'s' if len(one.runs) > 1 else ''}, seed {', '.join(map(str, one.seeds))}")
-            for one in content.groups
+        said=[
+            f"Compared with {reference.name}." if others else "Seeds of one schedule and configuration.",
+            *outcome,
         ],
+        facts=[(one.name, _seeds(one)) for one in content.groups],
         warnings=[*content.judged, *content.notes] if content.failed else list(content.notes),
     )
     sections = [
@@ -63,6 +63,11 @@ def comparison_page(content: ComparisonContent) -> str:
         ),
     ]
     return render(head, sections)
+
+
+def _seeds(one: Group) -> str:
+    seeds = ", ".join(map(str, one.seeds))
+    return f"{len(one.runs)} runs, seeds {seeds}" if len(one.runs) > 1 else f"1 run, seed {seeds}"
 
 
 def _trade(groups: Sequence[Group]) -> Drawing:
@@ -129,9 +134,11 @@ def _style(place: int) -> dict[str, Any]:
 def _classes(reference: Group, others: Sequence[Group]) -> Section:
     compared = [one for one in others if one.class_changes]
     heading = "Accuracy by class"
+    names = list(reference.classes)
+    if names and not others:
+        return Section("classes", heading, [_classes_alone(reference)])
     if not compared:
         return Section("classes", heading, missing="Accuracies of the same classes are not recorded in the runs.")
-    names = list(reference.classes)
     worst = {
         name: min(one.class_changes[name].difference for one in compared if name in one.class_changes)
         for name in names
@@ -170,6 +177,23 @@ def _classes(reference: Group, others: Sequence[Group]) -> Section:
         Table(heads, rows),
     )
     return Section("classes", heading, [drawing])
+
+
+def _classes_alone(one: Group) -> Drawing:
+    """Return the drawing of a group that there is nothing to compare with."""
+    lowest = sorted(one.classes, key=lambda name: one.classes[name].mean)
+    shown = [name for name in one.classes if name in lowest[:MOST]]
+    caption = f"Means of {len(one.runs)} runs. Lowest: {lowest[0]}, {one.classes[lowest[0]].mean:.1f} %."
+    if len(shown) < len(lowest):
+        caption += f" Drawn are the {MOST} lowest; the table has all."
+    return Drawing(
+        "by-class",
+        "Test accuracy by class (%)",
+        caption,
+        lambda width: _draw_rows([one], shown, lambda group: group.classes, width),
+        caption,
+        Table(["class", one.name], [[name, _mean(mean)] for name, mean in one.classes.items()]),
+    )
 
 
 def _layers(groups: Sequence[Group]) -> Section:

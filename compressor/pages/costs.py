@@ -89,7 +89,7 @@ def _stored(bits: StoredBits, report: Report) -> Drawing:
     said = "; ".join(f"{name}: {size(count)}" for name, count in forms + bound)
     caption = (
         "All bits that decoding needs, with headers and fillers; biases and buffers are stored densely. The packed file"
-        " is that of `compress export --format packed`, without its header. The bound: the fewest bits, on average,"
+        " is that of compress export --format packed, without its header. The bound: the fewest bits, on average,"
         " where zeros lie independently of each other."
     )
     if rates is not None and rates.bits is not None:

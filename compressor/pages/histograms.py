@@ -76,7 +76,7 @@ def _draw(shown: Mapping[str, recorded.Histograms], width: int) -> Board:
         left, top = column * (size + 28), 22 + row * _CELL
         board.text(left, top + 18, board.fitting(name, size))
         board.text(left, top + 33, f"zeros: {_zeros(pair.before)} before, {_zeros(pair.after)} after", color=hue(MUTED))
-        axes = board.panel(left + 38, top + 42, size - 54, _HEIGHT)
+        axes = board.panel(left + 46, top + 42, size - 62, _HEIGHT)
         drawn = [_steps(axes, pair.after, filled=True), _steps(axes, pair.before, filled=False)]
         if any(drawn):
             axes.set_yscale("log")

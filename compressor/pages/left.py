@@ -87,7 +87,7 @@ def _draw(rows: Sequence[Amounts], unit: str, thinned: bool, width: int) -> Boar
     narrow = width < 400
     chosen = sorted(rows, key=lambda one: -one.dense)[: MOST_NARROW if narrow else MOST]
     rows = [one for one in rows if one in chosen]
-    lane, left, right = (32, 0, 0) if narrow else (_LANE, _NAMES, 66)
+    lane, left, right = (32, 4, 0) if narrow else (_LANE, _NAMES, 66)
     top, offset = 26, 17 if narrow else 3
     board = Board(width, top + lane * len(rows) + 30)
     styles = [("dense", {"area": True, "facecolor": hue("grey"), "alpha": 0.35})]

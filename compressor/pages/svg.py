@@ -34,6 +34,7 @@ _SETTINGS: Any = {
     "axes.linewidth": 1.0,
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
+    "axes.formatter.useoffset": False,  # a tick says its whole value
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,

@@ -14,6 +14,16 @@ SAYS_WHERE = """
     .filter(one => one.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
     .slice(0, 3).map(one => one.outerHTML.slice(0, 80))
 """
+CUT = """
+() => [...document.querySelectorAll("svg.plot")].flatMap(plot => {
+    const box = plot.getBoundingClientRect();
+    return [...plot.querySelectorAll("text")].filter(text => {
+        const own = text.getBoundingClientRect();
+        return own.left < box.left - 1 || own.right > box.right + 1
+            || own.top < box.top - 1 || own.bottom > box.bottom + 1;
+    }).map(text => `${plot.querySelector("title").textContent}: ${text.textContent}`);
+})
+"""
 
 
 @contextmanager
@@ -42,7 +52,7 @@ def problems(browser: Any, url: str, width: int, scheme: str, *, host: str = "fi
     """Return what is wrong with a page at a width in a colour scheme, in words.
 
     An error on the console, a request to anywhere but `host`, content wider than the page, text of too little contrast
-    (axe-core), and an element that hides its overflow in no box of its own.
+    (axe-core), and a text that ends outside its drawing.
     """
     from axe_playwright_python.sync_playwright import Axe
 
@@ -59,6 +69,7 @@ def problems(browser: Any, url: str, width: int, scheme: str, *, host: str = "fi
         wide, shown = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         if wide > shown:
             found.append(f"overflow: {wide} pixels in {shown}: {page.evaluate(SAYS_WHERE)}")
+        found += [f"cut: {one}" for one in page.evaluate(CUT)]
         result = Axe().run(page, options={"runOnly": {"type": "rule", "values": ["color-contrast"]}})
         for violation in result.response["violations"]:
             found += [f"contrast: {node['html'][:120]}: {node['any'][0]['message']}" for node in violation["nodes"]]

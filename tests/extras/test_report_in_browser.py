@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from browser import SCHEMES, WIDTHS, chromium, problems
 from drawn import PLAN, content, write
-from helpers import succeed, write_tiny
+from helpers import compress, succeed, write_tiny
 
 from compressor.pages import plan_page, run_page
 
@@ -37,7 +37,7 @@ policies:
   - {pruner: {instance_name: fine}, starting_step: 2, ending_step: 8, step_frequency: 3}
 """
 SHORT = ("--set", "report.html=true", "--set", "data.images=256")
-PAGES = ("by hand", "of a plan", "demo", "thinned", "resumed")
+PAGES = ("by hand", "of a plan", "demo", "thinned", "resumed", "with a reference", "compared", "seeds")
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> dict[str, P
         succeed("train", "-s", "thin", *SHORT, "--set", "epochs=3", "--out", "thinned")
         succeed("train", "-s", "steps", *SHORT, "--out", "resumed", "--set", "epochs=2")
         succeed("train", "-s", "steps", *SHORT, "--set", "epochs=3", "--resume", "--out", "resumed")
-        for name in ("demo", "thinned", "resumed"):
-            made[name] = work / name / "report.html"
+        referring = ("--set", "report.reference=thinned", "--set", "epochs=3", "--seed", "1")
+        succeed("train", "-s", "thin", *SHORT, *referring, "--out", "referring")
+        folders = {"demo": "demo", "thinned": "thinned", "resumed": "resumed", "with a reference": "referring"}
+        made |= {name: work / folder / "report.html" for name, folder in folders.items()}
+        judged = ("--max-drop", "100", "--min-sparsity", "0.99", "--html", str(made["compared"]))
+        assert compress("compare", "thinned", "demo", "referring", *judged).code == 1
+        succeed("compare", "thinned", "referring", "--html", str(made["seeds"]))
     for name, path in list(made.items()):
         made[f"{name}, open"] = work / f"open_{name.replace(' ', '_')}.html"
         text = path.read_text(encoding="utf-8").replace("<details>", "<details open>")
