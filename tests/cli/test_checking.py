@@ -358,7 +358,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run(work: Path) -> None:
     binary = shlex.quote(str(Path(sys.executable).with_name("compress")))
     command = f"{binary} train -s prune --out run | head -1"
     done = subprocess.run(
-        ["bash", "-c", command], cwd=work, env=environment(), capture_output=True, text=True, timeout=60
+        ["bash", "-c", command], cwd=work, env=environment(), capture_output=True, text=True, timeout=300
     )
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""

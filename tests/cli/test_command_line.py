@@ -208,7 +208,7 @@ finally:
     print("LOADED", [name for name in {HEAVY!r} if name in sys.modules])
 """
     command = [sys.executable, "-c", ask]
-    done = subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "Usage: compress" in done.stdout
     assert done.stdout.endswith("LOADED []\n")
@@ -236,5 +236,5 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(work: Path) -> None:
 def test_nor_is_it_one_of_the_process(work: Path) -> None:
     binary = Path(sys.executable).with_name("compress")
     command = ["bash", "-c", f"{binary} --help | true"]
-    done = subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.stderr == ""

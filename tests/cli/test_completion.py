@@ -73,7 +73,7 @@ def test_a_shell_is_answered_without_torch(work: Path) -> None:
     code = "import sys; sys.argv = ['compress']; from compressor.__main__ import main; main()"
     command = [sys.executable, "-X", "importtime", "-c", code]
     done = subprocess.run(
-        command, cwd=work, env={**environment(), **ask}, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=work, env={**environment(), **ask}, capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.returncode, done.stdout) == (0, "plain,prune\n")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

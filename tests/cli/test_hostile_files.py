@@ -147,7 +147,7 @@ def test_a_checkpoint_that_names_code_is_refused(
 @pytest.mark.parametrize("kind", NAMES)
 def test_compressor_load_refuses_it_too(kind: str, trained: dict[str, Any]) -> None:
     write(trained, kind)
-    with pytest.raises(UserError, match=r"compressor.load\(path, allow_plugins=True\)"):
+    with pytest.raises(UserError, match="or the argument allow_plugins=True of a function"):
         compressor.load("evil.pt")
     assert not ran()
 
@@ -179,5 +179,5 @@ def test_a_file_of_the_working_directory_does_not_stand_for_a_library(tmp_path: 
     for name in ("click", "pydantic", "torch", "yaml"):
         (tmp_path / f"{name}.py").write_text("open('marker', 'w')\n")
     command = [sys.executable, "-m", "compressor", "list", "pruners"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr, (tmp_path / "marker").exists()) == (0, "", False)

@@ -37,7 +37,7 @@ def test_a_signal_during_the_imports_ends_the_command_in_one_line(
     work: Path, module: str, number: int, code: int
 ) -> None:
     command = [sys.executable, "-c", INTERRUPTED.format(module=module, number=int(number))]
-    done = subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=work, env=environment(), capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", "interrupted\n")
     assert not (work / "run").exists()
 

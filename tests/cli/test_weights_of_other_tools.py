@@ -90,9 +90,9 @@ def test_a_thin_checkpoint_of_them_is_like_any_other(weights: dict[str, Tensor])
     assert (thin["shape"], thin["classes"]) == ([1, 8, 8], [str(digit) for digit in range(10)])
     assert thin["config"]["data"]["batch"] == 32
     assert top1("thin.pt") == before
-    assert (
-        "610 parameters" in succeed("train", "-c", "tiny", *SMALL, "--init", "thin.pt", "--out", "run").splitlines()[0]
-    )
+    told, introduced = succeed("train", "-c", "tiny", *SMALL, "--init", "thin.pt", "--out", "run").splitlines()[:2]
+    assert told.endswith("1 layer is narrower than the model's: fc1 16 -> 8")
+    assert "610 parameters" in introduced
     assert "compress thin" in succeed("report", "thin.pt")
 
 

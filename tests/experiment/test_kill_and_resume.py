@@ -72,7 +72,7 @@ def test_a_process_that_gets_a_signal_ends_with_128_and_its_number_and_another_o
         with begin(run) as running:
             wait_for_saves(run, running, 1)
             running.send_signal(number)
-            _, err = running.communicate(timeout=60)
+            _, err = running.communicate(timeout=300)
         assert running.returncode == code, err
         assert (err.count("\n"), "Traceback" in err) == (1, False)
         assert progress(run) > before
