@@ -342,6 +342,8 @@ class Session:
         """End the step: mask weights, update averages, and advance the clock."""
         self._expect("after_optimizer")
         self._restore_rates()
+        if not self.world.alone:  # each process had its own images: running statistics are those of rank 0's
+            self.world.share(list(self.model.buffers()))
         self.masks.apply()
         self.substitutions.after_step()
         self.events.fire("on_minibatch_end")
