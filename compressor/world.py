@@ -1,6 +1,7 @@
 """The processes that train one network together: one, or several that `torchrun` started."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -8,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from compressor.errors import CompressError, UserError
 
 Value = TypeVar("Value")
 
@@ -41,7 +44,7 @@ class World:
     def decide(self, function: Callable[[], Value]) -> Value:
         """Return the result of `function` on rank 0, on all processes; the others do not call it.
 
-        Inside it nothing is shared: rank 0 is `alone`.
+        Inside it nothing is shared: rank 0 is `alone`. An error is raised on all of them.
         """
         return function()
 
@@ -76,13 +79,20 @@ class Processes(World):
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.alone = self.size == 1
         self._streams: dict[str, torch.Generator] = {}
+        self._through: torch.device | None = None
+        """The device of all messages, where the group has none between CPUs."""
+        if dist.get_backend(group) == "nccl":
+            self._through = torch.device("cuda", torch.cuda.current_device())
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        return tensor if self._through is None else tensor.to(self._through)
 
     def sum(self, tensor: Tensor) -> Tensor:
         if self.alone:
             return tensor
-        total = tensor.clone()
+        total = self._sent(tensor.detach().clone())
         dist.all_reduce(total, group=self._group)
-        return total
+        return total.to(tensor.device)
 
     def any(self, flag: bool) -> bool:
         return bool(self.sum(torch.tensor(int(flag))))
@@ -94,7 +104,7 @@ class Processes(World):
         for tensor in tensors:
             kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
         for alike in kinds.values():  # one message for all tensors of a kind
-            flat = torch.cat([tensor.detach().reshape(-1) for tensor in alike])
+            flat = self._sent(torch.cat([tensor.detach().reshape(-1) for tensor in alike]))
             dist.broadcast(flat, group=self._group, group_src=0)
             for tensor, part in zip(alike, torch.split(flat, [tensor.numel() for tensor in alike]), strict=True):
                 tensor.detach().copy_(part.view(tensor.shape))
@@ -102,20 +112,25 @@ class Processes(World):
     def decide(self, function: Callable[[], Value]) -> Value:
         if self.alone:
             return function()
-        box: list[Any] = [None, None]
-        if self.rank == 0:
-            self.alone = True
-            try:
-                box[0] = function()
-            except Exception as error:  # the other processes wait for an answer
-                box[1] = error
-            finally:
-                self.alone = False
-        dist.broadcast_object_list(box, group=self._group, group_src=0)
-        if box[1] is not None:
-            raise box[1]
-        found: Value = box[0]
+        if self.rank > 0:
+            return _opened(self._told(None))  # type: ignore[no-any-return]
+        self.alone = True
+        try:
+            found = function()
+            packed = _packed(found)
+        except Exception as error:  # the other processes wait for an answer
+            self._told((isinstance(error, UserError), str(error) or type(error).__name__))
+            raise
+        finally:
+            self.alone = False
+        self._told(packed)
         return found
+
+    def _told(self, message: Any) -> Any:
+        """Return the message of rank 0."""
+        box = [message]
+        dist.broadcast_object_list(box, group=self._group, group_src=0)
+        return box[0]
 
     def stream(self, name: str, device: torch.device = _CPU) -> torch.Generator:
         key = name if device.type == "cpu" else f"{name} on {device.type}"
@@ -136,6 +151,25 @@ class Processes(World):
             kind = name.rpartition(" on ")[2] if " on " in name else "cpu"
             if kind == "cpu" or torch.cuda.is_available():
                 self.stream(name.removesuffix(f" on {kind}"), torch.device(kind)).set_state(bits)
+
+
+def _packed(value: Any) -> bytes:
+    """Return a value as bytes, with its tensors."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _opened(message: bytes | tuple[bool, str]) -> Any:
+    """Return the value, its tensors on devices of this process. Raises the error that rank 0 has met in its place."""
+    if isinstance(message, tuple):
+        users, text = message
+        raise UserError(text) if users else CompressError(text)
+
+    def own(storage: Any, location: str) -> Any:
+        return storage.cuda(torch.cuda.current_device()) if location.startswith("cuda") else storage
+
+    return torch.load(io.BytesIO(message), map_location=own, weights_only=False)
 
 
 def _seed(*parts: object) -> int:
