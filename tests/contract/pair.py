@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-SIZE, PATIENCE = 2, 120
+SIZE, PATIENCE = 2, 300
 
 
 class Pair:

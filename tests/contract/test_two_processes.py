@@ -3,10 +3,12 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pair import Pair
-from test_components import COMPONENTS, every_component, schedule
+from rig import ADAM, merged, windowed
+from test_components import COMPONENTS, schedule
 from two_attached import GATED, SCHEDULE, THINS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -20,45 +22,90 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     found.close()
 
 
+FEW = {
+    *("pruners.AutomatedGradualPruner", "pruners.SensitivityPruner", "pruners.StructureParameterPruner"),
+    *("pruners.L1RankedStructureParameterPruner_AGP", "pruners.ActivationAPoZRankedFilterPruner_AGP"),
+    *("pruners.GradientRankedFilterPruner", "pruners.RandomRankedFilterPruner_AGP", "pruners.BernoulliFilterPruner"),
+    *("pruners.RandomLevelStructureParameterPruner", "pruners.FMReconstructionChannelPruner", "pruners.Pruner"),
+    *("pruners.SplicingPruner", "regularizers.L1Regularizer", "regularizers.GroupLassoRegularizer"),
+    *("lr_schedulers.StepLR", "lr_schedulers.ReduceLROnPlateau"),
+    *(key for key in COMPONENTS if key.partition(".")[0] in ("gates", "policies")),
+    "extensions.StructureRemover",
+}
+"""Those of `make test`: the others go the ways of one of these."""
+
+every_component = pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=[pytest.mark.slow] * (key not in FEW)) for key in COMPONENTS]
+)
+
+BY_IMAGE = {"gates.DropConnect": "it draws by image, and each process has its own images"}
+
+TRAINED: dict[str, Any] = {}
+
+
+def text(key: str) -> str:
+    """The example of a component, in epochs 0, 1 and 2."""
+    return windowed(schedule(key), first=0, end=3)
+
+
+def trained(pair: Pair, key: str) -> Any:
+    """The two answers of both processes for an exact run, made once."""
+    if key not in TRAINED:
+        # DropConnect's inference is in single precision.
+        how = "digests" if key in BY_IMAGE else "halves"
+        found = pair.ask(f"two_processes.{how}", text(key))
+        TRAINED[key] = [(answer, None) for answer in found] if key in BY_IMAGE else found
+    return TRAINED[key]
+
+
 @every_component
 def test_both_processes_have_the_same_bits_after_every_step(key: str, pair: Pair) -> None:
-    one, other = pair.ask("two_processes.digests", schedule(key))
+    (one, _), (other, _) = trained(pair, key)
+    assert one == other
+    assert len({digests["model"] for digests in one.values()}) >= 12
+
+
+@every_component
+def test_two_halves_of_a_batch_train_as_the_whole_batch_on_one_process(key: str, pair: Pair) -> None:
+    (_, difference), _ = trained(pair, key)
+    assert difference is None
+
+
+@pytest.mark.parametrize("key", [pytest.param(key, marks=pytest.mark.slow) for key in COMPONENTS])
+def test_with_dropout_and_batch_norm_they_have_the_same_bits(key: str, pair: Pair) -> None:
+    one, other = pair.ask("two_processes.digests", text(key))
+    assert one == other
+
+
+def test_all_components_at_once_have_the_same_bits_with_dropout_and_batch_norm(pair: Pair) -> None:
+    config = {"optimizer": {**ADAM, "clip_norm": 1.0}, "ema": {"decay": 0.8}}
+    one, other = pair.ask("two_processes.digests", merged(*map(text, COMPONENTS)), **config)
     assert one == other
 
 
 def test_control_without_the_reduction_they_have_not(pair: Pair) -> None:
-    text = schedule("regularizers.L1Regularizer")
-    one, other = pair.ask("two_processes.digests", text, reduces=False)
+    one, other = pair.ask("two_processes.digests", text("regularizers.L1Regularizer"), reduces=False)
     assert all(one[moment]["model"] != other[moment]["model"] for moment in one)
 
 
 @pytest.mark.parametrize("key", ["gates.HardConcreteL0", "pruners.BernoulliFilterPruner"])
 def test_control_with_random_numbers_of_their_own_they_have_not(key: str, pair: Pair) -> None:
-    one, other = pair.ask("two_processes.digests", schedule(key), apart=True)
+    one, other = pair.ask("two_processes.digests", text(key), apart=True)
     assert one != other
 
 
-BY_IMAGE = {"gates.DropConnect": "it draws by image, and each process has its own images"}
-
-
-@pytest.mark.parametrize("key", [key for key in COMPONENTS if key not in BY_IMAGE])
-def test_two_halves_of_a_batch_train_as_the_whole_batch_on_one_process(key: str, pair: Pair) -> None:
-    found, _ = pair.ask("two_processes.differs_from_one", schedule(key))
-    assert found is None
-
-
 @pytest.mark.parametrize(
-    ("text", "plain"), [(GATED, False), (THINS, False), (GATED, True)], ids=["gated", "thinned", "own reduction"]
+    ("given", "plain"), [(GATED, False), (THINS, False), (GATED, True)], ids=["gated", "thinned", "own reduction"]
 )
-def test_attached_both_have_the_same_bits_after_every_step(pair: Pair, text: object, plain: bool) -> None:
-    one, other = pair.ask("two_attached.digests", text, plain=plain)
+def test_attached_both_have_the_same_bits_after_every_step(pair: Pair, given: object, plain: bool) -> None:
+    one, other = pair.ask("two_attached.digests", given, plain=plain)
     assert one == other
     assert len(set(one)) == len(one)
 
 
-@pytest.mark.parametrize(("text", "parts"), [(GATED, 1), (THINS, 1), (SCHEDULE, 2)], ids=["gated", "thinned", "parts"])
-def test_attached_two_halves_train_as_the_whole(pair: Pair, text: object, parts: int) -> None:
-    found, _ = pair.ask("two_attached.differs_from_one", text, parts=parts)
+@pytest.mark.parametrize(("given", "parts"), [(GATED, 1), (THINS, 1), (SCHEDULE, 2)], ids=["gated", "thinned", "parts"])
+def test_attached_two_halves_train_as_the_whole(pair: Pair, given: object, parts: int) -> None:
+    found, _ = pair.ask("two_attached.differs_from_one", given, parts=parts)
     assert found is None
 
 
@@ -73,9 +120,9 @@ def test_attached_only_the_first_process_says_something(pair: Pair) -> None:
     assert nothing == []
 
 
-@pytest.mark.parametrize("text", [SCHEDULE, THINS], ids=["masked", "thinned"])
-def test_attached_a_run_goes_on_on_another_number_of_processes(pair: Pair, text: object) -> None:
-    [answer, _] = pair.ask("two_attached.resumed_elsewhere", text)
+@pytest.mark.parametrize("given", [SCHEDULE, THINS], ids=["masked", "thinned"])
+def test_attached_a_run_goes_on_on_another_number_of_processes(pair: Pair, given: object) -> None:
+    [answer, _] = pair.ask("two_attached.resumed_elsewhere", given)
     assert answer == [None, None]
 
 

@@ -26,8 +26,8 @@ from compressor.training import optimizers
 from compressor.training.meters import Meters
 from compressor.world import Processes
 
-SEED, UNTIL = 7, (4, 1)
-"""The window ends with epoch 3; a step follows."""
+SEED, UNTIL = 7, (3, 1)
+"""The window has epochs 0, 1 and 2; a step follows."""
 
 State = dict[str, Any]
 
@@ -114,7 +114,7 @@ class Run:
             self._train_mode()
             with session.epoch(number) as epoch:
                 for place, (images, labels) in enumerate(self._feed.train(number, 0)):
-                    torch.manual_seed(world.seed_of_step(number, place) or 0)
+                    torch.default_generator.manual_seed(world.seed_of_step(number, place) or 0)
                     with session.step() as step:
                         if not hasattr(self, "_forward"):
                             self._forward = self._wrapped()
@@ -140,10 +140,16 @@ def alone() -> Any:
     return dist.new_group([0])
 
 
-def digests(schedule: str, *, apart: bool = False, **how: Any) -> dict[Moment, dict[str, str]]:
-    """A digest of each part of the state after every step; `apart`: each process has random numbers of its own."""
-    world = Processes(SEED + (dist.get_rank() if apart else 0))
-    run = Run(schedule, world, **how).run()
+Digests = dict[Moment, dict[str, str]]
+"""A digest of each part of the state, after every step."""
+
+
+def digests(schedule: str, *, apart: bool = False, **how: Any) -> Digests:
+    """The digests of a run; `apart`: each process has random numbers of its own."""
+    return _digests(Run(schedule, Processes(SEED + (dist.get_rank() if apart else 0)), **how).run())
+
+
+def _digests(run: Run) -> Digests:
     return {moment: {part: digest(value) for part, value in state.items()} for moment, state in run.states.items()}
 
 
@@ -172,18 +178,17 @@ def _feed(found: Any, value: Any) -> None:
         found.update(repr(value).encode())
 
 
-def differs_from_one(schedule: str, **how: Any) -> str | None:
-    """The first difference of a run of two processes to one of rank 0 alone on the whole batches; None on rank 1."""
-    both = Run(schedule, Processes(SEED), exact=True, **how).run()
-    first = alone()
-    if dist.get_rank():
-        return None
-    one = Run(schedule, Processes(SEED, first), exact=True, **how).run()
+def halves(schedule: str, *, compares: bool = True) -> tuple[Digests, str | None]:
+    """The digests of an exact run, and its first difference to one of rank 0 alone on the whole batches, if any."""
+    first, both = alone(), Run(schedule, Processes(SEED), exact=True).run()
+    if dist.get_rank() or not compares:
+        return _digests(both), None
+    one = Run(schedule, Processes(SEED, first), exact=True).run()
     assert list(one.states) == list(both.states)
-    for moment, state in one.states.items():
-        for where in unlike(both.states[moment], state, ""):
-            return f"{moment}: {where}"
-    return None
+    places = (
+        f"{moment}: {place}" for moment in one.states for place in unlike(both.states[moment], one.states[moment], "")
+    )
+    return _digests(both), next(places, None)
 
 
 def unlike(ours: Any, theirs: Any, place: str) -> Iterator[str]:
