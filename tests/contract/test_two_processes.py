@@ -23,16 +23,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 FEW = {
-    *("pruners.AutomatedGradualPruner", "pruners.SensitivityPruner", "pruners.StructureParameterPruner"),
-    *("pruners.L1RankedStructureParameterPruner_AGP", "pruners.ActivationAPoZRankedFilterPruner_AGP"),
-    *("pruners.GradientRankedFilterPruner", "pruners.RandomRankedFilterPruner_AGP", "pruners.BernoulliFilterPruner"),
-    *("pruners.RandomLevelStructureParameterPruner", "pruners.FMReconstructionChannelPruner", "pruners.Pruner"),
-    *("pruners.SplicingPruner", "regularizers.L1Regularizer", "regularizers.GroupLassoRegularizer"),
-    *("lr_schedulers.StepLR", "lr_schedulers.ReduceLROnPlateau"),
-    *(key for key in COMPONENTS if key.partition(".")[0] in ("gates", "policies")),
-    "extensions.StructureRemover",
+    *("pruners.AutomatedGradualPruner", "pruners.SensitivityPruner", "pruners.ActivationAPoZRankedFilterPruner_AGP"),
+    *("pruners.GradientRankedFilterPruner", "pruners.BernoulliFilterPruner", "pruners.FMReconstructionChannelPruner"),
+    *("pruners.Pruner", "pruners.SplicingPruner", "regularizers.GroupLassoRegularizer"),
+    *("lr_schedulers.ReduceLROnPlateau", "extensions.StructureRemover", "policies.batchnorm", "policies.dsd"),
+    *("policies.channel_pruning", "policies.instability", "policies.strided"),
+    *(key for key in COMPONENTS if key.startswith("gates.")),
 }
-"""Those of `make test`: the others go the ways of one of these."""
+"""Those of `make test`, beside all of them at once: the others go the ways of one of these."""
 
 every_component = pytest.mark.parametrize(
     "key", [pytest.param(key, marks=[pytest.mark.slow] * (key not in FEW)) for key in COMPONENTS]
@@ -120,7 +118,9 @@ def test_attached_only_the_first_process_says_something(pair: Pair) -> None:
     assert nothing == []
 
 
-@pytest.mark.parametrize("given", [SCHEDULE, THINS], ids=["masked", "thinned"])
+@pytest.mark.parametrize(
+    "given", [pytest.param(SCHEDULE, id="masked", marks=pytest.mark.slow), pytest.param(THINS, id="thinned")]
+)
 def test_attached_a_run_goes_on_on_another_number_of_processes(pair: Pair, given: object) -> None:
     [answer, _] = pair.ask("two_attached.resumed_elsewhere", given)
     assert answer == [None, None]
