@@ -101,7 +101,14 @@ def test_attached_both_have_the_same_bits_after_every_step(pair: Pair, given: ob
     assert len(set(one)) == len(one)
 
 
-@pytest.mark.parametrize(("given", "parts"), [(GATED, 1), (THINS, 1), (SCHEDULE, 2)], ids=["gated", "thinned", "parts"])
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        pytest.param(GATED, 1, id="gated", marks=pytest.mark.slow),
+        pytest.param(THINS, 1, id="thinned"),
+        pytest.param(SCHEDULE, 2, id="parts"),
+    ],
+)
 def test_attached_two_halves_train_as_the_whole(pair: Pair, given: object, parts: int) -> None:
     found, _ = pair.ask("two_attached.differs_from_one", given, parts=parts)
     assert found is None
