@@ -32,8 +32,35 @@ FEW = {
 }
 """Those of `make test`, beside all of them at once: the others go the ways of one of these."""
 
-every_component = pytest.mark.parametrize(
-    "key", [pytest.param(key, marks=[pytest.mark.slow] * (key not in FEW)) for key in COMPONENTS]
+MORE = {
+    "running statistics": """
+version: 2
+policies:
+  - pruner: {class: Pruner, criterion: running_feature_map, structure: Filters, weights: ['conv*.weight'],
+             rate: {agp: {final_sparsity: 0.5}}}
+    ending_epoch: 3
+""",
+    "noise of a step": """
+version: 2
+policies:
+  - noise: {class: Pruner, criterion: taylor, structure: Filters, weights: ['conv*.weight'], rate: {events: 0.5},
+            args: {kind: gaussian, batches: 3}}
+    ending_epoch: 3
+""",
+    "noise of a ranking": """
+version: 2
+policies:
+  - pruner: {class: L1RankedStructureParameterPruner, group_type: Filters, weights: ['conv*.weight'],
+             desired_sparsity: 0.5, noise: 0.5}
+    ending_epoch: 3
+  - pruner: {class: Pruner, criterion: random, weights: [fc1.weight], rate: {random: {between: [0.1, 0.9]}}}
+    ending_epoch: 3
+""",
+}
+"""What no example of a component shows."""
+
+every_one = pytest.mark.parametrize(
+    "key", [*(pytest.param(key, marks=[pytest.mark.slow] * (key not in FEW)) for key in COMPONENTS), *MORE]
 )
 
 BY_IMAGE = {"gates.DropConnect": "it draws by image, and each process has its own images"}
@@ -51,19 +78,19 @@ def trained(pair: Pair, key: str) -> Any:
     if key not in TRAINED:
         # DropConnect's inference is in single precision.
         how = "digests" if key in BY_IMAGE else "halves"
-        found = pair.ask(f"two_processes.{how}", text(key))
+        found = pair.ask(f"two_processes.{how}", MORE.get(key) or text(key))
         TRAINED[key] = [(answer, None) for answer in found] if key in BY_IMAGE else found
     return TRAINED[key]
 
 
-@every_component
+@every_one
 def test_both_processes_have_the_same_bits_after_every_step(key: str, pair: Pair) -> None:
     (one, _), (other, _) = trained(pair, key)
     assert one == other
     assert len({digests["model"] for digests in one.values()}) >= 12
 
 
-@every_component
+@every_one
 def test_two_halves_of_a_batch_train_as_the_whole_batch_on_one_process(key: str, pair: Pair) -> None:
     (_, difference), _ = trained(pair, key)
     assert difference is None
