@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import traceback
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,20 @@ class Pair:
         assert not self._late, f"{self._late}: the answers that come now are not those of {which}"
         for line in self._lines:
             line.send((*which.split("."), args, named))
-        answers: list[Any] = []
+        answers: dict[int, Any] = {}
         failed: list[str] = []
-        for line in self._lines:
-            if not line.poll(10 if failed else PATIENCE):  # the other one may wait for one that failed
+        while len(answers) < SIZE:
+            waiting = [line for rank, line in enumerate(self._lines) if rank not in answers]
+            ready = wait(waiting, 10 if failed else PATIENCE)  # the other one may wait for one that failed
+            if not ready:
                 self._late = "\n".join([*failed, f"{which}: no answer"])
-                break
-            worked, answer = line.recv()
-            (answers if worked else failed).append(answer)
-        assert not failed and not self._late, self._late or "\n".join(failed)
-        return answers
+                raise AssertionError(self._late)
+            for line in ready:
+                worked, answer = line.recv()  # type: ignore[union-attr]
+                answers[self._lines.index(line)] = answer
+                failed += [] if worked else [answer]
+        assert not failed, "\n".join(failed)
+        return [answers[rank] for rank in range(SIZE)]
 
     def close(self) -> None:
         """End both."""
