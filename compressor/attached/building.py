@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from compressor.attached.images import Calibration
 from compressor.attached.session import AttachedSession
 from compressor.context import Data
 from compressor.copying import copied
-from compressor.errors import UserError
+from compressor.errors import CompressError, UserError
 from compressor.importing import plugins_allowed, random_state_kept
 from compressor.schedule import BoundSchedule, Faults, Schedule, read_schedule, view_of
 from compressor.session import Parts, Settings, windows_past_end
 from compressor.timing import Clock
+from compressor.world import Processes, World
 
 _ABOVE_0, _BELOW_1 = math.nextafter(0, 1), math.nextafter(1, 0)
 
@@ -46,21 +49,25 @@ def attach(
     optimizer should hold its parameters: some gates add parameter groups to it here, and learning-rate policies set its
     rates, so that no other scheduler should. Random numbers of the loop are not drawn.
 
+    Where torch.distributed is initialized, all its processes attach the same schedule, and train one network: they
+    begin with the weights of process 0.
+
     Args:
         schedule: A path, a bare name (as for `compress train --schedule`), or the schedule's content as a mapping.
         model: The model that is trained; its parameters keep their names and stay the same objects. Of a model that
-            `torch.compile` has wrapped, the model inside.
+            `torch.compile` or DistributedDataParallel has wrapped, the model inside.
         optimizer: The optimizer that trains it.
         epochs: The number of epochs of the whole run; windows without an end end there.
         steps_per_epoch: The number of optimizer steps of an epoch; with accumulation fewer than batches.
         sample_input: A batch of images (N, C, H, W), float, as the model takes them.
         calibration: Gives batches (images, labels) of training images, not augmented, for policies that look at images;
             the first ones are used, and should be the same each time. Taken when first needed. A mapping with
-            `pixel_values` and `labels` is also a batch.
+            `pixel_values` and `labels` is also a batch. Of several processes the first one uses its own.
         validation: Gives batches of validation images, for policies that watch accuracies. Iterated at the end of each
-            epoch, unless you set `epoch.validation`.
+            epoch, unless you set `epoch.validation`. Of several processes the first one uses its own.
         images: The number of training images, by which some penalties are divided. Default: the length of
-            `calibration.dataset`, else `steps_per_epoch` times the number of images in `sample_input`.
+            `calibration.dataset`, else `steps_per_epoch` times the number of images in `sample_input`, times the
+            number of processes.
         clip_norm: The largest L2 norm of the gradient over all parameters, clipped by the session after penalties were
             added.
         ema_decay: With it the model that is shipped has running averages of the weights: average <- decay * average +
@@ -76,7 +83,7 @@ def attach(
         UserError: The schedule is wrong, does not fit the model, or has a policy that needs what was not given; with
             one line for each fault, at its file, line and column. Model and optimizer are unchanged.
     """
-    model = getattr(model, "_orig_mod", model)  # of a compiled one
+    wrapper, model = _unwrapped(model)
     _check(model, optimizer, sample_input, epochs, steps_per_epoch)
     _check_numbers(images=images, clip_norm=clip_norm, ema_decay=ema_decay, seed=seed)
     if not isinstance(schedule, str | PathLike | Mapping):
@@ -84,6 +91,8 @@ def attach(
     for name, given in (("calibration", calibration), ("validation", validation)):
         if given is not None and not (hasattr(given, "__iter__") or hasattr(given, "__getitem__")):
             raise UserError(f"attach({name}=...): should give batches of (images, labels), got {_kind(given)}")
+    world = _world(seed, wrapper)
+    say = say if world.writes else _silent
     source = schedule if isinstance(schedule, Mapping) else Path(schedule)
     faults = Faults()
     with plugins_allowed(allow_plugins), random_state_kept():
@@ -100,6 +109,7 @@ def attach(
             ],
             epochs=epochs,
             steps=steps_per_epoch,
+            processes=world.size,
             build=lambda: copied(model),
         )
         bound = bound.check(view, faults)
@@ -107,22 +117,63 @@ def attach(
         clock = Clock(epochs, steps_per_epoch)
         data = Data(
             batches=_batches(calibration, model, seed),
-            images=_count(images, calibration, sample_input, steps_per_epoch, bound, say),
+            images=_count(images, calibration, len(sample_input) * world.size, steps_per_epoch, bound, say),
             held_out=0 if validation is None else 1,
             shape=tuple(sample_input.shape[1:]),
         )
         settings = Settings(clip_norm, ema_decay, seed, bound.allows_empty_layers)
         before = Parts(model, optimizer)
         try:
+            world.share([*model.parameters(), *model.buffers()])
             session = AttachedSession(
-                model, optimizer, bound.policies, clock, data, settings, say, sample_input, validation
+                model, optimizer, bound.policies, clock, data, world, settings, say, sample_input, validation
             )
         except BaseException:
             before.restore()
             raise
+    if wrapper is not None:
+        _refuse_old_shapes(wrapper, session)
     for line in [*bound.notes, *windows_past_end(clock, bound.policies)]:
         say(line)
     return session
+
+
+def _silent(text: str) -> None:
+    """Say nothing: process 0 does."""
+
+
+def _unwrapped(model: nn.Module) -> tuple[DistributedDataParallel | None, nn.Module]:
+    """Return the model inside of `torch.compile` and DistributedDataParallel, and the latter."""
+    wrapper = None
+    while True:
+        if isinstance(model, DistributedDataParallel):
+            wrapper, model = model, model.module
+        elif isinstance(inside := getattr(model, "_orig_mod", None), nn.Module):
+            model = inside
+        else:
+            return wrapper, model
+
+
+def _world(seed: int, wrapper: DistributedDataParallel | None) -> World:
+    """Return the processes that train together: those of the wrapper, else all."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return World()
+    return Processes(seed, None if wrapper is None else wrapper.process_group)
+
+
+def _refuse_old_shapes(wrapper: DistributedDataParallel, session: AttachedSession) -> None:
+    """Let the wrapper raise `CompressError` in its forward pass once channels were removed."""
+    network = session.network
+    built = network.removals
+
+    def check(module: nn.Module, args: Any) -> None:
+        if network.removals != built:
+            raise CompressError(
+                "channels were removed (session.removals counts), and this DistributedDataParallel has the old shapes:"
+                " drop it, then build it again: network = None; network = DistributedDataParallel(session.model)"
+            )
+
+    wrapper.register_forward_pre_hook(check)
 
 
 def _check(model: nn.Module, optimizer: Optimizer, sample: Tensor, epochs: int, steps: int) -> None:
@@ -137,8 +188,10 @@ def _check(model: nn.Module, optimizer: Optimizer, sample: Tensor, epochs: int, 
         raise UserError(f"attach(model=...): should be a torch.nn.Module, got {_kind(model)}")
     if not hasattr(optimizer, "param_groups"):  # some libraries wrap an optimizer in a class of their own
         raise UserError(f"attach(optimizer=...): should be a torch.optim.Optimizer, got {_kind(optimizer)}")
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise UserError(f"attach(model=...): {type(model).__name__} is not supported: a session is of one process")
+    if isinstance(model, nn.DataParallel):
+        raise UserError(
+            "attach(model=...): DataParallel is not supported: its copies know no masks; use DistributedDataParallel"
+        )
     mine = {id(parameter) for parameter in model.parameters()}
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not mine & held:
@@ -196,7 +249,7 @@ def _batches(calibration: Iterable[Any] | None, model: nn.Module, seed: int) -> 
 def _count(
     images: int | None,
     calibration: Iterable[Any] | None,
-    sample: Tensor,
+    batch: int,
     steps: int,
     bound: BoundSchedule,
     say: Callable[[str], None],
@@ -207,7 +260,7 @@ def _count(
     try:
         return len(calibration.dataset)  # type: ignore[union-attr]
     except (AttributeError, TypeError):
-        count = steps * len(sample)
+        count = steps * batch
     asking = [one.key for one in bound.policies if one.policy.counts_images]
     if asking:
         say(

@@ -16,9 +16,10 @@ from compressor.context import Data
 from compressor.copying import copied, without_storage
 from compressor.errors import CompressError, UserError
 from compressor.policies.policy import BoundPolicy, Policy
-from compressor.session import Epoch, Session, Settings, Step, Undo
+from compressor.session import Epoch, Session, Settings, Step, Undo, rng
 from compressor.thinning import Cut, Thinned, describe, nothing_removed, resize
 from compressor.timing import Clock
+from compressor.world import World
 
 __all__ = ["AttachedSession", "LossComponent", "PolicyLoss"]
 
@@ -66,6 +67,7 @@ class AttachedSession(DistillerEvents, Session):
         policies: Sequence[BoundPolicy],
         clock: Clock,
         data: Data,
+        world: World,
         settings: Settings,
         say: Callable[[str], None],
         sample: Tensor,
@@ -82,7 +84,7 @@ class AttachedSession(DistillerEvents, Session):
         data.evaluate = self._evaluate
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         with self._draws.drawing(device):
-            super().__init__(model, optimizer, policies, clock, data, settings=settings, say=say)
+            super().__init__(model, optimizer, policies, clock, data, world, settings, say)
 
     # What the policies are
 
@@ -118,6 +120,11 @@ class AttachedSession(DistillerEvents, Session):
     def dense(self) -> nn.Module:
         """Return the model before channels were removed, without storage: its shapes alone are known."""
         return self._dense
+
+    @property
+    def removals(self) -> int:
+        """Return how often channels were removed; a DistributedDataParallel must be built again after each of them."""
+        return self.network.removals
 
     # Events
 
@@ -213,6 +220,7 @@ class AttachedSession(DistillerEvents, Session):
                 f"epoch {clock.epoch} ends after {clock.step} steps, it should have {clock.steps_per_epoch}:"
                 f" {_TITLES['enter']} was not called for the others, or attach(steps_per_epoch=...) is wrong"
             )
+        self.data.validation = self.world.decide(lambda: dict(self.data.validation))
         with self._whole():
             if not self.data.validation and self._validation is not None:
                 watching = self.policies_with(lambda policy: policy.needs_validation)
@@ -337,7 +345,7 @@ class AttachedSession(DistillerEvents, Session):
     def _evaluate(self, part: str) -> Mapping[str, float]:
         if self._validation is None or part != "validation":
             raise UserError(f"there are no {part} images: attach was given none")
-        return accuracies(self, self._validation)
+        return self.world.decide(lambda: accuracies(self, self._validation or ()))
 
     def shipped_model(self) -> nn.Module:
         """Return a copy of the model as it is shipped now: masked, folded, averaged where there are averages; in eval
@@ -420,8 +428,9 @@ class AttachedSession(DistillerEvents, Session):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state, completely or not at all. Load the model's state dict after it.
 
-        The optimizer continues with its saved state, and the global random generators with theirs. Where channels were
-        removed before, they are removed from the model here, so that its own state dict fits then.
+        The optimizer continues with its saved state, and the global random generators with theirs (of several processes
+        they stay as they are: the saved ones are those of one). Where channels were removed before, they are removed
+        from the model here, so that its own state dict fits then. The number of processes may be another one.
 
         Args:
             state: What `state_dict` has returned.
@@ -449,7 +458,10 @@ class AttachedSession(DistillerEvents, Session):
             if state["run"][key] != value:
                 raise UserError(f"the state was saved with {key}={state['run'][key]}, this session has {key}={value}")
         self._take_shapes(state["architecture"])
+        outside = rng.capture(self.network.device)
         super().load_state_dict(state)
+        if self.world.size > 1:  # the saved ones are those of one process
+            rng.restore(outside, self.network.device)
         self.data.validation = dict(state["validation"])
         self._draws.load_state_dict(state["draws"])
 

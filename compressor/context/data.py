@@ -33,11 +33,15 @@ class Data:
     """Training images for statistics, accuracies, and the numbers of images."""
 
     batches: Callable[[int], Batches] = _none
-    """Returns the given number of batches of training images with their labels, always the same ones."""
+    """Returns the given number of batches of training images with their labels, always the same ones: whole batches, of
+    which no process has a part.
+    """
     evaluate: Callable[[str], Mapping[str, float]] = _unknown
-    """Returns the accuracies of the network as it is now, on the `validation` or the `test` images."""
+    """Returns the accuracies of the network as it is now, on the `validation` or the `test` images. All processes call
+    it, and have the same.
+    """
     images: int = 1
-    """The number of training images."""
+    """The number of training images, of all processes."""
     held_out: int = 0
     """The number of validation images."""
     validation: Mapping[str, float] = field(default_factory=dict)

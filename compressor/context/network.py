@@ -31,6 +31,8 @@ class Network:
         self.dense = dict(dense or {name: list(shape) for name, shape in self.shapes().items()})
         self.held: dict[str, str] = {}
         """The reasons why no channels can be removed, by owner."""
+        self.removals = 0
+        """How often channels were removed."""
         self._shape, self._say = shape, say
         self._graph: ChannelGraph | None = None
         self._traced = False
@@ -100,6 +102,7 @@ class Network:
         for reason in self.held.values():
             raise CompressError(reason)
         cut.model(self.model)
+        self.removals += 1
         for follow in self._followers:
             follow(cut)
         self.forget()

@@ -101,7 +101,9 @@ class View:
     steps: int | None = None
     """The number of optimizer steps of an epoch; None where it is only known from the data."""
     examples: int | None = None
-    """The number of images that go through the network at once in training; None where it is not known."""
+    """The number of images that go through the network of a process at once in training; None where it is not known."""
+    processes: int = 1
+    """The number of processes that train together, each on a part of every batch."""
     validates: bool = True
     """Whether there are validation images."""
     build: Callable[[], nn.Module] | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from compressor.component import Component, Targets
@@ -46,6 +47,8 @@ class Site:
     """Returns a tensor in the shape of a parameter with the outputs first; or turns it back, which is the same."""
     forget: Callable[[Sequence[nn.Parameter]], None] = lambda parameters: None
     """`OptimizerView.forget`."""
+    stream: Callable[[torch.device], torch.Generator | None] = lambda device: None
+    """Returns the random numbers for tensors on a device that are the same on all processes; None: torch's own."""
 
 
 class Installed(Substitution):

@@ -22,9 +22,9 @@ class HardConcrete:
     gamma: float = -0.1
     zeta: float = 1.1
 
-    def sample(self, log_alpha: Tensor) -> Tensor:
-        """Return one draw for each gate."""
-        u = torch.rand_like(log_alpha).mul_(1 - 2 * EPSILON).add_(EPSILON)
+    def sample(self, log_alpha: Tensor, stream: torch.Generator | None = None) -> Tensor:
+        """Return one draw for each gate; `stream`: the random numbers (None: torch's own)."""
+        u = torch.empty_like(log_alpha).uniform_(generator=stream).mul_(1 - 2 * EPSILON).add_(EPSILON)
         s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / self.beta)
         return (s * (self.zeta - self.gamma) + self.gamma).clamp_(0, 1)
 

@@ -114,7 +114,8 @@ class Gates(Installed):
             theta = site.parameters[name]
             whole = self._turned(name, theta).shape
             shape = self._structure.index_shape(whole)
-            draws = torch.randn(shape, device=theta.device, dtype=theta.dtype)
+            stream = site.stream(theta.device)
+            draws = torch.randn(shape, device=theta.device, dtype=theta.dtype, generator=stream)
             log_alpha = nn.Parameter(location + 0.01 * draws)
             places = tuple(site.behind(name)) if gate.whole_filters else ()
             self._gated[name] = _Gated(theta, log_alpha, self._structure.size(whole), name, places)
@@ -155,7 +156,7 @@ class Gates(Installed):
     @torch.no_grad()
     def before_forward(self) -> None:
         for one in self._gated.values():
-            one.z = self._law.sample(one.log_alpha)
+            one.z = self._law.sample(one.log_alpha, self._site.stream(one.log_alpha.device))
             one.aside = []
             for parameter, factor in self._parts(one, one.z):
                 one.aside.append(parameter.detach().clone())

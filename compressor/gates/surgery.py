@@ -111,7 +111,7 @@ class Surgery(Installed):
             if layer.threshold is None:
                 layer.threshold = _threshold(layer)
             # The draw is made in any case, so that one layer's end does not shift the others' draws.
-            draw = float(torch.rand(()))
+            draw = float(torch.rand((), generator=self._site.stream(torch.device("cpu"))))
             operates = step < layer.stop and draw < probability
             for key, parameter in layer.parameters.items():
                 # Masked values are written to memory of their own, which stands in the parameter's place: no copies.

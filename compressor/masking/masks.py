@@ -101,6 +101,7 @@ def masks_of(
         cost=lambda unit: cost(ctx, unit),
         given=given,
         types={f"{path}.weight": type(module).__name__ for path, module in ctx.network.model.named_modules()},
+        stream=ctx.world.stream(ctx.key),
     )
     masks = pruner.keep(request)
     gone = {name: ~masks[name].flatten(1)[:, 0] for name in pruner.whole_outputs(ctx.targets, list(masks))}
@@ -138,7 +139,7 @@ class _Network(Given):
         weights: Mapping[str, Tensor],
         turn: Callable[[str, Tensor], Tensor],
     ) -> None:
-        super().__init__(weights, criterion.name)
+        super().__init__(weights, criterion.name, ctx.world.stream(ctx.key))
         self._turn, self._shapes = turn, ctx.network.shapes()
         self._ctx, self._means, self._batches, self._criterion = ctx, running, batches, criterion
         self._taken: dict[str, dict[str, Tensor]] = {}
@@ -181,7 +182,7 @@ class _Network(Given):
 
     def _of(self, what: str, name: str, take: Callable[[], dict[str, Tensor]]) -> Tensor:
         if what not in self._taken:
-            self._taken[what] = take()
+            self._taken[what] = self._ctx.world.decide(take)  # sums of floats: not the same bits on all processes
         if name not in self._taken[what]:
             raise UserError(f"{self._ctx.key}: criterion {self.kind}: the forward pass does not use {name}")
         return finite(self._taken[what][name], self.kind, name)

@@ -24,8 +24,9 @@ EVERY, KEPT = 10, 0.9
 class Sums:
     """Sums over images of a criterion's function of the tensors at a place, by weight and channel."""
 
-    def __init__(self, criterion: ActivationCriterion) -> None:
-        self._criterion = criterion
+    def __init__(self, criterion: ActivationCriterion, processes: int = 1) -> None:
+        """`processes`: how many share a batch; each loss is the mean over its own images."""
+        self._criterion, self._processes = criterion, processes
         self.totals: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
@@ -50,7 +51,7 @@ class Sums:
             self._add(name, maps)
             return
         kept = maps.clone()  # the network may go on in place
-        value.register_hook(lambda gradient: self._add(name, kept, _maps(gradient)))  # type: ignore[no-untyped-call]
+        value.register_hook(lambda gradient: self._add(name, kept, _maps(gradient) / self._processes))  # type: ignore[no-untyped-call]
 
     def means(self) -> dict[str, Tensor]:
         """Return the mean over images."""
@@ -144,6 +145,7 @@ class RunningMeans(Substitution):
     def __init__(self, ctx: Context, memory: HasRunning, criterion: ActivationCriterion) -> None:
         self._ctx, self._memory, self._criterion = ctx, memory, criterion
         self._sums: Sums | None = None
+        self._seen: Sums | None = None
         self._places: Mapping[str, Place] | None = None
         watch(ctx.network.model, self._armed)
 
@@ -157,21 +159,28 @@ class RunningMeans(Substitution):
         return at_places(self._places, self._sums)
 
     def before_forward(self) -> None:
+        self._seen = None  # of a step that was given up
         if self._ctx.clock.global_step % EVERY:
             return
         if self._places is None:
             every = places(trace(self._ctx.network.model, self._ctx.data.sample()[:2]))
             self._places = {name: place for name, place in every.items() if place.channels}
-        self._sums = Sums(self._criterion)
+        self._sums = Sums(self._criterion, self._ctx.world.size)
 
     def after_backward(self) -> None:
-        if self._sums is None:
-            return
-        now, self._sums = self._sums.totals, None
-        if not now:
+        # Also called after an error, where the other processes are elsewhere: what is seen is summed in `after_step`.
+        self._seen, self._sums = self._sums, None
+        if self._seen is not None and not self._seen.totals:
             raise CompressError(f"criterion {self._criterion.name} saw no forward pass: set `compile: false`")
+
+    def after_step(self) -> None:
+        if self._seen is None:
+            return
+        seen, self._seen = self._seen.totals, None
+        total = self._ctx.world.sum(torch.cat(list(seen.values())))
+        now = torch.split(total, [len(value) for value in seen.values()])
         before = self._memory.running
-        for name, value in now.items():
+        for name, value in zip(seen, now, strict=True):
             old = before.get(name, value)
             # After a thinning it starts again.
             before[name] = KEPT * old + (1 - KEPT) * value if old.shape == value.shape else value

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compressor.errors import UserError
+from compressor.errors import UserError, listed
 from compressor.policies.policy import Context, Finding, Memory, Policy, View
 
 NONE = "the network has no batch norm with running statistics"
@@ -47,7 +47,16 @@ class BatchNormPolicy(Policy, name="batchnorm"):
         return True
 
     def check(self, view: View) -> list[Finding]:
-        return [] if list(norms(view.model)) else [Finding("error", f"{view.key}: {NONE}", of_policy=True)]
+        if not list(norms(view.model)):
+            return [Finding("error", f"{view.key}: {NONE}", of_policy=True)]
+        together = [path for path, module in norms(view.model) if isinstance(module, nn.SyncBatchNorm)]
+        if view.processes == 1 or not together:
+            return []
+        said = (
+            f"{view.key} estimates statistics on one of {view.processes} processes, and {listed(together)}"
+            " (SyncBatchNorm) would wait for the others: use BatchNorm2d, or one process"
+        )
+        return [Finding("error", said, of_policy=True)]
 
     def init(self, ctx: Context) -> Memory:
         if not list(norms(ctx.network.model)):
@@ -64,7 +73,10 @@ class BatchNormPolicy(Policy, name="batchnorm"):
 
     def _estimate(self, ctx: Context) -> None:
         with ctx.as_shipped():
-            reestimate(ctx.network.model, [images for images, _ in ctx.data.batches(self.batches)])
+            ctx.world.decide(
+                lambda: reestimate(ctx.network.model, [images for images, _ in ctx.data.batches(self.batches)])
+            )
+        ctx.world.share(list(ctx.network.model.buffers()))
         ctx.averages.restart(
             [f"{path}.{own}" for path, _ in norms(ctx.network.model) for own in ("running_mean", "running_var")]
         )

@@ -59,7 +59,8 @@ class ThinningPolicy(Policy, name="extension"):
             return
         before = sum(parameter.numel() for parameter in ctx.parameters.values())
         try:
-            thinned = self._thin(ctx)
+            thinned = ctx.world.decide(lambda: self._thin(ctx))
+            ctx.world.share(list(ctx.parameters.values()))  # biases may have absorbed constants
         except CompressError as error:
             # The masked network is trained on; the run says at its end what it could not do.
             memory.refused = f"{ctx.key} removed nothing in epoch {ctx.clock.epoch}: {error}"
@@ -114,7 +115,7 @@ class ThinningPolicy(Policy, name="extension"):
         if memory.refused or self._removed(ctx):
             return [memory.refused] if memory.refused else []
         try:
-            left = self._thin(ctx)
+            left = self._thin(ctx)  # by one process alone, if only one asks
         except CompressError:  # what is zero is not known
             return []
         if not left.cut and not left.stays:

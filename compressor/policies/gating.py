@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -105,6 +106,7 @@ class GatePolicy(Policy, name="gate"):
             keep=ctx.masks.keep,
             outputs_first=ctx.network.outputs_first,
             forget=ctx.optimizer.forget,
+            stream=partial(ctx.world.stream, ctx.key),
         )
         installed = self.gate.install(site)
         ctx.network.held[ctx.key] = GATED

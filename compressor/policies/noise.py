@@ -134,7 +134,9 @@ class _Disturbance(Substitution):
             if self._policy.kind == "zeroing":
                 parameter[places] = 0
             elif name in self.memory.selected:
-                draws, keep = torch.randn_like(parameter) * self._deviation(name), self._ctx.masks.keep(name)
+                stream = self._ctx.world.stream(self._ctx.key, parameter.device)
+                normal = torch.empty_like(parameter).normal_(generator=stream)
+                draws, keep = normal * self._deviation(name), self._ctx.masks.keep(name)
                 parameter.add_(torch.where(places if keep is None else places & keep, draws, 0.0))
 
     def _deviation(self, name: str) -> float:

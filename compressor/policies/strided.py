@@ -116,20 +116,24 @@ class StridedPolicy(Policy, name="strided"):
             return found
 
         strides = torch.cat([torch.full((count,), cuts[name].stride) for name, count in zip(names, maps, strict=True)])
-        batches = ctx.data.batches(self.batches)
-        with _trial(ctx, names) as put:
-            whole = accuracy(ctx.network.model, batches)
 
-            def fitness(offsets: Tensor) -> float:
-                put(masks(offsets))
-                return accuracy(ctx.network.model, batches)
+        def searched() -> tuple[Found, float, int]:
+            batches = ctx.data.batches(self.batches)
+            with _trial(ctx, names) as put:
+                whole = accuracy(ctx.network.model, batches)
 
-            found = search(fitness, strides, self.particles, self.rounds, self.redraw, _draws(ctx, owner))
+                def fitness(offsets: Tensor) -> float:
+                    put(masks(offsets))
+                    return accuracy(ctx.network.model, batches)
+
+                found = search(fitness, strides, self.particles, self.rounds, self.redraw, _draws(ctx, owner))
+            return found, whole, sum(len(labels) for _, labels in batches)
+
+        found, whole, images = ctx.world.decide(searched)
         chosen = masks(found.offsets)
         for name, keep in chosen.items():
             ctx.masks.set(owner, name, keep)
         ctx.masks.apply()
-        images = sum(len(labels) for _, labels in batches)
         memory.figures = {
             "unpruned": whole,
             "first_mean": found.first_mean,

@@ -72,7 +72,8 @@ class Part:
             return torch.zeros(self.structure.index_shape(weight.shape))
         found = self.criterion.score(request.look(self.criterion), name, self.structure)
         if self.noise:
-            noisy = found * (1 + self.noise * torch.randn_like(found))
+            normal = torch.randn(found.shape, dtype=found.dtype, generator=request.stream).to(found.device)
+            noisy = found * (1 + self.noise * normal)
             found = torch.where(found == 0, -math.inf, noisy)  # what is gone goes first, whatever the noise
         if self.allocation.needs_scores and self.criterion is not None:
             found = self.criterion.comparable(found, self.structure, weight.shape)

@@ -290,7 +290,7 @@ def _rank(request: Request, part: Part, together: Sequence[Slices], channels: Ch
         score = part.score(request, names[0]).flatten()
         score = _drawn(request, part, score if structure.single else score.cpu().double())
         score = _ordered(
-            score, part.order, _masked_already(request, part, names, None, channels) if part.final else None
+            request, score, part.order, _masked_already(request, part, names, None, channels) if part.final else None
         )
         return _Ranked(names, score, _layer(request, part, names, removed))
     total = torch.zeros(len(every), dtype=torch.float64)
@@ -304,7 +304,9 @@ def _rank(request: Request, part: Part, together: Sequence[Slices], channels: Ch
     columns = len(found[0]) // max(len(set(found[0].tolist()) - {-1}), 1)
     score = total / count if part.allocation.needs_scores else total
     score = _drawn(request, part, score)
-    score = _ordered(score, part.order, _masked_already(request, part, names, every, channels) if part.final else None)
+    score = _ordered(
+        request, score, part.order, _masked_already(request, part, names, every, channels) if part.final else None
+    )
     layer = _layer(request, part, names, removed // max(columns, 1), len(every))
     return _Ranked(names, score, layer, every, group)
 
@@ -352,10 +354,10 @@ def _drawn(request: Request, part: Part, score: Tensor) -> Tensor:
     return torch.where(score == 0, -math.inf, drawn)
 
 
-def _ordered(score: Tensor, order: Order, gone: Tensor | None) -> Tensor:
+def _ordered(request: Request, score: Tensor, order: Order, gone: Tensor | None) -> Tensor:
     """Return scores whose smallest are pruned first under an order; before them those that are `gone` already."""
     if order == "largest":
         score = -score
     elif order == "random":
-        score = torch.rand(score.shape, dtype=torch.float64).to(score.device)
+        score = torch.rand(score.shape, dtype=torch.float64, generator=request.stream).to(score.device)
     return score if gone is None else torch.where(gone.to(score.device), -math.inf, score)

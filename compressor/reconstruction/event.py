@@ -127,6 +127,8 @@ class Event:
     residual: bool = False
     stay: Mapping[str, Tensor] | None = None
     draws: np.random.Generator = field(init=False)
+    _seen: Batches = field(init=False, default=())
+    _before: Mapping[str, Samples] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.draws = np.random.default_rng([SEED, self.ctx.clock.epoch])
@@ -136,16 +138,20 @@ class Event:
         due = self._due(names)
         if not due:
             return
-        batches = self.ctx.data.batches(self.batches)
-        layers = self._layers(due, batches)
-        with self.ctx.as_shipped():
-            before = sample_outputs(self.ctx.network.model, batches, layers, self.points, self.draws)
-        errors = {layer.name: self._prune(layer, before[layer.name], batches) for layer in layers}
+        layers = self._layers(due)
+        # One process samples and solves; the others write what it has found.
+        self.ctx.world.decide(lambda: self._sample(layers))
+        errors = {layer.name: self._prune(layer) for layer in layers}
         kinds = ("error_masked", "error")
         if errors:
             means = np.mean(list(errors.values()), axis=0).tolist()
             each = {f"{name} {kind}": of[n] for name, of in errors.items() for n, kind in enumerate(kinds)}
             self.ctx.records.figures[self.ctx.key] = {**dict(zip(kinds, means, strict=True)), **each}
+
+    def _sample(self, layers: Sequence[Layer]) -> None:
+        self._seen = self.ctx.data.batches(self.batches)
+        with self.ctx.as_shipped():
+            self._before = sample_outputs(self.ctx.network.model, self._seen, layers, self.points, self.draws)
 
     def _due(self, names: Sequence[str]) -> list[str]:
         gated = {name for substitution in self.ctx.substitutions for name in substitution.gated()}
@@ -165,10 +171,10 @@ class Event:
             return channels.due(self.sparsity)
         return int((channels.alive() & channels.kept_by(self.stay[channels.name])).sum())
 
-    def _layers(self, names: Sequence[str], batches: Batches) -> list[Layer]:
+    def _layers(self, names: Sequence[str]) -> list[Layer]:
         """Return the layers in the order of the forward pass."""
         with self.ctx.as_shipped():
-            found = layer_calls(trace(self.ctx.network.model, batches[0][0][:2]), names)
+            found = layer_calls(trace(self.ctx.network.model, self.ctx.data.sample()[:2]), names)
         for name in [name for name in names if name not in {layer.name for layer in found}]:
             self._warn(f"the forward pass does not use {name} as it is: its channels are not pruned")
         for layer in found:
@@ -180,7 +186,7 @@ class Event:
                 layer.scale = layer.addition = None
         return found
 
-    def _prune(self, layer: Layer, before: Samples, batches: Batches) -> tuple[float, float]:
+    def _prune(self, layer: Layer) -> tuple[float, float]:
         """Prune and reconstruct one layer; return the relative errors with the old weights and with the new ones.
 
         As in the paper, as if the batch norm that follows were merged: its factors weight the outputs.
@@ -190,34 +196,48 @@ class Event:
         alive = channels.alive().nonzero().flatten()
         factors = np.ones(len(weight)) if layer.scale is None else _array(layer.scale)
         fitted = factors != 0  # outputs that the norm multiplies by 0 cannot be reconstructed
-        with ctx.as_shipped():
-            given, others = sample_inputs(ctx.network.model, batches, layer, before.positions)
-        y = _array(torch.cat(before.outputs)) * factors
-        if others:  # Y1 + Y2 - Y1': the shortcut then, this layer then, the shortcut now
-            y += _array(torch.cat(before.others)) - _array(torch.cat(others))
-        x, y, scale, due = channels.gather(given, alive), y[:, fitted], factors[fitted], self._count(channels)
-        if len(x) <= due * x.shape[2]:
-            self._warn(f"{layer.name}: {len(x)} samples are too few for {due * x.shape[2]} weights of an output")
-        found = reconstruct(
-            x,
-            channels.gather(weight, alive)[fitted] * scale[:, None, None],
-            y,
-            due,
-            bias=None if bias is None else _array(bias)[fitted] * scale,
-            intercept=bias is not None,
-            selection=self.selection,
-            kept=None if self.stay is None else channels.kept_by(self.stay[layer.name])[alive].nonzero()[:, 0].numpy(),
-            draws=self.draws,
-        )
+        scale, due = factors[fitted], self._count(channels)
+        samples: list[tuple[Array, Array]] = []
+
+        def solved() -> tuple[Reconstruction, bool]:
+            before = self._before[layer.name]
+            with ctx.as_shipped():
+                given, others = sample_inputs(ctx.network.model, self._seen, layer, before.positions)
+            y = _array(torch.cat(before.outputs)) * factors
+            if others:  # Y1 + Y2 - Y1': the shortcut then, this layer then, the shortcut now
+                y += _array(torch.cat(before.others)) - _array(torch.cat(others))
+            x, y = channels.gather(given, alive), y[:, fitted]
+            samples.append((x, y))
+            if len(x) <= due * x.shape[2]:
+                self._warn(f"{layer.name}: {len(x)} samples are too few for {due * x.shape[2]} weights of an output")
+            stay = None if self.stay is None else channels.kept_by(self.stay[layer.name])[alive].nonzero()[:, 0].numpy()
+            found = reconstruct(
+                x,
+                channels.gather(weight, alive)[fitted] * scale[:, None, None],
+                y,
+                due,
+                bias=None if bias is None else _array(bias)[fitted] * scale,
+                intercept=bias is not None,
+                selection=self.selection,
+                kept=stay,
+                draws=self.draws,
+            )
+            return found, bool(others)
+
+        def error() -> float:
+            now = channels.gather(weight, alive)[fitted] * scale[:, None, None]  # others may mask it, too
+            constant = np.zeros(len(scale)) if bias is None else _array(bias)[fitted] * scale
+            [(x, y)] = samples
+            return relative_error(x, now, constant, y)
+
+        found, corrected = ctx.world.decide(solved)
         self._write(channels, bias, alive[torch.from_numpy(found.kept)], fitted, scale, found)
-        now = channels.gather(weight, alive)[fitted] * scale[:, None, None]  # others may mask it, too
-        constant = np.zeros(len(scale)) if bias is None else _array(bias)[fitted] * scale
-        after = relative_error(x, now, constant, y)
+        after = ctx.world.decide(error)
         gone, how = self._prune_filters(channels), self.selection if self.stay is None else "by their scores"
         self.ctx.say(
             f"{self.ctx.key}: {layer.name}: {len(found.kept)} of {len(channels.places)} input channels stay"
             f" ({how}); relative error {found.before:.4g} with the old weights, {after:.4g} with new ones"
-            + (", with the error of a shortcut corrected" if others else "")
+            + (", with the error of a shortcut corrected" if corrected else "")
             + (f"; pruned with them: filters of {', '.join(gone)}" if gone else "")
         )
         return found.before, after

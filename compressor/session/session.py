@@ -210,6 +210,8 @@ class Session:
         """End the open epoch, after its validation."""
         if self._next != "enter":
             raise CompressError(f"the epoch ends within a step: {self._title(self._next)} was not called")
+        # Figures of a loop's own may differ by process: those of rank 0 count.
+        self.data.validation = self.world.decide(lambda: dict(self.data.validation))
         self.events.fire("on_epoch_end")
         self.clock.epoch, self.clock.step, self._begun = self.clock.epoch + 1, 0, False
 
@@ -342,6 +344,8 @@ class Session:
         """End the step: mask weights, update averages, and advance the clock."""
         self._expect("after_optimizer")
         self._restore_rates()
+        if not self.world.alone:  # each process had its own images: running statistics are those of rank 0's
+            self.world.share(list(self.model.buffers()))
         self.masks.apply()
         self.substitutions.after_step()
         self.events.fire("on_minibatch_end")
@@ -404,7 +408,8 @@ class Session:
     def thin(self, images: Tensor, *, round_to: int = 1) -> Thinned:
         """Remove all unused channels now; outputs on `images` stay equal, or `CompressError` is raised."""
         with self.masks.applied():
-            thinned = thin(self.model, images, round_to=round_to, training=True)
+            thinned = self.world.decide(lambda: thin(self.model, images, round_to=round_to, training=True))
+            self.world.share(list(self.model.parameters()))  # biases may have absorbed constants
         if thinned.cut:
             self.network.cut(thinned.cut)
         return thinned

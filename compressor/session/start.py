@@ -12,6 +12,7 @@ from compressor.context import Data
 from compressor.policies.policy import BoundPolicy
 from compressor.session.session import Session, Settings
 from compressor.timing import Clock
+from compressor.world import World
 
 
 class Source(Protocol):
@@ -38,11 +39,13 @@ def start(
     shape: tuple[int, ...] | None = None,
     classes: Sequence[str] = (),
     allows_empty_layers: bool = False,
+    world: World | None = None,
 ) -> Session:
     """Return a session over `model`. Raises `UserError` where a policy does not fit it.
 
     `dense` has the shapes of the parameters at the beginning of the run, where channels were removed since. `shape`: C,
-    H, W of the images. `allows_empty_layers`: the run goes on where the logits no longer depend on the image.
+    H, W of the images. `allows_empty_layers`: the run goes on where the logits no longer depend on the image. `world`:
+    the processes that train together.
     """
     return Session(
         model,
@@ -56,6 +59,7 @@ def start(
             shape=shape,
             classes=classes,
         ),
+        world=world,
         settings=Settings(
             config.optimizer.clip_norm, config.ema.decay if config.ema else None, config.seed, allows_empty_layers
         ),

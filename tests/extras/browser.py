@@ -58,6 +58,7 @@ def problems(browser: Any, url: str, width: int, scheme: str, *, host: str = "fi
 
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page, found = context.new_page(), []
+    page.set_default_timeout(300_000)  # of a busy machine
     page.on("console", lambda said: found.append(f"console: {said.text}") if said.type == "error" else None)
     page.on("pageerror", lambda error: found.append(f"error: {error}"))
     allowed = (host, "data:", "blob:", "about:")

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from compressor.errors import UserError
 from compressor.policies.batchnorm import reestimate
+from compressor.schedule import Faults, grammar, view_of
+from compressor.schedule.document import parse
 
 RunOf = Callable[..., Any]
 Batch = tuple[Tensor, Tensor]
@@ -157,6 +159,20 @@ def test_validate_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert result.code == 2
     assert "s.yaml:3:5: 0.batchnorm: the network has no batch norm with running statistics" in result.err
     assert compress("validate", "s.yaml", "-c", "resnet20_cifar10").code == 0
+
+
+@pytest.mark.parametrize(("kind", "processes", "refused"), [("sync", 2, True), ("sync", 1, False), ("plain", 2, False)])
+def test_on_several_processes_a_norm_that_waits_for_all_of_them_is_refused_with_its_line(
+    kind: str, processes: int, refused: bool
+) -> None:
+    model, faults = net(), Faults()
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if kind == "sync" else model
+    parsed = grammar.read(parse("s.yaml", schedule(), faults), faults)
+    parsed.bind(model, 2, faults).check(view_of(model, epochs=2, processes=processes), faults)
+    said = (
+        "s.yaml:3:5: 0.batchnorm estimates statistics on one of 2 processes, and 1 (SyncBatchNorm) would wait for the"
+    )
+    assert [line.startswith(said) for line in faults.lines] == [True] * refused
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ def test_noise_multiplies_each_norm_by_1_and_a_normal_number_of_that_deviation(
     run_of: RunOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 4 2 1 0 by 1 + (-1.8 -1.2 2 9) / 2: .4 .8 2 0.
-    monkeypatch.setattr(torch, "randn_like", lambda scores: torch.tensor([-1.8, -1.2, 2, 9]).view_as(scores))
+    monkeypatch.setattr(torch, "randn", lambda shape, **kind: torch.tensor([-1.8, -1.2, 2, 9]).view(shape))
     for count, expected in ((1, "###."), (2, ".##."), (3, "..#.")):
         model = net(conv(4, 2, 1, 0), channels=4)
         component = f"{L1}Filters, desired_sparsity: {(count + 0.1) / 4}, noise: 0.5, weights: [0.weight]"
