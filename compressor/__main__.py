@@ -10,6 +10,8 @@ import os
 import signal
 from types import FrameType
 
+from compressor import torchrun
+
 _PROCESS = os.getpid()
 
 
@@ -24,7 +26,7 @@ def main() -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     """End the process at once: a library that catches all exceptions would lose one that is raised here."""
-    if os.getpid() == _PROCESS:  # a worker that was forked has nothing to say
+    if os.getpid() == _PROCESS and torchrun.first_now():  # a worker that was forked has nothing to say
         with contextlib.suppress(OSError):
             os.write(2, b"interrupted\n")
     os._exit(128 + number)
