@@ -76,7 +76,9 @@ def two_runs(folder: Path) -> list[float]:
 
 def two_ranks(folder: Path) -> list[float]:
     """Return those of two processes that torchrun starts."""
-    return [finished(started(folder, "ranks", "torch.distributed.run", "--nproc-per-node", "2", "-m"), folder / "ranks")]
+    return [
+        finished(started(folder, "ranks", "torch.distributed.run", "--nproc-per-node", "2", "-m"), folder / "ranks")
+    ]
 
 
 def started(folder: Path, name: str, *launcher: str) -> subprocess.Popen[bytes]:

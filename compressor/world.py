@@ -1,18 +1,13 @@
 """The processes that train one network together: one, or several that `torchrun` started."""
 
 import hashlib
-import pickle
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from compressor.errors import CompressError
-from compressor.torchrun import started as started_by_torchrun
-
-__all__ = ["Processes", "World", "started_by_torchrun"]
 
 Value = TypeVar("Value")
 
@@ -116,10 +111,7 @@ class Processes(World):
                 box[1] = error
             finally:
                 self.alone = False
-        sent = box if self.rank else [box[0], _sendable(box[1])]
-        dist.broadcast_object_list(sent, group=self._group, group_src=0)
-        if self.rank:
-            box = sent
+        dist.broadcast_object_list(box, group=self._group, group_src=0)
         if box[1] is not None:
             raise box[1]
         found: Value = box[0]
@@ -146,16 +138,12 @@ class Processes(World):
                 self.stream(name.removesuffix(f" on {kind}"), torch.device(kind)).set_state(bits)
 
 
-def _sendable(error: Exception | None) -> Exception | None:
-    """Return an error as the other processes can read it: one of a plugin's own may not be packed, or not unpacked."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return CompressError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
-    return error
-
-
 def _seed(*parts: object) -> int:
     """Return a seed from numbers and names."""
     key = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
     return int.from_bytes(key[:7], "little")
+
+
+def started_by_torchrun() -> bool:
+    """Return whether this process is one of those that `torchrun` started."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))

@@ -50,7 +50,7 @@ class Ranks:
             subprocess.Popen(
                 command,
                 cwd=cwd,
-                env={**environment(), **variables(rank, size, port), "TORCHELASTIC_RUN_ID": "test"},
+                env={**environment(), **variables(rank, size, port)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -58,7 +58,7 @@ class Ranks:
             for rank in range(size)
         ]
 
-    def end(self, within: float = 60) -> tuple[list[int], str]:
+    def end(self, within: float = 300) -> tuple[list[int], str]:
         """Wait for all; return their codes and what they wrote to stderr."""
         said = [process.communicate(timeout=within)[1] for process in self.processes]
         return [process.returncode for process in self.processes], "".join(said)
@@ -119,7 +119,7 @@ def reference(files: Path) -> Path:
 def finish(run: Path) -> None:
     """Start or continue a run in two processes, to its end."""
     with ranks(*RUN, run.name, cwd=run.parent) as started:
-        codes, errors = started.end(120)
+        codes, errors = started.end()
     assert (codes, errors) == ([0, 0], "")
 
 
@@ -130,7 +130,7 @@ def progress(run: Path) -> tuple[int, int]:
     return int(found["epoch"]), int(found["step"])
 
 
-def wait_for_saves(run: Path, saves: int, limit: float = 60) -> None:
+def wait_for_saves(run: Path, saves: int, limit: float = 300) -> None:
     """Wait until that many checkpoints were written."""
     path, until = run / "checkpoint.pt", time.monotonic() + limit
     seen = path.stat().st_ino if path.exists() else None
@@ -156,7 +156,7 @@ def test_a_run_of_which_ranks_are_killed_ends_in_the_same_bits(
                 time.sleep(draws.uniform(0, 0.1))
                 started.processes[rank].kill()
                 killed = time.monotonic()
-                codes, errors = started.end(30)
+                codes, errors = started.end()
             if codes == [0, 0]:
                 break
             slowest = max(slowest, time.monotonic() - killed)
@@ -169,6 +169,7 @@ def test_a_run_of_which_ranks_are_killed_ends_in_the_same_bits(
         finish(run)
         assert run_difference(run, reference) is None
         assert {path.name for path in run.iterdir()} == {path.name for path in reference.iterdir()}
+    assert slowest < 30
     with capsys.disabled():
         print(
             f"\ndead ranks: {len(hits)} SIGKILLs end in equal bits, {sum(hits)} of them mid-epoch;"
@@ -183,7 +184,7 @@ def test_a_signal_to_torchrun_ends_all_ranks_after_the_same_step(reference: Path
         running = under_torchrun(*RUN, run.name, cwd=run.parent)
         wait_for_saves(run, 2)
         running.send_signal(number)
-        running.communicate(timeout=60)
+        running.communicate(timeout=300)
         assert running.returncode != 0
         assert said(run.parent)[-1:] == ["error: interrupted; the checkpoint is written, --resume continues"]
         assert progress(run) > before
@@ -200,7 +201,7 @@ def test_torchrun_restarts_a_run_that_goes_on_by_itself(reference: Path, tmp_pat
     running = under_torchrun(*without_resume, "again", cwd=tmp_path, options=("--max-restarts", "1"))
     wait_for_saves(tmp_path / "again", 4)
     os.kill(processes_of(running)[-1], signal.SIGKILL)
-    _, errors = running.communicate(timeout=120)
+    _, errors = running.communicate(timeout=300)
     assert running.returncode == 0, errors
     assert said(tmp_path) == ["error: rank 1 is gone: all others end; --resume continues from the last checkpoint"]
     assert "continuing in epoch" in (tmp_path / "again" / "log.txt").read_text()

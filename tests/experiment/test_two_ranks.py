@@ -53,7 +53,9 @@ def test_two_processes_train_what_one_does_and_a_run_goes_on_in_another_number_o
         for key, weight in one["model"].items():
             assert torch.allclose(two["model"][key], weight, rtol=0, atol=tolerance), (name, key)
         if name == "checkpoint.2.pt":  # after the first event
-            masks = [{key: weight == 0 for key, weight in run["model"].items() if "weight" in key} for run in (two, one)]
+            masks = [
+                {key: weight == 0 for key, weight in run["model"].items() if "weight" in key} for run in (two, one)
+            ]
             assert all(torch.equal(masks[0][key], mask) for key, mask in masks[1].items())
             assert sum(int(mask.sum()) for mask in masks[1].values()) > 100
     for ours, theirs in zip(metrics(work / "two"), metrics(work / "one"), strict=True):
