@@ -1,4 +1,4 @@
-"""Images a second of two processes under torchrun, beside one process and beside two runs that know nothing of each other.
+"""Images a second of two processes under torchrun, beside one process and two runs that know nothing of each other.
 
     python -m benchmarks.two_ranks [--data ../shared/data] [--rounds 3] [--images 6400]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,9 +30,16 @@ def variables(rank: int, size: int, port: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def rank_0(size: int, port: int) -> Iterator[None]:
-    """Make this process rank 0."""
-    with mock.patch.dict(os.environ, variables(0, size, port)), mock.patch.object(torchrun, "_store", None):
+    """Make this process rank 0. A failure ends the command, not this process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with (
+        mock.patch.dict(os.environ, variables(0, size, port)),
+        mock.patch.object(torchrun, "_store", None),
+        mock.patch.object(torchrun, "leave", sys.exit),
+    ):
         yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def train_in(size: int, *arguments: object, cwd: Path) -> str:
