@@ -27,6 +27,8 @@ _ENDING = 3.0
 """How many seconds a process that ends may still be seen after its connections are closed."""
 
 _store: Any = None
+_places: dict[int, tuple[int, str]] = {}
+"""The number of each process on its machine, and the machine's name."""
 
 
 def started() -> bool:
@@ -82,6 +84,9 @@ def meet() -> None:
         if time.monotonic() > until:
             raise CompressError(f"{_named(missing)} did not begin within {_MEETING:.0f} seconds")
         time.sleep(0.02)
+    for other in range(size()):
+        process, host = shared.get(f"place/{other}").decode().split(" ", 1)
+        _places[other] = int(process), host
 
 
 def first() -> bool:
@@ -116,10 +121,7 @@ def is_loss(error: BaseException | None) -> bool:
 
 def loss(error: BaseException) -> CompressError:
     """Return what to say of a lost connection: which process is gone, where that can be known."""
-    try:
-        said = _gone()
-    except Exception:  # the store has gone with its machine
-        said = "another process is gone"
+    said = _gone()
     if not said:
         said = f"the processes lost their connection ({(str(error).splitlines() or [''])[0]})"
     return CompressError(f"{said}: all others end; --resume continues from the last checkpoint")
@@ -127,17 +129,16 @@ def loss(error: BaseException) -> CompressError:
 
 def _gone() -> str:
     """Return the processes that are gone, in words; empty where all still run."""
-    places = {other: store().get(f"place/{other}").decode().split(" ", 1) for other in range(size())}
     here = socket.gethostname()
     until = time.monotonic() + _ENDING
     while True:
-        gone = {other for other, (process, host) in places.items() if host == here and not _runs(int(process))}
+        gone = {other for other, (process, host) in _places.items() if host == here and not _runs(process)}
         if gone:
             return f"{_named(gone)} {'is' if len(gone) == 1 else 'are'} gone"
         if time.monotonic() > until:
             break
         time.sleep(0.05)
-    elsewhere = {other for other, (_, host) in places.items() if host != here}
+    elsewhere = {other for other, (_, host) in _places.items() if host != here}
     return f"a process on another machine is gone ({_named(elsewhere)})" if elsewhere else ""
 
 
