@@ -161,5 +161,15 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     if size() > 1:
+        if rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            with contextlib.suppress(Exception):
+                _wait_for_others()
         os._exit(code)
     sys.exit(code)
+
+
+def _wait_for_others() -> None:
+    """Wait a moment until all processes have asked: where no agent of torchrun has the store, it ends with rank 0."""
+    until = time.monotonic() + _ENDING
+    while store().add("said", 0) < size() and time.monotonic() < until:
+        time.sleep(0.02)
