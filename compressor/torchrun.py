@@ -20,8 +20,8 @@ _NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _ANSWER = timedelta(seconds=60)
 """How long the store may take to answer."""
 
-_MEETING = 600.0
-"""How many seconds the processes wait for the last one to begin."""
+_MEETING = timedelta(minutes=10)
+"""How long the processes wait for the last one to begin."""
 
 _ENDING = 3.0
 """How many seconds a process that ends may still be seen after its connections are closed."""
@@ -67,7 +67,8 @@ def store() -> Any:
         import torch.distributed
 
         dist: Any = torch.distributed
-        found, _, _ = next(iter(dist.rendezvous("env://", timeout=_ANSWER)))
+        found, _, _ = next(iter(dist.rendezvous("env://", timeout=_MEETING)))
+        found.set_timeout(_ANSWER)
         _store = dist.PrefixStore(f"compress/{_attempt()}", found)
     return _store
 
@@ -79,10 +80,10 @@ def meet() -> None:
     """
     shared = store()
     shared.set(f"place/{rank()}", f"{os.getpid()} {socket.gethostname()}")
-    missing, until = set(range(size())), time.monotonic() + _MEETING
+    missing, until = set(range(size())), time.monotonic() + _MEETING.total_seconds()
     while missing := {other for other in missing if not shared.check([f"place/{other}"])}:
         if time.monotonic() > until:
-            raise CompressError(f"{_named(missing)} did not begin within {_MEETING:.0f} seconds")
+            raise CompressError(f"{_named(missing)} did not begin within {_MEETING.total_seconds():.0f} seconds")
         time.sleep(0.02)
     for other in range(size()):
         process, host = shared.get(f"place/{other}").decode().split(" ", 1)
