@@ -17,9 +17,9 @@ from compressor.experiment.specification import specification
 from compressor.schedule import Faults
 from compressor.world import World
 
-# 18 steps an epoch, the last one of 15 images (8 and 7), each step in two parts.
+# 9 steps an epoch, the last one of 55 images (28 and 27), each step in two parts.
 CONFIG = f"""\
-{TINY.replace(", dropout: [0.2]", "").replace("epochs: 4", "epochs: 3").replace("batch: 64", "batch: 72")}
+{TINY.replace(", dropout: [0.2]", "").replace("epochs: 4", "epochs: 3").replace("batch: 64", "batch: 72, images: 701")}
 test_every_epoch: true
 checkpoint: {{keep: 4}}
 """
@@ -44,7 +44,7 @@ def _files(work: Path) -> None:
 
 def test_two_processes_train_what_one_does_and_a_run_goes_on_in_another_number_of_them(work: Path) -> None:
     shown = train_in(2, *RUN, "two", cwd=work)
-    assert "18 steps on 2 processes (cpu)" in shown
+    assert "9 steps on 2 processes (cpu)" in shown
     with rank_0(1, free_port()):
         succeed("train", *RUN, "one")
     assert {path.name for path in (work / "two").iterdir()} == {path.name for path in (work / "one").iterdir()}
@@ -60,7 +60,7 @@ def test_two_processes_train_what_one_does_and_a_run_goes_on_in_another_number_o
             assert sum(int(mask.sum()) for mask in masks[1].values()) > 100
     for ours, theirs in zip(metrics(work / "two"), metrics(work / "one"), strict=True):
         for part in ("train", "val", "test"):
-            assert ours[part]["top1"] == pytest.approx(theirs[part]["top1"], abs=0.5)
+            assert ours[part]["top1"] == pytest.approx(theirs[part]["top1"], abs=1.5)
             assert ours[part]["loss"] == pytest.approx(theirs[part]["loss"], rel=1e-3)
         assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-3)
     # What two processes have begun, one goes on with, without torchrun, too.
