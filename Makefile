@@ -29,10 +29,10 @@ test-extras: $(INSTALLED)  ## the site, and with other libraries, which are inst
 	$(PYTEST) -m extras
 
 test-slow: $(INSTALLED)  ## the slow tests, larger counts of kills, damaged files and fuzzed ones, and a quarter of the zoo
-	KILLS=8 FLIPS=60 FUZZ=500 ZOO=quarter $(LARGE)
+	KILLS=8 DEAD_RANKS=3 FLIPS=60 FUZZ=500 ZOO=quarter $(LARGE)
 
 test-full: $(INSTALLED)  ## all counts; the last line is for the note of a change
-	KILLS=25 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 ZOO=all $(LARGE)
+	KILLS=25 DEAD_RANKS=20 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 ZOO=all $(LARGE)
 	@echo "make test-full passed at $$(git describe --always --abbrev=40 --dirty)"
 
 test-oldest:  ## the suite with the lowest version of every dependency, in .venv-oldest (5 GB)

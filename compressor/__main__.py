@@ -10,6 +10,8 @@ import os
 import signal
 from types import FrameType
 
+from compressor import torchrun
+
 _PROCESS = os.getpid()
 
 
@@ -29,8 +31,9 @@ def _end(number: int, frame: FrameType | None) -> None:
         for path in tuple(getattr(files, "unfinished", ())):
             with contextlib.suppress(OSError):
                 path.unlink()
-        with contextlib.suppress(OSError):
-            os.write(2, b"interrupted\n")
+        if torchrun.first_now():
+            with contextlib.suppress(OSError):
+                os.write(2, b"interrupted\n")
     os._exit(128 + number)
 
 

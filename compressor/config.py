@@ -95,7 +95,7 @@ class DataConfig(Settings):
     images: int | None = Field(
         default=None, ge=1, description="number of training images that are used, drawn with the seed; default: all"
     )
-    batch: int = Field(default=128, ge=1, description="number of images in one optimizer step")
+    batch: int = Field(default=128, ge=1, description="number of images in one optimizer step, over all processes")
     augment: list[Augmentation] = Field(
         default=[],
         description="random changes of training images, in this order: crop (shift by up to 1/8 of the side), flip"

@@ -2,7 +2,7 @@
 
 import difflib
 import os.path
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class CompressError(Exception):
@@ -63,3 +63,12 @@ class Interrupted(CompressError):
         done = "; the checkpoint is written, --resume continues" if begun else " before the first step"
         super().__init__(f"interrupted{done}")
         self.exit_code = 128 + number
+        self._given = number, begun
+
+    def __reduce__(self) -> tuple[Callable[..., "Interrupted"], tuple[int, bool]]:
+        """Return how another process makes the same error."""
+        return _interrupted, self._given
+
+
+def _interrupted(number: int, begun: bool) -> Interrupted:
+    return Interrupted(number, begun=begun)

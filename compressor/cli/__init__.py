@@ -3,10 +3,12 @@
 import os
 import sys
 import traceback
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import click
 
+from compressor import torchrun
 from compressor.cli import streams
 from compressor.cli.compare import compare
 from compressor.cli.convert import convert
@@ -23,7 +25,7 @@ from compressor.cli.thin import thin
 from compressor.cli.train import train
 from compressor.cli.validate import validate
 from compressor.cli.verify import verify
-from compressor.errors import CompressError
+from compressor.errors import CompressError, UserError
 from compressor.importing import blame
 
 
@@ -34,6 +36,15 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except SystemExit as error:
             raise CompressError(f"a plugin left Python: {blame(error)}") from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that was asked for. Raises `UserError` where several processes would run it."""
+        found = super().resolve_command(ctx, args)
+        if found[1] is not train and torchrun.size() > 1:
+            raise UserError(f"compress {found[0]} runs in one process: start it without torchrun")
+        return found
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -57,28 +68,32 @@ def main() -> None:
         code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        _end(error.show, error.exit_code)
     except CompressError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _end(f"error: {error}", error.exit_code)
     except BrokenPipeError:  # the reader of a pipe has gone; nothing is left to say
         streams.leave_stdout()
         sys.exit(1)
     except OSError as error:  # a path given by the user; what breaks while running is a CompressError
         if error.filename is None:
-            click.echo(f"error: the output cannot be written: {error.strerror or error}", err=True)
-            streams.leave_stdout()
-            sys.exit(1)
-        click.echo(f"error: {error.filename}: {error.strerror or error}", err=True)
-        sys.exit(2)
+            _end(f"error: the output cannot be written: {error.strerror or error}", 1, streams.leave_stdout)
+        _end(f"error: {error.filename}: {error.strerror or error}", 2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(130)
+        _end("interrupted", 130)
     except Exception as error:
         if os.environ.get("COMPRESS_DEBUG"):
             traceback.print_exc()
         first = (str(error).splitlines() or [""])[0]
         hint = "COMPRESS_DEBUG=1 shows the traceback"
-        click.echo(f"error: {type(error).__name__}: {first} (internal error; {hint})", err=True)
-        sys.exit(1)
+        _end(f"error: {type(error).__name__}: {first} (internal error; {hint})", 1)
+
+
+def _end(message: str | Callable[[], object], code: int, then: Callable[[], object] = lambda: None) -> NoReturn:
+    """End with a message on stderr. Of several processes the first one that ends shows its own, the others nothing."""
+    with streams.last_word() as has_it:
+        if has_it and callable(message):
+            message()
+        elif has_it:
+            click.echo(f"{message}", err=True)
+        then()
+        torchrun.leave(code)

@@ -2,8 +2,14 @@
 
 import io
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, TextIO
+
+from compressor import torchrun
 
 
 def prepare() -> None:
@@ -19,9 +25,32 @@ def prepare() -> None:
         sys.stdout = _dropping(1, None)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
         sys.stderr = _dropping(2, sys.stderr)
+    if torchrun.size() > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # its warnings of lost connections are not ours
     for stream in (sys.stdout, sys.stderr):  # an ascii terminal, a path that is not UTF-8: escaped, and no error
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if torchrun.rank() > 0:  # rank 0 shows what there is to see
+        _loud.append(sys.stderr)
+        sys.stdout = sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+
+
+_loud: list[TextIO] = []
+"""The stderr of a process that shows nothing but its last word."""
+
+
+@contextmanager
+def last_word() -> Iterator[bool]:
+    """Yield whether this process shows why the command ends; inside the block stderr is what the user reads.
+
+    Of several processes the first one does; it is not disturbed by signals, with which torchrun ends all others.
+    """
+    if torchrun.size() > 1 and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+    first = torchrun.first()
+    with redirect_stderr(_loud[0] if first and _loud else sys.stderr):
+        yield first
 
 
 def drop_lost_output() -> None:

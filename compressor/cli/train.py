@@ -54,7 +54,10 @@ def train(
     other_data: bool,
     wide: bool,
 ) -> None:
-    """Train a model under a schedule; write checkpoints and a sparsity report."""
+    """Train a model under a schedule; write checkpoints and a sparsity report.
+
+    In several processes: torchrun --nproc-per-node N -m compressor train ...
+    """
     streams.drop_lost_output()
     from compressor.experiment import folder, run
     from compressor.experiment.specification import specification

@@ -16,8 +16,10 @@ from compressor.data.pipeline import augment, prepare
 from compressor.data.splitting import split
 from compressor.data.streamed import Streamed
 from compressor.data.transforms import Transforms, transforming
+from compressor.world import World
 
 Batches = Iterator[tuple[Tensor, Tensor]]
+OwnBatches = Iterator[tuple[Tensor, Tensor, float, int]]
 
 _SMALL = 64 * 64
 
@@ -25,10 +27,14 @@ _SMALL = 64 * 64
 class DataFeed:
     """Prepared (images, labels) on the device. An epoch's batches depend on (seed, epoch) alone.
 
-    A last batch of a single image is left out: batch normalization cannot be trained on it.
+    A last batch of a single image is left out: batch normalization cannot be trained on it. Several processes share
+    each batch, and the images for evaluation.
     """
 
-    def __init__(self, data: DataSet, config: DataConfig, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, data: DataSet, config: DataConfig, seed: int, device: torch.device, world: World | None = None
+    ) -> None:
+        self._world = world or World()
         self._data, self._config, self._seed, self._device = data, config, seed, device
         self._train, self._held_out = split(len(data.train), config.validation, seed, config.images)
         self.images, self.held_out = len(self._train), len(self._held_out)
@@ -46,10 +52,38 @@ class DataFeed:
         self._evaluation_batch = max(config.batch, 256) if small else config.batch
 
     def train(self, epoch: int, first_step: int) -> Batches:
-        """Return the training batches of an epoch from `first_step` on."""
+        """Return the training batches of an epoch from `first_step` on, whole ones on each process."""
+        return self._batches(self._order(epoch, first_step), epoch, self._batch)
+
+    def of_process(self, epoch: int, first_step: int) -> OwnBatches:
+        """Return this process's part of the same batches: a slice of each, with the factor of its mean loss (the mean
+        over all processes is then that over the batch) and the number of processes that have the same images.
+
+        The slices of a last, smaller batch differ by at most one image; where that would leave a process fewer than
+        two, each has the whole of it.
+        """
+        world, order = self._world, self._order(epoch, first_step)
+        each, whole = self._batch // world.size, len(order) // self._batch
+        rest = order[whole * self._batch :]
+        parts = order[: whole * self._batch].view(whole, world.size, each)[:, world.rank].reshape(-1)
+        shared = len(rest) // world.size > 1
+        own = torch.tensor_split(rest, world.size)[world.rank] if shared else rest
+        last = (len(own) * world.size / len(rest), 1) if shared else (1.0, world.size)
+        if len(own) <= each:  # then it follows the others in one turn, which starts the workers once
+            parts, own = torch.cat([parts, own]), own[:0]
+        for step, (images, labels) in enumerate(self._batches(parts, epoch, each)):
+            yield images, labels, *((1.0, 1) if step < whole else last)
+        if len(own):
+            for images, labels in self._batches(own, epoch, len(own)):
+                yield images, labels, *last
+
+    def _order(self, epoch: int, first_step: int) -> Tensor:
+        """Return the training images of an epoch from a step on, in their order."""
         order = self._train[torch.from_numpy(np.argsort(draw(self._train, ORDER, self._seed, epoch), kind="stable"))]
-        order = order[first_step * self._batch : self.steps_per_epoch * self._batch]
-        for indices, images, labels in self._changed(order, epoch):
+        return order[first_step * self._batch : self.steps_per_epoch * self._batch]
+
+    def _batches(self, order: Tensor, epoch: int, batch: int) -> Batches:
+        for indices, images, labels in self._changed(order, epoch, batch):
             prepared = prepare(images, self._data.mean, self._data.std)
             kinds = self._kinds
             yield augment(prepared, indices, seed=self._seed, epoch=epoch, kinds=kinds) if kinds else prepared, labels
@@ -59,30 +93,34 @@ class DataFeed:
         """Return the changes of single images; None where there are only crops and flips at the end."""
         return Transforms(self._first, self._data.shape, self._data.mean, self._seed) if self._first else None
 
-    def _changed(self, order: Tensor, epoch: int) -> Iterator[Batch]:
+    def _changed(self, order: Tensor, epoch: int, batch: int) -> Iterator[Batch]:
         """Yield the batches of the training images, each image changed by the transforms."""
         train, transforms = self._data.train, self._transforms
         if transforms is None:
-            yield from train.batches(order, self._batch, self._device)
+            yield from train.batches(order, batch, self._device)
             return
         change = partial(transforms, epoch=epoch)
         if isinstance(train, Streamed):
-            yield from replace(train, change=change).batches(order, self._batch, self._device)
+            yield from replace(train, change=change).batches(order, batch, self._device)
             return
-        for indices, images, labels in train.batches(order, self._batch, torch.device("cpu")):
+        for indices, images, labels in train.batches(order, batch, torch.device("cpu")):
             with transforming():
                 changed = [change(image, index) for image, index in zip(images, indices.tolist(), strict=True)]
             yield indices, torch.stack(changed).to(self._device), labels.to(self._device)
 
     def validation(self) -> Batches:
-        """Return the validation images, not augmented; nothing where `validation` is 0."""
+        """Return the validation images, not augmented; nothing where `validation` is 0. Of several processes each has
+        its own ones, and one that is alone (`World.alone`) all of them.
+        """
         return self._plain(self._data.train, self._held_out)
 
     def test(self) -> Batches:
-        """Return the test images, in order."""
+        """Return the test images, in order; of several processes each has its own ones, as for validation."""
         return self._plain(self._data.test, torch.arange(len(self._data.test)))
 
     def _plain(self, images: Images, order: Tensor) -> Batches:
+        if not self._world.alone:  # each image on one process
+            order = torch.tensor_split(order, self._world.size)[self._world.rank]
         for _, batch, labels in images.batches(order, self._evaluation_batch, self._device):
             yield prepare(batch, self._data.mean, self._data.std), labels
 

@@ -21,12 +21,18 @@ from compressor.training import optimizers
 
 
 def bind(
-    spec: Specification, faults: Faults, networks: Networks, *, init: bool = True, known: DataSet | None = None
+    spec: Specification,
+    faults: Faults,
+    networks: Networks,
+    *,
+    init: bool = True,
+    known: DataSet | None = None,
+    processes: int = 1,
 ) -> tuple[BoundSchedule, View | None]:
     """Return the schedule bound to the model, and what is known of that; what does not fit becomes a fault.
 
     `init: False` where the weights come from a run's own checkpoint: then its source may be gone. `known`: the data,
-    where they were read before.
+    where they were read before. `processes`: how many share each batch.
     """
     config, document = spec.config, spec.config_document
     bound, view = BoundSchedule(notes=tuple(spec.schedule.notes) if spec.schedule else ()), None
@@ -49,13 +55,13 @@ def bind(
             groups=optimizers.settings(network, config.optimizer),
             epochs=config.epochs,
             steps=data.expected_steps(config.data),
-            examples=-(-config.data.batch // config.optimizer.accumulate),
+            examples=-(-config.data.batch // (config.optimizer.accumulate * processes)),
             validates=config.data.validation > 0,
             build=lambda: networks.for_trial(classes),
         )
         notes, wrong = list[str](), None
         try:
-            notes = _check_outputs(config, view, networks, data.expected_images(config.data))
+            notes = _check_outputs(config, view, networks, data.expected_images(config.data), processes)
         except UserError as error:
             wrong = error
         if spec.schedule is not None:
@@ -91,13 +97,16 @@ def check_augment(spec: Specification, shape: tuple[int, int, int] | None, fault
         faults.add(spec.config_document.place(("data", "augment", number)), said)
 
 
-def check_outputs(spec: Specification, view: View, faults: Faults, networks: Networks, count: int) -> list[str]:
+def check_outputs(
+    spec: Specification, view: View, faults: Faults, networks: Networks, count: int, processes: int = 1
+) -> list[str]:
     """Add a fault where the model does not take the images, or does not give one logit for each class.
 
-    Returns a line where it gives several outputs. `count`: the number of training images.
+    Returns a line where it gives several outputs. `count`: the number of training images; `processes`: how many share
+    each batch.
     """
     try:
-        return _check_outputs(spec.config, view, networks, count)
+        return _check_outputs(spec.config, view, networks, count, processes)
     except UserError as error:
         _add(error, spec, faults)
         return []
@@ -109,7 +118,7 @@ def _add(error: UserError, spec: Specification, faults: Faults) -> None:
     faults.add(spec.config_document.place(("model", *(keys or ["name"])[:1])), str(error))
 
 
-def _check_outputs(config: Config, view: View, networks: Networks, count: int | None) -> list[str]:
+def _check_outputs(config: Config, view: View, networks: Networks, count: int | None, processes: int) -> list[str]:
     """Return what `check_forms` says, without storage where that is possible; where it is not, the model is built."""
     classes = data.class_count(config.data.name)
     if classes is not None:
@@ -118,12 +127,13 @@ def _check_outputs(config: Config, view: View, networks: Networks, count: int | 
         return []
     try:
         with OnMeta():  # type: ignore[no-untyped-call]
-            return check_forms(config, without_storage(view.model), view.image, config.data.name, classes, count)
+            model = without_storage(view.model)
+            return check_forms(config, model, view.image, config.data.name, classes, count, processes)
     except (
         Exception
     ):  # a network may not be copied, or need its values; and what is wrong is said better by the real one
         network = networks.for_trial(config.model.num_classes or classes)
-        return check_forms(config, network, view.image, config.data.name, classes, count)
+        return check_forms(config, network, view.image, config.data.name, classes, count, processes)
 
 
 def _frozen(network: nn.Module, document: Document) -> list[Message]:

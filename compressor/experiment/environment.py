@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import compressor
+from compressor import torchrun
 from compressor.data import Fingerprint
 from compressor.experiment.folder import CONFIG, ENVIRONMENT, SCHEDULE
 from compressor.files import replace_text
@@ -49,6 +50,7 @@ def _record(folder: Path, device: torch.device, data: Fingerprint) -> dict[str, 
         "command": sys.argv,
         "working_directory": os.getcwd(),
         **here(device),
+        "processes": torchrun.size(),
         "git_commit": _commit(),
         "sha256": {
             "config": _sum((folder / CONFIG).read_bytes()),

@@ -60,16 +60,23 @@ def check_outputs(config: Config, network: nn.Module, shape: Shape, images: str,
 
 
 def check_forms(
-    config: Config, network: nn.Module, shape: Shape, images: str, classes: int | None, count: int | None = None
+    config: Config,
+    network: nn.Module,
+    shape: Shape,
+    images: str,
+    classes: int | None,
+    count: int | None = None,
+    processes: int = 1,
 ) -> list[str]:
     """Raise `UserError` where the network gives no logits of all classes, in eval mode or in training mode.
 
     Returns a line where it gives several outputs, of which one is used. The forward pass in training mode changes the
-    statistics of batch norms: a copy is given. `count`: the number of training images, where it is known.
+    statistics of batch norms: a copy is given. `count`: the number of training images, where it is known; `processes`:
+    how many share each batch.
     """
     name, key = config.model.name, config.model.output
     shipped = check_outputs(config, network, shape, images, classes)
-    at_once = min(2, fewest_at_once(network, config, count))
+    at_once = min(2, fewest_at_once(network, config, count, processes))
     trained = _try_out(config, network, shape, images, training=at_once)
     if trained.logits.shape[1] != shipped.logits.shape[1]:
         raise UserError(

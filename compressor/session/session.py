@@ -87,7 +87,8 @@ class Step:
 
         Args:
             loss: The mean loss of the part, a scalar.
-            share: The part's weight in the batch: its number of images divided by the batch's.
+            share: The part's weight in the batch: its number of images divided by the batch's. Of several processes,
+                whose gradients are averaged: multiplied by their number.
             images: The images of the part (N, C, H, W), for policies that look at them.
             labels: Their labels (N).
             logits: Their logits (N, classes).
@@ -96,7 +97,7 @@ class Step:
             The whole loss of the part, detached, not multiplied by its share.
         """
         whole = self._session.before_backward(loss, images=images, labels=labels, logits=logits)
-        torch.autograd.backward(whole * share if share < 1 else whole)
+        torch.autograd.backward(whole if share == 1 else whole * share)
         return whole.detach()
 
 

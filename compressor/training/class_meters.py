@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from compressor.reports import recorded
 from compressor.training.meters import Meters
+from compressor.world import World
 
 BINS = 15
 """The number of equal bins of confidence (Guo et al., ICML 2017, section 5)."""
@@ -36,6 +37,11 @@ class ClassMeters(Meters):
         # The bin ((m - 1) / M, m / M] of each image, as a column of zeros and a one: sums of products have one order.
         places = F.one_hot((confidence * BINS).ceil().long().clamp(1, BINS) - 1, BINS).double()
         self._bins += places.T @ torch.stack([confidence, right.double(), torch.ones_like(confidence)], 1)
+
+    def gather(self, world: World) -> None:
+        """Add what the other processes have counted, on each of them."""
+        super().gather(world)
+        self._images, self._correct, self._bins = map(world.sum, (self._images, self._correct, self._bins))
 
     def evaluation(self) -> recorded.Evaluation | None:
         """Return all figures; None where nothing was counted."""

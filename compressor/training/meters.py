@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressor.world import World
+
 
 class Meters:
     """Sums of loss, top-1 and top-5 hits over samples; the sums stay on the device until they are read."""
@@ -21,6 +23,21 @@ class Meters:
         hits = torch.stack([loss.detach().double() * len(labels), top[:, 0].sum().double(), top.sum().double()])
         self._sums += hits
         self._count += len(labels)
+
+    def take(self, sums: Tensor, count: int) -> None:
+        """Count `count` images by the sums of their loss, their top-1 and their top-5 hits."""
+        self._sums += sums
+        self._count += count
+
+    @property
+    def sums(self) -> Tensor:
+        """Return the sums of loss, top-1 and top-5 hits, float64 [3]."""
+        return self._sums
+
+    def gather(self, world: World) -> None:
+        """Add what the other processes have counted, on each of them."""
+        self._sums = world.sum(self._sums)
+        self._count = int(world.sum(torch.tensor(self._count)))
 
     def means(self) -> dict[str, float]:
         """Return `loss`, and `top1` and `top5` in percent; empty where nothing was counted."""

@@ -1,6 +1,7 @@
 """The loop around the session: batches, evaluation, checkpoints, observers."""
 
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,12 +14,16 @@ from torch import Tensor, nn
 from compressor.config import Config
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.reports import sparsities
-from compressor.session import Session
-from compressor.training.evaluation import Batches, Feed, autocast, evaluate
+from compressor.session import Session, rng
+from compressor.training.evaluation import Batches, Feed, OwnBatches, autocast, evaluate
+from compressor.training.forward import Forward
 from compressor.training.meters import Meters
 from compressor.training.observers import Observer
-from compressor.training.parts import least_images, part_sizes
+from compressor.training.parts import equal_parts, least_images, part_sizes
 from compressor.training.weights import restore_live
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""The signals that stop a run after a step."""
 
 
 @dataclass
@@ -62,9 +67,9 @@ class Trainer:
         session.data.evaluate = self._accuracies
         self._meters = Meters(device)
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-        # Compiled, the network is called through a wrapper; its parameters and their names stay those of the plain one.
-        self._forward = torch.compile(session.model) if config.compile else session.model
-        self._least = least_images(session.model, config)
+        self._world = session.world
+        self._forward = Forward(session.model, self._world, compiled=config.compile)
+        self._least = least_images(session.model, config, self._world.size)
         # On an accelerator reading the loss waits for the device: there the first bad step is noted on the device.
         self._check_every = 1 if device.type == "cpu" else 50
         self._first_bad = torch.full((), -1, device=device)
@@ -82,8 +87,8 @@ class Trainer:
         if progress.step == 0:
             self._meters = Meters(self._device)
         with session.epoch(number) as epoch:
-            for images, labels in self._feed.train(session.clock.data_epoch, progress.step):
-                loss = self.step(images, labels)
+            for images, labels, factor, copies in self._batches(session.clock.data_epoch):
+                loss = self.step(images, labels, factor, copies)
                 for observer in self._observers:
                     observer.on_step(number, progress.step, loss)
                 progress.step += 1
@@ -101,7 +106,7 @@ class Trainer:
         for observer in self._observers:
             observer.on_epoch(record)
             observer.on_layers(layers)
-        stop = self._stop_signal()
+        stop, _ = self._asked()
         due = progress.epoch % self._config.checkpoint.every_epochs == 0 or progress.epoch == self._config.epochs
         if due or stop is not None:
             self._save("checkpoint")
@@ -109,23 +114,69 @@ class Trainer:
         if stop is not None:
             raise Interrupted(stop)
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one optimizer step on a batch, which may be computed in parts; return its mean loss."""
-        total = torch.zeros((), device=self._device)
+    def _batches(self, epoch: int) -> OwnBatches:
+        """Yield the batches of an epoch that are still to come; of several processes this one's part of each."""
+        step = self.progress.step
+        if self._world.size > 1:
+            yield from self._feed.of_process(epoch, step)
+        else:
+            yield from ((images, labels, 1.0, 1) for images, labels in self._feed.train(epoch, step))
+
+    def step(self, images: Tensor, labels: Tensor, factor: float = 1.0, copies: int = 1) -> Tensor:
+        """Take one optimizer step on a batch, which may be computed in parts; return its mean loss.
+
+        Of several processes each has its part of the batch: `factor` is that of its mean loss in the mean over all of
+        them, and `copies` of them have the same images.
+        """
+        world, session = self._world, self.session
+        seed = world.seed_of_step(session.clock.epoch, session.clock.step)
+        if seed is not None:
+            rng.seed_all(seed)
+        alone = world.size == 1
+        meters = self._meters if alone else Meters(self._device)
+        total, whole = torch.zeros((), device=self._device), torch.zeros((), device=self._device)
+        sizes = self._part_sizes(len(labels), factor)
         end = 0
-        with self.session.step() as step:
-            for size in part_sizes(len(labels), self._config.optimizer.accumulate, self._least):
+        with session.step() as step:
+            self._forward.prepare()
+            for number, size in enumerate(sizes):
                 start, end = end, end + size
                 part, truth = images[start:end], labels[start:end]
-                with autocast(self._device, self._config):
-                    logits = self._forward(part)
-                data_loss = self._criterion(logits.float(), truth)
-                share = len(truth) / len(labels)
-                loss = step.backward(data_loss, share=share, images=part, labels=truth, logits=logits)
-                self._refuse_non_finite(data_loss.detach(), loss)
+                with self._forward.part(last=number == len(sizes) - 1):
+                    with autocast(self._device, self._config):
+                        logits = self._forward(part)
+                    data_loss = self._criterion(logits.float(), truth)
+                    share = factor * (len(truth) / len(labels))
+                    loss = step.backward(data_loss, share=share, images=part, labels=truth, logits=logits)
+                if alone:
+                    self._refuse_non_finite(data_loss.detach(), loss)
+                else:
+                    whole += loss * share
                 total += data_loss.detach() * share
-                self._meters.add(logits.detach(), truth, data_loss)
+                meters.add(logits.detach(), truth, data_loss)
+            if not alone:
+                seen = round(len(labels) * world.size / factor) // copies
+                total, whole = self._over_all(total, whole, meters.sums / copies, seen)
+                self._refuse_non_finite(total, whole)
         return total
+
+    def _part_sizes(self, images: int, factor: float) -> list[int]:
+        """Return the numbers of images of the parts of a batch, as many on each process."""
+        accumulate, size = self._config.optimizer.accumulate, self._world.size
+        if size == 1:
+            return part_sizes(images, accumulate, self._least)
+        smallest = round(images * size / factor) // size  # shares differ by one image at most
+        return equal_parts(images, smallest, accumulate, self._least)
+
+    def _over_all(self, total: Tensor, whole: Tensor, sums: Tensor, seen: int) -> tuple[Tensor, Tensor]:
+        """Count a step on all processes; return the mean over them of the data's loss and of the whole loss.
+
+        `sums`: of this process's meters; `seen`: the number of images that all of them have seen.
+        """
+        means = torch.stack([total, whole]).double() / self._world.size
+        found = self._world.sum(torch.cat([means, sums]))
+        self._meters.take(found[2:], seen)
+        return found[0], found[1]
 
     def _evaluate(self, epoch: int) -> tuple[dict[str, Any], Mapping[str, float]]:
         """Validate where it is due; return the record of the epoch, and the sparsity of each weight."""
@@ -175,7 +226,7 @@ class Trainer:
         `meters` count the batches.
         """
         with nullcontext() if folded else self.session.own_inference():
-            figures = evaluate(self.session.model, batches, self._device, self._config, meters)
+            figures = evaluate(self.session.model, batches, self._device, self._config, meters, self._world)
         if not math.isfinite(figures.get("loss", 0.0)):
             raise CompressError(
                 f"the loss on validation images is not finite after {self._last_step()} ({figures['loss']}):"
@@ -247,15 +298,27 @@ class Trainer:
         self.progress.best_epoch, self.progress.best_score = None, -math.inf
 
     def _maybe_save(self) -> None:
-        minutes = self._config.checkpoint.every_minutes
-        stop = self._stop_signal()
-        if stop is not None or (minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes):
+        stop, due = self._asked()
+        if stop is not None or due:
             self._refuse_non_finite_weights()
             self.session.check_logits()
             self._save("checkpoint")
             self._saved_at = time.monotonic()
         if stop is not None:
             raise Interrupted(stop)
+
+    def _asked(self) -> tuple[int | None, bool]:
+        """Return the signal that has come, and whether the minutes between two checkpoints are over.
+
+        All processes return the same: they stop after the same step, and rank 0's clock counts.
+        """
+        minutes, stop = self._config.checkpoint.every_minutes, self._stop_signal()
+        due = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        if self._world.size == 1:
+            return stop, due
+        mine = [*(int(stop == number) for number in _SIGNALS), int(due and self._world.writes)]
+        *came, due_now = self._world.sum(torch.tensor(mine)).tolist()
+        return next((number for number, count in zip(_SIGNALS, came, strict=True) if count), None), bool(due_now)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes in a run, except the model."""

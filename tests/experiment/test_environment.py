@@ -33,13 +33,13 @@ def test_a_run_says_what_it_was_made_with_and_each_start_adds_a_record(work: Pat
     [first] = starts(work / "run")
     assert list(first) == [
         *("started", "command", "working_directory", "versions", "platform", "processor", "device", "threads"),
-        *("git_commit", "sha256"),
+        *("processes", "git_commit", "sha256"),
     ]
     assert first["command"] == ["compress", "train", *RUN, "--out", "run"]
     assert first["versions"]["python"] == platform.python_version()
     assert first["versions"]["torch"] == torch.__version__
     assert {"compressor", "torchvision"} <= set(first["versions"])
-    assert (first["device"], first["threads"], first["git_commit"]) == ({"type": "cpu"}, 1, None)
+    assert (first["device"], first["threads"], first["processes"], first["git_commit"]) == ({"type": "cpu"}, 1, 1, None)
     for name in ("config", "schedule"):
         content = (work / "run" / f"{name}.yaml").read_bytes()
         assert first["sha256"][name] == hashlib.sha256(content).hexdigest()

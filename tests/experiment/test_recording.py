@@ -12,7 +12,7 @@ import pytest
 from helpers import compress, difference, interrupted, saved, succeed, write_tiny
 
 from compressor.config import Config
-from compressor.experiment import recording, run
+from compressor.experiment import recording, training_run
 from compressor.reports import read
 from compressor.timing import Clock
 from compressor.training import checkpoint
@@ -86,7 +86,7 @@ def test_the_checkpoint_of_init_is_the_reference_on_the_same_images_and_changes_
     assert found.reference is not None
     assert (found.reference.top1, found.reference.loss) == (told["top1"], pytest.approx(told["loss"]))
     assert f"test, {dense}: " in said
-    with mock.patch.object(run._Run, "_reference", return_value=None):
+    with mock.patch.object(training_run.Run, "_reference", return_value=None):
         succeed(*init, "--out", "without")
     ours, theirs = (saved(work / name / "checkpoint.pt") for name in ("with", "without"))
     for each in (ours, theirs):
@@ -126,13 +126,13 @@ def test_a_run_that_an_older_version_began_goes_on_and_records_the_rest(work: Pa
 
 
 def test_a_signal_before_the_first_step_says_that_nothing_was_done(work: Path, dense: Path) -> None:
-    plain = run._Run._reference
+    plain = training_run.Run._reference
 
     def stopped(self: Any) -> Any:
         self._signal = signal.SIGTERM
         return plain(self)
 
-    with mock.patch.object(run._Run, "_reference", stopped):
+    with mock.patch.object(training_run.Run, "_reference", stopped):
         result = compress("train", "-c", "tiny", "--set", "epochs=1", "--init", dense, "--out", "new")
     assert (result.code, result.err) == (128 + signal.SIGTERM, "error: interrupted before the first step\n")
     again = succeed("train", "-c", "tiny", "--set", "epochs=1", "--init", dense, "--out", "new", "--resume")

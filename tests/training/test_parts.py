@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compressor.config import Config
-from compressor.training.parts import fewest_at_once, part_sizes
+from compressor.training.parts import equal_parts, fewest_at_once, part_sizes
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,35 @@ def test_the_fewest_images_at_once(
     )
     network = normalized() if with_norm else nn.Linear(4, 3)
     assert fewest_at_once(network, config, images) == fewest
+
+
+@pytest.mark.parametrize(
+    ("images", "processes", "accumulate", "fewest"),
+    [
+        (None, 2, 1, 8),
+        (None, 2, 4, 2),
+        (None, 8, 2, 1),  # one image in every part is what is asked for
+        (16 + 5, 2, 1, 2),  # shares of two and three images
+        (16 + 3, 2, 1, 3),  # too few to share: each process has all three
+    ],
+)
+def test_the_fewest_images_at_once_in_several_processes(
+    images: int | None, processes: int, accumulate: int, fewest: int
+) -> None:
+    config = Config.model_validate(
+        {
+            "model": {"name": "none"},
+            "data": {"name": "none", "batch": 16},
+            "optimizer": {"lr": 0.1, "accumulate": accumulate},
+            "epochs": 1,
+        }
+    )
+    assert fewest_at_once(normalized(), config, images, processes) == fewest
+
+
+@pytest.mark.parametrize(
+    ("images", "smallest", "least", "sizes"),
+    [(7, 6, 1, [3, 2, 2]), (6, 6, 1, [2, 2, 2]), (4, 3, 2, [4]), (3, 3, 2, [3]), (2, 2, 1, [1, 1])],
+)
+def test_processes_have_as_many_parts(images: int, smallest: int, least: int, sizes: list[int]) -> None:
+    assert equal_parts(images, smallest, 3, least) == sizes
