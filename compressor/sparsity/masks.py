@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from compressor.errors import UserError
 from compressor.sparsity.cutter import Cutter
 from compressor.sparsity.mask_changes import Change, MaskChanges, kept
+from compressor.sparsity.pieces import pieces
 
 _SAME_WIDTH = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -230,7 +231,9 @@ def _put(table: dict[str, Tensor], name: str, parts: list[Tensor]) -> None:
 
 
 def _zero(tensor: Tensor, bits: Tensor) -> None:
-    tensor.detach().view(_SAME_WIDTH[tensor.element_size()]).bitwise_and_(bits)
+    words = tensor.detach().view(_SAME_WIDTH[tensor.element_size()])
+    for part, mask in pieces(words, bits):  # each byte of the mask is widened into a temporary
+        part.bitwise_and_(mask)
 
 
 def _layout(weight: Tensor) -> torch.memory_format:
