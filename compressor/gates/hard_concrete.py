@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compressor.sparsity import map_pieces
+
 EPSILON = 1e-6
 """The smallest distance of uniform draws from 0 and 1."""
 
@@ -24,6 +26,9 @@ class HardConcrete:
 
     def sample(self, log_alpha: Tensor) -> Tensor:
         """Return one draw for each gate."""
+        return map_pieces(self._sample, log_alpha)
+
+    def _sample(self, log_alpha: Tensor) -> Tensor:
         u = torch.rand_like(log_alpha).mul_(1 - 2 * EPSILON).add_(EPSILON)
         s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / self.beta)
         return (s * (self.zeta - self.gamma) + self.gamma).clamp_(0, 1)
