@@ -30,8 +30,7 @@ def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tensors
         return
     flat = [tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors]
-    for start in range(0, first.numel(), PIECE):
-        yield tuple(tensor[start : start + PIECE] for tensor in flat)
+    yield from zip(*(torch.split(tensor, PIECE) for tensor in flat), strict=True)
 
 
 def map_pieces(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
