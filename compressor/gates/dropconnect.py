@@ -120,6 +120,10 @@ class Dropping(Installed):
             layer = site.model.get_submodule(path)
             assert isinstance(layer, nn.Linear)
             self._layers[path] = layer
+        self._squares: dict[str, Tensor] = {}
+        """W * W by layer, in memory that is used again at each step."""
+        self._present: set[str] = set()
+        """The layers whose squares are those of this step's weights."""
 
     def _replace(self, forward: Any) -> None:
         for path, layer in self._layers.items():
@@ -130,6 +134,7 @@ class Dropping(Installed):
             vars(layer).pop("forward", None)
 
     def before_forward(self) -> None:
+        self._present.clear()
         self._replace(self._train)
 
     def after_backward(self) -> None:
@@ -139,11 +144,22 @@ class Dropping(Installed):
         if v.dim() != 2:
             raise UserError(f"{self._site.owner}: {_not_flat(path, v.shape)}")
         if self._gate.sampling == "local":
-            return drawn_linear(v, layer.weight, layer.bias, self._gate.keep)
+            return drawn_linear(v, layer.weight, layer.bias, self._gate.keep, self._squared(path, layer.weight))
         if len(v) * layer.weight.numel() > MOST_MASKS:
             raise UserError(f"{self._site.owner}: {_too_many(path, len(v), layer.weight.numel())}")
         with torch.autocast(v.device.type, enabled=False):
             return masked_linear(v.to(layer.weight.dtype), layer.weight, layer.bias, self._gate.keep)
+
+    @torch.no_grad()
+    def _squared(self, path: str, weight: Tensor) -> Tensor:
+        found = self._squares.get(path)
+        if found is None or (found.shape, found.dtype, found.device) != (weight.shape, weight.dtype, weight.device):
+            found = self._squares[path] = torch.empty_like(weight)
+            self._present.discard(path)
+        if path not in self._present:
+            self._present.add(path)
+            torch.square(weight, out=found)
+        return found
 
     @property
     def ships(self) -> bool:
@@ -187,12 +203,14 @@ def sums(v: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor
     return F.linear(v, weight, bias), F.linear(v.square(), weight.square(), None if bias is None else bias.square())
 
 
-def drawn_linear(v: Tensor, weight: Tensor, bias: Tensor | None, p: float) -> Tensor:
-    """Return one normal draw of (M * W) v + M_b * b for each example and unit, by its mean and variance."""
+def drawn_linear(v: Tensor, weight: Tensor, bias: Tensor | None, p: float, of_weight: Tensor) -> Tensor:
+    """Return one normal draw of (M * W) v + M_b * b for each example and unit, by its mean and variance; `of_weight`:
+    W * W.
+    """
     if torch.is_autocast_enabled(v.device.type):
         mean, squares = sums(v, weight, bias)
         return p * mean + (p * (1 - p) * squares).clamp_min(TINY).sqrt() * torch.randn_like(mean)
-    u: Tensor = _DrawnLinear.apply(v, weight, bias, p)
+    u: Tensor = _DrawnLinear.apply(v, weight, bias, p, of_weight)
     return u
 
 
@@ -204,8 +222,8 @@ class _DrawnLinear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, weight: Tensor, bias: Tensor | None, p: float) -> Tensor:
-        of_v, of_weight = v.square(), weight.square()
+    def forward(ctx: Any, v: Tensor, weight: Tensor, bias: Tensor | None, p: float, of_weight: Tensor) -> Tensor:
+        of_v = v.square()
         u = F.linear(v, weight, bias).mul_(p)
         variance = F.linear(of_v, of_weight, None if bias is None else bias.square()).mul_(p * (1 - p))
         deviation = variance.clamp_min(TINY).sqrt_()
@@ -229,7 +247,7 @@ class _DrawnLinear(torch.autograd.Function):
             by_weight = (h.T @ of_v).mul_(weight).add_(g.T @ v)
         if ctx.needs_input_grad[2]:
             by_bias = h.sum(0).mul_(bias).add_(g.sum(0))
-        return by_v, by_weight, by_bias, None
+        return by_v, by_weight, by_bias, None, None
 
 
 @cache
