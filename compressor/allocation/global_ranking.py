@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compressor.allocation.allocation import Allocation, Goal, Layer
-from compressor.sparsity import smallest
+from compressor.sparsity import joined, smallest
 
 
 class Global(Allocation, name="global"):
@@ -21,7 +21,7 @@ class Global(Allocation, name="global"):
         return [int(pruned.sum()) + layer.removed for pruned, layer in zip(chosen, layers, strict=True)]
 
     def chosen(self, layers: Sequence[Layer], goal: Goal, scores: Sequence[Tensor]) -> list[Tensor]:
-        every = torch.cat(list(scores))
+        every = joined(scores)
         due = goal.count(sum(layer.count for layer in layers)) - sum(layer.removed for layer in layers)
         if any(layer.spare for layer in layers):
             free = torch.ones(len(every), dtype=torch.bool, device=every.device)

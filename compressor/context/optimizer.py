@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
+from compressor.sparsity import map_pieces
 from compressor.thinning import Cut
 
 Groups = Sequence[Mapping[str, Any]]
@@ -76,8 +77,8 @@ class OptimizerView:
             return rate * (1 - float(group["dampening"])) / (1 - momentum) if momentum else rate
         state = self.optimizer.state[parameter]
         second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-        corrected: Tensor = second / (1 - float(group["betas"][1]) ** float(state["step"]))
-        return corrected.sqrt_().add_(float(group["eps"])).reciprocal_().mul_(rate)
+        correction, eps = 1 - float(group["betas"][1]) ** float(state["step"]), float(group["eps"])
+        return map_pieces(lambda part: (part / correction).sqrt_().add_(eps).reciprocal_().mul_(rate), second)
 
     def regroup(self, parameters: Sequence[nn.Parameter], **changed: Any) -> None:
         """Move parameters (new or known to the optimizer) to a group of their own: a copy of the first with some

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from compressor.criteria.criterion import Criterion, Given
+from compressor.sparsity import magnitudes
 from compressor.sparsity.structures import Structure
 
 
@@ -10,7 +11,7 @@ class Largest(Criterion, name="max"):
     """Score the largest |w| of a structure."""
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:
-        return structure.largest(given.weights[name].detach().abs())
+        return structure.largest(magnitudes(given.weights[name]))
 
     def is_magnitude(self, structure: Structure) -> bool:
         return True

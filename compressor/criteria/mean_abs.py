@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from compressor.criteria.criterion import Criterion, Given
+from compressor.sparsity import magnitudes
 from compressor.sparsity.structures import Structure
 
 
@@ -10,8 +11,8 @@ class MeanAbs(Criterion, name="mean_abs"):
     """Score the mean |w| of a structure."""
 
     def score(self, given: Given, name: str, structure: Structure) -> Tensor:
-        weight = given.weights[name].detach()
-        return structure.sums(weight.abs()) / structure.size(weight.shape)
+        weight = given.weights[name]
+        return structure.sums(magnitudes(weight)) / structure.size(weight.shape)
 
     def is_magnitude(self, structure: Structure) -> bool:
         return True

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from compressor.component import Selects, Targets
@@ -119,6 +120,10 @@ class Dropping(Installed):
             layer = site.model.get_submodule(path)
             assert isinstance(layer, nn.Linear)
             self._layers[path] = layer
+        self._squares: dict[str, Tensor] = {}
+        """W * W by layer, in memory that is used again at each step."""
+        self._present: set[str] = set()
+        """The layers whose squares are those of this step's weights."""
 
     def _replace(self, forward: Any) -> None:
         for path, layer in self._layers.items():
@@ -129,6 +134,7 @@ class Dropping(Installed):
             vars(layer).pop("forward", None)
 
     def before_forward(self) -> None:
+        self._present.clear()
         self._replace(self._train)
 
     def after_backward(self) -> None:
@@ -138,13 +144,22 @@ class Dropping(Installed):
         if v.dim() != 2:
             raise UserError(f"{self._site.owner}: {_not_flat(path, v.shape)}")
         if self._gate.sampling == "local":
-            p = self._gate.keep
-            mean, squares = sums(v, layer.weight, layer.bias)
-            return draw(p * mean, p * (1 - p) * squares)
+            return drawn_linear(v, layer.weight, layer.bias, self._gate.keep, self._squared(path, layer.weight))
         if len(v) * layer.weight.numel() > MOST_MASKS:
             raise UserError(f"{self._site.owner}: {_too_many(path, len(v), layer.weight.numel())}")
         with torch.autocast(v.device.type, enabled=False):
             return masked_linear(v.to(layer.weight.dtype), layer.weight, layer.bias, self._gate.keep)
+
+    @torch.no_grad()
+    def _squared(self, path: str, weight: Tensor) -> Tensor:
+        found = self._squares.get(path)
+        if found is None or (found.shape, found.dtype, found.device) != (weight.shape, weight.dtype, weight.device):
+            found = self._squares[path] = torch.empty_like(weight)
+            self._present.discard(path)
+        if path not in self._present:
+            self._present.add(path)
+            torch.square(weight, out=found)
+        return found
 
     @property
     def ships(self) -> bool:
@@ -188,9 +203,57 @@ def sums(v: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor
     return F.linear(v, weight, bias), F.linear(v.square(), weight.square(), None if bias is None else bias.square())
 
 
-def draw(mean: Tensor, variance: Tensor) -> Tensor:
-    """Return one normal draw for each entry."""
-    return mean + variance.clamp_min(TINY).sqrt() * torch.randn_like(mean)
+def drawn_linear(v: Tensor, weight: Tensor, bias: Tensor | None, p: float, of_weight: Tensor) -> Tensor:
+    """Return one normal draw of (M * W) v + M_b * b for each example and unit, by its mean and variance; `of_weight`:
+    W * W.
+    """
+    if torch.is_autocast_enabled(v.device.type):
+        mean, squares = sums(v, weight, bias)
+        return p * mean + (p * (1 - p) * squares).clamp_min(TINY).sqrt() * torch.randn_like(mean)
+    u: Tensor = _DrawnLinear.apply(v, weight, bias, p, of_weight)
+    return u
+
+
+class _DrawnLinear(torch.autograd.Function):
+    """Compute u = p m + s e, s = sqrt(max(p (1 - p) q, TINY)), e ~ N(0, 1), m = Wv + b and q = (W*W)(v*v) + b*b.
+
+    The arithmetic is autograd's, in its order, with a third of its temporaries. dL/dq = h = g e p (1 - p) / (2 s), so
+    dW = p g v' + 2 W * (h (v*v)'), and dv and db likewise.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, weight: Tensor, bias: Tensor | None, p: float, of_weight: Tensor) -> Tensor:
+        of_v = v.square()
+        u = F.linear(v, weight, bias).mul_(p)
+        variance = F.linear(of_v, of_weight, None if bias is None else bias.square()).mul_(p * (1 - p))
+        deviation = variance.clamp_min(TINY).sqrt_()
+        normal = torch.randn_like(deviation)
+        ctx.p = p
+        ctx.save_for_backward(v, weight, bias, of_v, of_weight, variance, deviation, normal)
+        return u.add_(deviation * normal)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        v, weight, bias, of_v, of_weight, variance, deviation, normal = ctx.saved_tensors
+        by_v = by_weight = by_bias = None
+        h = (g * normal).div_(2 * deviation)
+        # Below TINY the deviation is constant. The factor 2 of the derivative of a square is exact anywhere.
+        h = torch.ops.aten.threshold_backward(h, variance, _below(TINY, variance.dtype)).mul_(2 * ctx.p * (1 - ctx.p))
+        g = g * ctx.p
+        if ctx.needs_input_grad[0]:
+            by_v = (h @ of_weight).mul_(v).add_(g @ weight)
+        if ctx.needs_input_grad[1]:
+            by_weight = (h.T @ of_v).mul_(weight).add_(g.T @ v)
+        if ctx.needs_input_grad[2]:
+            by_bias = h.sum(0).mul_(bias).add_(g.sum(0))
+        return by_v, by_weight, by_bias, None, None
+
+
+@cache
+def _below(number: float, dtype: torch.dtype) -> float:
+    """Return the largest number of that kind below `number`."""
+    return float(torch.nextafter(torch.tensor(number, dtype=dtype), torch.tensor(0.0, dtype=dtype)))
 
 
 class _MaskedLinear(torch.autograd.Function):

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from compressor.sparsity import map_pieces
 
 EPSILON = 1e-6
 """The smallest distance of uniform draws from 0 and 1."""
@@ -24,6 +27,9 @@ class HardConcrete:
 
     def sample(self, log_alpha: Tensor, stream: torch.Generator | None = None) -> Tensor:
         """Return one draw for each gate; `stream`: the random numbers (None: torch's own)."""
+        return map_pieces(partial(self._sample, stream), log_alpha)
+
+    def _sample(self, stream: torch.Generator | None, log_alpha: Tensor) -> Tensor:
         u = torch.empty_like(log_alpha).uniform_(generator=stream).mul_(1 - 2 * EPSILON).add_(EPSILON)
         s = torch.sigmoid((torch.log(u) - torch.log1p(-u) + log_alpha) / self.beta)
         return (s * (self.zeta - self.gamma) + self.gamma).clamp_(0, 1)

@@ -14,7 +14,7 @@ from compressor.component import Targets
 from compressor.component import Weights as Selection
 from compressor.errors import did_you_mean
 from compressor.gates.gate import Gate, Installed, Site
-from compressor.sparsity import biases_of
+from compressor.sparsity import biases_of, copied, new_like
 from compressor.splitmix import splitmix64
 
 
@@ -124,7 +124,7 @@ class Hashed(Installed):
 
     def _masked(self, name: str, value: Tensor) -> Tensor:
         keep = self._site.keep(name)
-        return value if keep is None else value.masked_fill(~keep, 0.0)
+        return value if keep is None else copied(value).masked_fill_(keep.logical_not_(), 0.0)
 
     @torch.no_grad()
     def collect_gradients(self) -> None:
@@ -167,7 +167,8 @@ class Hashed(Installed):
 
 def expand(hashed: Tensor, index: Tensor) -> Tensor:
     """Return V of K numbers: entry b of the index is w[b] where b < K, and -w[b - K] otherwise."""
-    return torch.cat([hashed, -hashed]).index_select(0, index.flatten())
+    index, signed = index.flatten(), torch.cat([hashed, -hashed]).detach()
+    return torch.index_select(signed, 0, index, out=new_like(index, hashed.dtype))
 
 
 def pull_back(gradient: Tensor, index: Tensor, size: int) -> Tensor:

@@ -13,6 +13,7 @@ from compressor.component import Targets
 from compressor.component import Weights as Selection
 from compressor.gates.gate import Gate, Installed, Place, Site
 from compressor.gates.hard_concrete import CLAMP, HardConcrete
+from compressor.sparsity import copied, map_pieces, new_like, pieces, squares
 from compressor.sparsity.structures import Structure, plain_structures
 from compressor.tracing import positions, trace
 
@@ -156,26 +157,29 @@ class Gates(Installed):
     @torch.no_grad()
     def before_forward(self) -> None:
         for one in self._gated.values():
-            one.z = self._law.sample(one.log_alpha, self._site.stream(one.log_alpha.device))
+            one.z = self._law.sample(one.log_alpha.detach(), self._site.stream(one.log_alpha.device))
             one.aside = []
             for parameter, factor in self._parts(one, one.z):
-                one.aside.append(parameter.detach().clone())
+                one.aside.append(copied(parameter))
                 parameter.mul_(factor)
 
     @torch.no_grad()
     def after_backward(self) -> None:
         for one in reversed(self._gated.values()):
-            by_gate = torch.zeros_like(one.z)
             if not one.aside:  # an error came before its forward pass
                 continue
+            by_gate = new_like(one.z).zero_()
             parts = list(zip(self._parts(one, one.z), one.aside, strict=False))
             for number, ((parameter, factor), aside) in reversed(list(enumerate(parts))):
                 parameter.copy_(aside)
                 if parameter.grad is None:
                     continue
-                by_gate += self._to_gates(one, number, parameter.grad * aside)
+                product = map_pieces(torch.mul, parameter.grad, aside)
+                by_gate += self._to_gates(one, number, product)
                 parameter.grad.mul_(factor)
-            one.log_alpha.grad = by_gate * self._law.slope(one.z)
+            for sums, z in pieces(by_gate, one.z):
+                sums.mul_(self._law.slope(z))
+            one.log_alpha.grad = by_gate
             one.aside = []
 
     def _to_gates(self, one: _Gated, number: int, product: Tensor) -> Tensor:
@@ -191,14 +195,15 @@ class Gates(Installed):
     def penalty_gradients(self) -> None:
         gate = self._gate
         for one in self._gated.values():
-            active = self._law.active(one.log_alpha)
-            price = torch.full_like(active, gate.lambda_ * one.size / self._site.images)
+            active = map_pieces(self._law.active, one.log_alpha.detach())
+            price = new_like(active).fill_(gate.lambda_ * one.size / self._site.images)
             if gate.l2 and one.theta.grad is not None:
                 spread = self._expand(one, active)
                 one.theta.grad.addcmul_(one.theta.detach(), spread, value=gate.l2)
-                price += gate.l2 / 2 * self._sums(one, one.theta.detach().square())
+                price += self._sums(one, squares(one.theta)).mul_(gate.l2 / 2)
             if one.log_alpha.grad is not None:
-                one.log_alpha.grad += active * (1 - active) * price
+                for slope, p, cost in pieces(one.log_alpha.grad, active, price):
+                    slope += p * (1 - p) * cost
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -238,8 +243,8 @@ class Gates(Installed):
             active = self._law.active(one.log_alpha)
             total += gate.lambda_ * one.size / self._site.images * float(active.sum())
             if gate.l2:
-                squares = self._sums(one, one.theta.detach().square())
-                total += gate.l2 / 2 * float((active * squares).sum())
+                sums = self._sums(one, squares(one.theta))
+                total += gate.l2 / 2 * float((active * sums).sum())
         return {self._site.owner.partition(".")[2]: total}
 
     @torch.no_grad()

@@ -1,10 +1,10 @@
 """Dynamic network surgery: Guo, Yao and Chen, NIPS 2016 (arXiv 1608.04493), as in the authors' code."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compressor.component import Selects, Targets
 from compressor.component import Weights as Selection
 from compressor.gates.gate import Gate, Installed, Site
-from compressor.sparsity import bias_of
+from compressor.sparsity import bias_of, compare, copied, pieces, set_to_zero, words
 
 LOW, HIGH = 0.9, 1.1
 
@@ -119,9 +119,10 @@ class Surgery(Installed):
                 if masked is None or masked.shape != parameter.shape:
                     masked = torch.empty_like(parameter)
                 dense = parameter.detach()
-                if operates:
-                    _operate(layer.masks[key], torch.abs(dense, out=masked), layer.threshold)
-                torch.bitwise_and(_bits(dense), layer.masks[key], out=_bits(masked))
+                for part, mask, out in pieces(dense, layer.masks[key], masked):
+                    if operates:
+                        _operate(mask, torch.abs(part, out=out), layer.threshold)
+                    torch.bitwise_and(words(part), mask, out=words(out))
                 parameter.data, layer.aside[key] = masked, dense
                 layer.placed.add(key)
 
@@ -138,8 +139,8 @@ class Surgery(Installed):
         folded = {}
         for layer in self._layers.values():
             for key, parameter in layer.parameters.items():
-                folded[key] = parameter.detach().clone()
-                _mask(folded[key], layer.masks[key])
+                folded[key] = copied(parameter)
+                set_to_zero(folded[key], layer.masks[key])
         return folded
 
     def keeps(self) -> dict[str, Tensor]:
@@ -182,16 +183,4 @@ def _operate(mask: Tensor, magnitude: Tensor, threshold: float) -> None:
 
 def _above(magnitude: Tensor, bound: float) -> Tensor:
     """Return -1 where it is above, else 0, as int8."""
-    if magnitude.is_cuda:
-        return torch.gt(magnitude, bound).view(torch.int8).neg_()
-    # NumPy compares four times as fast as torch on a CPU; the bound as a number of the weights' own kind.
-    values = magnitude.numpy()
-    return torch.from_numpy(np.greater(values, values.dtype.type(bound)).view(np.int8)).neg_()
-
-
-def _bits(weight: Tensor) -> Tensor:
-    return weight.detach().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()])
-
-
-def _mask(weight: Tensor, mask: Tensor) -> None:
-    _bits(weight).bitwise_and_(mask)
+    return compare(magnitude, operator.gt, bound).view(torch.int8).neg_()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from compressor.context import Context
 from compressor.masking.masks import companions
-from compressor.sparsity import Cutter, Substitution
+from compressor.sparsity import Cutter, Substitution, copied
 
 Factors = Mapping[str, Tensor | float]
 """One number for each parameter, or one for each of its entries."""
@@ -34,7 +34,7 @@ class Scaling(Substitution):
     @torch.no_grad()
     def before_forward(self) -> None:
         for name, factor in self._factors.items():
-            self._aside[name] = self._parameters[name].detach().clone()
+            self._aside[name] = copied(self._parameters[name])
             self._parameters[name].mul_(factor)
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from compressor.component import CountsSteps, Targets
 from compressor.masking import check_pruner, complete_targets, masks_of, require_batch_norms
 from compressor.policies.policy import Context, Finding, Memory, Policy, View
 from compressor.pruners import PrunerBase
-from compressor.sparsity import Substitution
+from compressor.sparsity import Substitution, new_like, set_to_zero
 from compressor.thinning import ChannelGraph
 
 
@@ -132,12 +132,14 @@ class _Disturbance(Substitution):
         for name, places in self.memory.disturbed.items():
             parameter = self._ctx.parameters[name]
             if self._policy.kind == "zeroing":
-                parameter[places] = 0
+                parameter.masked_fill_(places, 0.0)
             elif name in self.memory.selected:
                 stream = self._ctx.world.stream(self._ctx.key, parameter.device)
-                normal = torch.empty_like(parameter).normal_(generator=stream)
-                draws, keep = normal * self._deviation(name), self._ctx.masks.keep(name)
-                parameter.add_(torch.where(places if keep is None else places & keep, draws, 0.0))
+                draws = new_like(parameter).normal_(generator=stream).mul_(self._deviation(name))
+                keep = self._ctx.masks.keep(name)
+                mine = places if keep is None else keep.logical_and_(places)
+                set_to_zero(draws, mine.view(torch.int8).neg())
+                parameter.add_(draws)
 
     def _deviation(self, name: str) -> float:
         """Return the standard deviation of one structure that is not chosen: the first."""

@@ -269,7 +269,7 @@ class PruningPolicy(Policy, name="pruner"):
                 ctx.say(f"warning: {ctx.key} stops pruning, because channels were removed: {'; '.join(lines)}")
             memory.refused = f"{ctx.key} stopped pruning after a thinning: {'; '.join(lines)}"
             return
-        before, owned = ctx.masks.before(ctx.key), ctx.masks.owned(ctx.key)
+        before, owned = ctx.masks.before(ctx.key), ctx.masks.names(ctx.key)
         # w dL/dw is the same before and behind a batch norm, and other statistics do not look at weights.
         folds = self.fold_batchnorm and self.pruner.measured is None
         folded = merge_batch_norms(ctx, pruned_weights(ctx, self.pruner)) if folds else {}

@@ -14,7 +14,7 @@ from compressor.context import steps_by_entry
 from compressor.masking import check_classes, check_removable, companions
 from compressor.policies.policy import DERIVED, Context, Finding, Memory, Policy, Prediction, View, refuse
 from compressor.regularizers import Regularizer
-from compressor.sparsity import Slices
+from compressor.sparsity import Slices, any_of_rows, nonzero
 from compressor.thinning import ChannelGraph
 from compressor.timing import Clock
 
@@ -152,7 +152,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
             whole = [structure for structure in structures if structure.of_outputs]
             if not whole:
                 continue
-            zero = ~ctx.network.outputs_first(name, ctx.parameters[name].detach()).flatten(1).any(1)
+            zero = ~any_of_rows(ctx.network.outputs_first(name, ctx.parameters[name].detach()))
             if any(structure.dim == 0 for structure in whole) or bool(zero.all()):
                 found[name] = zero
         return {name: zero for name, zero in found.items() if bool(zero.any())}
@@ -161,7 +161,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
     def on_last_step(self, ctx: Context, memory: Pruned) -> None:
         if not self.keep_mask:
             return
-        keeps = {name: ctx.parameters[name].detach() != 0 for selected in ctx.targets.values() for name in selected}
+        keeps = {name: nonzero(ctx.parameters[name]) for selected in ctx.targets.values() for name in selected}
         if filters := self._zero_filters(ctx, ctx.targets):
             for name, keep in companions(ctx, (), filters).items():
                 keeps[name] = keep & keeps.get(name, keep)

@@ -1,6 +1,7 @@
 """From parts to masks: which structures stay."""
 
 import math
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from compressor.allocation import Global, Layer, Uniform
 from compressor.pruners.part import Order, Part, PartGoal
 from compressor.pruners.pruner import Goal, Request
 from compressor.rates import Budget, BudgetGoal, ConstantRate, SparsityGoal, State, ThresholdGoal, least_sparsity
-from compressor.sparsity import Channels, Slices, smallest
+from compressor.sparsity import Channels, Slices, compare, copied, new, new_like, smallest
 from compressor.sparsity.structures import Structure
 from compressor.thinning import ChannelGraph, removed_with, unused_with
 
@@ -40,9 +41,8 @@ def keep_largest(request: Request, goal: Goal) -> dict[str, Tensor]:
 def _above(request: Request, part: Part, names: Sequence[str], goal: ThresholdGoal) -> dict[str, Tensor]:
     """Return masks that keep the values above a threshold."""
     structure = part.structure
-    return {
-        name: structure.expand(part.score(request, name) > goal.of[name], request.weights[name].shape) for name in names
-    }
+    stay = {name: compare(part.score(request, name), operator.gt, goal.of[name]) for name in names}
+    return {name: structure.expand(index, request.weights[name].shape) for name, index in stay.items()}
 
 
 def _ranked(request: Request, part: Part, names: Sequence[str], goal: SparsityGoal | BudgetGoal) -> dict[str, Tensor]:
@@ -357,7 +357,8 @@ def _drawn(request: Request, part: Part, score: Tensor) -> Tensor:
 def _ordered(request: Request, score: Tensor, order: Order, gone: Tensor | None) -> Tensor:
     """Return scores whose smallest are pruned first under an order; before them those that are `gone` already."""
     if order == "largest":
-        score = -score
+        score = torch.neg(score, out=new_like(score))
     elif order == "random":
-        score = torch.rand(score.shape, dtype=torch.float64, generator=request.stream).to(score.device)
-    return score if gone is None else torch.where(gone.to(score.device), -math.inf, score)
+        drawn = torch.rand(score.shape, out=new(score.shape, torch.float64), generator=request.stream)
+        score = drawn.to(score.device)
+    return score if gone is None else copied(score).masked_fill_(gone.to(score.device), -math.inf)

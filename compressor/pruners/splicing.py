@@ -1,13 +1,14 @@
 """Distiller's version of dynamic network surgery (Guo, Yao and Chen, NIPS 2016): prune, and restore (splice)."""
 
+import operator
 from typing import Annotated, ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from compressor.component import Selects, Targets
 from compressor.pruners.pruner import PrunerBase, Request
+from compressor.sparsity import compare, magnitudes
 from compressor.timing import Window
 
 
@@ -55,13 +56,14 @@ class SplicingPruner(PrunerBase, name="SplicingPruner"):
         masks: dict[str, Tensor] = {}
         memory = request.memory
         for name, sensitivity in request.targets["sensitivities"].items():
-            magnitude = request.weights[name].detach().abs()
+            magnitude = magnitudes(request.weights[name])
             if name not in memory:
                 memory[name] = {"mean": float(magnitude.mean()), "std": float(magnitude.std())}
             base = memory[name]["mean"] + self._at(sensitivity, request.window, request.time) * memory[name]["std"]
             kept = request.before(name)
-            spliced = magnitude >= self.hi_thresh_mult * base
-            if kept is None:
-                kept = torch.ones_like(spliced)
-            masks[name] = (kept | spliced) & ~(magnitude < self.low_thresh_mult * base)
+            stays = compare(magnitude, operator.lt, self.low_thresh_mult * base).logical_not_()
+            if kept is not None:
+                spliced = compare(magnitude, operator.ge, self.hi_thresh_mult * base)
+                stays.logical_and_(spliced.logical_or_(kept))
+            masks[name] = stays
         return masks

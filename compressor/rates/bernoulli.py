@@ -7,6 +7,7 @@ from pydantic import Field
 
 from compressor.rates.agp import agp
 from compressor.rates.rate import Rate, Sparsity, SparsityGoal, State
+from compressor.sparsity import PIECE
 from compressor.timing import Window
 
 
@@ -28,7 +29,7 @@ class BernoulliRate(Rate, name="bernoulli"):
 
     def goal(self, window: Window, time: int, state: State) -> SparsityGoal:
         share = self._now(window, time)
-        return SparsityGoal(share, lambda total: int((torch.rand(total, generator=state.stream) < share).sum()))
+        return SparsityGoal(share, lambda total: _draws(total, share, state.stream))
 
     def unknown(self) -> str:
         return "each is pruned by chance"
@@ -39,3 +40,9 @@ class BernoulliRate(Rate, name="bernoulli"):
     def scale(self, window: Window, time: int) -> float:
         share = self._now(window, time)
         return 1 / (1 - share) if share < 1 else 1.0
+
+
+def _draws(total: int, share: float, stream: torch.Generator | None) -> int:
+    """Return how many of `total` draws are below `share`."""
+    left = [min(PIECE, total - first) for first in range(0, total, PIECE)]  # a draw of all would be new, slow memory
+    return sum(int((torch.rand(count, generator=stream) < share).sum()) for count in left)

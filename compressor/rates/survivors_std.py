@@ -7,6 +7,7 @@ from torch import Tensor
 
 from compressor.rates.rate import State
 from compressor.rates.thresholds import Positive, ThresholdRate
+from compressor.sparsity import nonzero, selected
 from compressor.timing import Window
 
 
@@ -28,5 +29,5 @@ class SurvivorsStdRate(ThresholdRate, name="survivors_std"):
 
 
 def _deviation(weight: Tensor) -> float:
-    alive = weight[weight != 0]
+    alive = selected(weight, nonzero(weight))
     return float(alive.std()) if alive.numel() > 1 else 0.0

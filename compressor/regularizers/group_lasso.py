@@ -19,6 +19,7 @@ from torch import Tensor
 from compressor.component import Targets
 from compressor.regularizers.groups import TINY, GroupRegularizer, add_directions, largest, norms, spread, sums, terms
 from compressor.regularizers.regularizer import Weights
+from compressor.sparsity import magnitudes
 from compressor.sparsity.structures import Shape, Structure
 
 
@@ -118,19 +119,19 @@ class GroupLassoRegularizer(GroupRegularizer, name="GroupLassoRegularizer"):
                     lengths = norms(structure, weight).clamp_(min=TINY)
                     _scale(weight, structure, ((lengths - shorter) / lengths).clamp_(min=0.0))
             if self.thresholds:
-                magnitudes = weight.abs()
-                kept = [self._kept(magnitudes, structure, strength) for strength, structure in groups]
+                found = magnitudes(weight)
+                kept = [self._kept(found, structure, strength) for strength, structure in groups]
                 for (_, structure), keep in zip(groups, kept, strict=True):
                     _scale(weight, structure, keep)
 
-    def _kept(self, magnitudes: Tensor, structure: Structure, strength: float) -> Tensor:
+    def _kept(self, found: Tensor, structure: Structure, strength: float) -> Tensor:
         """Return 0 for the groups whose criterion is at most the threshold, 1 for the others."""
         if self.threshold_criteria == "Max":
-            criterion = largest(structure, magnitudes)
+            criterion = largest(structure, found)
         else:
-            criterion = sums(structure, magnitudes) / structure.size(magnitudes.shape)
+            criterion = sums(structure, found) / structure.size(found.shape)
         limit = strength if self.threshold is None else self.threshold
-        return (~(criterion <= limit)).to(magnitudes.dtype)
+        return (~(criterion <= limit)).to(found.dtype)
 
     @torch.no_grad()
     def value(self, weights: Weights, targets: Targets) -> float:

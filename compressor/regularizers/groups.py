@@ -10,6 +10,7 @@ from torch import Tensor
 from compressor.component import Selects, Targets
 from compressor.regularizers.l1 import Strength
 from compressor.regularizers.regularizer import Regularizer
+from compressor.sparsity import squares
 from compressor.sparsity.structures import Groups, Pair, Shape, Structure, groups
 
 
@@ -51,7 +52,7 @@ class GroupRegularizer(Regularizer):
 def norms(structure: Structure, weight: Tensor) -> Tensor:
     """Return the L2 norm of each group, in `index_shape`."""
     if _across_filters(structure):
-        return sums(structure, weight.square()).sqrt_()
+        return sums(structure, squares(weight)).sqrt_()
     return structure.norms(weight)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compressor.component import Selects, Targets
 from compressor.regularizers.regularizer import Regularizer, Weights
+from compressor.sparsity import magnitudes, pieces, set_small_to_zero
 
 Strength = Annotated[float, Field(ge=0)]
 
@@ -55,8 +56,8 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
             return
         for name, strength in targets["reg_regims"].items():
             gradient = weights[name].grad
-            if gradient is not None:
-                gradient.add_(weights[name].sign(), alpha=strength)
+            for slope, weight in pieces(gradient, weights[name].detach()) if gradient is not None else ():
+                slope.add_(weight.sign(), alpha=strength)
 
     @property
     def takes_proximal_steps(self) -> bool:
@@ -75,20 +76,22 @@ class L1Regularizer(Regularizer, name="L1Regularizer"):
         for name, strength in targets["reg_regims"].items():
             weight = weights[name].detach()
             if self.proximal:
-                _soft_threshold(weight, step(weights[name]) * strength)
+                _soft_threshold(weight, step(weights[name]), strength)
             if self.thresholds:
                 limit = strength if self.threshold is None else self.threshold
-                weight.masked_fill_(weight.abs() <= limit, 0.0)
+                set_small_to_zero(weight, limit)
 
     @torch.no_grad()
     def value(self, weights: Weights, targets: Targets) -> float:
-        terms = (strength * weights[name].abs().sum().item() for name, strength in targets["reg_regims"].items())
+        terms = (strength * magnitudes(weights[name]).sum().item() for name, strength in targets["reg_regims"].items())
         return float(sum(terms))
 
 
-def _soft_threshold(weight: Tensor, limit: float | Tensor) -> None:
-    """Set w to sign(w) max(|w| - limit, 0), in place; adding 0 makes 0.0 of -0.0."""
-    if isinstance(limit, Tensor):
-        weight.copy_(weight.sign() * (weight.abs() - limit).clamp_(min=0.0)).add_(0.0)
+def _soft_threshold(weight: Tensor, step: float | Tensor, strength: float) -> None:
+    """Set w to sign(w) max(|w| - step strength, 0), in place; adding 0 makes 0.0 of -0.0."""
+    if isinstance(step, Tensor):
+        for part, size in pieces(weight, step):
+            part.copy_(part.sign() * (part.abs() - size * strength).clamp_(min=0.0)).add_(0.0)
     else:
-        torch._C._nn.softshrink(weight, limit, out=weight).add_(0.0)  # type: ignore[call-arg]
+        for (part,) in pieces(weight):
+            torch._C._nn.softshrink(part, step * strength, out=part).add_(0.0)  # type: ignore[call-arg]

@@ -8,6 +8,7 @@ from pydantic import Field
 from compressor.component import Selects, Targets
 from compressor.regularizers.l1 import Strength
 from compressor.regularizers.regularizer import Regularizer, Weights
+from compressor.sparsity import squares
 
 
 class L2Regularizer(Regularizer, name="L2Regularizer"):
@@ -33,5 +34,5 @@ class L2Regularizer(Regularizer, name="L2Regularizer"):
 
     @torch.no_grad()
     def value(self, weights: Weights, targets: Targets) -> float:
-        terms = (strength * weights[name].square().sum().item() for name, strength in targets["reg_regims"].items())
+        terms = (strength * squares(weights[name]).sum().item() for name, strength in targets["reg_regims"].items())
         return float(sum(terms))

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compressor.sparsity.pieces import pieces
+
 
 def count_nonzero(tensor: Tensor) -> int:
     """Return the number of non-zero entries (NaN counts as one).
@@ -14,5 +16,6 @@ def count_nonzero(tensor: Tensor) -> int:
     tensor = tensor.detach()
     if tensor.device.type != "cpu" or tensor.dtype == torch.bfloat16:
         return int(tensor.count_nonzero())
-    values = tensor.numpy()
-    return int(np.count_nonzero(values if values.dtype == np.bool_ else values != 0))
+    if tensor.dtype == torch.bool:
+        return int(np.count_nonzero(tensor.numpy()))
+    return sum(int(np.count_nonzero(part.numpy() != 0)) for (part,) in pieces(tensor))

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from compressor.errors import UserError
 from compressor.sparsity.cutter import Cutter
+from compressor.sparsity.entries import any_nonzero, set_to_zero
 from compressor.sparsity.mask_changes import Change, MaskChanges, kept
-
-_SAME_WIDTH = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+from compressor.sparsity.pieces import new_like
 
 Mode = Literal["weights", "forward", "dense"]
 """The value of a masked weight between two steps. `weights`: 0. `forward`: the result of the optimizer's step, until
@@ -50,7 +50,8 @@ class Masks:
         weight = self._parameters[name]
         if keep.shape != weight.shape:
             raise ValueError(f"mask of {name!r}: shape should be {tuple(weight.shape)}, got {tuple(keep.shape)}")
-        bits = keep.to(weight.device).view(torch.int8).neg()
+        given = keep.to(weight.device).view(torch.int8)
+        bits = torch.neg(given, out=new_like(given))
         self._owned.setdefault(owner, {})[name] = bits.contiguous(memory_format=_layout(weight))
         changed = {name} if self._modes.get(owner, mode) == mode else set(self._owned[owner])
         self._modes[owner] = mode
@@ -67,7 +68,7 @@ class Masks:
     def keep(self, name: str) -> Tensor | None:
         """Return the keep mask of all owners together, as booleans (true = stays); None where nothing is masked."""
         bits = self._in_force(name)
-        return None if bits is None else bits.bool()
+        return None if bits is None else _booleans(bits)
 
     def _in_force(self, name: str) -> Tensor | None:
         return self._in_forward.get(name, self._after_step.get(name))
@@ -90,12 +91,12 @@ class Masks:
     def emptied(self) -> frozenset[str]:
         """Return the weights of two or more dims of which nothing stays."""
         every = {**self._after_step, **self._in_forward}
-        return frozenset(name for name, bits in every.items() if bits.dim() > 1 and not bool(bits.any()))
+        return frozenset(name for name, bits in every.items() if bits.dim() > 1 and not any_nonzero(bits))
 
     def before(self, owner: str) -> Callable[[str], Tensor | None]:
         """Return a function that gives the owner's own mask of a weight, as booleans (true = stays), or None."""
         masks = self._owned.get(owner, {})
-        return lambda name: masks[name].bool() if name in masks else None
+        return lambda name: _booleans(masks[name]) if name in masks else None
 
     def others(self, owner: str) -> Callable[[str], Tensor | None]:
         """Return a function that gives the mask that all other owners together have of a weight, or None."""
@@ -104,14 +105,19 @@ class Masks:
             found: Tensor | None = None
             for other, masks in self._owned.items():
                 if other != owner and name in masks:
-                    found = masks[name].bool() if found is None else found & masks[name].bool()
+                    mine = _booleans(masks[name])
+                    found = mine if found is None else found.logical_and_(mine)
             return found
 
         return keep
 
+    def names(self, owner: str) -> list[str]:
+        """Return the names of the owner's masks."""
+        return list(self._owned.get(owner, ()))
+
     def owned(self, owner: str) -> dict[str, Tensor]:
         """Return the owner's own masks, as booleans (true = stays)."""
-        return {name: bits.bool() for name, bits in self._owned.get(owner, {}).items()}
+        return {name: _booleans(bits) for name, bits in self._owned.get(owner, {}).items()}
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -119,7 +125,7 @@ class Masks:
         steps.
         """
         for name, bits in self._after_step.items():
-            _zero(self._parameters[name], bits)
+            set_to_zero(self._parameters[name], bits)
 
     @torch.no_grad()
     def before_forward(self) -> None:
@@ -129,7 +135,7 @@ class Masks:
             weight = self._parameters[name].detach()
             if name in self._behind:
                 self._behind[name].copy_(weight)
-            _zero(weight, bits)
+            set_to_zero(weight, bits)
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -145,7 +151,7 @@ class Masks:
             for name, bits in self._owned.get(owner, {}).items():
                 gradient = self._parameters[name].grad
                 if gradient is not None:
-                    _zero(gradient, bits)
+                    set_to_zero(gradient, bits)
 
     def cut(self, cut: "Cutter") -> None:
         """Remove channels from all masks and dense copies, after they were removed from the weights."""
@@ -167,7 +173,7 @@ class Masks:
         aside = {name: self._parameters[name].detach().clone() for name in self._in_forward}
         with torch.no_grad():
             for name, bits in self._in_forward.items():
-                _zero(self._parameters[name], bits)
+                set_to_zero(self._parameters[name], bits)
         try:
             yield aside
         finally:
@@ -179,7 +185,7 @@ class Masks:
     def zero(self, tensors: Mapping[str, Tensor], *, forward: bool) -> None:
         """Apply the masks to other tensors of the weights' names and shapes, such as their averages."""
         for name, bits in {**self._after_step, **(self._in_forward if forward else {})}.items():
-            _zero(tensors[name], bits)
+            set_to_zero(tensors[name], bits)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the masks of every owner (int8, -1 keeps and 0 prunes) and their modes."""
@@ -229,8 +235,9 @@ def _put(table: dict[str, Tensor], name: str, parts: list[Tensor]) -> None:
     table[name] = both
 
 
-def _zero(tensor: Tensor, bits: Tensor) -> None:
-    tensor.detach().view(_SAME_WIDTH[tensor.element_size()]).bitwise_and_(bits)
+def _booleans(bits: Tensor) -> Tensor:
+    """Return a mask as booleans (true = stays)."""
+    return torch.ne(bits, 0, out=new_like(bits, torch.bool))
 
 
 def _layout(weight: Tensor) -> torch.memory_format:

@@ -162,10 +162,45 @@ def test_gradients_are_those_of_finite_differences(
         torch.manual_seed(7)  # the same draws at every call
         if sampling == "per_example":
             return masked_linear(v, weight, bias, 0.5)
-        mean, squares = dropconnect.sums(v, weight, bias)
-        return dropconnect.draw(0.5 * mean, 0.25 * squares)
+        return dropconnect.drawn_linear(v, weight, bias, 0.5, weight.detach().square())
 
     assert torch.autograd.gradcheck(forward, tuple(tensor.double().requires_grad_() for tensor in given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_the_local_draw_and_its_gradients_are_autograds_to_the_bit(dtype: torch.dtype, bias: bool) -> None:
+    found = []
+    for own in (True, False):
+        torch.manual_seed(0)
+        given = [torch.randn(*shape, dtype=dtype) for shape in ((9, 40), (30, 40), (30,))]
+        given[0][2] = given[1][3] = given[2][3] = 0.0  # a variance of 0: its root has no slope there
+        v, weight, b = (tensor.requires_grad_() for tensor in given)
+        torch.manual_seed(1)
+        if own:
+            u = dropconnect.drawn_linear(v, weight, b if bias else None, 0.3, weight.detach().square())
+        else:
+            mean, squares = dropconnect.sums(v, weight, b if bias else None)
+            u = 0.3 * mean + (0.3 * 0.7 * squares).clamp_min(dropconnect.TINY).sqrt() * torch.randn_like(mean)
+        u.backward(torch.randn_like(u))
+        found.append([u.detach(), *(tensor.grad for tensor in (v, weight, b) if tensor.grad is not None)])
+    assert len(found[0]) == (4 if bias else 3)
+    for ours, autograds in zip(*found, strict=True):
+        assert torch.equal(ours, autograds)
+
+
+def test_the_squares_of_the_weights_are_those_of_each_step() -> None:
+    linear = layer(WEIGHT)
+    gate = installed(nn.Sequential(linear), ["0"])
+    found = []
+    for factor in (1.0, 4.0):
+        with torch.no_grad():
+            linear.weight.copy_(factor * torch.tensor(WEIGHT))
+        gate.before_forward()
+        torch.manual_seed(0)
+        found.append(linear(torch.tensor([INPUT])).detach())
+        gate.after_backward()
+    assert torch.equal(found[1], 4 * found[0])  # the mean and the deviation both
 
 
 @samplings

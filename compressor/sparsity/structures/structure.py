@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from compressor.component import REGISTRY, Component, Named
+from compressor.sparsity.entries import magnitudes
 
 Norm = Literal["l1", "l2"]
 
@@ -130,7 +131,7 @@ class Structure(Component):
         inside = self._inside(weight.shape)
         weight = weight.detach()
         if not inside:
-            return weight.abs()
+            return magnitudes(weight)
         order = 1 if norm == "l1" else 2
         norms: Tensor = torch.linalg.vector_norm(self.view(weight), order, dim=inside)
         return norms
