@@ -21,7 +21,7 @@ test: $(INSTALLED)  ## the whole suite but the slow tests
 	$(PYTEST) -m "not slow and not extras"
 
 INTEROP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	-e '.[dev,interop,lightning,onnx,transformers,tensorboard,mlflow,wandb,docs,browser]'
+	-e '.[dev,interop,lightning,onnx,transformers,tensorboard,mlflow,wandb,ray,docs,browser]'
 test-extras: $(INSTALLED)  ## the site, and with other libraries, which are installed into .venv: after `make test`
 	$(INTEROP) || $(INTEROP) || echo "what could not be installed is skipped, or a failure where CI=true"
 	command -v chromium > /dev/null || apt-get install -y --no-install-recommends chromium || true
@@ -33,6 +33,8 @@ test-slow: $(INSTALLED)  ## the slow tests, larger counts of kills, damaged file
 
 test-full: $(INSTALLED)  ## all counts; the last line is for the note of a change
 	KILLS=25 DEAD_RANKS=20 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 ZOO=all $(LARGE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]'
+	SWEEP=12 $(BIN)/pytest -m extras tests/extras/test_sweep_on_ray.py
 	@echo "make test-full passed at $$(git describe --always --abbrev=40 --dirty)"
 
 test-oldest:  ## the suite with the lowest version of every dependency, in .venv-oldest (5 GB)

@@ -35,11 +35,16 @@ def plugins_allowed(allowed: bool = True) -> Iterator[None]:
         _allowed.reset(before)
 
 
+def plugins_are_allowed() -> bool:
+    """Return whether modules that files name may be imported."""
+    return _allowed.get() or os.environ.get(ALLOWED) == "1"
+
+
 def refusal(name: str) -> str | None:
     """Return why `name` of a file (`package.module` or `package.module:factory`) may not be imported; None where the
     user allows it.
     """
-    if _allowed.get() or os.environ.get(ALLOWED) == "1":
+    if plugins_are_allowed():
         return None
     module, _, attribute = name.partition(":")
     what = f"import the module {module!r}" + (f" and call its {attribute!r}" if attribute else "")

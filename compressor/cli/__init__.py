@@ -21,6 +21,7 @@ from compressor.cli.plan import plan
 from compressor.cli.report import report
 from compressor.cli.schema import schema
 from compressor.cli.summary import summary
+from compressor.cli.sweep import sweep
 from compressor.cli.thin import thin
 from compressor.cli.train import train
 from compressor.cli.validate import validate
@@ -55,7 +56,7 @@ def cli() -> None:
 
 _COMMANDS = (
     *(new, train, validate, plan, diff, convert),
-    *(evaluate, report, compare, verify, summary, thin, export, listing, schema),
+    *(evaluate, report, compare, verify, sweep, summary, thin, export, listing, schema),
 )
 for command in _COMMANDS:
     cli.add_command(command)

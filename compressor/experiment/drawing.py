@@ -10,16 +10,19 @@ from compressor.experiment import claims, comparison_text, folder, inspection
 from compressor.experiment.comparing import Comparison
 from compressor.experiment.loading import Loaded, load
 from compressor.experiment.specification import Specification, specification
+from compressor.experiment.sweeping import Sweep
 from compressor.files import replace_text
 from compressor.importing import random_state_kept
 from compressor.pages import (
     ComparisonContent,
     Reference,
     RunContent,
+    SweepContent,
     Table,
     comparison_page,
     plan_page,
     run_page,
+    sweep_page,
 )
 from compressor.reports import Recorded, read, reference_run
 from compressor.schedule import Plan
@@ -66,6 +69,12 @@ def draw_comparison(found: Comparison, file: Path) -> Path:
         notes=found.notes,
     )
     return _written(file, comparison_page(content))
+
+
+def draw_sweep(found: Sweep) -> Path:
+    """Write the page of a sweep into its folder, and return where it is."""
+    content = SweepContent(found.schedule, found.config, found.settings)
+    return _written(found.path / PAGE, sweep_page(content))
 
 
 def _written(file: Path, page: str) -> Path:

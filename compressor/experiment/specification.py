@@ -55,6 +55,12 @@ def text_of(document: Document) -> str:
     return yaml.safe_dump(without_claim(document.data), sort_keys=False, allow_unicode=True)
 
 
+def as_text(value: Any) -> str:
+    """Return a value as `--set` takes it."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
+
+
 def without_claim(data: Any) -> Any:
     """Return the data of a schedule without its claim, which changes nothing of a run."""
     return {key: value for key, value in data.items() if key != EXPECT} if isinstance(data, dict) else data

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import claims, folder, inspection, records, run
 from compressor.experiment.claims import Judged, Reached
 from compressor.experiment.records import Smoke
-from compressor.experiment.specification import Specification, open_files, specification
+from compressor.experiment.specification import Specification, as_text, open_files, specification
 from compressor.lookup import CLAIM, find
 from compressor.reports import Report
 from compressor.schedule import Claim, Faults, open_schedule
@@ -167,14 +166,8 @@ def _claimed_run(name: str, config: str, claim: Claim, seed: int, init: Path | N
 
 def _start(claim: Claim, seed: int) -> Specification:
     assert claim.init is not None
-    sets = [(key, _as_text(value)) for key, value in claim.init.set.items()]
+    sets = [(key, as_text(value)) for key, value in claim.init.set.items()]
     return specification(claim.init.schedule, claim.init.config, sets, seed=seed)
-
-
-def _as_text(value: Any) -> str:
-    """Return a value as `--set` takes it."""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
-    return text.removesuffix("...\n").strip()
 
 
 def _verify(

@@ -118,6 +118,9 @@ class _Reader:
                 if near
                 else f"{name!r} needs the key 'class'"
             )
+            others = [other for other in self._data.get(section) or {} if other != name]
+            if place.file is None and others:  # a flag has made the block: more likely it means one that is there
+                said += f"; the file has no {name!r}: {did_you_mean(name, others)}"
             self._faults.add(place, said)
             return None
         wanted = block["class"]

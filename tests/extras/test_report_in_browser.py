@@ -1,4 +1,4 @@
-"""The pages of runs and plans in headless Chromium: light and dark, wide and narrow, tables shut and open."""
+"""The pages of runs, plans and sweeps in headless Chromium: light and dark, wide and narrow, tables shut and open."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +8,10 @@ import pytest
 from browser import SCHEMES, WIDTHS, chromium, problems
 from drawn import PLAN, content, write
 from helpers import compress, succeed, write_tiny
+from swept import run, sweep
 
-from compressor.pages import plan_page, run_page
+from compressor.pages import SweepContent, plan_page, run_page, sweep_page
+from compressor.reports import settings_of
 
 pytestmark = [pytest.mark.extras, pytest.mark.filterwarnings("ignore")]
 
@@ -37,7 +39,7 @@ policies:
   - {pruner: {instance_name: fine}, starting_step: 2, ending_step: 8, step_frequency: 3}
 """
 SHORT = ("--set", "report.html=true", "--set", "data.images=256")
-PAGES = ("by hand", "of a plan", "demo", "thinned", "resumed", "with a reference", "compared", "seeds")
+PAGES = ("by hand", "of a plan", "of a sweep", "demo", "thinned", "resumed", "with a reference", "compared", "seeds")
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory, browser: Any) -> dict[str, P
     made = {name: work / f"{name.replace(' ', '_')}.html" for name in PAGES}
     made["by hand"].write_text(run_page(content(write(work / "hand"))), encoding="utf-8")
     made["of a plan"].write_text(plan_page(PLAN, "fine", [], [], "version: 2\n"), encoding="utf-8")
+    swept = SweepContent("fine", "tiny", settings_of([*sweep(), run({"optimizer.lr": "3"}, 0, None)]))
+    made["of a sweep"].write_text(sweep_page(swept), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
         (work / "thin.yaml").write_text(THIN)
