@@ -182,7 +182,7 @@ def _operate(mask: Tensor, magnitude: Tensor, threshold: float) -> None:
 
 def _above(magnitude: Tensor, bound: float) -> Tensor:
     """Return -1 where it is above, else 0, as int8."""
-    if magnitude.is_cuda:
+    if magnitude.device.type != "cpu":
         return torch.gt(magnitude, bound).view(torch.int8).neg_()
     # NumPy compares four times as fast as torch on a CPU; the bound as a number of the weights' own kind.
     values = magnitude.numpy()
