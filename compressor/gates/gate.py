@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from compressor.component import Component, Targets
@@ -20,6 +21,10 @@ class Place:
     name: str
     places: Tensor
     filters: Tensor
+
+    def to(self, device: torch.device) -> "Place":
+        """Return the same place, its indices on a device: copied in every step, they would make the host wait."""
+        return Place(self.name, self.places.to(device), self.filters.to(device))
 
 
 @dataclass(frozen=True)

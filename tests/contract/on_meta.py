@@ -1,16 +1,16 @@
 """A session on the `meta` device, as a stand-in for an accelerator: tensors there have shapes and no values.
 
 What an accelerator does slowly, or not at all, raises `HostSync` inside `no_host_sync`: a value that the host reads, a
-shape that depends on values, a tensor of the CPU among those of the device, and a copy from one to the other.
+shape that depends on values, a tensor of the CPU among those of the device, and a copy that the host waits for.
 """
 
-from collections.abc import Iterable, Iterator
+import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from rig import Feed, read
-from rig import network as on_cpu
+from rig import EPOCHS, RARELY, SGD, Feed, Rig, network, read
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,54 +24,56 @@ from compressor.training.weights import load_weights
 
 META = torch.device("meta")
 
-COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
-INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default)
-FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
-READS = ("on meta tensors", "out of meta tensor", "meta device type tensor to numpy", "Meta tensors", "register_meta")
-"""Parts of the messages with which torch refuses to give values that there are not."""
+_TO, _COPY, _READ = (
+    torch.ops.aten._to_copy.default,
+    torch.ops.aten.copy_.default,
+    torch.ops.aten._local_scalar_dense.default,
+)
+_BY_INDEX = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default)
+_OF_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+_NO_VALUES = ("on meta tensors", "out of meta tensor", "meta device type tensor", "Meta tensors", "register_meta")
+"""Parts of torch's own messages where the values of a tensor on `meta` are asked for."""
 
 
 class HostSync(Exception):
-    """The host would wait for the device, or the device for a copy."""
+    """The host would wait for the device."""
 
 
 class _Operations(TorchDispatchMode):
-    """Refuse what `meta` itself lets pass."""
+    """Refuse operations that `meta` lets pass, and that an accelerator refuses or waits for."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         tensors = list(_tensors((args, kwargs)))
         here = [tensor for tensor in tensors if tensor.device.type == "cpu"]
-        there = [tensor for tensor in tensors if tensor.device.type == "meta"]
-        if func in COPIES:
-            goes = func is COPIES[1] or kwargs.get("device", None) == META
-            waits = not (kwargs.get("non_blocking") or (func is COPIES[1] and len(args) > 2 and args[2]))
-            if here and goes and waits and (there or func is COPIES[0]):
-                raise HostSync(f"{func} copies {tuple(here[0].shape)} from the CPU to the device")
+        there = len(here) < len(tensors)
+        if func is _TO or func is _COPY:
+            into = kwargs.get("device") if func is _TO else args[0].device
+            # From pinned memory a copy does not wait; only then may it be asked not to.
+            if here and into == META and not (kwargs.get("non_blocking") or (func is _COPY and args[2:] == (True,))):
+                raise HostSync(f"{func} copies {tuple(here[-1].shape)} from the CPU to the device")
         elif there and any(tensor.dim() for tensor in here):
             raise HostSync(f"{func} has a tensor of the CPU among those of the device")
-        if func in INDEXING and any(index.dtype in (torch.bool, torch.uint8) for index in _tensors(args[1])):
-            raise HostSync(f"{func} by a mask: the device has to count its entries first")
+        if there and func in _BY_INDEX and any(one.dtype in (torch.bool, torch.uint8) for one in _tensors(args[1])):
+            raise HostSync(f"{func} by a mask: its entries have to be counted first")
         return func(*args, **kwargs)
 
 
 class _Functions(TorchFunctionMode):
-    """Refuse tensors that are made of numbers on the CPU and copied, which no mode of operations sees."""
+    """Refuse tensors that are made of numbers on the CPU and copied: no mode of operations sees that."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        if func in FROM_NUMBERS and made.device.type == "meta" and not isinstance(args[0], Tensor):
+        if func in _OF_NUMBERS and made.device == META and not isinstance(args[-1], Tensor):
             raise HostSync(f"{func.__name__} copies numbers from the CPU to the device")
         return made
 
 
 class _Answers(TorchDispatchMode):
-    """Answer 1 wherever the host reads a value: a session reads some when it starts."""
+    """Answer 1 wherever the host reads a value of the device: a session reads some when it starts."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].device == META:
-            return 1
-        return func(*args, **(kwargs or {}))
+        return 1 if func is _READ and args[0].device == META else func(*args, **(kwargs or {}))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -86,13 +88,15 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def no_host_sync() -> Iterator[None]:
-    """Raise `HostSync` inside the block where an accelerator would make the host wait."""
+    """Raise `HostSync`, with the place, inside the block where an accelerator would make the host wait."""
     try:
         with _Functions(), _Operations():
             yield
-    except (RuntimeError, TypeError) as error:
-        if any(part in str(error) for part in READS):
-            raise HostSync(str(error)) from error
+    except (HostSync, RuntimeError, TypeError) as error:
+        if isinstance(error, HostSync) or any(part in str(error) for part in _NO_VALUES):
+            ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "/compressor/" in frame.filename]
+            place = f"{ours[-1].filename.rpartition('/compressor/')[2]}: {ours[-1].line}" if ours else "the test"
+            raise HostSync(f"{place}: {error}") from error
         raise
 
 
@@ -104,37 +108,58 @@ class MetaFeed(Feed):
 
 
 class OnMeta:
-    """A run that goes on, from a snapshot of one on the CPU, with everything on `meta`."""
+    """A run with everything on `meta`: a fresh one, or from a snapshot of a run on the CPU."""
 
-    def __init__(self, schedule: str, snapshot: dict[str, Any], config: Config) -> None:
-        self.model = on_cpu()
-        load_weights(self.model, snapshot, "snapshot")
-        self.model.to(META)
-        faults = Faults()
-        bound = read(schedule).bind(self.model, config.epochs, faults)
+    def __init__(self, schedule: str, snapshot: dict[str, Any] | None = None, **config: Any) -> None:
+        given = {"model": {"name": "rig"}, "data": {"name": "rig"}, "optimizer": SGD, "epochs": EPOCHS, **config}
+        settings, model, faults = Config.model_validate(given), network(), Faults()
+        if snapshot is not None:
+            load_weights(model, snapshot, "snapshot")
+        bound = read(schedule).bind(model.to(META), EPOCHS, faults)
         faults.raise_any()
-        optimizer = optimizers.build(self.model, config.optimizer)
+        dense = None if snapshot is None else snapshot["state"]["dense"]
+        optimizer = optimizers.build(model, settings.optimizer)
+        self.said: list[str] = []
         with _Answers():
-            self.session = start(
-                config, self.model, optimizer, bound.policies, MetaFeed(), lambda text: None, snapshot["state"]["dense"]
-            )
-            self.trainer = Trainer(self.session, MetaFeed(), config, META, [], lambda kind: None, lambda: None)
-            self.trainer.load_state_dict(snapshot["state"])
-        self.model.train()
+            self.session = start(settings, model, optimizer, bound.policies, MetaFeed(), self.said.append, dense)
+            self.trainer = Trainer(self.session, MetaFeed(), settings, META, [], lambda kind: None, lambda: None)
+            if snapshot is not None:
+                self.trainer.load_state_dict(snapshot["state"])
+                self.session.check_logits()  # a resumed session looks once at its masks
+        [self._batch] = [*MetaFeed().train(0, 4)]
+        model.train()
 
-    def steps(self, count: int = 1) -> None:
-        """Take the next steps."""
-        clock = self.session.clock
-        for images, labels in list(MetaFeed().train(clock.epoch, clock.step))[:count]:
-            with no_host_sync():
-                self.trainer.step(images, labels)
+    def at(self, epoch: int, step: int) -> "OnMeta":
+        """Go to another time, without what happens between."""
+        self.session.clock.epoch, self.session.clock.step = epoch, step
+        return self
+
+    def begin(self) -> None:
+        """Begin the epoch, and take its first step."""
+        self.session._begun = False
+        with no_host_sync():
+            self.session.begin_epoch(self.session.clock.epoch)
+        self.event()
+
+    def event(self) -> None:
+        """Take a step with the events of policies, without the network's forward pass."""
+        with no_host_sync(), self.session.step() as step:
+            step.backward(sum((weight.sum() for weight in self.session.network.parameters.values()), torch.zeros(())))
+
+    def end(self) -> None:
+        """Take the epoch's last step, and end it."""
+        self.event()
+        with no_host_sync():
+            self.session.end_epoch()
+
+    def step(self) -> None:
+        """Take a whole step of the trainer."""
+        with no_host_sync():
+            self.trainer.step(*self._batch)
 
 
-def raised(blocks: Iterable[Any]) -> str | None:
-    """Return the message of the first host sync; None where there is none."""
-    try:
-        for block in blocks:
-            block()
-    except HostSync as error:
-        return str(error)
-    return None
+def snapshot(schedule: str, **config: Any) -> dict[str, Any]:
+    """Return the snapshot of a run on the CPU after the first two steps."""
+    run = Rig(schedule, until=(0, 2), checkpoint=RARELY, **config)
+    run.run()
+    return run.at((0, 2))
