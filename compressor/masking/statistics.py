@@ -172,7 +172,7 @@ class RunningMeans(Substitution):
             raise CompressError(f"criterion {self._criterion.name} saw no forward pass: set `compile: false`")
         before = self._memory.running
         for name, value in now.items():
-            old = before.get(name, value).to(value.device)  # a checkpoint has it on the CPU
+            old = before.get(name, value)
             # After a thinning it starts again.
             before[name] = KEPT * old + (1 - KEPT) * value if old.shape == value.shape else value
 

@@ -13,7 +13,7 @@ import torch
 from rig import EPOCHS, RARELY, SGD, Feed, Rig, network, read
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from compressor.config import Config
 from compressor.schedule.faults import Faults
@@ -31,12 +31,11 @@ _TO, _COPY, _READ = (
 )
 _BY_INDEX = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default, torch.ops.aten.index_put.default)
 _OF_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
-_NO_VALUES = ("on meta tensors", "out of meta tensor", "meta device type tensor", "Meta tensors", "register_meta")
-"""Parts of torch's own messages where the values of a tensor on `meta` are asked for."""
+_TO_HOST = (Tensor.numpy, Tensor.__array__)
 
 
-class HostSync(Exception):
-    """The host would wait for the device."""
+class HostSync(BaseException):
+    """The host would wait for the device; not an Exception, so that nobody takes it for an error of his own."""
 
 
 class _Operations(TorchDispatchMode):
@@ -49,6 +48,8 @@ class _Operations(TorchDispatchMode):
         there = len(here) < len(tensors)
         if func is _TO or func is _COPY:
             into = kwargs.get("device") if func is _TO else args[0].device
+            if there and into is not None and into.type == "cpu":
+                raise HostSync(f"{func} copies {tuple(tensors[-1].shape)} from the device to the CPU")
             # From pinned memory a copy does not wait; only then may it be asked not to.
             if here and into == META and not (kwargs.get("non_blocking") or (func is _COPY and args[2:] == (True,))):
                 raise HostSync(f"{func} copies {tuple(here[-1].shape)} from the CPU to the device")
@@ -56,20 +57,27 @@ class _Operations(TorchDispatchMode):
             raise HostSync(f"{func} has a tensor of the CPU among those of the device")
         if there and func in _BY_INDEX and any(one.dtype in (torch.bool, torch.uint8) for one in _tensors(args[1])):
             raise HostSync(f"{func} by a mask: its entries have to be counted first")
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        except (NotImplementedError, RuntimeError) as error:  # a number is read, or a shape depends on values
+            if isinstance(error, NotImplementedError) or "on meta tensors" in str(error):
+                raise HostSync(f"{func} cannot be done without values: {error}") from error
+            raise
 
 
 class _Functions(TorchFunctionMode):
     """Refuse tensors that are made of numbers on the CPU and copied: no mode of operations sees that."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _TO_HOST and args[0].device == META:
+            raise HostSync(f"{func.__name__} copies {tuple(args[0].shape)} from the device to the CPU")
         made = func(*args, **(kwargs or {}))
         if func in _OF_NUMBERS and made.device == META and not isinstance(args[-1], Tensor):
             raise HostSync(f"{func.__name__} copies numbers from the CPU to the device")
         return made
 
 
-class _Answers(TorchDispatchMode):
+class Answers(TorchDispatchMode):
     """Answer 1 wherever the host reads a value of the device: a session reads some when it starts."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -92,74 +100,89 @@ def no_host_sync() -> Iterator[None]:
     try:
         with _Functions(), _Operations():
             yield
-    except (HostSync, RuntimeError, TypeError) as error:
-        if isinstance(error, HostSync) or any(part in str(error) for part in _NO_VALUES):
-            ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "/compressor/" in frame.filename]
-            place = f"{ours[-1].filename.rpartition('/compressor/')[2]}: {ours[-1].line}" if ours else "the test"
-            raise HostSync(f"{place}: {error}") from error
-        raise
+    except HostSync as error:
+        ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "/compressor/" in frame.filename]
+        place = f"{ours[-1].filename.rpartition('/compressor/')[2]}: {ours[-1].line}" if ours else "the test"
+        raise HostSync(f"{place}: {error}") from error
 
 
 class MetaFeed(Feed):
-    """The same batches on the device."""
+    """The same batches on the device: how they come there is not what is looked at."""
+
+    def __init__(self) -> None:
+        [(images, labels)] = super()._batches(0, 1)
+        self._batch = images.to(META), labels.to(META)
 
     def _batches(self, seed: int, count: int) -> list[tuple[Tensor, Tensor]]:
-        return [(images.to(META), labels.to(META)) for images, labels in super()._batches(seed, count)]
+        return [self._batch] * count
 
 
 class OnMeta:
     """A run with everything on `meta`: a fresh one, or from a snapshot of a run on the CPU."""
 
-    def __init__(self, schedule: str, snapshot: dict[str, Any] | None = None, **config: Any) -> None:
+    def __init__(self, schedule: str | None, snapshot: dict[str, Any] | None = None, **config: Any) -> None:
         given = {"model": {"name": "rig"}, "data": {"name": "rig"}, "optimizer": SGD, "epochs": EPOCHS, **config}
         settings, model, faults = Config.model_validate(given), network(), Faults()
         if snapshot is not None:
             load_weights(model, snapshot, "snapshot")
-        bound = read(schedule).bind(model.to(META), EPOCHS, faults)
+        model.to(META)
+        policies = [] if schedule is None else read(schedule).bind(model, EPOCHS, faults).policies
         faults.raise_any()
         dense = None if snapshot is None else snapshot["state"]["dense"]
         optimizer = optimizers.build(model, settings.optimizer)
         self.said: list[str] = []
-        with _Answers():
-            self.session = start(settings, model, optimizer, bound.policies, MetaFeed(), self.said.append, dense)
+        with Answers():
+            self.session = start(settings, model, optimizer, policies, MetaFeed(), self.said.append, dense)
             self.trainer = Trainer(self.session, MetaFeed(), settings, META, [], lambda kind: None, lambda: None)
-            if snapshot is not None:
-                self.trainer.load_state_dict(snapshot["state"])
-                self.session.check_logits()  # a resumed session looks once at its masks
-        [self._batch] = [*MetaFeed().train(0, 4)]
+        traced = self.session.network.graph
+
+        def graph() -> Any:  # traced on `meta` on every device
+            with torch._C.DisableTorchFunction(), _disable_current_modes():
+                return traced()
+
+        self.session.network.graph = graph  # type: ignore[method-assign]
         model.train()
+        if snapshot is not None:
+            self.load(snapshot["state"])
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from the state of a run."""
+        self.session.abandon()
+        with Answers():
+            self.session.load_state_dict(state)
+            self.session.check_logits()  # a resumed session looks once at its masks
 
     def at(self, epoch: int, step: int) -> "OnMeta":
         """Go to another time, without what happens between."""
-        self.session.clock.epoch, self.session.clock.step = epoch, step
+        self.session.clock.epoch, self.session.clock.step, self.session._begun = epoch, step, step > 0
         return self
 
     def begin(self) -> None:
         """Begin the epoch, and take its first step."""
-        self.session._begun = False
         with no_host_sync():
             self.session.begin_epoch(self.session.clock.epoch)
         self.event()
 
     def event(self) -> None:
-        """Take a step with the events of policies, without the network's forward pass."""
-        with no_host_sync(), self.session.step() as step:
-            step.backward(sum((weight.sum() for weight in self.session.network.parameters.values()), torch.zeros(())))
+        """Take a step with the events of policies, without the network's passes: their gradients are there."""
+        with no_host_sync(), self.session.step():
+            self.session.before_backward(torch.zeros((), device=META))
+            for weight in self.session.network.parameters.values():
+                weight.grad = torch.zeros_like(weight)
 
     def end(self) -> None:
         """Take the epoch's last step, and end it."""
         self.event()
+        self.session.data.validation = {"loss": 1.0, "top1": 50.0}
         with no_host_sync():
             self.session.end_epoch()
 
     def step(self) -> None:
         """Take a whole step of the trainer."""
         with no_host_sync():
-            self.trainer.step(*self._batch)
+            self.trainer.step(*self.trainer._feed._batch)
 
 
-def snapshot(schedule: str, **config: Any) -> dict[str, Any]:
-    """Return the snapshot of a run on the CPU after the first two steps."""
-    run = Rig(schedule, until=(0, 2), checkpoint=RARELY, **config)
-    run.run()
-    return run.at((0, 2))
+def after_first_step(schedule: str, **config: Any) -> OnMeta:
+    """Return a run that begins on the CPU, and goes on on `meta` after its first step."""
+    return OnMeta(schedule, Rig(schedule, until=(0, 1), checkpoint=RARELY, **config).run(), **config)
