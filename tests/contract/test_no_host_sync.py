@@ -18,6 +18,7 @@ from compressor.context import OptimizerView
 from compressor.data.feed import DataFeed
 from compressor.data.images import DataSet
 from compressor.data.memory import InMemory
+from compressor.masking import companions
 from compressor.policies.noise import deviation
 from compressor.regularizers.l1 import _soft_threshold
 from compressor.training.class_meters import ClassMeters
@@ -87,8 +88,16 @@ def test_running_statistics_stay_on_the_device() -> None:
 
 def test_control_a_threshold_on_filters_looks_for_their_companions_on_the_host() -> None:
     run = OnMeta(windowed(regularizer(f"{LASSO}, threshold_criteria: Max"), 0, 3))
-    with pytest.raises(HostSync, match="_zero_filters|cpu"):
+    with pytest.raises(HostSync, match="from the device to the CPU"):
         run.at(0, 2).step()
+
+
+def test_the_masks_of_companions_lie_on_the_device() -> None:
+    run = OnMeta(windowed(regularizer(f"{LASSO}, threshold_criteria: Max"), 0, 3))
+    [ctx] = run.session.events._contexts.values()
+    found = companions(ctx, (), {"conv1.weight": torch.tensor([True, False, False, False])})
+    devices = {name: keep.device for name, keep in found.items()}
+    assert devices == dict.fromkeys(("conv1.bias", "bn1.weight", "bn1.bias"), META)
 
 
 def test_on_a_device_the_loss_is_read_in_every_fiftieth_step() -> None:
