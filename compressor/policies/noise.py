@@ -132,7 +132,7 @@ class _Disturbance(Substitution):
         for name, places in self.memory.disturbed.items():
             parameter = self._ctx.parameters[name]
             if self._policy.kind == "zeroing":
-                parameter.masked_fill_(places, 0)
+                parameter.masked_fill_(places, 0.0)
             elif name in self.memory.selected:
                 draws, keep = torch.randn_like(parameter) * self._deviation(name), self._ctx.masks.keep(name)
                 parameter.add_(torch.where(places if keep is None else places & keep, draws, 0.0))
