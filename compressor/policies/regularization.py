@@ -155,7 +155,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
                 zeros[name] = ~ctx.network.outputs_first(name, ctx.parameters[name].detach()).flatten(1).any(1)
         if not zeros:
             return {}
-        read = torch.cat(list(zeros.values())).cpu().split([len(zero) for zero in zeros.values()])
+        read = torch.split(torch.cat(list(zeros.values())).cpu(), [len(zero) for zero in zeros.values()])
         found = {name: zero for name, zero in zip(zeros, read, strict=True) if whole[name] or bool(zero.all())}
         return {name: zero for name, zero in found.items() if bool(zero.any())}
 
