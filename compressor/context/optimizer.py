@@ -58,6 +58,8 @@ class OptimizerView:
     def proximal_step(self, parameter: Tensor) -> float | Tensor:
         """Return the step size t of a proximal step after the optimizer's: one number, or one for each entry (Adam).
 
+        After clipping on an accelerator one number is a tensor, too: the host does not wait for the norm.
+
         A weight must rest where w = prox(w - t g), the minimum of loss + penalty. There the gradient g is constant:
 
         - SGD's buffer has become (1 - dampening) / (1 - momentum) g; Nesterov's step, which has no dampening, is
@@ -71,7 +73,7 @@ class OptimizerView:
         if not self._group_of:
             self._group_of = {id(p): group for group in self.groups for p in group["params"]}
         group = self._group_of[id(parameter)]
-        rate = float(group["lr"]) * self.scale * float(self.clipped)
+        rate = float(group["lr"]) * self.scale * self._clipped()
         if not steps_by_entry([group]):
             momentum = float(group["momentum"])
             return rate * (1 - float(group["dampening"])) / (1 - momentum) if momentum else rate
@@ -79,6 +81,11 @@ class OptimizerView:
         second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
         correction, eps = 1 - float(group["betas"][1]) ** float(state["step"]), float(group["eps"])
         return map_pieces(lambda part: (part / correction).sqrt_().add_(eps).reciprocal_().mul_(rate), second)
+
+    def _clipped(self) -> float | Tensor:
+        """Return the factor of clipping: a number on a CPU; elsewhere a tensor of the precision that a number has."""
+        clipped = self.clipped
+        return clipped.double() if isinstance(clipped, Tensor) and clipped.device.type != "cpu" else float(clipped)
 
     def regroup(self, parameters: Sequence[nn.Parameter], **changed: Any) -> None:
         """Move parameters (new or known to the optimizer) to a group of their own: a copy of the first with some

@@ -1,7 +1,7 @@
 """DropConnect: Wan, Zeiler, Zhang, LeCun and Fergus, ICML 2013."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -97,6 +97,12 @@ class DropConnect(Gate, name="DropConnect"):
         return Dropping(self, site)
 
 
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which operations on a device have the precision of their tensors."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
 def _not_flat(path: str, shape: Sequence[object]) -> str:
     """Return the message for a layer with inputs of this shape."""
     return f"DropConnect expects inputs of shape (examples, features), {path} gets {'x'.join(map(str, shape))}"
@@ -147,7 +153,7 @@ class Dropping(Installed):
             return drawn_linear(v, layer.weight, layer.bias, self._gate.keep, self._squared(path, layer.weight))
         if len(v) * layer.weight.numel() > MOST_MASKS:
             raise UserError(f"{self._site.owner}: {_too_many(path, len(v), layer.weight.numel())}")
-        with torch.autocast(v.device.type, enabled=False):
+        with _without_autocast(v.device):
             return masked_linear(v.to(layer.weight.dtype), layer.weight, layer.bias, self._gate.keep)
 
     @torch.no_grad()
@@ -207,7 +213,7 @@ def drawn_linear(v: Tensor, weight: Tensor, bias: Tensor | None, p: float, of_we
     """Return one normal draw of (M * W) v + M_b * b for each example and unit, by its mean and variance; `of_weight`:
     W * W.
     """
-    if torch.is_autocast_enabled(v.device.type):
+    if torch.amp.is_autocast_available(v.device.type) and torch.is_autocast_enabled(v.device.type):
         mean, squares = sums(v, weight, bias)
         return p * mean + (p * (1 - p) * squares).clamp_min(TINY).sqrt() * torch.randn_like(mean)
     u: Tensor = _DrawnLinear.apply(v, weight, bias, p, of_weight)

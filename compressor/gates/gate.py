@@ -22,6 +22,10 @@ class Place:
     places: Tensor
     filters: Tensor
 
+    def to(self, device: torch.device) -> "Place":
+        """Return the same place, its indices on a device: copied in every step, they would make the host wait."""
+        return Place(self.name, self.places.to(device), self.filters.to(device))
+
 
 @dataclass(frozen=True)
 class Site:

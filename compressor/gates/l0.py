@@ -118,7 +118,7 @@ class Gates(Installed):
             stream = site.stream(theta.device)
             draws = torch.randn(shape, device=theta.device, dtype=theta.dtype, generator=stream)
             log_alpha = nn.Parameter(location + 0.01 * draws)
-            places = tuple(site.behind(name)) if gate.whole_filters else ()
+            places = tuple(place.to(theta.device) for place in site.behind(name)) if gate.whole_filters else ()
             self._gated[name] = _Gated(theta, log_alpha, self._structure.size(whole), name, places)
             site.average(f"{site.owner}/{name}", log_alpha.detach())
         self.undecayed = [one.theta for one in self._gated.values()]
@@ -147,7 +147,7 @@ class Gates(Installed):
             parameter = self._site.parameters[place.name]
             shape = self._turned(place.name, parameter).shape
             factor = torch.ones(shape[0], dtype=z.dtype, device=z.device)
-            factor[place.places.to(z.device)] = z[place.filters.to(z.device)]
+            factor[place.places] = z[place.filters]
             wide = factor.reshape((-1,) + (1,) * (parameter.dim() - 1))
             if place.name == one.name:
                 wide = self._turned(place.name, wide.expand(shape))
@@ -189,7 +189,7 @@ class Gates(Installed):
         place = one.places[number]
         total = torch.zeros_like(one.z)
         rows = self._turned(place.name, product).flatten(1).sum(1) if product.dim() > 1 else product
-        return total.index_add_(0, place.filters.to(rows.device), rows[place.places.to(rows.device)])
+        return total.index_add_(0, place.filters, rows[place.places])
 
     @torch.no_grad()
     def penalty_gradients(self) -> None:

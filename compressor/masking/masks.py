@@ -117,13 +117,14 @@ def companions(ctx: Context, owned: Iterable[str], pruned: Mapping[str, Tensor])
     graph = ctx.network.graph()
     if graph is None:
         biases = {bias_of(name): gone for name, gone in pruned.items()}
-        return {name: ~gone for name, gone in biases.items() if name in ctx.parameters}
+        known = {name: gone for name, gone in biases.items() if name in ctx.parameters}
+        return {name: ~gone.to(ctx.parameters[name].device) for name, gone in known.items()}
     others = [name for name in owned if name not in pruned]
     keep = {name: torch.ones_like(ctx.parameters[name], dtype=torch.bool) for name in others}
     for name, gone in graph.companions(pruned).items():
         parameter = ctx.parameters[name]
         side = (-1,) + (1,) * (parameter.dim() - 1) if gone.dim() == 1 else gone.shape
-        keep[name] = (~gone).reshape(side).expand(parameter.shape)
+        keep[name] = (~gone).to(parameter.device).reshape(side).expand(parameter.shape)
     return keep
 
 
@@ -178,7 +179,7 @@ class _Network(Given):
         """Return the running means; none before the first step, and none from before a removal of channels."""
         found, mine = self._means, self._ctx.targets["weights"]
         fresh = all(len(found.get(name, ())) == self._shapes[name][0] for name in mine)
-        return dict(found) if fresh else {}
+        return {name: mean.cpu() for name, mean in found.items()} if fresh else {}
 
     def _of(self, what: str, name: str, take: Callable[[], dict[str, Tensor]]) -> Tensor:
         if what not in self._taken:

@@ -32,7 +32,7 @@ class Sums:
 
     def _add(self, name: str, maps: Tensor, gradient: Tensor | None = None) -> None:
         by_image = self._criterion.summed(maps, gradient)
-        total = by_image.double().sum(0).cpu()
+        total = by_image.double().sum(0)
         self.totals[name] = self.totals[name] + total if name in self.totals else total
         each = maps.shape[2:].numel() if self._criterion.by_position else 1
         self.counts[name] = self.counts.get(name, 0) + len(by_image) * each
@@ -55,7 +55,7 @@ class Sums:
 
     def means(self) -> dict[str, Tensor]:
         """Return the mean over images."""
-        return {name: total / self.counts[name] for name, total in self.totals.items()}
+        return {name: (total / self.counts[name]).cpu() for name, total in self.totals.items()}
 
 
 def _maps(value: Tensor) -> Tensor:

@@ -141,15 +141,15 @@ class _Disturbance(Substitution):
                 set_to_zero(draws, mine.view(torch.int8).neg())
                 parameter.add_(draws)
 
-    def _deviation(self, name: str) -> float:
-        """Return the standard deviation of one structure that is not chosen: the first."""
+    def _deviation(self, name: str) -> Tensor:
+        """Return the standard deviation of one structure that is not chosen, the first; a scalar on the device."""
         turn = self._ctx.network.outputs_first
         weight, keep = turn(name, self._ctx.parameters[name].detach()), turn(name, self.memory.chosen[name])
-        spared = weight[keep]
         if self._policy.noise.unit.dim == 0:
-            whole = keep.flatten(1).all(1).nonzero().flatten()
-            spared = weight[whole[:1]].flatten()
-        return float(spared.std()) if len(spared) > 1 else 0.0
+            whole = keep.flatten(1).all(1)
+            first = weight.index_select(0, whole.long().argmax().unsqueeze(0)).flatten()
+            return torch.where(whole.any(), first.std(), 0.0) if len(first) > 1 else weight.new_zeros(())
+        return deviation(weight, keep)
 
     def after_step(self) -> None:
         if not self.memory.left:
@@ -159,11 +159,24 @@ class _Disturbance(Substitution):
             _put_back(self._ctx, self.memory)
 
 
+def deviation(weight: Tensor, keep: Tensor) -> Tensor:
+    """Return the standard deviation of the entries that are kept; 0 where there are fewer than two."""
+    if weight.device.type == "cpu":
+        spared = weight[keep]
+        return spared.std() if len(spared) > 1 else weight.new_zeros(())
+    # Elsewhere the host would wait for their number, and so no entry is taken out.
+    values, count = weight.double(), keep.sum()
+    away = values - torch.where(keep, values, 0.0).sum() / count
+    squares = torch.where(keep, away.square(), 0.0).sum()
+    return torch.where(count > 1, (squares / (count - 1)).sqrt(), 0.0).to(weight.dtype)
+
+
 @torch.no_grad()
 def _put_back(ctx: Context, memory: Noise) -> None:
     """Restore the saved values."""
     for name, places in memory.places.items():
-        _tensor(ctx, name)[places] = memory.values[name][places]
+        tensor = _tensor(ctx, name)
+        tensor.copy_(torch.where(places, memory.values[name], tensor))
     memory.places, memory.values = {}, {}
 
 

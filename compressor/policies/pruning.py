@@ -238,6 +238,9 @@ class PruningPolicy(Policy, name="pruner"):
             )
         return memory
 
+    def resume(self, ctx: Context, memory: Pruning) -> None:
+        memory.running = {name: mean.to(ctx.network.device) for name, mean in memory.running.items()}
+
     def figures(self, ctx: Context, memory: Pruning) -> dict[str, float]:
         return ctx.records.figures.get(ctx.key, {})
 

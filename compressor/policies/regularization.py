@@ -117,7 +117,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
                 parameter.grad.copy_(turn(name, after))
 
     def on_minibatch_end(self, ctx: Context, memory: Pruned) -> None:
-        targets, unmoved = ctx.targets, ctx.optimizer.unmoved
+        targets, unmoved, turned = ctx.targets, ctx.optimizer.unmoved, ctx.network.outputs_first
         if unmoved:
             targets = {key: _without(selected, unmoved) for key, selected in targets.items()}
         with self._weights(ctx) as weights:
@@ -126,7 +126,7 @@ class RegularizationPolicy(Policy, name="regularizer"):
             def step(weight: Tensor) -> float | Tensor:
                 name = names[id(weight)]
                 size, same = ctx.optimizer.proximal_step(ctx.parameters[name]), weight is ctx.parameters[name]
-                return size if same or not isinstance(size, Tensor) else ctx.network.outputs_first(name, size)
+                return size if same or not isinstance(size, Tensor) or not size.dim() else turned(name, size)
 
             self.regularizer.after_step(weights, targets, step)
         if self.regularizer.thresholds:
@@ -145,16 +145,18 @@ class RegularizationPolicy(Policy, name="regularizer"):
 
     def _zero_filters(self, ctx: Context, targets: Targets) -> dict[str, Tensor]:
         """Return the filters that are zero (true = zero), of the weights that have some and whose whole filters, or
-        layers, are groups.
+        layers, are groups; on the CPU, copied at once.
         """
-        found = {}
+        whole, zeros = {}, {}
         for name, structures in self.regularizer.structures(targets).items():
-            whole = [structure for structure in structures if structure.of_outputs]
-            if not whole:
-                continue
-            zero = ~any_of_rows(ctx.network.outputs_first(name, ctx.parameters[name].detach()))
-            if any(structure.dim == 0 for structure in whole) or bool(zero.all()):
-                found[name] = zero
+            outputs = [structure for structure in structures if structure.of_outputs]
+            if outputs:
+                whole[name] = any(structure.dim == 0 for structure in outputs)
+                zeros[name] = ~any_of_rows(ctx.network.outputs_first(name, ctx.parameters[name].detach()))
+        if not zeros:
+            return {}
+        read = torch.split(torch.cat(list(zeros.values())).cpu(), [len(zero) for zero in zeros.values()])
+        found = {name: zero for name, zero in zip(zeros, read, strict=True) if whole[name] or bool(zero.all())}
         return {name: zero for name, zero in found.items() if bool(zero.any())}
 
     @torch.no_grad()

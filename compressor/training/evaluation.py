@@ -1,7 +1,8 @@
 """Batches, and the loss and accuracy of a network on them."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,6 @@ def evaluate(
     return meters.means()
 
 
-def autocast(device: torch.device, config: Config) -> torch.autocast:
+def autocast(device: torch.device, config: Config) -> AbstractContextManager[Any]:
     """Return the context of the forward pass's precision; bf16 needs no scaling of the gradient."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    return torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext()

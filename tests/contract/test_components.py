@@ -4,6 +4,8 @@ Each contract has a negative control, which shows that its test can fail.
 """
 
 import inspect
+from collections.abc import Callable
+from copy import deepcopy
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -14,7 +16,9 @@ import rig
 import torch
 import yaml
 from helpers import reread
+from on_meta import HostSync, OnMeta
 from rig import (
+    END,
     EPOCHS,
     FIRST,
     RARELY,
@@ -518,3 +522,68 @@ def test_all_components_at_once_compose_and_resume_at_every_step() -> None:
         until = (EPOCHS, 0) if moment in ((1, 0), (2, 2)) else after
         found = difference(resumed(text, whole.at(moment), until).snapshots[until], whole.snapshots[until])
         assert found is None, f"resumed at {moment}: {found}"
+
+
+CHOOSES = "weights are chosen by their values, and their masks are counted"
+OF_PRUNER = "the pruner of its example chooses by values"
+SHUT = "its closed gates become a mask, which is counted"
+
+WAITS: dict[str, tuple[set[str], str]] = {
+    **dict.fromkeys(PRUNERS, ({"begin", "later"}, CHOOSES)),
+    **dict.fromkeys(
+        ("pruners.SplicingPruner", "pruners.BernoulliFilterPruner_AGP"),
+        ({"begin", "later", "end"}, f"{CHOOSES}, also within an epoch"),
+    ),
+    **{key: ({"begin", "later"}, "what is zero is traced") for key in COMPONENTS if key.startswith("extensions.")},
+    "gates.HardConcreteL0": ({"end"}, SHUT),
+    "gates.NetworkSurgery": ({"begin", "end"}, f"its thresholds are statistics of the weights; {SHUT}"),
+    "policies.batchnorm": ({"begin", "later"}, OF_PRUNER),
+    "policies.channel_pruning": ({"begin", "later"}, "weights are solved for on the CPU"),
+    "policies.dropout": ({"begin", "later"}, "the connections that are left are counted"),
+    "policies.dsd": ({"later"}, CHOOSES),
+    "policies.iht": ({"begin", "later"}, CHOOSES),
+    "policies.instability": ({"begin", "later"}, f"accuracies are measured; {OF_PRUNER}"),
+    "policies.strided": ({"begin"}, "a search compares accuracies"),
+}
+"""The events at which the host waits for an accelerator, and why. In a step without an event it never does."""
+
+
+@cache
+def host_syncs(key: str) -> dict[str, str]:
+    """The first host sync of each event of a component, and of a step without one (`plain`), on `meta`."""
+    found: dict[str, str] = {}
+    run = OnMeta(schedule(key))
+    try:
+        run.at(FIRST, 0).begin()
+        state = deepcopy(run.session.state_dict())
+    except HostSync as error:
+        found["begin"] = str(error)
+        snapshot = reference(key).at((FIRST, 1))
+        state = snapshot["state"]
+        if "architecture" in snapshot:
+            run = OnMeta(schedule(key), snapshot)
+        else:
+            run.load(state)
+    events: dict[str, Callable[[], None]] = {
+        "plain": lambda: run.at(FIRST, 2).step(),
+        "later": lambda: run.at(FIRST + 1, 0).begin(),
+        "end": lambda: run.at(END - 1, STEPS - 1).end(),
+    }
+    for event, act in events.items():
+        try:
+            act()
+        except HostSync as error:
+            found[event] = str(error)
+            run.load(state)
+    return found
+
+
+@every_component
+def test_a_step_without_an_event_does_not_make_the_host_wait(key: str) -> None:
+    assert "plain" not in host_syncs(key)
+
+
+@every_component
+def test_the_host_waits_at_no_other_events_than_are_known(key: str) -> None:
+    events, _ = WAITS.get(key, (set(), ""))
+    assert set(host_syncs(key)) - {"plain"} == events, host_syncs(key)
