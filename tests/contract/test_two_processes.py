@@ -50,8 +50,8 @@ policies:
     "noise of a ranking": """
 version: 2
 policies:
-  - pruner: {class: L1RankedStructureParameterPruner, group_type: Filters, weights: ['conv*.weight'],
-             desired_sparsity: 0.5, noise: 0.5}
+  - pruner: {class: L1RankedStructureParameterPruner_AGP, group_type: Filters, weights: ['conv*.weight'],
+             final_sparsity: 0.8, noise: 0.5}
     ending_epoch: 3
   - pruner: {class: Pruner, criterion: random, weights: [fc1.weight], rate: {random: {between: [0.1, 0.9]}}}
     ending_epoch: 3
