@@ -135,7 +135,7 @@ class _Disturbance(Substitution):
                 parameter.masked_fill_(places, 0.0)
             elif name in self.memory.selected:
                 draws, keep = new_like(parameter).normal_().mul_(self._deviation(name)), self._ctx.masks.keep(name)
-                mine = places if keep is None else keep.logical_and_(places)
+                mine = places if keep is None else keep & places
                 set_to_zero(draws, mine.view(torch.int8).neg())
                 parameter.add_(draws)
 
