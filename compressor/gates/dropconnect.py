@@ -223,7 +223,7 @@ def drawn_linear(v: Tensor, weight: Tensor, bias: Tensor | None, p: float, of_we
 class _DrawnLinear(torch.autograd.Function):
     """Compute u = p m + s e, s = sqrt(max(p (1 - p) q, TINY)), e ~ N(0, 1), m = Wv + b and q = (W*W)(v*v) + b*b.
 
-    The arithmetic is autograd's, in its order, with a third of its temporaries. dL/dq = h = g e p (1 - p) / (2 s), so
+    The arithmetic is autograd's, in its order, with fewer temporaries. dL/dq = h = g e p (1 - p) / (2 s), so
     dW = p g v' + 2 W * (h (v*v)'), and dv and db likewise.
     """
 

@@ -124,7 +124,7 @@ class Hashed(Installed):
 
     def _masked(self, name: str, value: Tensor) -> Tensor:
         keep = self._site.keep(name)
-        return value if keep is None else copied(value).masked_fill_(keep.logical_not_(), 0.0)
+        return value if keep is None else copied(value).masked_fill_(~keep, 0.0)
 
     @torch.no_grad()
     def collect_gradients(self) -> None:

@@ -137,7 +137,7 @@ class _Disturbance(Substitution):
                 stream = self._ctx.world.stream(self._ctx.key, parameter.device)
                 draws = new_like(parameter).normal_(generator=stream).mul_(self._deviation(name))
                 keep = self._ctx.masks.keep(name)
-                mine = places if keep is None else keep.logical_and_(places)
+                mine = places if keep is None else keep & places
                 set_to_zero(draws, mine.view(torch.int8).neg())
                 parameter.add_(draws)
 
