@@ -5,7 +5,7 @@ from torch import Tensor
 
 from compressor.splitmix import Bits, splitmix64
 
-SPLIT, AUGMENT, ORDER, TRANSFORM = 1, 2, 3, 4
+SPLIT, AUGMENT, ORDER, TRANSFORM, ERASE, MIX = 1, 2, 3, 4, 5, 6
 """Streams: draws for different purposes are independent though they share a seed."""
 
 _MASK = 2**64 - 1

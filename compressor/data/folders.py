@@ -24,6 +24,7 @@ from compressor.data.images import DataSet
 from compressor.data.memory import fits, in_memory
 from compressor.data.pixels import per_channel
 from compressor.data.streamed import Streamed
+from compressor.data.transforms import crops_stored
 from compressor.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -223,7 +224,7 @@ def from_folders(
     height, width = read(train.folder / train.files[0], config.size, channels).shape[1:]
     shape = (channels, height, width)
     count = sum(len(listing.files) for listing in listings)
-    keep = fits(count, shape)
+    keep = fits(count, shape) and not crops_stored(config)
     if not keep and config.size is None:
         raise UserError(
             f"{name}: data.size is required: {count} images are too many to check that they have one size "

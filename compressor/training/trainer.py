@@ -36,6 +36,14 @@ class Progress:
     """Where every epoch is tested: the figures of the epoch with the highest test top-1, selected on the test set."""
 
 
+Mixed = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
+"""From images, labels, epoch and step to what the step takes: mixed images have weights of the classes as labels."""
+
+
+def _unmixed(images: Tensor, labels: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    return images, labels
+
+
 class Trainer:
     """Runs the epochs of one experiment, and calls `save` for each checkpoint (`checkpoint` or `best`)."""
 
@@ -50,15 +58,16 @@ class Trainer:
         stop_signal: Callable[[], int | None],
         validates: Callable[[int], bool] = lambda epoch: True,
         targets: Callable[[int], Mapping[str, float]] = lambda epoch: {},
+        mixed: Mixed = _unmixed,
     ) -> None:
         """`validates` returns after which epochs the network is validated; `targets` the sparsities that are asked for
-        at the end of an epoch, by weight.
+        at the end of an epoch, by weight; `mixed` a batch as a step takes it.
         """
         self.session = session
         self.progress = Progress()
         self._feed, self._config, self._device = feed, config, device
         self._observers, self._save, self._stop_signal = observers, save, stop_signal
-        self._validates, self._targets = validates, targets
+        self._validates, self._targets, self._mixed = validates, targets, mixed
         session.data.evaluate = self._accuracies
         self._meters = Meters(device)
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
@@ -110,7 +119,12 @@ class Trainer:
             raise Interrupted(stop)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Take one optimizer step on a batch, which may be computed in parts; return its mean loss."""
+        """Take one optimizer step on a batch, which may be computed in parts; return its mean loss.
+
+        Where images are mixed, the class of an image is the one with the larger weight, for policies and accuracies.
+        """
+        images, targets = self._mixed(images, labels, self.session.clock.data_epoch, self.progress.step)
+        labels = labels if targets is labels else targets.argmax(1)
         total = torch.zeros((), device=self._device)
         end = 0
         with self.session.step() as step:
@@ -119,7 +133,7 @@ class Trainer:
                 part, truth = images[start:end], labels[start:end]
                 with autocast(self._device, self._config):
                     logits = self._forward(part)
-                data_loss = self._criterion(logits.float(), truth)
+                data_loss = self._criterion(logits.float(), _as_wide(targets[start:end], logits))
                 share = len(truth) / len(labels)
                 loss = step.backward(data_loss, share=share, images=part, labels=truth, logits=logits)
                 self._refuse_non_finite(data_loss.detach(), loss)
@@ -279,3 +293,8 @@ class Trainer:
             restore_live(self.session.model, dict(state["live"]))
         except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
             raise UserError(f"{source}: a damaged checkpoint: its state cannot be restored ({error})") from error
+
+
+def _as_wide(targets: Tensor, logits: Tensor) -> Tensor:
+    """Return the targets; weights of classes with zeros for logits of which the data set has no class."""
+    return nn.functional.pad(targets, (0, logits.shape[1] - targets.shape[1])) if targets.dim() == 2 else targets
