@@ -1,5 +1,7 @@
 """Random numbers that depend only on where they are used: there is no generator, so no state to save or to lose."""
 
+from functools import lru_cache
+
 import numpy as np
 from torch import Tensor
 
@@ -16,7 +18,13 @@ def draw(indices: Tensor, *key: int) -> Bits:
 
     `key`: whole numbers of at least 0, e.g. (stream, seed, epoch).
     """
+    return splitmix64(_state(key), indices.cpu().numpy().astype(np.uint64))
+
+
+@lru_cache(maxsize=16)
+def _state(key: tuple[int, ...]) -> Bits:
+    """Return the state after a key: that of an epoch is used for each of its images."""
     state = np.zeros(1, np.uint64)
     for part in key:
         state = splitmix64(state, np.array([part & _MASK], np.uint64))
-    return splitmix64(state, indices.cpu().numpy().astype(np.uint64))
+    return state

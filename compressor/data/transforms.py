@@ -152,7 +152,8 @@ def _made(name: str, given: Mapping[str, Any], inside: str = "") -> Call:
     _refuse_unknown(name, cls, given)
     if name == "RandomErasing" and given.get("value") == "random":
         raise UserError(
-            "data.augment: RandomErasing: images are bytes here: give `value` a number from 0 to 255 or three, or set data.random_erase, for normalized images"
+            "data.augment: RandomErasing: images are bytes here: give `value` a number from 0 to 255 or three, or"
+            " set data.random_erase"
         )
     try:
         made = cls(**{key: _argument(key, value, cls) for key, value in given.items()})
