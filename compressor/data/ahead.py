@@ -17,7 +17,7 @@ def copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Bat
         for indices, images, labels in batches:
             yield indices, images.to(device), labels.to(device)
         return
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     waiting: tuple[Tensor, tuple[Tensor, Tensor], torch.cuda.Event] | None = None
     for indices, *both in batches:
         with torch.cuda.stream(stream):

@@ -12,7 +12,6 @@ from compressor.config import KINDS
 from compressor.data.draws import AUGMENT, draw
 from compressor.errors import UserError, did_you_mean
 
-
 LARGE = 3 * 64 * 64
 """The number of values from which images are changed one by one on the CPU."""
 
