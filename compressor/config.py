@@ -102,6 +102,25 @@ class DataConfig(Settings):
         " (mirror), a transform of torchvision.transforms.v2, or package.module:factory; {NAME:"
         " {arguments}}; default: none",
     )
+    random_erase: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability that a random rectangle of a training image is set to the mean, after all other"
+        " changes (torchvision's RandomErasing on the normalized image); default 0: none",
+    )
+    mixup_alpha: float = Field(
+        default=0.0,
+        ge=0,
+        description="a and b of the Beta distribution with which MixUp mixes the images of a training batch and their"
+        " labels; with cutmix_alpha one of both for each batch; default 0: none",
+    )
+    cutmix_alpha: float = Field(
+        default=0.0,
+        ge=0,
+        description="a and b of the Beta distribution with which CutMix puts parts of other images of a training batch"
+        " into each, and mixes their labels; default 0: none",
+    )
     workers: int = Field(
         default=0,
         ge=0,

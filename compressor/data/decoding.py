@@ -74,6 +74,10 @@ class Files:
         """Return the file of an image."""
         return self.folder / os.fsdecode(bytes(self.paths[index]))
 
+    def whole(self, index: int) -> Tensor:
+        """Return uint8 [C, H, W] in the file's own size. Raises UserError for a file that cannot be read."""
+        return read(self.path(index), None, self.channels)
+
     def image(self, index: int) -> Tensor:
         """Return uint8 [C, H, W].
 

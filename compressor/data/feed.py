@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from compressor.config import KINDS, DataConfig, named
+from compressor.data.ahead import copied_ahead
 from compressor.data.draws import ORDER, draw
 from compressor.data.images import Batch, DataSet, Images
+from compressor.data.mixing import Erasing, Mixing
 from compressor.data.pipeline import augment, prepare
 from compressor.data.splitting import split
 from compressor.data.streamed import Streamed
@@ -84,35 +86,63 @@ class DataFeed:
 
     def _batches(self, order: Tensor, epoch: int, batch: int) -> Batches:
         for indices, images, labels in self._changed(order, epoch, batch):
-            prepared = prepare(images, self._data.mean, self._data.std)
-            kinds = self._kinds
-            yield augment(prepared, indices, seed=self._seed, epoch=epoch, kinds=kinds) if kinds else prepared, labels
+            change = partial(augment, indices=indices, seed=self._seed, epoch=epoch, kinds=self._kinds)
+            mirrors = self._kinds == ["flip"]  # the same on bytes, of which there are a quarter
+            prepared = prepare(change(images) if mirrors else images, self._data.mean, self._data.std)
+            if self._kinds and not mirrors:
+                prepared = change(prepared)
+            yield prepared if self._erasing is None else self._erasing(prepared, indices, epoch), labels
+
+    @cached_property
+    def _erasing(self) -> Erasing | None:
+        return Erasing(self._config.random_erase, self._seed) if self._config.random_erase else None
+
+    @cached_property
+    def _mixing(self) -> Mixing | None:
+        config = self._config
+        several = config.mixup_alpha or config.cutmix_alpha
+        return Mixing(config, len(self._data.classes), self._seed) if several else None
+
+    def mixed(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Return a training batch as a step takes it: mixed, with the weights of the classes in place of the labels,
+        where the configuration says so; else as it is.
+        """
+        return (images, labels) if self._mixing is None else self._mixing(images, labels, epoch, step)
 
     @cached_property
     def _transforms(self) -> Transforms | None:
         """Return the changes of single images; None where there are only crops and flips at the end."""
         return Transforms(self._first, self._data.shape, self._data.mean, self._seed) if self._first else None
 
-    def _changed(self, order: Tensor, epoch: int, batch: int) -> Iterator[Batch]:
-        """Yield the batches of the training images, each image changed by the transforms."""
+    @cached_property
+    def _images(self) -> Images:
+        """Return the training images. One object reads them for all passes: its processes stay."""
         train, transforms = self._data.train, self._transforms
+        return replace(train, change=transforms) if isinstance(train, Streamed) and transforms else train
+
+    def _changed(self, order: Tensor, epoch: int, batch: int) -> Iterator[Batch]:
+        """Return the batches of the training images, each image changed by the transforms."""
+        train, transforms = self._images, self._transforms
         if transforms is None:
-            yield from train.batches(order, batch, self._device)
-            return
-        change = partial(transforms, epoch=epoch)
+            return train.batches(order, batch, self._device)
         if isinstance(train, Streamed):
-            yield from replace(train, change=change).batches(order, batch, self._device)
-            return
-        for indices, images, labels in train.batches(order, batch, torch.device("cpu")):
+            return train.batches(order, batch, self._device, epoch)
+        plain = train.batches(order, batch, torch.device("cpu"))
+        return copied_ahead(self._each(plain, transforms, epoch), self._device)
+
+    @staticmethod
+    def _each(batches: Iterator[Batch], transforms: Transforms, epoch: int) -> Iterator[Batch]:
+        for indices, images, labels in batches:
+            pairs = zip(images, indices.tolist(), strict=True)
             with transforming():
-                changed = [change(image, index) for image, index in zip(images, indices.tolist(), strict=True)]
-            yield indices, torch.stack(changed).to(self._device), labels.to(self._device)
+                changed = [transforms(image, index, epoch) for image, index in pairs]
+            yield indices, torch.stack(changed), labels
 
     def validation(self) -> Batches:
         """Return the validation images, not augmented; nothing where `validation` is 0. Of several processes each has
         its own ones, and one that is alone (`World.alone`) all of them.
         """
-        return self._plain(self._data.train, self._held_out)
+        return self._plain(self._images, self._held_out)
 
     def test(self) -> Batches:
         """Return the test images, in order; of several processes each has its own ones, as for validation."""

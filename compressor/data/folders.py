@@ -24,12 +24,13 @@ from compressor.data.images import DataSet
 from compressor.data.memory import fits, in_memory
 from compressor.data.pixels import per_channel
 from compressor.data.streamed import Streamed
+from compressor.data.transforms import crops_stored
 from compressor.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
-Identity = tuple[int, int]
-"""Device and inode of a file: the same for all of its names."""
+Identity = int
+"""Device and inode of a file as one number, the same for all of its names; a tuple takes three times the memory."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def scan(folder: Path) -> Listing:
             if not stat.S_ISREG(status.st_mode):
                 others.append(file)
                 continue
-            first = names.setdefault((status.st_dev, status.st_ino), file)
+            first = names.setdefault(_identity(status), file)
             if first == file:
                 found.append((file, status.st_size))
             elif Path(first).parts[0] == name:
@@ -175,10 +176,10 @@ def _named_as_images(folder: Path, name: str, again: list[str]) -> Iterator[tupl
     while waiting:
         where = waiting.popleft()
         status = _status(where)
-        if (status.st_dev, status.st_ino) in entered:
+        if _identity(status) in entered:
             again.append(where[above:])
             continue
-        entered.add((status.st_dev, status.st_ino))
+        entered.add(_identity(status))
         try:
             entries = sorted(os.scandir(where), key=lambda entry: entry.name)
         except OSError as error:
@@ -188,6 +189,10 @@ def _named_as_images(folder: Path, name: str, again: list[str]) -> Iterator[tupl
                 waiting.append(entry.path)
             elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
                 yield entry.path[above:], _status(entry.path)
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev << 64 | status.st_ino
 
 
 def _status(path: str) -> os.stat_result:
@@ -223,7 +228,7 @@ def from_folders(
     height, width = read(train.folder / train.files[0], config.size, channels).shape[1:]
     shape = (channels, height, width)
     count = sum(len(listing.files) for listing in listings)
-    keep = fits(count, shape)
+    keep = fits(count, shape) and not crops_stored(config)
     if not keep and config.size is None:
         raise UserError(
             f"{name}: data.size is required: {count} images are too many to check that they have one size "

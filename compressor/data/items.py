@@ -1,6 +1,6 @@
 """The items of a user's map-style dataset, checked: (image, label, ...)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,10 @@ class Items:
     def image(self, index: int) -> Tensor:
         """Return uint8 [C, H, W]. Raises UserError with the item's number."""
         return self._same_shape(self._pixels(self._item(index)[0], index), index)
+
+    def whole(self, index: int) -> Tensor:
+        """Return the image in its own size, uint8 [C, H, W]. Raises UserError with the item's number."""
+        return replace(self, size=None)._pixels(self._item(index)[0], index)
 
     def pair(self, index: int) -> tuple[Tensor, int]:
         """Return (image, label) of one read. Raises UserError with the item's number."""

@@ -12,6 +12,9 @@ from compressor.config import KINDS
 from compressor.data.draws import AUGMENT, draw
 from compressor.errors import UserError, did_you_mean
 
+LARGE = 3 * 64 * 64
+"""The number of values from which images are changed one by one on the CPU."""
+
 
 def prepare(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return float32 (x / 255 - mean) / std of uint8 [B, C, H, W], on the images' device."""
@@ -21,6 +24,7 @@ def prepare(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tens
 
 def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, kinds: Collection[str]) -> Tensor:
     """Return randomly shifted ("crop") and mirrored ("flip") copies of prepared images [B, C, H, W] with `indices` [B].
+    Where they are only mirrored, they may be bytes, too.
 
     crop: out[y, x] = in[y + dy, x + dx], 0 (the mean) outside, dy in -(H // 8)..H // 8 and dx likewise, uniform; flip:
     left and right exchanged with probability 1/2, after the crop. The draws depend on (seed, epoch, index) alone, so a
@@ -35,7 +39,7 @@ def augment(images: Tensor, indices: Tensor, *, seed: int, epoch: int, kinds: Co
     if "crop" in kinds:
         images = _windows(images, dy, dx)
     if "flip" in kinds:
-        images = torch.where(mirrored.bool()[:, None, None, None], images.flip(-1), images)
+        images = _mirrored(images, mirrored.bool())
     return images
 
 
@@ -46,6 +50,16 @@ def drawn(indices: Tensor, seed: int, epoch: int, shape: Sequence[int], device: 
     """
     height, width = shape[-2:]
     return _chosen(indices, (AUGMENT, seed, epoch), (2 * (height // 8) + 1, 2 * (width // 8) + 1, 2), device)
+
+
+def _mirrored(images: Tensor, which: Tensor) -> Tensor:
+    """Return the images, those of `which` [B] with left and right exchanged."""
+    if images.is_cuda or images[0].numel() <= LARGE:
+        return torch.where(which[:, None, None, None], images.flip(-1), images)
+    images = images.clone()  # a choice between two batches of large images takes ten times as long
+    for index in which.nonzero().flatten().tolist():
+        images[index] = images[index].flip(-1)
+    return images
 
 
 def _windows(images: Tensor, top: Tensor, left: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.config import KINDS, Augmentation, named
+from compressor.config import KINDS, Augmentation, DataConfig, named
 from compressor.data.draws import TRANSFORM, draw
 from compressor.data.pipeline import drawn
 from compressor.errors import CompressError, UserError, did_you_mean
@@ -28,7 +28,8 @@ _BOXES = "changes bounding boxes or key points, and there are none"
 _TENSORS = "is not needed: images are tensors of bytes, or floats in [0, 1] for a transform that takes no bytes"
 _SEVERAL = "makes several images of one"
 REFUSED = {
-    **dict.fromkeys(("MixUp", "CutMix"), "mixes images and their labels; here each image is changed alone"),
+    "CutMix": "mixes images and their labels: set data.cutmix_alpha",
+    "MixUp": "mixes images and their labels: set data.mixup_alpha",
     **dict.fromkeys(("ClampBoundingBoxes", "ClampKeyPoints", "ConvertBoundingBoxFormat", "RandomIoUCrop"), _BOXES),
     **dict.fromkeys(("SanitizeBoundingBoxes", "SanitizeKeyPoints", "SetClampingMode"), _BOXES),
     **dict.fromkeys(("ConvertImageDtype", "PILToTensor", "ToDtype", "ToImage", "ToPILImage"), _TENSORS),
@@ -42,6 +43,9 @@ REFUSED = {
     "UniformTemporalSubsample": "is for videos",
 }
 """Transforms that cannot stand in `data.augment`, with the reason."""
+
+CROPS = "RandomResizedCrop"
+"""The transform that cuts its part out of the stored image, where it is the first of the list."""
 
 Call = Callable[[Tensor], Any]
 
@@ -71,13 +75,18 @@ class Transforms:
         names = [one.name for one in built]
         # A crop or a flip is one draw for each image: a second one would do the same again.
         self._steps = [one for n, one in enumerate(built) if one.name not in KINDS or one.name not in names[:n]]
-        self._seed, self._mean = seed, tuple(mean)
+        self._seed, self._mean, self._shape = seed, tuple(mean), shape
+
+    @property
+    def whole(self) -> bool:
+        """Return whether the first one takes images of any size, so that it may have them as they are stored."""
+        return self._steps[0].name == CROPS
 
     def __call__(self, image: Tensor, index: int, epoch: int) -> Tensor:
         """Return the changed image. Raises `UserError` with the transform that fails. Global state is changed."""
         (bits,) = draw(torch.tensor([index]), TRANSFORM, self._seed, epoch).tolist()
         _seed_all(bits)
-        shape = tuple(image.shape)
+        shape = self._shape or tuple(image.shape)
         for one in self._steps:
             if one.name in KINDS:
                 cpu = torch.device("cpu")
@@ -89,6 +98,11 @@ class Transforms:
             else:
                 image = _checked(one, image, shape, f"training image {index}")
         return _as_bytes(image)
+
+
+def crops_stored(config: DataConfig) -> bool:
+    """Return whether parts of the images are cut out before they are resized: then they cannot be resized once."""
+    return config.size is not None and bool(config.augment) and named(config.augment[0])[0] == CROPS
 
 
 @contextmanager
@@ -138,7 +152,8 @@ def _made(name: str, given: Mapping[str, Any], inside: str = "") -> Call:
     _refuse_unknown(name, cls, given)
     if name == "RandomErasing" and given.get("value") == "random":
         raise UserError(
-            "data.augment: RandomErasing: images are bytes here: give `value` a number from 0 to 255 or three"
+            "data.augment: RandomErasing: images are bytes here: give `value` a number from 0 to 255 or three, or"
+            " set data.random_erase"
         )
     try:
         made = cls(**{key: _argument(key, value, cls) for key, value in given.items()})

@@ -41,6 +41,14 @@ class Progress:
     """Where every epoch is tested: the figures of the epoch with the highest test top-1, selected on the test set."""
 
 
+Mixed = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
+"""From images, labels, epoch and step to what the step takes: mixed images have weights of the classes as labels."""
+
+
+def _unmixed(images: Tensor, labels: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+    return images, labels
+
+
 class Trainer:
     """Runs the epochs of one experiment, and calls `save` for each checkpoint (`checkpoint` or `best`)."""
 
@@ -55,15 +63,16 @@ class Trainer:
         stop_signal: Callable[[], int | None],
         validates: Callable[[int], bool] = lambda epoch: True,
         targets: Callable[[int], Mapping[str, float]] = lambda epoch: {},
+        mixed: Mixed = _unmixed,
     ) -> None:
         """`validates` returns after which epochs the network is validated; `targets` the sparsities that are asked for
-        at the end of an epoch, by weight.
+        at the end of an epoch, by weight; `mixed` a batch as a step takes it.
         """
         self.session = session
         self.progress = Progress()
         self._feed, self._config, self._device = feed, config, device
         self._observers, self._save, self._stop_signal = observers, save, stop_signal
-        self._validates, self._targets = validates, targets
+        self._validates, self._targets, self._mixed = validates, targets, mixed
         session.data.evaluate = self._accuracies
         self._meters = Meters(device)
         self._criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
@@ -126,12 +135,15 @@ class Trainer:
         """Take one optimizer step on a batch, which may be computed in parts; return its mean loss.
 
         Of several processes each has its part of the batch: `factor` is that of its mean loss in the mean over all of
-        them, and `copies` of them have the same images.
+        them, and `copies` of them have the same images. Where images are mixed, the class of an image is the one with
+        the larger weight, for policies and accuracies.
         """
         world, session = self._world, self.session
         seed = world.seed_of_step(session.clock.epoch, session.clock.step)
         if seed is not None:
             rng.seed_all(seed)
+        images, targets = self._mixed(images, labels, session.clock.data_epoch, self.progress.step)
+        labels = labels if targets is labels else targets.argmax(1)
         alone = world.size == 1
         meters = self._meters if alone else Meters(self._device)
         total, whole = torch.zeros((), device=self._device), torch.zeros((), device=self._device)
@@ -145,7 +157,7 @@ class Trainer:
                 with self._forward.part(last=number == len(sizes) - 1):
                     with autocast(self._device, self._config):
                         logits = self._forward(part)
-                    data_loss = self._criterion(logits.float(), truth)
+                    data_loss = self._criterion(logits.float(), _as_wide(targets[start:end], logits))
                     share = factor * (len(truth) / len(labels))
                     loss = step.backward(data_loss, share=share, images=part, labels=truth, logits=logits)
                 if alone:
@@ -342,3 +354,8 @@ class Trainer:
             restore_live(self.session.model, dict(state["live"]))
         except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
             raise UserError(f"{source}: a damaged checkpoint: its state cannot be restored ({error})") from error
+
+
+def _as_wide(targets: Tensor, logits: Tensor) -> Tensor:
+    """Return the targets; weights of classes with zeros for logits of which the data set has no class."""
+    return nn.functional.pad(targets, (0, logits.shape[1] - targets.shape[1])) if targets.dim() == 2 else targets

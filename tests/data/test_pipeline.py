@@ -7,6 +7,7 @@ from torch import Tensor
 
 from compressor.data import augment, prepare
 from compressor.data.draws import AUGMENT, draw
+from compressor.data.pipeline import drawn
 from compressor.errors import UserError
 
 
@@ -106,3 +107,16 @@ def test_what_is_shifted_in_is_zero() -> None:
 def test_unknown_kind() -> None:
     with pytest.raises(UserError, match=r"data.augment: there is no 'flop': did you mean 'flip'"):
         augment(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64), seed=0, epoch=0, kinds=["flop"])
+
+
+@pytest.mark.parametrize("side", [8, 70])  # as a batch, and one by one
+def test_mirrored_bytes_are_mirrored_normalized_images(side: int) -> None:
+    images = torch.randint(0, 256, (6, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before, indices, affine = images.clone(), torch.arange(6), ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+    late = augment(prepare(images, *affine), indices, seed=1, epoch=2, kinds=["flip"])
+    early = augment(images, indices, seed=1, epoch=2, kinds=["flip"])
+    assert torch.equal(images, before)
+    assert torch.equal(prepare(early, *affine), late)
+    which = drawn(indices, 1, 2, images.shape, images.device)[2].bool()
+    assert 0 < which.sum() < 6
+    assert torch.equal(early, torch.stack([one.flip(-1) if m else one for one, m in zip(images, which, strict=True)]))

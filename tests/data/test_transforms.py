@@ -168,7 +168,7 @@ def test_they_can_be_sent_to_other_processes() -> None:
         ("RandomRotatoin", "torchvision.transforms.v2 has no 'RandomRotatoin': did you mean 'RandomRotation'"),
         ("InterpolationMode", "torchvision.transforms.v2 has no 'InterpolationMode'"),
         ({"AutoAugment": {"policy": "cifar"}}, "AutoAugment policy: no 'cifar': did you mean 'cifar10'?"),
-        ({"MixUp": {"num_classes": 10}}, "MixUp mixes images and their labels"),
+        ({"MixUp": {"num_classes": 10}}, "MixUp mixes images and their labels: set data.mixup_alpha"),
         ("Normalize", "Normalize is not needed: set data.mean and data.std"),
         ("FiveCrop", "FiveCrop makes several images of one"),
         ("SanitizeBoundingBoxes", "SanitizeBoundingBoxes changes bounding boxes"),

@@ -27,7 +27,8 @@ def files(work: Path) -> None:
 
 
 def test_a_run_resumed_in_mid_epoch_has_the_same_bits(work: Path) -> None:
-    sets = ("--set", "data.batch=30")
+    keys = ("batch=30", "random_erase=0.5", "mixup_alpha=0.4", "cutmix_alpha=1")
+    sets = [word for key in keys for word in ("--set", f"data.{key}")]
     succeed("train", "-c", "c.yaml", "--out", "whole", *sets)
     interrupted("-c", "c.yaml", "--out", "run", *sets, epoch=1, step=0)
     succeed("train", "--resume", "--out", "run", "-c", "c.yaml", *sets)
@@ -40,7 +41,7 @@ def test_each_fault_stands_at_its_item(work: Path) -> None:
     result = compress("train", "-c", "c.yaml", "--out", "o")
     assert result.code == 2
     assert result.err.splitlines() == [
-        "error: c.yaml:7:7: data.augment: MixUp mixes images and their labels; here each image is changed alone",
+        "error: c.yaml:7:7: data.augment: MixUp mixes images and their labels: set data.mixup_alpha",
         "c.yaml:8:7: data.augment: RandomRotation has no argument 'degree': did you mean 'degrees'?",
     ]
     assert not (work / "o").exists()
