@@ -14,11 +14,12 @@ import copy
 import json
 import math
 import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def by_policies(blocks: int, weights: int = 10**6) -> list[Figure]:
         ]
         text = f"{{version: 2, policies: [{', '.join(policies)}]}}"
         cost, again = beyond(Wide(weights, 100), text, blocks, 5)
-        found.append(_figure(f"L1 in {count} policies", 1e6 * cost / count, "us a policy", 1e6 * again / count))
+        found.append(_figure(f"L1 penalties, {count} policies", 1e6 * cost / count, "us a policy", 1e6 * again / count))
     return [*found, _rise("policies", found)]
 
 
@@ -198,6 +199,37 @@ def peak_of(kind: str, name: str) -> None:
     for _ in range(3):
         step()
     print(json.dumps([1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, weights]))
+
+
+def picture(curves: Mapping[str, Sequence[Figure]]) -> str:
+    """Return an SVG of the cost of one weight, tensor, policy and process against their number, by row.
+
+    Each row's figures end with a number of weights (tensors, policies, processes); what is not above 0 is noise and is
+    not drawn.
+    """
+    from benchmarks.figures import BLUE, GREEN, ORANGE, PINK, drawn, label
+
+    axes_of = {"weights": "ns a weight", "tensors": "us a tensor", "policies": "us a policy", "processes": "ms a step"}
+    looks = ((BLUE, "o-"), (ORANGE, "s--"), (GREEN, "^-."), (PINK, "v:"))
+
+    def draw(axes: list[Any]) -> None:
+        for axis, (what, unit) in zip(axes, axes_of.items(), strict=True):
+            own = [row for row in curves.values() if row[0].unit == unit]
+            for row, (colour, look) in zip(own, looks, strict=False):
+                points = [(_count(figure), figure.value) for figure in row if figure.value > 0]
+                name = re.split(r", | in ", row[0].what.replace(", masks", " masks"))[0] if what == "weights" else None
+                axis.plot(*zip(*points, strict=True), look, color=colour, label=name, markersize=4)
+            if own:
+                axis.set(xscale="log", yscale="log")
+            label(axis, what, unit, f"the cost of one, by the number of {what}")
+
+    return drawn("growth", draw, 2, 2, "What a step costs beyond the bare loop, as the work grows.")
+
+
+def _count(figure: Figure) -> float:
+    """The number of weights (tensors, policies, processes) that a figure's name ends with."""
+    base, power = re.findall(r"(\d+)(?:\^(\d+))? \w+$", figure.what)[0]
+    return float(base) ** int(power or 1)
 
 
 PARTS: dict[str, Any] = {

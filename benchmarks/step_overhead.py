@@ -269,12 +269,16 @@ def figures(variants: Mapping[str, Step], blocks: int, steps: int) -> list[Figur
     return found
 
 
-def measure(name: str, blocks: int, steps: int) -> tuple[list[Figure], list[str]]:
-    """The figures of one of `ROWS` and of its peers, and the peers that are not installed."""
+def measure(name: str, blocks: int, steps: int, *, small: bool = False) -> tuple[list[Figure], list[str]]:
+    """The figures of one of `ROWS` and of its peers, and the peers that are not installed.
+
+    `small`: few and small images, to try whether it works.
+    """
     torch.manual_seed(0)
     if name.startswith("DropConnect"):
         return figures(linear_layers(), blocks, 20 * steps), []
-    images, labels = torch.randn(32, 3, 64, 64), torch.randint(0, 1000, (32,))
+    count, side = (4, 32) if small else (32, 64)
+    images, labels = torch.randn(count, 3, side, side), torch.randint(0, 1000, (count,))
     network = torchvision.models.resnet18(weights=None).train()
     if name == "recording":
         with tempfile.TemporaryDirectory() as folder:
