@@ -10,6 +10,8 @@ a schedule with no policy in force. One thread; CPU time; the two take turns, an
 import argparse
 import copy
 import itertools
+import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -28,11 +30,14 @@ from compressor.session.start import start
 from compressor.training import optimizers
 from compressor.training.trainer import Trainer
 
+CPU = torch.device("cpu")
 LEAST = 0.98
 BATCH = 128
 
 
-def figures(count: int, blocks: int, device: torch.device = torch.device("cpu")) -> list[Figure]:  # noqa: B008
+def figures(
+    count: int, blocks: int, device: torch.device = CPU, clock: Callable[[], float] = time.process_time
+) -> list[Figure]:
     """Images a second of the trainer / those of the bare loop, by `count` images an epoch."""
     torch.manual_seed(0)
     config = Config.model_validate(
@@ -90,10 +95,10 @@ def figures(count: int, blocks: int, device: torch.device = torch.device("cpu"))
 
         return epoch
 
-    taken = take_turns({"bare": plain(), "again": plain(), "trainer": trained()}, blocks)
+    taken = take_turns({"bare": plain(), "again": plain(), "trainer": trained()}, blocks, clock=clock)
     again = ratio(taken["bare"], taken["again"])
     rate = count / sorted(taken["trainer"])[len(taken["trainer"]) // 2]
-    note = f"{rate:,.0f} images a second of CPU"
+    note = f"{rate:,.0f} images a second" + (" of CPU" if device == CPU else "")
     return [
         Figure(
             "trainer, images a second / a bare loop's over the same tensors",
