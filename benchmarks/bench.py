@@ -14,8 +14,10 @@ import importlib
 import importlib.util
 import os
 import re
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,6 +44,8 @@ FOLDER = ROOT / "docs" / "measured"
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARKS = "<!-- make bench -->", "<!-- end of make bench -->"
 QUICK = ROOT / "runs" / "bench-quick"
+BEFORE = 2.0
+"""Seconds for which the load of other processes is looked at before anything is measured."""
 
 Found = tuple[list[Figure], list[str]]
 
@@ -101,7 +105,18 @@ def _compaction(size: Size) -> Found:
 
 
 def _feed(size: Size) -> Found:
-    return importlib.import_module("benchmarks.feed").measure(quick=size.quick), []
+    feed = importlib.import_module("benchmarks.feed")
+    count, rounds = (64, 1) if size.quick else (2000, 7)
+    root = feed.made(Path(tempfile.gettempdir()), count)
+    found = []
+    for workers in (0,) if size.quick else (0, 2):
+        theirs, own, again = feed.compared(root, workers, rounds)
+        seconds = statistics.median(each.wall for each in own)
+        note = f"{count / seconds:,.0f} images a second; by wall time {feed.ratio(theirs, own, 'wall'):.3f}"
+        what = f"feed with {workers} workers: images a second of CPU / a plain loop's"
+        noise = feed.ratio(own, again, "cpu")
+        found.append(Figure(what, feed.ratio(theirs, own, "cpu"), "x", 0.9, True, noise, note))
+    return found, []
 
 
 def _two_ranks(size: Size) -> Found:
@@ -178,13 +193,17 @@ def show(made: Mapping[str, Any]) -> None:
         print(f"  not quiet: other processes used {others:.2f} cores meanwhile", flush=True)
 
 
-def page_of(rows: Mapping[str, Any], folder: Path) -> str:
-    """Write the figure of the cost as the work grows, and return the table of the rows that there are."""
-    grown = [key for key in rows if key.startswith("weights-") or key in ("tensors", "policies", "ranks")]
-    if grown:
-        curves = {key: [Figure(**saved) for saved in rows[key]["figures"][:-1]] for key in grown}
-        (folder / "growth.svg").write_text(growth.picture(curves), encoding="utf-8")
-    return table(rows, {key: one.title for key, one in ROWS.items()}, REASONS)
+def grown(rows: Mapping[str, Any]) -> dict[str, list[Figure]]:
+    """The rows of the cost as the work grows, without the verdict that each ends with."""
+    keys = [key for key in rows if key.startswith("weights-") or key in ("tensors", "policies", "ranks")]
+    return {key: [Figure(**saved) for saved in rows[key]["figures"][:-1]] for key in keys}
+
+
+def text_of(rows: Mapping[str, Any]) -> str:
+    """The table of the rows that there are, and the picture where there is one."""
+    picture = "![What a step costs beyond the bare loop, as the work grows](measured/growth.svg)\n\n"
+    made = table(rows, {key: one.title for key, one in ROWS.items()}, REASONS)
+    return (picture if grown(rows) else "") + made
 
 
 def main() -> None:
@@ -206,7 +225,7 @@ def main() -> None:
     path = folder / "benchmarks.json"
     torch.set_num_threads(1)
     load = Load()
-    time.sleep(2)
+    time.sleep(BEFORE)
     others = load.others()
     if others is None:
         print("this system does not tell what other processes use: see yourself that the machine is quiet")
@@ -228,7 +247,9 @@ def main() -> None:
         show(made)
         write(path, {**read(path), key: made})
     rows = read(path)
-    text = page_of(rows, folder)
+    text = text_of(rows)
+    if curves := grown(rows):
+        (folder / "growth.svg").write_text(growth.picture(curves), encoding="utf-8")
     if given.quick:
         (folder / "benchmarks.md").write_text(text + "\n", encoding="utf-8")
     else:
