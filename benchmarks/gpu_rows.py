@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import compressor
 from benchmarks import step_overhead, throughput
@@ -52,8 +52,11 @@ PRODUCTS = ((4096, 4096, 4096), (16384, 4096, 2048), (1024, 1024, 1024))
 class Rows:
     """The rows for one device."""
 
-    def __init__(self, device: torch.device, files: Path, work: Path, *, smoke: bool, seconds: dict[str, int]) -> None:
-        self._device, self._files, self._work, self._smoke, self._seconds = device, files, work, smoke, seconds
+    def __init__(
+        self, device: torch.device, files: Path, work: Path, limit: Callable[[str], float], *, smoke: bool
+    ) -> None:
+        """`files` has the archive; `limit` tells how many seconds a row may take."""
+        self._device, self._files, self._work, self._limit, self._smoke = device, files, work, limit, smoke
         self._cuda = device.type == "cuda"
 
     def of(self, key: str) -> Callable[[], Iterator[Figure]]:
@@ -64,6 +67,7 @@ class Rows:
             "step": self.step,
             "throughput": self.throughput,
             "two-of-four": self.two_of_four,
+            "decode": self.decode,
         }
         return named.get(key) or partial(self.training, key)
 
@@ -94,32 +98,34 @@ class Rows:
     def settings(self) -> Iterator[Figure]:
         """Masked weights stay zero; images a second of ResNet-20 under each setting."""
         names = [name for name in on_device.SETTINGS if self._cuda or "compile" not in name]
+        count, blocks, steps = (2, 1, 1) if self._smoke else (512, 5, 10)
+        batch = self._batch(count, 32, 10)
+        network = models.build("resnet20_cifar", num_classes=10)
         for name in names:
             on_device.keeps_zeros(name, self._device)
             yield Figure(f"{name}: masked weights stay zero", 1, "right", 1, True)
-        count, blocks = (8, 1) if self._smoke else (512, 5)
-        batch = self._batch(count, 32, 10)
-        network = models.build("resnet20_cifar", num_classes=10)
-        variants: dict[str, Step] = {}
-        for name in ("float32", *names):
-            chosen = on_device.SETTINGS.get(name, {})
-            own = copy.deepcopy(network).to(self._device).train()
-            if chosen.get("channels_last"):
-                own.to(memory_format=torch.channels_last)
-            config = {**step_overhead.CONFIG, **chosen}
-            text = step_overhead.SCHEDULES["element mask in force"]
-            variants[name] = step_overhead.ours(text, own, *batch, config=config)
-        taken = take_turns(variants, blocks, 1 if self._smoke else 10, self._clock(), warm=True)
-        for name, times in taken.items():
-            rate = count / statistics.median(times)
-            beside = ratio(taken["float32"], times)
-            yield Figure(f"{name}: images a second, batch {count}", rate, "images/s", note=f"{beside:.2f} x float32")
+            variants = {
+                "float32": self._set({}, network, batch),
+                name: self._set(on_device.SETTINGS[name], network, batch),
+            }
+            taken = take_turns(variants, blocks, steps, self._clock(), warm=True)
+            rates = {key: count / statistics.median(times) for key, times in taken.items()}
+            note = f"{ratio(taken['float32'], taken[name]):.2f} x float32, {rates['float32']:,.0f}"
+            yield Figure(f"{name}: images a second of ResNet-20, batch {count}", rates[name], "images/s", note=note)
+
+    def _set(self, chosen: dict[str, Any], network: nn.Module, batch: tuple[Tensor, Tensor]) -> Step:
+        """A step with a mask in force, under a setting."""
+        own = copy.deepcopy(network).to(self._device).train()
+        if chosen.get("channels_last"):
+            own.to(memory_format=torch.channels_last)
+        config = {**step_overhead.CONFIG, **chosen}
+        return step_overhead.ours(step_overhead.SCHEDULES["element mask in force"], own, *batch, config=config)
 
     def step(self) -> Iterator[Figure]:
         """Each schedule's step beside the bare loop, on ResNet-18."""
         sizes = [(2, 32)] if self._smoke else [(32, 64), (64, 224)]
         names = list(step_overhead.SCHEDULES)[:: 5 if self._smoke else 1]
-        blocks, steps = (1, 1) if self._smoke else (7, 10)
+        blocks, steps = (1, 1) if self._smoke else (5, 6)
         network = torchvision.models.resnet18(weights=None).to(self._device).train()
         for count, side in sizes:
             batch = self._batch(count, side, 1000)
@@ -167,29 +173,37 @@ class Rows:
             again = ratio(taken["dense"], taken["again"])
             yield Figure(what, ratio(taken["dense"], taken["sparse"]), again=again, note=note)
 
+    def decode(self) -> Iterator[Figure]:
+        """Decode the archive, and see how long an epoch takes."""
+        self._choose()
+        began = time.perf_counter()
+        data = cifar()
+        yield Figure(f"{len(data.train) + len(data.test):,} images decoded", time.perf_counter() - began, "s")
+        yield Figure("an epoch of the dense network, the second", self._second(), "s")
+
     def training(self, key: str) -> Iterator[Figure]:
         """ResNet-20 on CIFAR-10, for as many epochs as fit into the row's seconds."""
-        if not (self._files / ARCHIVE).is_file():
-            raise FileNotFoundError(f"{self._files / ARCHIVE} is missing: GPU_FILES is the folder that has it")
-        images = 64 if self._smoke else None
-        CHOSEN.update(archive=self._files / ARCHIVE, images=images)
-        epochs = 2 if self._smoke else self._epochs(key)
+        self._choose()
+        began = time.monotonic()
+        second = self._second()
+        left = self._limit(key) - (time.monotonic() - began)
+        epochs = 2 if self._smoke else max(3, min(90, int(0.65 * left / second)))  # reading, tests, reports: a third
         run = self._train(key, epochs)
         seconds = statistics.median(run["seconds"])
         note = f"{epochs} epochs of {seconds:.2f} s; {100 * run['sparsity']:.1f} % of the weights are zero"
         yield Figure("top-1 of the test images, last epoch", run["top1"], "%", note=note)
         yield Figure("training images a second", run["images"] / seconds, "images/s", note="validation is in the time")
 
-    @cache  # noqa: B019 - one object in a process
-    def _second(self) -> float:
-        """Seconds of an epoch of the dense run, after one."""
-        return float(self._train("dense", 2, "trial")["seconds"][-1])
+    def _choose(self) -> None:
+        """Say which images are used."""
+        if not (self._files / ARCHIVE).is_file():
+            raise FileNotFoundError(f"{self._files / ARCHIVE} is missing: GPU_FILES is the folder that has it")
+        CHOSEN.update(archive=self._files / ARCHIVE, images=40 if self._smoke else None)
 
-    def _epochs(self, key: str) -> int:
-        """How many epochs fit, with a third left for what is around them."""
-        first = self._second()  # of the first run's seconds it takes some
-        left = self._seconds[key] * (0.45 if key == "dense" else 0.6)
-        return max(3, min(60, int(left / first)))
+    @cache  # noqa: B019 - there is one object in a process
+    def _second(self) -> float:
+        """Seconds of the second epoch of a dense run."""
+        return float(self._train("dense", 2, "trial")["seconds"][-1])
 
     def _train(self, key: str, epochs: int, name: str = "") -> dict[str, Any]:
         policy = SCHEDULES[key] % max(1, round(0.7 * epochs)) if "%" in SCHEDULES[key] else SCHEDULES[key]
@@ -197,9 +211,9 @@ class Rows:
         schedule = self._work / f"{name or key}.yaml"
         schedule.write_text(f"{{version: 2, policies: [{', '.join(filter(None, [policy, rate]))}]}}\n")
         folder = self._work / f"run-{name or key}"
+        batch = 16 if self._smoke else 512
         overrides = {"data.name": "benchmarks.gpu_rows:cifar", "epochs": epochs, "report.html": False}
-        if self._smoke:
-            overrides["data.batch"] = 32
+        overrides |= {"data.batch": batch, "optimizer.lr": 0.2}
         with contextlib.redirect_stdout(io.StringIO()):
             outcome = compressor.train(
                 schedule,

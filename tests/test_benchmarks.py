@@ -167,7 +167,16 @@ def test_of_a_row_that_is_cut_off_the_figures_stay(tmp_path: Path, monkeypatch: 
 
 def test_the_rows_of_the_gpu_take_less_than_eight_minutes() -> None:
     assert set(gpu.SECONDS) == set(gpu.TITLES)
-    assert sum(gpu.SECONDS.values()) <= 460
+    assert sum(gpu.SECONDS.values()) <= gpu.WHOLE < 460
+
+
+def test_the_trainings_share_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    results = gpu.Results(tmp_path, smoke=False)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0 + gpu.WHOLE - 200.0)
+    assert [results.limit(key) for key in ("step", "dense", "l0")] == [60, 50, 200]
+    monkeypatch.setattr(time, "monotonic", lambda: 2000.0)
+    assert results.limit("dense") == 36
 
 
 def test_wheels_of_the_folder_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
