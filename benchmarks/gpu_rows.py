@@ -42,9 +42,18 @@ SCHEDULES = {
     "filters-50": f"{{pruner: {{class: Pruner, criterion: l1, structure: Filters, weights: {WITHIN},"
     " rate: {agp: {initial_sparsity: 0.1, final_sparsity: 0.5}}}, starting_epoch: 0, ending_epoch: %d}",
     "l0": f"{{gate: {{class: HardConcreteL0, structure: Filters, weights: {WITHIN}, lambda: 0.005, l2: 5e-4,"
-    " lr: 0.02}}, starting_epoch: 0, ending_epoch: %d}",
+    " lr: 0.02}, starting_epoch: 0, ending_epoch: %d}",
 }
 """The policies of the runs on CIFAR-10, up to an epoch; then the network is trained on as it is."""
+
+
+def schedule_of(key: str, epochs: int) -> str:
+    """The schedule of one of the runs on CIFAR-10: its policy in the first 70 % of the epochs, and a cosine."""
+    policy = SCHEDULES[key] % max(1, round(0.7 * epochs)) if SCHEDULES[key] else ""
+    rate = f"{{lr_scheduler: {{class: CosineAnnealingLR, T_max: {epochs}}}}}"
+    return f"{{version: 2, policies: [{', '.join(filter(None, [policy, rate]))}]}}\n"
+
+
 PRODUCTS = ((4096, 4096, 4096), (16384, 4096, 2048), (1024, 1024, 1024))
 """Outputs, inputs and columns of the 2:4 products."""
 
@@ -206,10 +215,8 @@ class Rows:
         return float(self._train("dense", 2, "trial")["seconds"][-1])
 
     def _train(self, key: str, epochs: int, name: str = "") -> dict[str, Any]:
-        policy = SCHEDULES[key] % max(1, round(0.7 * epochs)) if "%" in SCHEDULES[key] else SCHEDULES[key]
-        rate = f"{{lr_scheduler: {{class: CosineAnnealingLR, T_max: {epochs}}}}}"
         schedule = self._work / f"{name or key}.yaml"
-        schedule.write_text(f"{{version: 2, policies: [{', '.join(filter(None, [policy, rate]))}]}}\n")
+        schedule.write_text(schedule_of(key, epochs))
         folder = self._work / f"run-{name or key}"
         batch = 16 if self._smoke else 512
         overrides = {"data.name": "benchmarks.gpu_rows:cifar", "epochs": epochs, "report.html": False}

@@ -179,6 +179,20 @@ def test_the_trainings_share_what_is_left(tmp_path: Path, monkeypatch: pytest.Mo
     assert results.limit("dense") == 36
 
 
+def test_the_schedules_of_the_trainings_fit_their_network() -> None:
+    import rig
+
+    from benchmarks import gpu_rows
+    from compressor import models
+    from compressor.schedule.faults import Faults
+
+    network, faults = models.build("resnet20_cifar", num_classes=10), Faults()
+    for key in gpu.TRAININGS:
+        bound = rig.read(gpu_rows.schedule_of(key, 10)).bind(network, 10, faults)
+        faults.raise_any()
+        assert len(bound.policies) == (1 if key == "dense" else 2)
+
+
 def test_wheels_of_the_folder_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("PYTHONPATH", "")
