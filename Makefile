@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 LARGE := $(PYTEST) -m "slow or counted"
 
-.PHONY: demo golden verify test test-extras test-oldest test-slow test-full fuzz lint format generate docs reproduce thin-families clean
+.PHONY: demo golden verify test test-extras test-oldest test-slow test-full fuzz lint format generate docs reproduce thin-families bench gpu clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -72,6 +72,16 @@ reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n
 thin-families: $(INSTALLED)  ## the tables of docs/thinning.md, an hour: networks that were tried before only with AGAIN=1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,timm]'
 	$(BIN)/python -m benchmarks.thinning_table --families --write $(if $(AGAIN),--again)
+
+PEERS := $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+bench: $(INSTALLED)  ## every benchmark into docs/benchmarks.md, hours, resumable: ONLY=row,row AGAIN=1 QUICK=1
+	$(if $(QUICK),,$(PEERS) || echo "packages that could not be installed are left out")
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bench --only "$(ONLY)" $(if $(AGAIN),--again) $(if $(QUICK),--quick)
+
+OWN := $(filter file,$(origin PYTHON))
+gpu: $(if $(OWN),$(INSTALLED))  ## a machine with one GPU, 8 minutes: PYTHON=python3 installs nothing; GPU_FILES=folder OUT=folder SMOKE=1
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" PYTHONUNBUFFERED=1 $(if $(OWN),$(BIN)/python,$(PYTHON)) \
+		-m benchmarks.gpu --only "$(ONLY)" $(if $(OUT),--out "$(OUT)") $(if $(SMOKE),--smoke)
 
 clean:
 	rm -rf .venv .venv-oldest build dist

@@ -13,13 +13,13 @@ would take (`compact(..., if_it_pays=True)`). Outputs are compared with the dens
 
 import argparse
 import copy
-import statistics
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.measuring import Figure, milliseconds, ratio
 from benchmarks.thin_inference import measure
 from compressor.sparsity.structures import Taps
 from compressor.thinning.compaction import CompactConv2d, compact, compact_layers
@@ -91,9 +91,27 @@ class ByUnfold(nn.Module):
         return self._form._all_outputs(out.reshape(*out.shape[:2], side, side), -3)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """One case and batch: dense time / its time of each variant, milliseconds, and which form a report would take."""
+
+    case: Case
+    batch: int
+    left: tuple[int, int]
+    whole: int
+    ratios: dict[str, float]
+    ms: dict[str, float]
+    report: str
+
+    @property
+    def size(self) -> str:
+        """The rows and columns that are left."""
+        return f"{self.left[0]}/{self.case.filters} rows, {self.left[1]}/{self.whole} columns"
+
+
 @torch.no_grad()
-def line(case: Case, batch: int, blocks: int) -> str:
-    """One case in one line."""
+def compare(case: Case, batch: int, blocks: int) -> Compared:
+    """Measure one case."""
     layer, images = case.build(), case.images(batch)
     form = compact(layer)
     variants = {"dense": layer, "again": copy.deepcopy(layer), "compact": form}
@@ -103,19 +121,34 @@ def line(case: Case, batch: int, blocks: int) -> str:
         if float((variant(images) - layer(images)).abs().max()) > TOLERANCE:
             raise SystemExit(f"{case}: an output differs by more than {TOLERANCE}")
     taken = measure(variants, images, blocks)
-    ratio = {name: _ratio(taken["dense"], times) for name, times in taken.items()}
-    whole = layer.weight[0].numel()
     matrix = form.matrix.shape
     paying = compact(layer, if_it_pays=True)
     report = "dense" if not compact_layers(paying) else "compact" if paying.matrix.shape == matrix else "its channels"
-    unfold = f"{ratio['unfold']:9.2f}" if "unfold" in ratio else f"{'':9}"
-    dense_ms, compact_ms = (1000 * statistics.median(taken[name]) for name in ("dense", "compact"))
-    size = f"{case.layer:34} {batch:5} {matrix[0]:4}/{case.filters:<4} {matrix[1]:5}/{whole:<5}"
-    return f"{size} {dense_ms:8.3f} {compact_ms:8.3f} {ratio['compact']:7.2f} {unfold} {ratio['again']:6.2f}  {report}"
+    return Compared(
+        case,
+        batch,
+        (int(matrix[0]), int(matrix[1])),
+        layer.weight[0].numel(),
+        {name: ratio(taken["dense"], times) for name, times in taken.items()},
+        {name: milliseconds(times) for name, times in taken.items()},
+        report,
+    )
 
 
-def _ratio(over: list[float], under: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+def figure(found: Compared) -> Figure:
+    """What is said of one case."""
+    images = "one image" if found.batch == 1 else f"{found.batch} images"
+    note = f"{found.size}; a report takes: {found.report}"
+    return Figure(f"{found.case.layer}, {images}", found.ratios["compact"], again=found.ratios["again"], note=note)
+
+
+def line(found: Compared) -> str:
+    """One case in one line."""
+    rows, columns = found.left
+    unfold = f"{found.ratios['unfold']:9.2f}" if "unfold" in found.ratios else f"{'':9}"
+    size = f"{found.case.layer:34} {found.batch:5} {rows:4}/{found.case.filters:<4} {columns:5}/{found.whole:<5}"
+    times = f"{found.ms['dense']:8.3f} {found.ms['compact']:8.3f} {found.ratios['compact']:7.2f}"
+    return f"{size} {times} {unfold} {found.ratios['again']:6.2f}  {found.report}"
 
 
 def main() -> None:
@@ -130,7 +163,7 @@ def main() -> None:
     )
     for case in CASES:
         for batch in given.batches:
-            print(line(case, batch, given.blocks), flush=True)
+            print(line(compare(case, batch, given.blocks)), flush=True)
 
 
 if __name__ == "__main__":

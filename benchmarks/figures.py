@@ -3,6 +3,7 @@
 Each is an SVG in docs/figures/ whose text and lines follow the colour scheme of the page around it.
 """
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -278,8 +279,13 @@ def label(axis: Axes, x: str, y: str, title: str) -> None:
 
 
 def svg(name: str) -> str:
-    """Return a figure as SVG: text stays text, its colours follow the page, and it has a title and a description."""
+    """Return a figure of `FIGURES` as SVG."""
     draw, (columns, rows), said = FIGURES[name]
+    return drawn(name, draw, columns, rows, said)
+
+
+def drawn(name: str, draw: Callable[[Any], None], columns: int, rows: int, said: str) -> str:
+    """Return a figure as SVG: text stays text, its colours follow the page, and it has a title and a description."""
     settings = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 9}
     inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     with plt.rc_context({**settings, **dict.fromkeys(inks, INK), "axes.facecolor": "none"}):
@@ -289,10 +295,10 @@ def svg(name: str) -> str:
         )
         draw(list(axes.flat))
         made.tight_layout()
-        path = ROOT / "figures" / f"{name}.svg"
-        made.savefig(path, transparent=True, metadata={"Date": None})
+        file = io.StringIO()
+        made.savefig(file, format="svg", transparent=True, metadata={"Date": None})
         plt.close(made)
-    text = path.read_text(encoding="utf-8").replace(INK, "currentColor")
+    text = file.getvalue().replace(INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<\?xml.*?\?>\n<!DOCTYPE[^>]*>\n", "", text, flags=re.DOTALL)
     text = text.replace("font-family: sans-serif", "font-family: sans-serif; fill: currentColor").replace(

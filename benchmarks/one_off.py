@@ -1,51 +1,39 @@
 """Costs that are paid once: masks of resnet18 at 80 %, its sparsity summary, `compress --help`, `compress validate`.
 
-    python -m benchmarks.one_off
+    python -m benchmarks.one_off [--rounds 7]
 
-One thread, CPU time of the process (of the child for commands), median of seven. The masks are measured beside
+One thread, CPU time of the process (of the child for commands), the median of the rounds. The masks are measured beside
 `np.partition` of every tensor's magnitudes in the same process, at single weights of up to 10^8, too.
 """
 
+import argparse
 import os
 import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 import torchvision
 
+from benchmarks.measuring import Figure, milliseconds, ratio, take_turns
 from compressor.sparsity.entries import magnitudes
 from compressor.sparsity.masks import Masks
 from compressor.sparsity.summary import summarize
 from compressor.sparsity.topk import pruned_count, smallest
 from compressor.sparsity.weights import prunable
 
+
 LARGE = (10**6, 10**7, 10**8)
 """The sizes of single weights: what one entry costs must not rise with them."""
-
-
-def alternate(*functions: Callable[[], object], rounds: int = 7) -> list[float]:
-    """Median CPU milliseconds of each, the functions taking turns in an order that rotates."""
-    taken: list[list[float]] = [[] for _ in functions]
-    for turn in range(rounds + 1):
-        for place in range(len(functions)):
-            number = (place + turn) % len(functions)
-            began = time.process_time()
-            functions[number]()
-            taken[number].append(1000 * (time.process_time() - began))
-    return [statistics.median(times[1:]) for times in taken]
 
 
 def command(*arguments: str) -> float:
     """CPU seconds of a `compress` command in a process of its own."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    executable = os.path.join(os.path.dirname(sys.executable), "compress")
-    subprocess.run([executable, *arguments], check=True, capture_output=True, env=environment)
+    subprocess.run([sys.executable, "-m", "compressor", *arguments], check=True, capture_output=True, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -59,28 +47,32 @@ def torch_import() -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def of_one_weight(count: int) -> str:
-    """A line on one weight of `count` entries: its mask at 80 %, beside `np.partition`, and the mask applied."""
+def of_one_weight(count: int, rounds: int) -> list[Figure]:
+    """What the mask of one weight of `count` entries costs at 80 %, beside `np.partition`; and the mask applied."""
     weight = torch.randn(count)
     masks, due = Masks({"weight": torch.nn.Parameter(weight.clone())}), pruned_count(0.8, count)
     masks.set("benchmark", "weight", ~smallest(magnitudes(weight), due))
-    ours, numpys, again, applied = alternate(
-        lambda: smallest(magnitudes(weight), due),
-        lambda: np.partition(np.abs(weight.numpy()), due),
-        lambda: np.partition(np.abs(weight.numpy()), due),
-        masks.apply,
-        rounds=5,
+    taken = take_turns(
+        {
+            "partition": lambda: np.partition(np.abs(weight.numpy()), due),
+            "again": lambda: np.partition(np.abs(weight.numpy()), due),
+            "mask": lambda: smallest(magnitudes(weight), due),
+            "applied": masks.apply,
+        },
+        rounds,
     )
     each = 1e6 / count  # ms to ns a weight
-    return (
-        f"a weight of {count:,}: mask {each * ours:.2f} ns a weight, np.partition {each * numpys:.2f}:"
-        f" {ours / numpys:.2f} x (budget 1.2 x; np.partition again {again / numpys:.2f} x),"
-        f" mask applied {each * applied:.2f} ns a weight"
-    )
+    again = ratio(taken["again"], taken["partition"])
+    beside = ratio(taken["mask"], taken["partition"])
+    note = f"{each * milliseconds(taken['mask']):.2f} ns a weight"
+    return [
+        Figure(f"mask of {count:,} weights at 80 %, beside np.partition", beside, budget=1.2, again=again, note=note),
+        Figure(f"mask of {count:,} weights applied", each * milliseconds(taken["applied"]), "ns a weight"),
+    ]
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def of_weights(rounds: int) -> list[Figure]:
+    """What masks and the sparsity summary of resnet18 cost."""
     torch.manual_seed(0)
     weights = {name: w.detach() for name, w in prunable(torchvision.models.resnet18(weights=None)).items()}
 
@@ -100,13 +92,29 @@ def main() -> None:
 
     dense = list(weights.values())
     sparse = [w.masked_fill(smallest(w.abs(), pruned_count(0.8, w.numel())), 0.0) for w in dense]
-    ours, numpys, of_dense, of_sparse = alternate(masks, partition, lambda: summary(dense), lambda: summary(sparse))
-    print(
-        f"masks of resnet18 at 80 %: {ours:.1f} ms, np.partition {numpys:.1f} ms: {ours / numpys:.2f} x (budget 1.2 x)"
+    taken = take_turns(
+        {
+            "partition": partition,
+            "again": partition,
+            "masks": masks,
+            "dense": lambda: summary(dense),
+            "sparse": lambda: summary(sparse),
+        },
+        rounds,
     )
-    for count in LARGE:
-        print(of_one_weight(count))
-    print(f"sparsity summary of resnet18: dense {of_dense:.1f} ms, at 80 % {of_sparse:.1f} ms (budget 10 ms)")
+    beside = f"{milliseconds(taken['masks']):.1f} ms beside {milliseconds(taken['partition']):.1f}"
+    again = ratio(taken["again"], taken["partition"])
+    found = [
+        Figure(
+            "masks of resnet18 at 80 %, beside np.partition",
+            ratio(taken["masks"], taken["partition"]),
+            budget=1.2,
+            again=again,
+            note=beside,
+        ),
+        Figure("sparsity summary of resnet18", milliseconds(taken["dense"]), "ms", 10.0),
+        Figure("sparsity summary of resnet18 at 80 %", milliseconds(taken["sparse"]), "ms", 10.0),
+    ]
     parameters = dict(torchvision.models.resnet18(weights=None).named_parameters())
     applied, multiplied = Masks(parameters), []
     for name, weight in weights.items():
@@ -118,13 +126,50 @@ def main() -> None:
         for weight, mask in multiplied:
             weight.mul_(mask)
 
-    by_bits, by_product = alternate(applied.apply, multiply)
-    print(f"masks applied to resnet18: {by_bits:.1f} ms, a bare in-place multiply by float masks {by_product:.1f} ms")
-    helps = statistics.median(command("--help") for _ in range(7))
-    print(f"compress --help: {helps:.2f} s of CPU (budget 0.3 s)")
-    validates = statistics.median(command("validate", "lenet5_agp") for _ in range(3))
-    imports = statistics.median(torch_import() for _ in range(3))
-    print(f"compress validate: {validates:.2f} s of CPU, import torch {imports:.2f} s (budget: that + 0.3 s)")
+    taken = take_turns({"product": multiply, "again": multiply, "masks": applied.apply}, rounds)
+    return [
+        *found,
+        Figure(
+            "masks applied to resnet18, beside a bare product in place by float masks",
+            ratio(taken["masks"], taken["product"]),
+            again=ratio(taken["again"], taken["product"]),
+            note=f"{milliseconds(taken['masks']):.1f} ms",
+        ),
+    ]
+
+
+def measure(rounds: int, *, small: bool = False) -> list[Figure]:
+    """What masks and summaries cost; `small`: without the weights of more than 10^6 entries."""
+    single = [figure for count in LARGE[: 1 if small else None] for figure in of_one_weight(count, min(rounds, 5))]
+    return [*of_weights(rounds), *single]
+
+
+def of_commands(rounds: int) -> list[Figure]:
+    """What the commands cost before they do anything."""
+    helps = statistics.median(command("--help") for _ in range(rounds))
+    both = [(command("validate", "lenet5_agp"), torch_import()) for _ in range(rounds)]
+    more = statistics.median(ours - torchs for ours, torchs in both)
+    return [
+        Figure("compress --help", helps, "s", 0.1),
+        Figure(
+            "compress validate, beyond import torch",
+            more,
+            "s",
+            0.3,
+            note=f"import torch {statistics.median(torchs for _, torchs in both):.2f} s",
+        ),
+    ]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--rounds", type=int, default=7)
+    given = arguments.parse_args()
+    torch.set_num_threads(1)
+    for figure in [*measure(given.rounds), *of_commands(given.rounds)]:
+        budget = "" if figure.budget is None else f" (budget {figure.budget:g})"
+        note = f", {figure.note}" if figure.note else ""
+        print(f"{figure.what}: {figure.value:.2f} {figure.unit}{budget}{note}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ torch-pruning has importances and no masks: the filters are zeroed here. Its gro
 inputs behind.
 """
 
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch_pruning
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
@@ -45,6 +45,7 @@ def _first_convolutions(network: nn.Module) -> dict[str, nn.Module]:
 
 
 def group_norm(network: nn.Module, images: Tensor) -> Hooks:
+    torch_pruning = importlib.import_module("torch_pruning")
     importance = torch_pruning.importance.MagnitudeImportance(p=2)
     last = [network.get_submodule("fc")]
     pruner = torch_pruning.pruner.GroupNormPruner(network, images[:1], importance, ignored_layers=last)
@@ -96,6 +97,7 @@ def filters_ranked(network: nn.Module, images: Tensor) -> Hooks:
 
 
 def importance_ranked(network: nn.Module, images: Tensor) -> Hooks:
+    torch_pruning = importlib.import_module("torch_pruning")
     graph = torch_pruning.DependencyGraph().build_dependency(network, images[:1])
     network.train()
     importance = torch_pruning.importance.MagnitudeImportance(p=1, group_reduction="first", normalizer=None)

@@ -4,8 +4,8 @@
 
 torchvision's resnet18 at 64 pixels, batch 32, SGD with momentum, one thread. Every variant trains its own copy of the
 same network on the same batch; the variants take turns within a block, in an order that rotates. Time is the process's
-CPU time, a ratio is taken within a block, and the median over the blocks is printed. `dense again` is the bare loop a
-second time: its distance from 1 is the noise. Under each of ours stand its peers (`benchmarks.peers`): the bare loop
+CPU time, a ratio is taken within a block, and the median over the blocks is printed. `again` is the bare loop beside
+itself: its distance from 1 is the noise. Under each of ours stand its peers (`benchmarks.peers`): the bare loop
 with another package at the same work. Those that are not installed are named and left out. DropConnect is measured
 against the linear layer (800 x 800, batch 128) that it is put on, forward and backward pass alone. Where a budget is
 not met, a row `floor` shows what the least work costs: the bare loop with each weight read and written once after the
@@ -16,28 +16,26 @@ of its masks and weights (layers.jsonl) is measured against the same step, and t
 import argparse
 import copy
 import itertools
-import statistics
 import tempfile
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
 from torch import nn
 
+from benchmarks.measuring import Figure, Step, milliseconds, ratio, take_turns
 from benchmarks.peers import NO_HOOKS, PEERS, Hooks
 from compressor.config import Config
-from compressor.context.data import Data
 from compressor.gates.dropconnect import DropConnect
 from compressor.gates.gate import Site
 from compressor.schedule.document import parse
 from compressor.schedule.faults import Faults
 from compressor.schedule.grammar import read
-from compressor.session.session import Session
+from compressor.session.start import start
 from compressor.sparsity import prunable
-from compressor.timing.clock import Clock
 from compressor.training import optimizers
 from compressor.training.evaluation import Batches
 from compressor.training.observers import LayersFile, Observer
@@ -92,7 +90,8 @@ CONFIG = {
     "epochs": 1000,
 }
 
-Step = Callable[[], object]
+ROWS = (*SCHEDULES, "DropConnect, local, beside its linear layer", "recording")
+"""What is measured in one go, each beside the bare loop and the bare loop again."""
 
 
 def floors(network: nn.Module) -> dict[str, Hooks]:
@@ -112,24 +111,36 @@ def floors(network: nn.Module) -> dict[str, Hooks]:
 
 
 class _Feed:
-    """The same batch in each step of an epoch, and nothing to validate."""
+    """The same batch in each step of an epoch; `held_out`: it is validated on, too."""
 
-    def __init__(self, batch: tuple[torch.Tensor, torch.Tensor], steps: int) -> None:
+    pace = 1.0
+
+    def __init__(self, batch: tuple[torch.Tensor, torch.Tensor], steps: int, *, held_out: bool) -> None:
         self.steps_per_epoch, self._batch = steps, batch
+        self.images, self.held_out = steps * len(batch[1]), len(batch[1]) * held_out
 
     def train(self, epoch: int, first_step: int) -> Batches:
         return iter([self._batch] * self.steps_per_epoch)
 
     def validation(self) -> Batches:
-        return iter(())
+        return iter([self._batch] if self.held_out else [])
 
     test = validation
 
 
-def bare(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, hooks: Hooks = NO_HOOKS) -> Step:
-    """The loop everybody writes, with the loss and hits that everybody counts."""
-    optimizer = optimizers.build(network, Config.model_validate(CONFIG).optimizer)
+def bare(
+    network: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    hooks: Hooks = NO_HOOKS,
+    config: Mapping[str, Any] = CONFIG,
+) -> Step:
+    """The loop everybody writes, with the loss and hits that everybody counts; on CUDA they are summed on the device,
+    where reading them would wait.
+    """
+    optimizer = optimizers.build(network, Config.model_validate(config).optimizer)
     criterion = nn.CrossEntropyLoss()
+    sums = torch.zeros(2, device=images.device)
 
     def step() -> None:
         hooks.before_forward()
@@ -140,36 +151,57 @@ def bare(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, hooks: 
         hooks.after_backward()
         optimizer.step()
         hooks.after_step()
-        loss.item()
-        logits.argmax(1).eq(labels).sum().item()
+        hits = logits.argmax(1).eq(labels).sum()
+        if images.is_cuda:
+            sums.add_(torch.stack([loss.detach(), hits]))
+        else:
+            loss.item()
+            hits.item()
 
     return step
 
 
 def trainer_of(
-    text: str, network: nn.Module, batch: tuple[torch.Tensor, torch.Tensor], steps: int, *observers: Observer
+    text: str,
+    network: nn.Module,
+    batch: tuple[torch.Tensor, torch.Tensor],
+    steps: int,
+    *observers: Observer,
+    config: Mapping[str, Any] = CONFIG,
+    held_out: bool = False,
+    **more: Any,
 ) -> Trainer:
-    """A trainer under the schedule `text`."""
+    """A trainer under the schedule `text`, on the device of the batch; `more` is given to its session."""
     faults = Faults()
     schedule = read(parse("benchmark", text, faults), faults)
     faults.raise_any()
-    config = Config.model_validate(CONFIG)
-    bound = schedule.bind(network, config.epochs, faults)
+    settings = Config.model_validate(config)
+    bound = schedule.bind(network, settings.epochs, faults)
     faults.raise_any()
-    data = Data(batches=lambda count: [batch] * count)
-    optimizer = optimizers.build(network, config.optimizer)
-    session = Session(network, optimizer, bound.policies, Clock(config.epochs, steps), data)
-    feed = _Feed(batch, steps)
-    return Trainer(session, feed, config, torch.device("cpu"), observers, lambda kind: None, lambda: None)
+    feed = _Feed(batch, steps, held_out=held_out)
+    optimizer = optimizers.build(network, settings.optimizer)
+    shape = tuple(batch[0].shape[1:])
+    session = start(settings, network, optimizer, bound.policies, feed, lambda text: None, shape=shape, **more)
+    return Trainer(session, feed, settings, batch[0].device, observers, lambda kind: None, lambda: None)
 
 
-def ours(text: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, *, records: bool = True) -> Step:
+def ours(
+    text: str,
+    network: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    records: bool = True,
+    **more: Any,
+) -> Step:
     """A trainer's step under the schedule `text`; `records`: changes of masks are counted."""
-    trainer = trainer_of(text, network, (images, labels), 1000)
+    trainer = trainer_of(text, network, (images, labels), 1000, **more)
     if not records:
         trainer.session.churn.note = lambda policy: None  # type: ignore[method-assign]
     network.train()
     trainer.session.events.fire("on_epoch_begin")
+    if images.is_cuda:
+        return lambda: trainer.step(images, labels)
     return lambda: trainer.step(images, labels).item()
 
 
@@ -204,19 +236,21 @@ def recording(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, fo
     ]
 
 
-def peers(name: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Step]:
-    """The steps of those that stand under our `name`."""
-    steps = {}
+def peers(
+    name: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor
+) -> tuple[dict[str, Step], list[str]]:
+    """The steps of those that stand under our `name`, and which of them are not installed."""
+    steps, missing = {}, []
     for peer, ready in PEERS.get(name, {}).items():
         own = copy.deepcopy(network)
         try:
             hooks = ready(own, images)
         except ImportError as error:
-            print(f"left out: {peer} ({error}): pip install 'compressor[bench]'")
+            missing.append(f"{peer} ({error})")
             continue
         assert all(module.training for module in own.modules()), f"{peer} leaves the network in eval mode"
-        steps[f"  {peer}"] = bare(own, images, labels, hooks)
-    return steps
+        steps[f"{name}: {peer}"] = bare(own, images, labels, hooks)
+    return steps, missing
 
 
 def linear_layers() -> dict[str, Step]:
@@ -254,56 +288,65 @@ def linear_layers() -> dict[str, Step]:
     }
 
 
-def compare(variants: Mapping[str, Step], blocks: int, steps: int) -> None:
-    """Print the variants' CPU time as ratios to the first one's."""
-    for step in variants.values():
-        step()
-    names = list(variants)
-    taken: dict[str, list[float]] = {name: [] for name in names}
-    for block in range(blocks):
-        turn = block % len(names)
-        for name in names[turn:] + names[:turn]:
-            began = time.process_time()
-            for _ in range(steps):
-                variants[name]()
-            taken[name].append((time.process_time() - began) / steps)
-    print(f"{'':60} {'ratio':>6} {'budget':>6}   ms a step ({blocks} blocks of {steps} steps)")
-    for name in names:
-        ratios = [own / first for own, first in zip(taken[name], taken[names[0]], strict=True)]
-        budget = f"{BUDGETS[name]:6.2f}" if name in BUDGETS else " " * 6
-        print(f"{name:60} {statistics.median(ratios):6.3f} {budget}   {1000 * statistics.median(taken[name]):.1f}")
+def figures(variants: Mapping[str, Step], blocks: int, steps: int) -> list[Figure]:
+    """What each variant's step costs beside the first one's; the second is the first again."""
+    taken = take_turns(variants, blocks, steps)
+    first, second, *others = taken
+    again = ratio(taken[second], taken[first])
+    dense = milliseconds(taken[first])
+    found = []
+    for name in others:
+        note = f"{milliseconds(taken[name]):.1f} ms beside {dense:.1f}"
+        found.append(Figure(name, ratio(taken[name], taken[first]), "x", BUDGETS.get(name), again=again, note=note))
+    return found
+
+
+def measure(name: str, blocks: int, steps: int, *, small: bool = False) -> tuple[list[Figure], list[str]]:
+    """The figures of one of `ROWS` and of its peers, and the peers that are not installed.
+
+    `small`: few and small images, to try whether it works.
+    """
+    torch.manual_seed(0)
+    if name.startswith("DropConnect"):
+        return figures(linear_layers(), blocks, 20 * steps), []
+    count, side = (4, 32) if small else (32, 64)
+    images, labels = torch.randn(count, 3, side, side), torch.randint(0, 1000, (count,))
+    network = torchvision.models.resnet18(weights=None).train()
+    if name == "recording":
+        with tempfile.TemporaryDirectory() as folder:
+            pairs = recording(network, images, labels, Path(folder))
+            return [figure for pair in pairs for figure in figures(pair, blocks, steps)], []
+    beside, missing = peers(name, network, images, labels)
+    if name == "element mask in force":
+        for floor in floors(network):
+            own = copy.deepcopy(network)
+            beside[f"  floor: {floor}"] = bare(own, images, labels, floors(own)[floor])
+    variants: dict[str, Step] = {
+        "dense": bare(copy.deepcopy(network), images, labels),
+        "dense again": bare(copy.deepcopy(network), images, labels),
+        name: ours(SCHEDULES[name], copy.deepcopy(network), images, labels),
+        **beside,
+    }
+    return figures(variants, blocks, steps), missing
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--blocks", type=int, default=7)
     arguments.add_argument("--steps", type=int, default=2)
     arguments.add_argument("--only", default="", help="only those of ours whose name has this in it, and their peers")
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    images, labels = torch.randn(32, 3, 64, 64), torch.randint(0, 1000, (32,))
-    network = torchvision.models.resnet18(weights=None).train()
-    variants: dict[str, Step] = {
-        "dense": bare(copy.deepcopy(network), images, labels),
-        "dense again": bare(copy.deepcopy(network), images, labels),
-    }
-    for name, text in SCHEDULES.items():
-        if given.only in name:
-            variants[name] = ours(text, copy.deepcopy(network), images, labels)
-            variants.update(peers(name, network, images, labels))
-        if name == "element mask in force" and given.only in name:
-            for floor in floors(network):
-                own = copy.deepcopy(network)
-                variants[f"  floor: {floor}"] = bare(own, images, labels, floors(own)[floor])
-    if len(variants) > 2:
-        compare(variants, given.blocks, given.steps)
-    if given.only in "DropConnect, local, beside its linear layer":
-        compare(linear_layers(), given.blocks, 20 * given.steps)
-    if given.only in "recording":
-        with tempfile.TemporaryDirectory() as folder:
-            for pair in recording(network, images, labels, Path(folder)):
-                compare(pair, given.blocks, given.steps)
+    print(f"{'':70} {'ratio':>6} {'again':>6} {'budget':>6}   ({given.blocks} blocks of {given.steps} steps)")
+    for name in ROWS:
+        if given.only not in name:
+            continue
+        found, missing = measure(name, given.blocks, given.steps)
+        for figure in found:
+            budget = "" if figure.budget is None else f"{figure.budget:.2f}"
+            print(f"{figure.what:70} {figure.value:6.3f} {figure.again:6.3f} {budget:>6}   {figure.note}", flush=True)
+        for peer in missing:
+            print(f"left out: {peer}: pip install 'compressor[bench]'")
 
 
 if __name__ == "__main__":

@@ -12,16 +12,17 @@ dense network a second time: its distance from 1 is the noise. `of promise` is t
 import argparse
 import importlib
 import signal
-import statistics
 import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.half_pruned import masked, new, settle, zero_filters
+from benchmarks.measuring import Figure, milliseconds, ratio, take_turns
 from compressor.copying import copied
 from compressor.sparsity.weights import prunable
 from compressor.thinning.cutting import Cut
@@ -29,6 +30,7 @@ from compressor.thinning.equivalence import TOLERANCE, difference, thin
 from compressor.tracing.macs import macs
 
 NAMES = ("resnet18", "vgg11_bn", "mobilenet_v2")
+PEER = "torch-pruning"
 PROMISE = 0.75
 """Of what the MACs promise, at least this on resnet18."""
 
@@ -114,7 +116,7 @@ def race(
             else:
                 variants["torch-pruning"] = theirs
         taken = measure(variants, images, blocks)
-        gain = {variant: _ratio(taken["dense"], times) for variant, times in taken.items()}
+        gain = {variant: ratio(taken["dense"], times) for variant, times in taken.items()}
         found = Race(gain["thin"], gain.get("torch-pruning", 0.0), why)
     if sum(map(len, zero.values())) > sum(len(gone.get(name, ())) for name in zero):
         theirs, why = _theirs(pruned, images, zero, patience)
@@ -162,26 +164,35 @@ def _size(network: nn.Module) -> int:
 @torch.no_grad()
 def measure(variants: dict[str, nn.Module], images: Tensor, blocks: int) -> dict[str, list[float]]:
     """CPU seconds of a forward pass, of each variant in each block."""
-    names = list(variants)
-    for name in names:
-        variants[name](images)
+    first = next(iter(variants.values()))
+    first(images)
     began = time.process_time()
-    variants[names[0]](images)
+    first(images)
     repeats = max(1, round(0.15 / (time.process_time() - began)))
-    taken: dict[str, list[float]] = {name: [] for name in names}
-    for block in range(blocks):
-        turn = block % len(names)
-        for name in names[turn:] + names[:turn]:
-            variants[name](images)  # its weights into the caches
-            began = time.process_time()
-            for _ in range(repeats):
-                variants[name](images)
-            taken[name].append((time.process_time() - began) / repeats)
-    return taken
+    return take_turns({name: partial(one, images) for name, one in variants.items()}, blocks, repeats, warm=True)
 
 
-def compare(name: str, side: int, batch: int, blocks: int) -> None:
-    """Print one network's lines."""
+@dataclass(frozen=True)
+class Compared:
+    """One network's variants: MACs beside the dense one's, seconds by block, and the largest difference of a logit."""
+
+    work: dict[str, float]
+    taken: dict[str, list[float]]
+    differences: dict[str, float]
+    missing: list[str]
+
+    def gain(self, variant: str) -> float:
+        """How many times as fast as the dense network it is."""
+        return ratio(self.taken["dense"], self.taken[variant])
+
+    @property
+    def promise(self) -> float:
+        """The thinned network's gain as a share of what its MACs say."""
+        return self.gain("thin") * self.work["thin"]
+
+
+def compare(name: str, side: int, batch: int, blocks: int) -> Compared:
+    """Measure one network: dense, masked, thinned, and thinned by torch-pruning where it is installed."""
     torch.manual_seed(0)
     shape = (3, side, side)
     dense = new(name)
@@ -191,48 +202,71 @@ def compare(name: str, side: int, batch: int, blocks: int) -> None:
     images = torch.randn(batch, *shape)
     thin_net, cut = thinned(pruned, images)
     rounded, cut_rounded = thinned(pruned, images, round_to=8)
-    theirs = by_torch_pruning(pruned, images, removed(cut))
     variants = {
         "dense": dense,
         "dense again": copied(dense),
         "masked": pruned,
         "thin": thin_net,
-        "torch-pruning": theirs,
         "thin, widths of 8": rounded,
-        "torch-pruning, widths of 8": by_torch_pruning(pruned, images, removed(cut_rounded)),
     }
+    missing = []
+    try:
+        variants[PEER] = by_torch_pruning(pruned, images, removed(cut))
+        variants[f"{PEER}, widths of 8"] = by_torch_pruning(pruned, images, removed(cut_rounded))
+        same = [tuple(parameter.shape) for parameter in thin_net.parameters()]
+        widths = [tuple(parameter.shape) for parameter in variants[PEER].parameters()]
+        assert same == widths, "torch-pruning has other widths"
+    except ImportError as error:
+        missing.append(f"torch-pruning ({error})")
     work = {variant: macs(network, shape)[0] for variant, network in variants.items()}
-    same = [tuple(parameter.shape) for parameter in thin_net.parameters()]
-    assert same == [tuple(parameter.shape) for parameter in theirs.parameters()], "torch-pruning has other widths"
     with torch.no_grad():
         logits = {variant: network(images) for variant, network in variants.items()}
+    differences = {
+        variant: float(((own - logits["masked"]).abs() / logits["masked"].abs().clamp(min=1)).max())
+        for variant, own in logits.items()
+    }
     taken = measure(variants, images, blocks)
-    print(f"\n{name}, {side} pixels, batch {batch} ({blocks} blocks)")
-    print(f"{'':28} {'dense/it':>8} {'MACs':>6} {'of promise':>10} {'ms':>7}   largest logit difference to masked")
-    for variant, times in taken.items():
-        gain = _ratio(taken["dense"], times)
-        share = work[variant] / work["dense"]
-        difference = (logits[variant] - logits["masked"]).abs() / logits["masked"].abs().clamp(min=1)
-        told = "" if variant.startswith("dense") else f"{float(difference.max()):.0e}"
-        if told and float(difference.max()) > TOLERANCE:
-            told += f" MORE THAN {TOLERANCE:g}"
-        milliseconds = 1000 * statistics.median(times)
-        print(f"{variant:28} {gain:8.2f} {share:6.3f} {gain * share:10.2f} {milliseconds:7.1f}   {told}")
-    wanted = f" (at least {PROMISE})" if name == "resnet18" else ""
-    share = _ratio(taken["dense"], taken["thin"]) * work["thin"] / work["dense"]
-    masked_to_dense = _ratio(taken["masked"], taken["dense"])
-    print(f"masked/dense time {masked_to_dense:.3f}; thin has {share:.2f} of what its MACs promise{wanted}")
-    print(
-        f"torch-pruning's time / ours {_ratio(taken['torch-pruning'], taken['thin']):.3f} (at least 1, but for noise)"
+    return Compared({variant: one / work["dense"] for variant, one in work.items()}, taken, differences, missing)
+
+
+def figures(name: str, found: Compared) -> list[Figure]:
+    """What is said of one network."""
+    again = found.gain("dense again")
+    made = [
+        Figure(f"{name}: {variant}, dense time / its time", found.gain(variant), again=again, note=f"MACs x {work:.3f}")
+        for variant, work in found.work.items()
+        if not variant.startswith("dense")
+    ]
+    promised = PROMISE if name == "resnet18" else None
+    made.append(Figure(f"{name}: thin, of what its MACs promise", found.promise, "x", promised, True, again))
+    made.append(
+        Figure(f"{name}: thin, largest difference of a logit", found.differences["thin"], "of its size", TOLERANCE)
     )
+    if PEER in found.taken:
+        beside = ratio(found.taken[PEER], found.taken["thin"])
+        made.append(Figure(f"{name}: torch-pruning's time / ours", beside, "x", 1.0, True, again))
+    return made
 
 
-def _ratio(over: list[float], under: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+def show(name: str, found: Compared) -> None:
+    """Print one network's lines."""
+    print(f"\n{name} ({len(found.taken['dense'])} blocks)")
+    print(f"{'':28} {'dense/it':>8} {'MACs':>6} {'of promise':>10} {'ms':>7}   largest logit difference to masked")
+    for variant, times in found.taken.items():
+        gain, share, difference = found.gain(variant), found.work[variant], found.differences[variant]
+        told = "" if variant.startswith("dense") else f"{difference:.0e}"
+        if told and difference > TOLERANCE:
+            told += f" MORE THAN {TOLERANCE:g}"
+        print(f"{variant:28} {gain:8.2f} {share:6.3f} {gain * share:10.2f} {milliseconds(times):7.1f}   {told}")
+    for figure in figures(name, found):
+        if figure.budget is not None and figure.unit == "x":
+            print(f"{figure.what}: {figure.value:.3f} (at least {figure.budget:g}, but for noise)")
+    for peer in found.missing:
+        print(f"left out: {peer}: pip install 'compressor[bench]'")
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("names", nargs="*", default=NAMES)
     arguments.add_argument("--blocks", type=int, default=7)
     arguments.add_argument("--side", type=int, default=64)
@@ -240,7 +274,7 @@ def main() -> None:
     given = arguments.parse_args()
     torch.set_num_threads(1)
     for name in given.names:
-        compare(name, given.side, given.batch, given.blocks)
+        show(name, compare(name, given.side, given.batch, given.blocks))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from benchmarks.measuring import Figure
 from compressor.models import build
 from compressor.sparsity.structures import FILTERS
 from compressor.sparsity.weights import prunable
@@ -37,6 +38,8 @@ NETWORKS, SIDE = ("resnet50", "convnext_tiny"), 224
 LAYERS, WIDTHS = (125, 250, 500, 1000), (8, 64)
 CHANNELS, DEPTH = (64, 256, 1024, 4096), 4
 STEPS = ("trace", "group", "cut")
+LIMIT = 3.0
+"""Seconds that a real network may take."""
 RISE = 2.0
 """The largest ratio of the time of one layer (channel, weight) in the largest chain to that in the smallest."""
 
@@ -51,6 +54,10 @@ class Taken:
     @property
     def total(self) -> float:
         return sum(self.seconds[step] for step in STEPS)
+
+
+Chains = list[tuple[Taken, dict[str, float]]]
+"""What chains took, and how many layers (channels, weights) each step is counted by."""
 
 
 def chain(layers: int, channels: int, kernel: int) -> nn.Sequential:
@@ -128,20 +135,64 @@ def show(name: str, taken: Taken, unit: str = "", counts: dict[str, float] | Non
     print(f"{name:24}", *cells, "  ", *by, unit, flush=True)
 
 
-def compare(title: str, found: list[tuple[Taken, dict[str, float]]]) -> list[str]:
+def rises(found: Chains) -> dict[str, float]:
+    """Return how many times as long a layer (channel, weight) takes in the last chain as in the first, by step.
+
+    Steps of less than 0.05 seconds are noise.
+    """
+    (first, of_first), (last, of_last) = found[0], found[-1]
+    return {
+        step: (last.seconds[step] / of_last[step]) / (first.seconds[step] / of_first[step])
+        for step in STEPS
+        if last.seconds[step] > 0.05
+    }
+
+
+def compare(title: str, found: Chains) -> list[str]:
     """Return what rises from the first chain to the last by more than `RISE`."""
-    faults = []
-    for step in STEPS:
-        first, last = (taken.seconds[step] / counts[step] for taken, counts in (found[0], found[-1]))
-        if last > RISE * first and found[-1][0].seconds[step] > 0.05:  # shorter times are noise
-            faults.append(f"{title}: {step} takes {last / first:.1f} times as long, at most {RISE:g} is allowed")
-    return faults
+    return [
+        f"{title}: {step} takes {rise:.1f} times as long, at most {RISE:g} is allowed"
+        for step, rise in rises(found).items()
+        if rise > RISE
+    ]
+
+
+def layers(width: int, repeats: int, numbers: Sequence[int] = LAYERS) -> Chains:
+    """Measure chains of more and more layers."""
+    return [(measure(chain(each, width, 3), 4, repeats), dict.fromkeys(STEPS, float(each))) for each in numbers]
+
+
+def channels(repeats: int, numbers: Sequence[int] = CHANNELS) -> Chains:
+    """Measure chains of wider and wider layers; `cut` counts by 1000 weights."""
+    found = []
+    for each in numbers:
+        taken = measure(chain(DEPTH, each, 1), 4, repeats)
+        found.append((taken, {**dict.fromkeys(STEPS, float(each)), "cut": taken.weights / 1000}))
+    return found
+
+
+def figures(repeats: int, *, small: bool = False) -> list[Figure]:
+    """What thinning takes of real networks, and how the time of a layer and of a channel rises."""
+    torch.manual_seed(0)
+    found = []
+    for name in () if small else NETWORKS:
+        taken = measure(build(name), SIDE, repeats)
+        each = ", ".join(f"{step} {taken.seconds[step]:.2f}" for step in STEPS)
+        found.append(Figure(f"thinning {name}", taken.total, "s", LIMIT, note=each))
+    grown = {
+        "layers": layers(WIDTHS[0], repeats, LAYERS[:2] if small else LAYERS),
+        "channels": channels(repeats, CHANNELS[:2] if small else CHANNELS),
+    }
+    for what, chains in grown.items():
+        rise = max(rises(chains).values(), default=1.0)
+        found.append(Figure(f"thinning: the time of one of more {what}, most / fewest", rise, budget=RISE))
+    return found
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--limit", type=float, default=3.0, help="seconds that a real network may take")
+    arguments.add_argument("--limit", type=float, default=LIMIT, help="seconds that a real network may take")
     arguments.add_argument("--only", default="", help="names of networks, `layers` and `channels`")
     given = arguments.parse_args()
     only = given.only.split(",") if given.only else [*NETWORKS, "layers", "channels"]
@@ -157,19 +208,14 @@ def main() -> None:
         if taken.total > given.limit:
             faults.append(f"{name} takes {taken.total:.2f} s, {given.limit:g} s are allowed")
     for width in WIDTHS if "layers" in only else ():
-        found = []
-        for layers in LAYERS:
-            taken, counts = measure(chain(layers, width, 3), 4, given.repeats), dict.fromkeys(STEPS, float(layers))
-            found.append((taken, counts))
-            show(f"{layers} layers of {width}", taken, "ms a layer", counts)
+        found = layers(width, given.repeats)
+        for taken, counts in found:
+            show(f"{counts['cut']:g} layers of {width}", taken, "ms a layer", counts)
         faults += compare(f"from {LAYERS[0]} to {LAYERS[-1]} layers of {width} channels, by layer", found)
-    found = []
-    for channels in CHANNELS if "channels" in only else ():
-        taken = measure(chain(DEPTH, channels, 1), 4, given.repeats)
-        counts = {**dict.fromkeys(STEPS, float(channels)), "cut": taken.weights / 1000}
-        found.append((taken, counts))
-        show(f"{DEPTH} layers of {channels}", taken, "ms a channel, of `cut` by 1000 weights", counts)
-    if found:
+    if "channels" in only:
+        found = channels(given.repeats)
+        for taken, counts in found:
+            show(f"{DEPTH} layers of {counts['trace']:g}", taken, "ms a channel, of `cut` by 1000 weights", counts)
         faults += compare(f"from {CHANNELS[0]} to {CHANNELS[-1]} channels, by channel or weight", found)
     print(*faults, sep="\n")
     sys.exit(1 if faults else 0)

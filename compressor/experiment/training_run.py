@@ -160,6 +160,7 @@ class Run:
             stop_signal=lambda: self._signal,
             validates=lambda epoch: always or epoch == config.epochs - 1,
             targets=self.targets,
+            mixed=self.feed.mixed,
         )
         for text in [*said, *self._introduction(state)]:
             self._say(text)

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ def squares(tensor: Tensor) -> Tensor:
 def compare(tensor: Tensor, by: Callable[[Any, float], Any], bound: float) -> Tensor:
     """Return true where `by` is, a function of `operator`: `compare(weight, operator.gt, 0.5)`; NaN is never."""
     tensor = tensor.detach()
-    result: Tensor = torch.from_numpy(by(tensor.numpy(), bound)) if _in_numpy(tensor) else by(tensor, bound)
+    result: Tensor = torch.from_numpy(np.asarray(by(tensor.numpy(), bound))) if _in_numpy(tensor) else by(tensor, bound)
     return result
 
 
@@ -45,7 +46,7 @@ def any_nonzero(tensor: Tensor) -> bool:
 def any_of_rows(tensor: Tensor) -> Tensor:
     """Return which entries along the first dim have one that is not zero, [rows]."""
     rows = tensor.detach().flatten(1)
-    return torch.from_numpy(rows.numpy().any(1)) if _in_numpy(rows) else rows.any(1)
+    return torch.from_numpy(np.asarray(rows.numpy().any(1))) if _in_numpy(rows) else rows.any(1)
 
 
 def nonzero(tensor: Tensor) -> Tensor:

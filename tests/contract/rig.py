@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import helpers
+import bits
 import torch
 import yaml
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from compressor.training.observers import Observer
 from compressor.training.trainer import Trainer
 from compressor.training.weights import load_weights, restore_live
 
+CPU = torch.device("cpu")
 STEPS, EPOCHS, BATCH = 5, 6, 8
 FIRST, END = 1, 4
 """The window that every example is given: epochs 1, 2 and 3 of six, or the steps of those epochs."""
@@ -70,6 +71,9 @@ class Feed:
     images = STEPS * BATCH
     held_out = 2 * BATCH
 
+    def __init__(self, device: torch.device = CPU) -> None:
+        self._device = device
+
     def train(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """STEPS batches."""
         yield from self._batches(epoch, STEPS)[first_step:]
@@ -85,7 +89,8 @@ class Feed:
     def _batches(self, seed: int, count: int) -> list[tuple[Tensor, Tensor]]:
         draws = torch.Generator().manual_seed(seed)
         images = torch.randn(count, BATCH, 1, 12, 12, generator=draws)
-        return list(zip(images, torch.randint(0, 5, (count, BATCH), generator=draws), strict=True))
+        labels = torch.randint(0, 5, (count, BATCH), generator=draws)
+        return list(zip(images.to(self._device), labels.to(self._device), strict=True))
 
 
 class Watch(Observer):
@@ -127,6 +132,7 @@ class Rig:
         snapshot: Snapshot | None = None,
         until: Moment | None = None,
         checkpoint: Mapping[str, Any] = OFTEN,
+        device: torch.device = CPU,
         **config: Any,
     ) -> None:
         self.config = Config.model_validate(
@@ -142,7 +148,7 @@ class Rig:
         self.end = until or (epochs, 0)
         self.said: list[str] = []
         rng.seed_all(seed)
-        self.model = network()
+        self.model = network().to(device)
         self.dense = describe(self.model)
         if snapshot is not None:
             load_weights(self.model, snapshot, "snapshot")
@@ -152,15 +158,15 @@ class Rig:
         faults.raise_any()
         dense = snapshot["state"]["dense"] if snapshot is not None else None
         optimizer = optimizers.build(self.model, self.config.optimizer)
-        session = start(self.config, self.model, optimizer, bound.policies, Feed(), self.said.append, dense)
+        session = start(self.config, self.model, optimizer, bound.policies, Feed(device), self.said.append, dense)
         self.session = session
         self.watch = Watch(self.look)
         self.snapshots: dict[Moment, Snapshot] = {}
         self.trainer = Trainer(
             session,
-            Feed(),
+            Feed(device),
             self.config,
-            torch.device("cpu"),
+            device,
             [self.watch],
             save=self._save,
             stop_signal=self._stop,
@@ -198,8 +204,8 @@ class Rig:
     def _state(self) -> Snapshot:
         """What would be on disk now; without the seconds, which no two runs share."""
         with self.session.as_shipped() as shipped:
-            model = helpers.copied(dict(self.model.state_dict()))
-        state = helpers.copied({**self.trainer.state_dict(), "live": shipped.live})
+            model = bits.copied(dict(self.model.state_dict()))
+        state = bits.copied({**self.trainer.state_dict(), "live": shipped.live})
         state["progress"]["seconds"] = 0.0
         written: Snapshot = {"model": model, "state": state}
         now = describe(self.model)
@@ -207,7 +213,7 @@ class Rig:
 
     def at(self, moment: Moment) -> Snapshot:
         """What was on disk then, read as strangers read it."""
-        return helpers.reread(self.snapshots[moment])
+        return bits.reread(self.snapshots[moment])
 
     def run(self) -> Snapshot:
         """Train to its end and give what is on disk then."""
@@ -237,7 +243,7 @@ def plans(schedule: str, *ends: int) -> list[Plan]:
 
 def difference(ours: Snapshot, theirs: Snapshot) -> str | None:
     """The first difference between two snapshots; None where they are the same bits."""
-    return helpers.difference(ours, theirs)
+    return bits.difference(ours, theirs)
 
 
 def read(text: str) -> grammar.Schedule:

@@ -189,8 +189,8 @@ def test_a_proximal_step_after_clipping_is_the_same_where_its_size_stays_on_the_
     assert size == 0.5 * float(torch.tensor(0.3))
     there = view.clipped.double() * 0.5
     ours, theirs = weight.detach().clone(), weight.detach().clone()
-    _soft_threshold(ours, size * 0.7)
-    _soft_threshold(theirs, there * 0.7)
+    _soft_threshold(ours, size, 0.7)
+    _soft_threshold(theirs, there, 0.7)
     assert torch.equal(ours, theirs)
     assert not torch.signbit(theirs[2:3]).any()
     view.clipped = torch.ones((), device=META)
