@@ -24,7 +24,6 @@ from compressor.sparsity.summary import summarize
 from compressor.sparsity.topk import pruned_count, smallest
 from compressor.sparsity.weights import prunable
 
-
 LARGE = (10**6, 10**7, 10**8)
 """The sizes of single weights: what one entry costs must not rise with them."""
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -176,8 +175,3 @@ def _seed(*parts: object) -> int:
     """Return a seed from numbers and names."""
     key = hashlib.sha256(" ".join(map(str, parts)).encode()).digest()
     return int.from_bytes(key[:7], "little")
-
-
-def started_by_torchrun() -> bool:
-    """Return whether this process is one of those that `torchrun` started."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))

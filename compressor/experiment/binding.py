@@ -58,6 +58,7 @@ def bind(
             examples=-(-config.data.batch // (config.optimizer.accumulate * processes)),
             validates=config.data.validation > 0,
             build=lambda: networks.for_trial(classes),
+            processes=processes,
         )
         notes, wrong = list[str](), None
         try:
