@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from compressor.errors import CompressError
+from compressor.importing import late
 
 _NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -64,9 +65,7 @@ def store() -> Any:
     """Return the store that all processes share."""
     global _store
     if _store is None:
-        import torch.distributed
-
-        dist: Any = torch.distributed
+        dist = late("torch.distributed")
         found, _, _ = next(iter(dist.rendezvous("env://", timeout=_MEETING)))
         found.set_timeout(_ANSWER)
         _store = dist.PrefixStore(f"compress/{_attempt()}", found)

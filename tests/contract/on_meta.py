@@ -110,6 +110,7 @@ class MetaFeed(Feed):
     """The same batches on the device: how they come there is not what is looked at."""
 
     def __init__(self) -> None:
+        super().__init__()
         [(images, labels)] = super()._batches(0, 1)
         self._batch = images.to(META), labels.to(META)
 
