@@ -32,7 +32,7 @@ test-slow: $(INSTALLED)  ## the slow tests, larger counts of kills, damaged file
 	KILLS=8 DEAD_RANKS=3 FLIPS=60 FUZZ=500 ZOO=quarter $(LARGE)
 
 test-full: $(INSTALLED)  ## all counts; the last line is for the note of a change
-	KILLS=25 DEAD_RANKS=20 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 ZOO=all $(LARGE)
+	BENCH=1 KILLS=25 DEAD_RANKS=20 FLIPS=200 FUZZ=2000 FUZZ_TRAINED=2000 ZOO=all $(LARGE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]'
 	SWEEP=12 $(BIN)/pytest -m extras tests/extras/test_sweep_on_ray.py
 	@echo "make test-full passed at $$(git describe --always --abbrev=40 --dirty)"

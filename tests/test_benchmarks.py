@@ -209,6 +209,10 @@ def processed(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *words], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+FULL = pytest.mark.skipif("BENCH" not in os.environ, reason="minutes long: BENCH=1, as in `make test-full`")
+
+
+@FULL
 @pytest.mark.slow
 def test_the_gpu_script_runs_here(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "cifar10-jpeg.tar.gz", "w:gz") as archive:
@@ -224,6 +228,7 @@ def test_the_gpu_script_runs_here(tmp_path: Path) -> None:
     assert all(row["figures"] and not row["left_out"] for row in saved.values()), ended.stdout
 
 
+@FULL
 @pytest.mark.slow
 def test_the_short_form_of_the_benchmarks_runs() -> None:
     some = ["step-no-policy", "all-gates", "start", "trainer", "packed", "tensors", "memory"]
