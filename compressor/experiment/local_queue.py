@@ -16,7 +16,8 @@ from typing import BinaryIO
 import torch
 
 from compressor.experiment import building
-from compressor.experiment.sweeping import Stop, threads_of_a_run
+from compressor.experiment.signals import Stop
+from compressor.experiment.sweeping import threads_of_a_run
 from compressor.importing import ALLOWED, plugins_are_allowed
 
 _POLL = 0.05

@@ -22,8 +22,9 @@ import torch
 from compressor.errors import CompressError, UserError
 from compressor.experiment import run
 from compressor.experiment.folder import CHECKPOINT, CONFIG, SCHEDULE
+from compressor.experiment.signals import Stop
 from compressor.experiment.specification import specification
-from compressor.experiment.sweeping import Stop, threads_of_a_run
+from compressor.experiment.sweeping import threads_of_a_run
 from compressor.files import replace
 from compressor.importing import late, plugins_allowed, plugins_are_allowed
 

@@ -2,25 +2,19 @@
 
 import json
 import os
-import re
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
-from itertools import product
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 import torch
-import yaml
 
 from compressor.errors import CompressError, UserError
-from compressor.experiment import folder, inspection
+from compressor.experiment import folder
+from compressor.experiment.grid import PlannedRun, checked, planned, values_of
 from compressor.experiment.loading import load
-from compressor.experiment.specification import Specification, as_text, open_files, specification
+from compressor.experiment.signals import Stop, noted
+from compressor.experiment.specification import Specification
 from compressor.files import replace_text
 from compressor.reports import (
     Setting,
@@ -30,9 +24,7 @@ from compressor.reports import (
     results_as_csv,
     run_figures,
     settings_of,
-    short_keys,
 )
-from compressor.schedule import Faults, parse_value
 from compressor.strict_json import dumps
 from compressor.training import checkpoint
 
@@ -40,14 +32,10 @@ SCHEMA = 1
 """The number of the layout of sweep.json."""
 INDEX, RESULTS = "sweep.json", "results.csv"
 """The files of a sweep's folder beside its runs."""
-_NAME = 100
-"""The number of letters of a run's name from which it is shortened."""
 _TOGETHER = 16
 """How many networks are in memory while their times are measured."""
 
 Say = Callable[[str], None]
-Stop = Callable[[], int | None]
-"""Returns the signal that ends the sweep, if one came."""
 
 
 class Queue(Protocol):
@@ -64,16 +52,6 @@ def threads_of_a_run() -> int:
     """
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) > 0 else 1
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run of the grid: the name of its folder, what the grid sets in it, and its files."""
-
-    name: str
-    settings: Mapping[str, str]
-    seed: int
-    spec: Specification
 
 
 @dataclass(frozen=True)
@@ -123,73 +101,17 @@ def sweep(
         UserError: Something is wrong in the files or the grid, or the folder holds something else; nothing was trained.
         CompressError: A signal came; a second call goes on.
     """
-    values = _values(grid)
-    spec = _checked(schedule, config, values)
+    values = values_of(grid)
+    spec = checked(schedule, config, values)
     path = folder.RUNS / f"sweep-{spec.name}" if out is None else out
     _check_place(path)
     path.mkdir(parents=True, exist_ok=True)
     with folder.held(path):
         known = _known(path, spec)
-        runs = _planned(schedule, config, values, seeds, known)
+        runs = planned(schedule, config, values, seeds, known)
         _write(path, spec, runs, known)
         failures = _train(path, runs, queue(path), say)
         return _results(path, spec, failures, measures=measures)
-
-
-def _values(grid: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the values of each key of the grid as `--set` takes them. Raises `UserError`."""
-    found: dict[str, list[str]] = {}
-    for key, text in grid:
-        source = f"--grid {key}={text}"
-        if key == "seed":
-            raise UserError(f"{source}: give the number of seeds with --seeds")
-        if key in found:
-            raise UserError(f"{source}: {key!r} is given twice: give all of its values at once, with commas between")
-        values = [parse_value(value, source) for value in _split(text, source)]
-        for place, value in enumerate(values):
-            if any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values[:place]):
-                raise UserError(f"{source}: the value {as_text(value)} stands there twice")
-        found[key] = [as_text(value) for value in values]
-    return found
-
-
-def _split(text: str, source: str) -> list[str]:
-    """Return the values between the commas that are in no bracket and no quotes."""
-    whole = f"[{text}]"
-    try:
-        node = yaml.compose(whole, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        node = None
-    if not isinstance(node, yaml.SequenceNode) or node.end_mark.index != len(whole) or not node.value:
-        raise UserError(f"{source}: should be values with commas between, as --grid optimizer.lr=0.1,0.01")
-    return [whole[item.start_mark.index : item.end_mark.index] for item in node.value]
-
-
-def _combinations(values: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
-    return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
-
-
-def _checked(schedule: str, config: str | None, values: Mapping[str, Sequence[str]]) -> Specification:
-    """Return the specification of the first run. Raises `UserError` with all that is wrong in any run."""
-    first: Specification | None = None
-    wrong: list[str] = []
-    for settings in _combinations(values):
-        faults = Faults()
-        try:
-            spec = open_files(schedule, config, list(settings.items()), faults)
-            if spec is None and not faults:
-                spec = specification(schedule, config, list(settings.items()))
-            if spec is not None and not faults:
-                inspection.validate(spec, faults)
-            first = first or spec
-            lines = [str(line) for line in faults.lines]
-        except UserError as error:
-            lines = str(error).splitlines()
-        wrong += [line for line in lines if line not in wrong]
-    if wrong:
-        raise UserError("\n".join(line.replace("--set ", "--grid ") for line in wrong))
-    assert first is not None
-    return first
 
 
 def _check_place(path: Path) -> None:
@@ -223,44 +145,7 @@ def _known(path: Path, spec: Specification) -> list[SweptRun]:
     return runs
 
 
-def _planned(
-    schedule: str,
-    config: str | None,
-    values: Mapping[str, Sequence[str]],
-    seeds: int | None,
-    known: Sequence[SweptRun],
-) -> list[_Run]:
-    """Return the runs of the grid; those of before keep their names."""
-    names = {_identity(run.settings, run.seed): run.name for run in known}
-    taken, found = set(names.values()), []
-    for settings in _combinations(values):
-        for seed in [None] if seeds is None else range(seeds):
-            spec = specification(schedule, config, list(settings.items()), seed=seed)
-            name = names.get(_identity(settings, spec.config.seed)) or _name(settings, spec.config.seed, taken)
-            taken.add(name)
-            found.append(_Run(name, settings, spec.config.seed, spec))
-    return found
-
-
-def _identity(settings: Mapping[str, str], seed: int) -> object:
-    return frozenset(settings.items()), seed
-
-
-def _name(settings: Mapping[str, str], seed: int, taken: set[str]) -> str:
-    """Return the name of a new run's folder: `lr=0.1_seed=0`."""
-    short = short_keys(list(settings))
-    parts = [f"{short[key]}={value}" for key, value in settings.items()]
-    name = re.sub(r"[^\w.+=-]+", "-", "_".join([*parts, f"seed={seed}"]), flags=re.ASCII).lstrip(".-")
-    if len(name) > _NAME:
-        name = f"{name[: _NAME - 30]}-{sha256(name.encode()).hexdigest()[:8]}_seed={seed}"
-    number, found = 1, name
-    while found in taken:
-        number += 1
-        found = f"{name}-{number}"
-    return found
-
-
-def _write(path: Path, spec: Specification, runs: Sequence[_Run], known: Sequence[SweptRun]) -> None:
+def _write(path: Path, spec: Specification, runs: Sequence[PlannedRun], known: Sequence[SweptRun]) -> None:
     """Write sweep.json and the files of the runs that have not begun. Raises `UserError` where the folder of a run
     holds another run.
     """
@@ -279,7 +164,7 @@ def _write(path: Path, spec: Specification, runs: Sequence[_Run], known: Sequenc
             folder.write_files(run.spec, path / run.name)
 
 
-def _check_run(run: _Run, path: Path) -> None:
+def _check_run(run: PlannedRun, path: Path) -> None:
     if not (path / folder.CONFIG).is_file():
         return
     other = folder.other_content(run.spec, path)
@@ -289,7 +174,7 @@ def _check_run(run: _Run, path: Path) -> None:
         raise UserError(f"{path} is a run of another schedule or configuration: {other}: give another --out")
 
 
-def _train(path: Path, runs: Sequence[_Run], queue: Queue, say: Say) -> dict[str, str]:
+def _train(path: Path, runs: Sequence[PlannedRun], queue: Queue, say: Say) -> dict[str, str]:
     """Train the runs that are not finished; return why each that failed did. Raises `CompressError` after a signal."""
     waiting = [run.name for run in runs if not _finished(path / run.name)]
     kept, failures = len(runs) - len(waiting), dict[str, str]()
@@ -297,7 +182,7 @@ def _train(path: Path, runs: Sequence[_Run], queue: Queue, say: Say) -> dict[str
         f"{path}: {len(runs)} run{'s' if len(runs) > 1 else ''}"
         + (f", {kept} of them finished already" if kept else "")
     )
-    with _signals() as stop:
+    with noted() as stop:
         for number, (name, failure) in enumerate(queue.run(waiting, stop) if waiting else (), kept + 1):
             finished = _finished(path / name)
             if not finished and stop() is None:
@@ -315,29 +200,6 @@ def _train(path: Path, runs: Sequence[_Run], queue: Queue, say: Say) -> dict[str
 
 def _finished(path: Path) -> bool:
     return checkpoint.finished(path / folder.CHECKPOINT)
-
-
-@contextmanager
-def _signals() -> Iterator[Stop]:
-    """Note the first SIGINT or SIGTERM inside the block; after a second one stop at once."""
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    def stop() -> int | None:
-        return came[0] if came else None
-
-    if threading.current_thread() is not threading.main_thread():  # there signals cannot be handled
-        yield stop
-        return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _results(path: Path, spec: Specification, failures: Mapping[str, str], *, measures: bool) -> Sweep:

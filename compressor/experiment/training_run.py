@@ -1,14 +1,11 @@
 """The training of one run, in all of its processes, to its end or to the next signal; one of them writes."""
 
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,6 +17,7 @@ from compressor.data import DataFeed
 from compressor.errors import CompressError, Interrupted, UserError
 from compressor.experiment import claims, folder, recording
 from compressor.experiment.more_epochs import earlier_tests, kept_tests, numbered
+from compressor.experiment.signals import Stop, noted
 from compressor.experiment.smoke import Estimate
 from compressor.experiment.written import Written
 from compressor.reports import Evaluation, Report, formats
@@ -64,7 +62,7 @@ class Run:
     bound: BoundSchedule
     targets: recording.Targets
     _tracked: list[Tracked] = field(default_factory=list)
-    _signal: int | None = None
+    _stop: Stop = lambda: None
     _say: Callable[[str], None] = print
 
     def __post_init__(self) -> None:
@@ -79,7 +77,9 @@ class Run:
         terminal = Terminal(self.spec.config.epochs, self.feed.steps_per_epoch)
         ended: Status = "failed"
         try:
-            with closing(terminal), self._signals(), _losses():
+            # Of several processes one that fails says why, whatever signals follow: torchrun ends all others then.
+            several = self._world.size > 1
+            with closing(terminal), noted(ignored_after_errors=several) as self._stop, _losses():
                 outcome = self._train(terminal, log, said, saved)
             ended = "finished"
             return outcome
@@ -104,31 +104,6 @@ class Run:
     def _settings(self) -> dict[str, Any]:
         """Return the configuration, and the name of the schedule, as the parameters of a tracker."""
         return {**self.spec.config_data, "schedule": self.spec.schedule_name}
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let the step end after the first SIGINT or SIGTERM inside the block; after a second one stop at once.
-
-        Of several processes one that fails says why, whatever signals follow: torchrun ends all others then.
-        """
-
-        def note(number: int, frame: FrameType | None) -> None:
-            self._signal = number
-            signal.signal(number, signal.SIG_DFL)
-
-        if threading.current_thread() is not threading.main_thread():  # there signals cannot be handled
-            yield
-            return
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        except BaseException:
-            if self._world.size > 1:
-                before = dict.fromkeys(before, signal.SIG_IGN)
-            raise
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _train(
         self, terminal: Terminal, log: LogFile, said: Sequence[str], saved: checkpoint.Checkpoint | None
@@ -157,7 +132,7 @@ class Run:
             self.where,
             observers,
             save=lambda kind: self._save(trainer, kind),
-            stop_signal=lambda: self._signal,
+            stop_signal=self._stop,
             validates=lambda epoch: always or epoch == config.epochs - 1,
             targets=self.targets,
             mixed=self.feed.mixed,
@@ -270,8 +245,8 @@ class Run:
         has not `begun`.
         """
         for batch in self.feed.test():
-            if self._signal is not None:
-                raise Interrupted(self._signal, begun=begun)
+            if (came := self._stop()) is not None:
+                raise Interrupted(came, begun=begun)
             yield batch
 
     def _test_best(self) -> None:

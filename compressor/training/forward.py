@@ -49,8 +49,9 @@ class Forward:
         if any(trained for _, trained, _ in now):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                # Buckets would otherwise be made anew after the first step of a process: sums of more than two numbers
-                # depend on them, and a resumed run would have other bits.
+                # find_unused_parameters also keeps the first division of the gradients into buckets. Without it torch
+                # makes a new one after each process's first step. The sums of three or more processes depend on the
+                # buckets, so a resumed run would have other bits.
                 self._wrapped = DistributedDataParallel(
                     self._model, broadcast_buffers=False, find_unused_parameters=True
                 )

@@ -35,7 +35,7 @@ _TO_HOST = (Tensor.numpy, Tensor.__array__)
 
 
 class HostSync(BaseException):
-    """The host would wait for the device; not an Exception, so that nobody takes it for an error of his own."""
+    """Raised where the host would wait for the device. Not an `Exception`: code that catches those must let it pass."""
 
 
 class _Operations(TorchDispatchMode):

@@ -15,7 +15,7 @@ import pytest
 from helpers import compress, environment, succeed
 
 from compressor.errors import CompressError
-from compressor.experiment import local_queue, run, sweeping
+from compressor.experiment import grid, local_queue, run, sweeping
 from compressor.experiment.specification import specification
 
 SHORT = ("--grid", "epochs=1", "--grid", "data.images=64")
@@ -122,7 +122,7 @@ def test_what_is_wrong_in_any_run_is_said_before_the_first_one(
 
 
 def test_values_may_have_commas_in_brackets() -> None:
-    assert sweeping._values([("model.hidden", "[16,8], [4]"), ("x", "'a,b',1e-4,{a: 1}")]) == {
+    assert grid.values_of([("model.hidden", "[16,8], [4]"), ("x", "'a,b',1e-4,{a: 1}")]) == {
         "model.hidden": ["[16, 8]", "[4]"],
         "x": ["a,b", "0.0001", "{a: 1}"],
     }
@@ -171,11 +171,11 @@ def test_runs_of_files_that_have_changed_since_are_refused(here: list[str], work
 
 def test_a_name_is_short_and_plain() -> None:
     taken: set[str] = set()
-    first = sweeping._name({"a.path": "../x y/*"}, 0, taken)
+    first = grid._name({"a.path": "../x y/*"}, 0, taken)
     taken.add(first)
     assert first == "path=..-x-y-_seed=0"
-    assert sweeping._name({"a.path": "../x y/*"}, 0, taken) == "path=..-x-y-_seed=0-2"
-    assert len(sweeping._name({"a.path": "x" * 500}, 3, taken)) <= 100
+    assert grid._name({"a.path": "../x y/*"}, 0, taken) == "path=..-x-y-_seed=0-2"
+    assert len(grid._name({"a.path": "x" * 500}, 3, taken)) <= 100
 
 
 def test_jobs_and_ray_exclude_each_other() -> None:
