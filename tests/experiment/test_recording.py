@@ -129,7 +129,7 @@ def test_a_signal_before_the_first_step_says_that_nothing_was_done(work: Path, d
     plain = training_run.Run._reference
 
     def stopped(self: Any) -> Any:
-        self._signal = signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)
         return plain(self)
 
     with mock.patch.object(training_run.Run, "_reference", stopped):
