@@ -66,8 +66,9 @@ docs: $(INSTALLED)  ## the site, in site/; warnings and broken links are errors;
 	$(BIN)/python -c "import material, mkdocstrings_handlers.python" 2> /dev/null || $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n DATA=folder
-	$(BIN)/python -m benchmarks.reproduce --only "$(ONLY)" --seeds $(or $(SEEDS),1) $(if $(DATA),--data "$(DATA)")
+reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n DATA=folder AGAIN=1 TUNE=1 SET="key=value ..."
+	$(BIN)/python -m benchmarks.reproduce --only "$(ONLY)" --seeds $(or $(SEEDS),1) $(if $(DATA),--data "$(DATA)") \
+		$(if $(AGAIN),--again) $(if $(TUNE),--tune --set $(SET))
 
 thin-families: $(INSTALLED)  ## the tables of docs/thinning.md, an hour: networks that were tried before only with AGAIN=1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,timm]'

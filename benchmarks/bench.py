@@ -106,7 +106,7 @@ def _compaction(size: Size) -> Found:
 
 def _feed(size: Size) -> Found:
     feed = importlib.import_module("benchmarks.feed")
-    count, rounds = (64, 1) if size.quick else (2000, 7)
+    count, rounds = (64, 1) if size.quick else (2000, 3)
     root = feed.made(Path(tempfile.gettempdir()), count)
     found = []
     for workers in (0,) if size.quick else (0, 2):
@@ -166,9 +166,25 @@ for _key, _module in (("feed", "feed"), ("two-ranks", "two_ranks")):
     if importlib.util.find_spec(f"benchmarks.{_module}") is None:
         del ROWS[_key]
 
+_SLOW = "a limit in seconds, set on a machine that imports torch in 0.9 s of CPU; see `start` for this one"
+_RANKED = "beside the partition: entries are compared with the threshold, and counted"
 REASONS = {
-    "element mask in force": "each mask is read and each weight written once a step; torch's own masks cost as much",
-    "DropConnect, local, beside its linear layer": "its floor: a random number is drawn for each weight in each step",
+    "element mask in force": "each mask is read, and each weight read and written, once a step: see the floors",
+    "L1 proximal, conv + fc": "each weight is read and written once a step, after the optimizer has done the same",
+    "DropConnect, local, beside its linear layer": "six matrix products where a linear layer has three: see the floor",
+    "masks of resnet18 at 80 %, beside np.partition": _RANKED,
+    **{f"mask of {count:,} weights at 80 %, beside np.partition": _RANKED for count in one_off.LARGE[:2]},
+    f"mask of {one_off.LARGE[2]:,} weights at 80 %, beside np.partition": "what the two new pieces of memory of 400 MB"
+    " cost, which np.partition takes, too, changes threefold from call to call",
+    **{f"sparsity summary of resnet18{at}": _SLOW for at in ("", " at 80 %")},
+    "compress --help": _SLOW,
+    "compress validate, beyond import torch": "torch 2.14 loads its compiler at the first operation on the meta device"
+    " (half of it), and torchvision is imported",
+    **{f"thinning {name}": _SLOW for name in thinning_speed.NETWORKS},
+    "vgg16, AGP, masks every mini-batch: peak memory beyond the bare loop": "while the largest weight is ranked there"
+    " are its magnitudes, 4 bytes a weight; the masks are one",
+    "processes: the cost of one, largest case / least before": "each step sums losses over the processes, and here four"
+    " processes share two cores",
 }
 """Why a budget is not met, by figure: what was tried, and what is left."""
 

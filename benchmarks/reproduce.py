@@ -2,31 +2,47 @@
 
 Every row is a few runs of `compress train` in runs/papers/ (continued where they were broken off); each finished
 (row, seed) is a JSON under docs/results/, from which the table of docs/results.md and the records in the
-schedules' headers are written.
+schedules' headers are written. A JSON names its commit and holds the smoke digest of its schedule: `AGAIN=1` runs a row
+again whose digest differs today, with the same torch and processor.
+
+`TUNE=1 [SET="key=value ..."]` trains on 55,000 of 60,000 images and looks at no test image: it prints what the row
+reaches on the other 5,000, each variant in a folder of its own under runs/tuning/, and writes nothing into docs/. `SET`
+changes the row's own run.
 """
 
 import argparse
+import hashlib
 import json
+import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy.stats import kendalltau
+from scipy.stats import t as student
 
-import compressor
 from benchmarks import claims
+from benchmarks.paper_facts import facts
+from benchmarks.recorded import commit
 from benchmarks.rows import ROWS, Row, Stage
-from compressor.sparsity.weights import prunable
-from compressor.thinning.equivalence import thin
+from compressor.experiment import environment
+from compressor.experiment import records as digests
+from compressor.experiment.specification import Specification, specification
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS, PAGE = ROOT / "docs" / "results", ROOT / "runs" / "papers", ROOT / "docs" / "results.md"
+TUNING = ROOT / "runs" / "tuning"
+HELD_OUT = 5000 / 60000
+"""The fraction of the training images of MNIST on which a row is tuned, where its configuration holds none out."""
+CONFIDENCE = 0.95
 BEGIN, END = "# record, by `make reproduce`:", "# end of record"
 
 
@@ -37,15 +53,26 @@ def arguments(stage: Stage, seed: int) -> list[str]:
     return [*schedule, "--config", stage.config, *sets, "--seed", str(seed)]
 
 
-def train(name: str, row: Row, seed: int, data: str | None) -> Path:
+@dataclass(frozen=True)
+class Place:
+    """Where runs lie, and which data they have; `digests`: of each variant of a stage in a folder of its own."""
+
+    runs: Path
+    data: str | None
+    digests: bool = False
+
+
+def train(name: str, row: Row, seed: int, place: Place) -> Path:
     """The finished run of a stage, and of those that it starts from."""
-    stage = row.stages[name]
-    folder = RUNS / f"{name}-seed{seed}"
+    stage, start = row.stages[name], None
     words = arguments(stage, seed)
     if stage.init is not None:
-        words += ["--init", str(train(stage.init, row, seed, data) / "checkpoint.pt")]
-    if data is not None:
-        words += ["--data", data]
+        start = train(stage.init, row, seed, place)
+        words += ["--init", str(start / "checkpoint.pt")]
+    own = f"-{_digest(stage, start)}" if place.digests else ""
+    folder = place.runs / f"{name}{own}-seed{seed}"
+    if place.data is not None:
+        words += ["--data", place.data]
     command = [sys.executable, "-c", "from compressor.cli import main; main()", "train", *words]
     command += ["--out", str(folder), "--resume"]
     ended = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -54,72 +81,16 @@ def train(name: str, row: Row, seed: int, data: str | None) -> Path:
     return folder
 
 
-def facts(folder: Path, kept: str) -> dict[str, Any]:
-    """Test errors (percent) and counts of a finished run; what is left is counted as `Row.kept` says."""
-    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
-    best = torch.load(folder / "best.pt", weights_only=True)
-    trained = {
-        name: tensor
-        for name, tensor in saved["model"].items()
-        if not name.rpartition(".")[2].startswith(("running", "num"))
-    }
-    weights = {name: tensor for name, tensor in trained.items() if tensor.dim() > 1}
-    report = json.loads((folder / "sparsity.json").read_text())
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    metrics = saved["metrics"]
-    own = metrics.get("test_by_own_inference")
-    found = {
-        "error": round(100 - (own or metrics["test"])["top1"], 2),
-        "error_best_validation": round(100 - best["metrics"]["test"]["top1"], 2),
-        "parameters": sum(tensor.numel() for tensor in trained.values()),
-        "parameters_left": sum(int(tensor.count_nonzero()) for tensor in trained.values()),
-        "weights": sum(tensor.numel() for tensor in weights.values()),
-        "weights_left": sum(int(tensor.count_nonzero()) for tensor in weights.values()),
-        "times_stored_bits": round(report["totals"]["rates"]["bits"], 2),
-        "epochs": len(lines),
-        "minutes": round(sum(line["seconds"] for line in lines) / 60, 1),
-    }
-    if report["thinnings"]:  # of the dense network, as all counts
-        found["parameters"] = report["thinnings"][0]["parameters_before"]
-        found["weights"] = report["totals"]["dense_weights"]
-    if own:
-        found["error_folded"] = round(100 - metrics["test"]["top1"], 2)
-    if kept == "architecture":
-        found |= architecture(folder)
-    if kept == "stored numbers":
-        gates = [figures for figures in report["figures"].values() if "stored_numbers" in figures]
-        saved_numbers = sum(int(figures["virtual_weights"] - figures["stored_numbers"]) for figures in gates)
-        found["parameters_left"] = found["parameters"] - saved_numbers
-        found["weights_left"] = found["weights"] - saved_numbers
-        found["times_stored_bits"] = round(found["parameters"] / found["parameters_left"], 2)
-    every = [figures for line in lines for figures in line.get("figures", {}).values()]
-    events = [figures["instability"] for figures in every if "instability" in figures]
-    if events:
-        found |= {
-            "events": len(events),
-            "effective": sum(instability != 0 for instability in events),
-            "stability": 100 * (1 - statistics.mean(events)),
-        }
-    return found
+def _spec(stage: Stage) -> Specification:
+    """What a stage trains, from initial weights."""
+    sets = [(key, value) for key, _, value in (override.partition("=") for override in stage.sets)]
+    return specification(stage.schedule, stage.config, sets)
 
 
-def architecture(folder: Path) -> dict[str, Any]:
-    """What is left as the L0 paper counts it: of each weight its live outputs x its live inputs x the kernel.
-
-    Dead channels are removed first, to the fix point; inputs of zero columns count as removed, pixels included.
-    """
-    network = compressor.load(folder / "checkpoint.pt")
-    shape = torch.load(folder / "checkpoint.pt", weights_only=True)["shape"]
-    thin(network, torch.rand(16, *shape)).cut.model(network)
-    left, units = 0, []
-    for weight in prunable(network).values():
-        inputs, outputs = weight != 0, weight != 0
-        live_in = int(inputs.transpose(0, 1).flatten(1).any(1).sum())
-        live_out = int(outputs.flatten(1).any(1).sum())
-        left += live_in * live_out * weight[0][0].numel()
-        units.append((live_in, live_out))
-    biases = sum(parameter.numel() for parameter in network.parameters() if parameter.dim() == 1)
-    return {"weights_left": left, "parameters_left": left + biases, "architecture": units}
+def _digest(stage: Stage, start: Path | None) -> str:
+    """A few letters for what a stage is and what it starts from."""
+    text = digests.inputs(_spec(stage)) + ("" if start is None else start.name)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def run(key: str, seed: int, data: str | None) -> None:
@@ -127,10 +98,13 @@ def run(key: str, seed: int, data: str | None) -> None:
     path = RESULTS / f"{key}-seed{seed}.json"
     if path.exists():
         return
-    row = ROWS[key]
+    row, place = ROWS[key], Place(RUNS, data)
     record: dict[str, Any] = {"row": key, "seed": seed}
     for role, name in {"result": row.result, **row.beside}.items():
-        record[role] = facts(train(name, row, seed, data), row.kept if role == "result" else "non-zero")
+        record[role] = facts(train(name, row, seed, place), row.kept if role == "result" else "non-zero")
+    spec = _spec(row.stages[row.result])
+    record["commit"] = commit()
+    record["digest"] = digests.record(spec, environment.here(torch.device("cpu")), None).model_dump(mode="json")
     record["commands"] = {
         name: " ".join(["compress train", *arguments(stage, seed)]) for name, stage in row.stages.items()
     }
@@ -139,6 +113,40 @@ def run(key: str, seed: int, data: str | None) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=1) + "\n")
     partial.replace(path)
+
+
+def tune(key: str, seed: int, data: str | None, sets: Sequence[str]) -> None:
+    """Print what a row reaches on the images held out; `sets`: of its own run."""
+    row = ROWS[key]
+    stages = {name: _held_out(stage, sets if name == row.result else ()) for name, stage in row.stages.items()}
+    row = replace(row, stages=stages)
+    for role, name in {"result": row.result, **row.beside}.items():
+        folder = train(name, row, seed, Place(TUNING, data, digests=True))
+        found = facts(folder, row.kept if role == "result" else "non-zero", tested=False)
+        left = f"{times(found, 'parameters'):.1f}x ({times(found, 'weights'):.1f}x)"
+        print(f"{key}, seed {seed}, {role}: validation error {found['error']:.2f} %, {left}; {folder}: {found}")
+
+
+def _held_out(stage: Stage, sets: Sequence[str]) -> Stage:
+    own = (*stage.sets, *sets)
+    held = () if _spec(stage).config.data.validation else (f"data.validation={HELD_OUT:.9f}",)
+    return replace(stage, sets=(*own, *held, "test=false"))
+
+
+def stale(key: str) -> list[int]:
+    """The seeds of a row whose schedule has another smoke digest now, with the same torch and processor."""
+    made = records().get(key, [])
+    spec = _spec(ROWS[key].stages[ROWS[key].result])
+    found = []
+    known: dict[str, bool] = {}
+    for record in made:
+        if "digest" in record:
+            recorded = digests.Record.model_validate(record["digest"])
+            if recorded.smoke not in known:
+                known[recorded.smoke] = digests.compare_smoke(spec, recorded).result == "differs"
+            if known[recorded.smoke] or recorded.inputs != digests.inputs(spec):
+                found.append(int(record["seed"]))
+    return found
 
 
 def records() -> dict[str, list[dict[str, Any]]]:
@@ -160,8 +168,10 @@ Made by `make reproduce` from the files in `results/`. Errors in percent of the 
 the row says otherwise), of the last epoch, mean over the seeds. The *reference* is the dense network that was
 pruned, the *control* the same network trained on without pruning for as long. *times* counts weights and biases (then
 weights alone, and bits as stored: relative indices, or the numbers that hashing stores); rows of L0 and SSL count the
-kept architecture as the papers do: live inputs x live outputs of each layer, and name each layer's live inputs. Minutes
-are the wall time of the result's own run on one thread, most of them of a machine that ran four others.
+kept architecture as the papers do: live inputs x live outputs of each layer, and name each layer's live inputs. *seen*:
+the test figure was seen while the row was tuned. *less X* is the mean of the paired differences with its 95 % interval
+(Student's t). MACs and speed: dense, and what thinning and compaction leave, at a batch of 16. Minutes are the wall
+time of the result's own run on one thread, most of them of a machine that ran four others.
 
 | row | paper: error, times | ours: error | times (weights; bits) | beside it | seeds | minutes |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -198,13 +208,27 @@ def _line(key: str, made: list[dict[str, Any]]) -> str:
         counted = "-"
     beside = [f"{role} {_mean(made, role, 'error'):.2f}" for role in row.beside]
     if row.paired is not None:
-        gaps = [record["result"]["error"] - record[row.paired]["error"] for record in made]
-        beside.append(f"less {row.paired}: {statistics.mean(gaps):+.2f} ({', '.join(f'{gap:+.2f}' for gap in gaps)})")
+        beside += [_paired(made, role) for role in (row.paired, *row.also_paired)]
+    if "error_folded" in made[0]["result"]:
+        beside.append(f"folded into plain weights {_mean(made, 'result', 'error_folded'):.2f}")
+    if "macs" in made[0]["result"]:
+        macs, left, speed = (_mean(made, "result", what) for what in ("macs", "macs_left", "times_as_fast"))
+        counted = f"{macs / 1e6:.3g} M MACs -> {left / 1e6:.3g} M, {speed:.2f}x as fast"
     if row.kept == "architecture":
         counted += f"; inputs {', '.join('-'.join(str(i) for i, _ in r['result']['architecture']) for r in made)}"
     minutes = f"{_mean(made, 'result', 'minutes'):.1f}"
-    title = f"{row.title} (`{key}`)"
+    title = f"{row.title} (`{key}`)" + (", seen" if row.seen else "")
     return f"| {title} | {paper} | {mean} | {counted} | {'; '.join(beside)} | {len(made)} | {minutes} |"
+
+
+def _paired(made: list[dict[str, Any]], role: str) -> str:
+    gaps = [record["result"]["error"] - record[role]["error"] for record in made]
+    each = ", ".join(f"{gap:+.2f}" for gap in gaps)
+    interval = ""
+    if len(gaps) > 2:
+        half = student.ppf((1 + CONFIDENCE) / 2, len(gaps) - 1) * statistics.stdev(gaps) / math.sqrt(len(gaps))
+        interval = f"; {statistics.mean(gaps) - half:+.2f} to {statistics.mean(gaps) + half:+.2f}"
+    return f"less {role}: {statistics.mean(gaps):+.2f} ({each}{interval})"
 
 
 def _stability(key: str, made: list[dict[str, Any]]) -> str:
@@ -288,15 +312,29 @@ def headers() -> dict[Path, str]:
 
 def main() -> None:
     """Run what is missing, then write the table and the headers."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="rows, with commas")
     parser.add_argument("--seeds", type=int, default=1, help="seeds 0, 1, ... of each row")
     parser.add_argument("--data", default=os.environ.get("COMPRESS_DATA"))
+    parser.add_argument("--tune", action="store_true", help="train on 55,000 images, print validation errors alone")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="with --tune: of the row's own run")
+    parser.add_argument("--again", action="store_true", help="run rows again whose smoke digest differs")
     given = parser.parse_args()
     wanted = [key for key in given.only.split(",") if key] or list(ROWS)
     for key in wanted:
         if key not in ROWS:
             sys.exit(f"no row {key!r}: there are {', '.join(ROWS)}")
+    for seed in range(given.seeds) if given.tune else ():
+        for key in wanted:
+            tune(key, seed, given.data, given.set)
+    if given.tune:
+        return
+    for key in wanted if given.again else ():
+        for seed in stale(key):
+            print(f"{key}, seed {seed}: its schedule gives another digest now: it runs again")
+            (RESULTS / f"{key}-seed{seed}.json").unlink()
+            for name in ROWS[key].stages:
+                shutil.rmtree(RUNS / f"{name}-seed{seed}", ignore_errors=True)
     for seed in range(given.seeds):
         for key in wanted:
             run(key, seed, given.data)

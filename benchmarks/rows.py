@@ -31,6 +31,10 @@ class Row:
     met: bool = False
     paired: str | None = None
     """The one of `beside` that the result is compared with seed by seed."""
+    also_paired: tuple[str, ...] = ()
+    """Others of `beside` with which it is compared so."""
+    seen: bool = False
+    """Whether its test figure was seen while it was tuned."""
     role: str = "result"
     """What the result is called where it stands beside the others."""
 

@@ -5,7 +5,9 @@
 torchvision's resnet18 at 64 pixels, batch 32, SGD with momentum, one thread. Every variant trains its own copy of the
 same network on the same batch; the variants take turns within a block, in an order that rotates. Time is the process's
 CPU time, a ratio is taken within a block, and the median over the blocks is printed. `again` is the bare loop beside
-itself: its distance from 1 is the noise. Under each of ours stand its peers (`benchmarks.peers`): the bare loop
+itself: its distance from 1 is the noise. Most schedules add less than the noise of a step: what they take alone is
+measured in a step without arithmetic, and the ratio that a budget is for is 1 + that time / the dense step. Under each
+of ours stand its peers (`benchmarks.peers`): the bare loop
 with another package at the same work. Those that are not installed are named and left out. DropConnect is measured
 against the linear layer (800 x 800, batch 128) that it is put on, forward and backward pass alone. Where a budget is
 not met, a row `floor` shows what the least work costs: the bare loop with each weight read and written once after the
@@ -16,9 +18,11 @@ of its masks and weights (layers.jsonl) is measured against the same step, and t
 import argparse
 import copy
 import itertools
+import statistics
 import tempfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +93,9 @@ CONFIG = {
     "optimizer": {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4},
     "epochs": 1000,
 }
+
+IN_FORWARD = ("L0 gates on filters",)
+"""Those that act in the forward pass: what they take alone is not all."""
 
 ROWS = (*SCHEDULES, "DropConnect, local, beside its linear layer", "recording")
 """What is measured in one go, each beside the bare loop and the bare loop again."""
@@ -289,8 +296,12 @@ def linear_layers() -> dict[str, Step]:
 
 
 def figures(variants: Mapping[str, Step], blocks: int, steps: int) -> list[Figure]:
-    """What each variant's step costs beside the first one's; the second is the first again."""
-    taken = take_turns(variants, blocks, steps)
+    """Measure what each variant's step costs beside the first one's; the second is the first again."""
+    return compared(take_turns(variants, blocks, steps))
+
+
+def compared(taken: Mapping[str, Sequence[float]]) -> list[Figure]:
+    """What each variant's step costs beside the first one's, by the seconds taken; the second is the first again."""
     first, second, *others = taken
     again = ratio(taken[second], taken[first])
     dense = milliseconds(taken[first])
@@ -327,7 +338,42 @@ def measure(name: str, blocks: int, steps: int, *, small: bool = False) -> tuple
         name: ours(SCHEDULES[name], copy.deepcopy(network), images, labels),
         **beside,
     }
-    return figures(variants, blocks, steps), missing
+    taken = take_turns(variants, blocks, steps)
+    found = compared(taken)
+    if name not in IN_FORWARD:
+        dense = milliseconds(taken["dense"])
+        own, *others = found
+        whole = replace(own, what=f"{name}: whole step", budget=None)
+        found = [alone(name, network, images, labels, dense, blocks), whole, *others]
+    return found, missing
+
+
+def alone(
+    name: str, network: nn.Module, images: torch.Tensor, labels: torch.Tensor, dense: float, blocks: int
+) -> Figure:
+    """What a schedule adds to a step of `dense` milliseconds: measured without a forward and a backward pass, of which
+    the noise is larger than most of what is added.
+    """
+    plain = bare(hollow(network), images, labels)
+    own = ours(SCHEDULES[name], hollow(network), images, labels)
+    taken = take_turns({"bare": plain, "again": plain, "ours": own}, 2 * blocks, 5)
+    more, noise = (
+        1000 * statistics.median(a - b for a, b in zip(taken[key], taken["bare"], strict=True))
+        for key in ("ours", "again")
+    )
+    note = f"{more:.1f} ms alone (the bare loop beside itself {noise:+.1f}), in a step of {dense:.0f}"
+    return Figure(name, 1 + more / dense, "x", BUDGETS.get(name), again=1 + noise / dense, note=note)
+
+
+def hollow(network: nn.Module) -> nn.Module:
+    """A copy without arithmetic in its passes: logits are zeros, and each parameter has a gradient of zeros."""
+    own = copy.deepcopy(network)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        return images.new_zeros(len(images), 1000) + 0 * sum(one.sum() for one in own.parameters())
+
+    own.forward = forward
+    return own
 
 
 def main() -> None:

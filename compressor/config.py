@@ -318,6 +318,11 @@ class Config(Settings):
     )
     channels_last: bool = Field(default=False, description="true: convolution weights in NHWC order (CUDA)")
     compile: bool = Field(default=False, description="true: torch.compile the network (CUDA)")
+    test: bool = Field(
+        default=True,
+        description="false: the test images are not looked at, and no file has a figure of them; what is chosen by"
+        " validation is tested later by `compress eval`",
+    )
     test_every_epoch: bool = Field(
         default=False, description="true: also test after each epoch; results that were selected by it are labelled"
     )
@@ -331,6 +336,12 @@ class Config(Settings):
     )
     report: ReportConfig = Field(default=ReportConfig(), description="the report of a run")
     logging: LoggingConfig = Field(default=LoggingConfig(), description="trackers of experiments; default: none")
+
+    @model_validator(mode="after")
+    def _of_test(self) -> Self:
+        if self.test_every_epoch and not self.test:
+            raise ValueError("test_every_epoch: true tests after each epoch, and test: false never: remove one of them")
+        return self
 
     @property
     def own_code(self) -> dict[str, str]:

@@ -56,11 +56,14 @@ def test_other_processes_are_what_is_busy_without_this_one(monkeypatch: pytest.M
 
 
 def test_a_cost_that_rises_by_weight_is_not_linear() -> None:
-    flat = growth._rise("masks", [Figure("", 9.0), Figure("", 0.2), Figure("", 0.25)])
-    cliff = growth._rise("masks", [Figure("", 9.0), Figure("", 0.2), Figure("", 1.9)])
+    def rise(second: float, last: float, again: float = 0.1) -> Figure:
+        return growth._rise("masks", [growth.Cost("", value, "ns", again) for value in (9.0, second, last)])
+
+    flat, cliff, noisy = rise(0.2, 0.25), rise(0.2, 1.9), rise(-57.0, 1.2, -1.0)
     assert (flat.value, flat.note.split(":")[0]) == (pytest.approx(1.25), "linear")
     assert (cliff.value, cliff.note) == (pytest.approx(9.5), "the cost of one rises")
     assert recorded.verdict(cliff, {}).startswith("not met")
+    assert noisy.value == pytest.approx(1.2)  # beside a noise of 1
 
 
 def test_a_figure_of_growth_is_drawn_at_its_number() -> None:

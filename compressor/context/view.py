@@ -106,6 +106,8 @@ class View:
     """The number of processes that train together, each on a part of every batch."""
     validates: bool = True
     """Whether there are validation images."""
+    tests: bool = True
+    """Whether the run may look at the test images."""
     build: Callable[[], nn.Module] | None = None
     """Builds the model with storage; None where that is not possible before the run."""
     gated: Mapping[str, Window] = field(default_factory=dict)

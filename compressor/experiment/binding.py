@@ -57,6 +57,7 @@ def bind(
             steps=data.expected_steps(config.data),
             examples=-(-config.data.batch // (config.optimizer.accumulate * processes)),
             validates=config.data.validation > 0,
+            tests=config.test,
             build=lambda: networks.for_trial(classes),
             processes=processes,
         )

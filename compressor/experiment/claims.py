@@ -77,15 +77,19 @@ def in_words(figure: str, value: float) -> str:
     return f"{value:.2f} %" if figure == "top1" else f"{100 * value:.2f} %"
 
 
-def lines(spec: Specification, report: Report, top1: float) -> Iterator[str]:
+def lines(spec: Specification, report: Report, top1: float | None) -> Iterator[str]:
     """Yield a line for each claimed figure with the reached one; one line where the run is not the claimed one.
 
-    `top1`: the test accuracy of the last weights, in percent, by the gates' own inference where they have one.
+    `top1`: the test accuracy of the last weights, in percent, by the gates' own inference where they have one; None:
+    the run was not tested.
     """
     schedule = spec.schedule
     if schedule is None or schedule.claim is None:
         return
     claim = schedule.claim
+    if top1 is None:
+        yield "the schedule's claim is not compared: it is of test images, and this run has test: false"
+        return
     other = _other(spec, claim)
     if other is not None:
         yield f"the schedule's claim is not compared: {other}"

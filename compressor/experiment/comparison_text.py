@@ -10,7 +10,7 @@ from compressor.tables import Column, table, wrapped
 
 WORST = 5
 """The number of classes that are shown: those that lost the most."""
-_DIGITS = {"top1": 2, "top5": 2, "loss": 4, "calibration": 2, "sparsity": 2, "seconds": 1}
+_DIGITS = {"top1": 2, "top5": 2, "loss": 4, "calibration": 2, "validation": 2, "sparsity": 2, "seconds": 1}
 _FRACTIONS = ("calibration", "sparsity")
 """The figures that are shown in percent."""
 

@@ -100,7 +100,7 @@ def _estimate(
         + sum(extra) * feed.steps_per_epoch
         + max(full - len(seconds) * feed.steps_per_epoch, 0) * statistics.median(extra)
         + len(seconds) * feed.held_out * forward
-        + len(dataset.test) * forward
+        + config.test * len(dataset.test) * forward
     )
     data = 0
     if count is not None and fits(count, dataset.shape):

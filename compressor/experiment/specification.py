@@ -114,7 +114,8 @@ def specification(
     flags.
     """
     faults = Faults()
-    flags = {"seed": seed, "init": init, "keep-zeros": keep_zeros}
+    given = {"seed": seed, "init": init, "keep-zeros": keep_zeros or None}
+    flags = {key: value for key, value in given.items() if value is not None}
     spec = open_files(schedule, config, overrides, faults, flags=flags)
     faults.raise_any()
     if spec is None:

@@ -4,17 +4,23 @@ from collections.abc import Iterator
 
 from compressor.experiment.comparison_text import shown
 from compressor.experiment.sweeping import Sweep
-from compressor.reports import LATENCY, Mean, short_keys
+from compressor.reports import ACCURACIES, LATENCY, Mean, accuracy, short_keys
 from compressor.tables import Column, table
 
 
 def lines(found: Sweep, width: int | None) -> Iterator[str]:
     """Yield the lines of a table of at most `width` columns: a row for each setting."""
+    gain = accuracy(one.means for one in found.settings)
     keys = list(dict.fromkeys(key for one in found.settings for key in one.settings))
     columns = [
         Column("no."),
         *(Column(short, left=True, shortened="middle") for short in short_keys(keys).values()),
-        *(Column("runs", rank=4), Column("top-1 %"), Column("sparsity %"), Column("bytes", rank=1)),
+        *(
+            Column("runs", rank=4),
+            Column("top-1 %" if gain == "top1" else f"{ACCURACIES[gain].lower()} %"),
+            Column("sparsity %"),
+            Column("bytes", rank=1),
+        ),
         *(Column("latency ms", rank=2), Column("Pareto front", left=True, rank=3)),
     ]
     rows = [
@@ -22,7 +28,7 @@ def lines(found: Sweep, width: int | None) -> Iterator[str]:
             str(one.number),
             *(one.settings.get(key, "-") for key in keys),
             str(sum(run.status == "finished" for run in one.runs)),
-            *(shown(key, one.means.get(key)) for key in ("top1", "sparsity", "bytes")),
+            *(shown(key, one.means.get(key)) for key in (gain, "sparsity", "bytes")),
             _time(one.means.get(LATENCY)),
             ", ".join(one.fronts) or "-",
         ]

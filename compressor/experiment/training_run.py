@@ -20,7 +20,7 @@ from compressor.experiment.more_epochs import earlier_tests, kept_tests, numbere
 from compressor.experiment.signals import Stop, noted
 from compressor.experiment.smoke import Estimate
 from compressor.experiment.written import Written
-from compressor.reports import Evaluation, Report, formats
+from compressor.reports import Evaluation, Report, formats, recorded
 from compressor.schedule import BoundSchedule
 from compressor.session import Session, rng
 from compressor.training import (
@@ -160,9 +160,9 @@ class Run:
 
     def _reference(self) -> Evaluation | None:
         """Return the test figures of the checkpoint with which training begins, where it is a whole network for these
-        classes. No random number that is drawn here changes the run.
+        classes and the test images may be used. No random number that is drawn here changes the run.
         """
-        if not recording.has_reference(self.spec.config):
+        if not (recording.has_reference(self.spec.config) and self.spec.config.test):
             return None
         meters = ClassMeters(self.where, self.written.dataset.classes)
         figures = evaluate(self.session.model, self._test_batches(begun=False), self.where, self.spec.config, meters)
@@ -192,10 +192,11 @@ class Run:
         config, feed, dataset, size = self.spec.config, self.feed, self.written.dataset, self._world.size
         count = sum(parameter.numel() for parameter in self.session.model.parameters())
         where = f"{self.where}" if size == 1 else f"{size} processes ({self.where.type})"
+        tests = f"{len(dataset.test):,} test images" if config.test else "no test images (test: false)"
         lines = [
             f"{self.path}: {config.model.name} ({count:,} parameters) on {dataset.name},"
             f" {feed.images + feed.held_out:,} training images ({100 * config.data.validation:g} % for validation),"
-            f" {len(dataset.test):,} test images; {config.epochs} epochs of {feed.steps_per_epoch} steps on {where}"
+            f" {tests}; {config.epochs} epochs of {feed.steps_per_epoch} steps on {where}"
         ]
         if state:
             progress = state["progress"]
@@ -213,13 +214,17 @@ class Run:
         return {**trainer.state_dict(), "recording": self._recording.state_dict()}
 
     def _finish(self, trainer: Trainer, log: LogFile) -> Outcome:
-        """Use the test set, once: with the last weights and with the best ones."""
+        """Use the test set, once: with the last weights and with the best ones; with `test: false` not at all."""
         state = self._state(trainer)  # before the tests draw random numbers: the run may be trained on
-        self._test_best()
+        tests = self.spec.config.test
+        if tests:
+            self._test_best()
         session, progress = self.session, trainer.progress
         meters = ClassMeters(self.where, self.written.dataset.classes)
 
         def test() -> tuple[dict[str, float], dict[str, float]]:
+            if not tests:
+                return {}, {}
             last = trainer.evaluate(self._test_batches(), folded=True, meters=meters)
             self._say(f"test, last epoch: {_accuracies(last)}")
             own = trainer.evaluate(self._test_batches()) if session.has_own_inference else {}
@@ -229,12 +234,15 @@ class Run:
                 self._say(f"test, best epoch by test error (selected on the test set): {_accuracies(best_test)}")
             return last, own
 
-        done = self.written.finish(progress, state, test, lambda: self._recording.finish(meters.evaluation()))
-        for tracked in self._tracked:
+        def figures() -> recorded.Figures:
+            return self._recording.finish(meters.evaluation() if tests else None)
+
+        done = self.written.finish(progress, state, test, figures)
+        for tracked in self._tracked if tests else ():
             tracked.on_test(done.test)
         log.say(formats.as_table(done.report))
         smoke = self.written.smoke
-        for line in [] if smoke else claims.lines(self.spec, done.report, (done.own or done.test)["top1"]):
+        for line in [] if smoke else claims.lines(self.spec, done.report, (done.own or done.test).get("top1")):
             self._say(line)
         if self.spec.config.report.html and not smoke:
             self.written.draw(self._say, log.say)

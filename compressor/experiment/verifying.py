@@ -254,7 +254,10 @@ def _figures(path: Path, trained: bool, seed: int) -> Run:
         raise UserError(
             f"{path / folder.REPORT}: cannot be read: remove the folder, so that it is trained again"
         ) from None
-    top1 = float((metrics.get("test_by_own_inference") or metrics["test"])["top1"])
+    tested = metrics.get("test_by_own_inference") or metrics.get("test")
+    if not tested:
+        raise UserError(f"{path} was not tested (test: false): a claim is of test images; remove it from `expect.set`")
+    top1 = float(tested["top1"])
     got = claims.reached(report, top1)
     return Run(
         folder=str(path),

@@ -27,7 +27,10 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a run: report, test figures, those by the gates' own inference, the targets that were missed."""
+    """The end of a run: report, test figures, those by the gates' own inference, the targets that were missed.
+
+    The figures are empty where the run was not tested.
+    """
 
     report: Report
     test: Figures
@@ -124,7 +127,8 @@ class Written:
         replace_text(self.path / "sparsity.csv", formats.as_csv(report))
         replace_text(self.path / folder.REPORT, formats.as_json(report))
         recording.write(self.path, found)
-        payload["metrics"]["test"] = tested
+        if tested:
+            payload["metrics"]["test"] = tested
         if own:
             payload["metrics"]["test_by_own_inference"] = own
         if progress.best_test:

@@ -27,11 +27,13 @@ class _Class:
         return None if self.after is None or self.before is None else self.after - self.before
 
 
-def section(now: recorded.Evaluation | None, reference: recorded.Evaluation | None, why: str) -> Section:
-    """Return the part by class; `why` says, where there is no reference, how to have one."""
+def section(now: recorded.Evaluation | None, reference: recorded.Evaluation | None, why: str, missing: str) -> Section:
+    """Return the part by class; `why` says, where there is no reference, how to have one, `missing` why there are no
+    figures.
+    """
     heading = "Accuracy by class, calibration"
     if now is None:
-        return Section("classes", heading, missing="figures.json is not recorded: the run was not tested by class")
+        return Section("classes", heading, missing=missing)
     before = {one.name: one for one in reference.classes} if reference else {}
     rows = [
         _Class(one.name, one.images, one.accuracy, before[one.name].accuracy if one.name in before else None)

@@ -8,7 +8,7 @@ from compressor.pages.numbers import size
 from compressor.pages.page import Drawing, Head, Section, Table, render
 from compressor.pages.palette import HUES, MUTED, hue
 from compressor.pages.svg import Board, text_width
-from compressor.reports import Group, Mean
+from compressor.reports import ACCURACIES, Group, Mean, accuracy
 
 MOST = 40
 """The number of classes, or of weights, that are drawn."""
@@ -72,20 +72,21 @@ def _seeds(one: Group) -> str:
 
 def _trade(groups: Sequence[Group]) -> Drawing:
     """Return the drawing of accuracy against stored size, a mark for each run."""
+    gain = accuracy(one.means for one in groups)
     points = [
         [
-            (run.figures["bytes"], run.figures["top1"])
+            (run.figures["bytes"], run.figures[gain])
             for run in one.runs
-            if None not in (run.figures["bytes"], run.figures["top1"])
+            if None not in (run.figures["bytes"], run.figures[gain])
         ]
         for one in groups
     ]
-    said = "; ".join(f"{one.name}: {_mean(one.means.get('top1'), ' %')} at {_size(one)}" for one in groups)
+    said = "; ".join(f"{one.name}: {_mean(one.means.get(gain), ' %')} at {_size(one)}" for one in groups)
     return Drawing(
         "trade",
-        "Test top-1 (%) against stored size (kB)",
+        f"{ACCURACIES[gain]} (%) against stored size (kB)",
         said + ".",
-        lambda width: _draw_trade(groups, points, width),
+        lambda width: _draw_trade(groups, points, gain, width),
         "A mark is a run; lines show one standard deviation of a group.",
     )
 
@@ -95,7 +96,7 @@ def _size(one: Group) -> str:
 
 
 def _draw_trade(
-    groups: Sequence[Group], points: Sequence[Sequence[tuple[float | None, float | None]]], width: int
+    groups: Sequence[Group], points: Sequence[Sequence[tuple[float | None, float | None]]], gain: str, width: int
 ) -> Board:
     board = Board(width, 320)
     entries = [(one.name[: max(8, width // 9)], _style(place)) for place, one in enumerate(groups)]
@@ -106,7 +107,7 @@ def _draw_trade(
         x = [(across or 0.0) / 1000 for across, _ in found]
         y = [up or 0.0 for _, up in found]
         axes.plot(x, y, **_style(place), clip_on=False)
-        mean, across_mean = one.means.get("top1"), one.means.get("bytes")
+        mean, across_mean = one.means.get(gain), one.means.get("bytes")
         if mean is not None and across_mean is not None and mean.deviation is not None:
             axes.errorbar(
                 [across_mean.mean / 1000],

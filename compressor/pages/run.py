@@ -13,6 +13,8 @@ from compressor.pages.provenance import provenance
 from compressor.reports import Recorded, Report, recorded
 from compressor.schedule import Plan
 
+_UNTESTED = "run looks at no test images (test: false)"
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -61,7 +63,7 @@ def run_page(run: RunContent) -> str:
         left.section(weights, macs),
         churn.section(changes, epochs, bool(recorded.layers)),
         histograms.section(figures.histograms if figures else {}),
-        classes.section(figures.evaluation if figures else None, reference, run.no_reference),
+        classes.section(figures.evaluation if figures else None, reference, run.no_reference, _no_classes(recorded)),
         costs.section(run.report, figures.activations if figures else None),
         costs.instability(recorded.epochs, epochs),
         provenance(recorded, run.report),
@@ -137,13 +139,23 @@ def _best(lines: Sequence[recorded.EpochLine]) -> str | None:
     return f"{percent(best[0])} after {count} epoch{'' if count == 1 else 's'}"
 
 
+def _no_classes(found: Recorded) -> str:
+    """Return why there are no figures by class."""
+    if not found.config.test:
+        return f"The {_UNTESTED}."
+    return "figures.json is not recorded: the run was not tested by class"
+
+
 def _accuracy(run: RunContent) -> Number:
     top1, label = run.report.totals.top1, "Test top-1 accuracy"
     if top1 is None:
         validation = [line.val.get("top1") for line in run.recorded.epochs if line.val.get("top1") is not None]
         if not validation:
-            return Number(label, "–", ["not tested yet"])
-        return Number("Validation top-1 accuracy", percent(validation[-1]), ["the last epoch so far; not tested yet"])
+            return Number(label, "–", ["not tested yet" if run.recorded.config.test else f"the {_UNTESTED}"])
+        said = (
+            "the last epoch so far; not tested yet" if run.recorded.config.test else f"the last epoch; the {_UNTESTED}"
+        )
+        return Number("Validation top-1 accuracy", percent(validation[-1]), [said])
     if run.reference is None or run.reference.evaluation.top1 is None:
         return Number(label, percent(top1), [run.no_reference])
     before = run.reference.evaluation.top1

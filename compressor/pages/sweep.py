@@ -1,7 +1,7 @@
 """The page of a sweep: accuracy against sparsity, stored size and latency, the settings, and all runs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.ticker import FuncFormatter, LogLocator
@@ -10,7 +10,7 @@ from compressor.pages.numbers import NONE, amount, counted, milliseconds, size
 from compressor.pages.page import Drawing, Head, Section, Table, render
 from compressor.pages.palette import HUES, INK, MUTED, hue
 from compressor.pages.svg import Board, text_width
-from compressor.reports import FRONTS, LATENCY, Mean, Setting, SweptRun, short_keys, times_differ
+from compressor.reports import ACCURACIES, FRONTS, LATENCY, Mean, Setting, SweptRun, accuracy, short_keys, times_differ
 
 _HEIGHT, _WIDE_RANGE = 360, 20
 """The height of a drawing in pixels, and from which ratio of its values on an axis is logarithmic."""
@@ -35,6 +35,8 @@ class _Axis:
     unit: str
     value: Callable[[float], float]
     text: Callable[[float], str]
+    accuracy: str = "top1"
+    """The key of the accuracy."""
 
 
 _AXES = (
@@ -73,7 +75,8 @@ def _keys(settings: Sequence[Setting]) -> list[str]:
 
 def _trades(settings: Sequence[Setting]) -> Section:
     heading = "Accuracy against sparsity, size and latency"
-    drawings = [drawing for axis in _AXES if (drawing := _trade(settings, axis)) is not None]
+    axes = [replace(axis, accuracy=accuracy(one.means for one in settings)) for axis in _AXES]
+    drawings = [drawing for axis in axes if (drawing := _trade(settings, axis)) is not None]
     if not drawings:
         return Section("trade", heading, missing="No run is finished.")
     said = [
@@ -95,18 +98,19 @@ def _trades(settings: Sequence[Setting]) -> Section:
 
 
 def _trade(settings: Sequence[Setting], axis: _Axis) -> Drawing | None:
-    known = [one for one in settings if axis.key in one.means and "top1" in one.means]
+    known = [one for one in settings if axis.key in one.means and axis.accuracy in one.means]
     if not known:
         return None
     best = sorted(_front(known, axis), key=lambda one: one.means[axis.key].mean)
     described = "; ".join(
-        f"setting {one.number} ({one.label}): {one.means['top1'].mean:.2f} % at {axis.text(one.means[axis.key].mean)}"
+        f"setting {one.number} ({one.label}): {one.means[axis.accuracy].mean:.2f} %"
+        f" at {axis.text(one.means[axis.key].mean)}"
         for one in best
     )
     fronts = f"On the Pareto front: {described}." if best else "There is no Pareto front."
     return Drawing(
         f"trade-{axis.key}",
-        f"Test top-1 (%) against {axis.title}",
+        f"{ACCURACIES[axis.accuracy]} (%) against {axis.title}",
         f"{counted(len(known), 'setting')}. {fronts}",
         lambda width: _draw(known, best, axis, _styles(settings), width),
     )
@@ -157,17 +161,17 @@ def _draw(
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=8))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     along = [axis.value(one.means[axis.key].mean) for one in best]
-    axes.plot(along, [one.means["top1"].mean for one in best], "--", color=hue(MUTED), linewidth=1.5, zorder=1)
+    axes.plot(along, [one.means[axis.accuracy].mean for one in best], "--", color=hue(MUTED), linewidth=1.5, zorder=1)
     for one in known:
         style = by_value.get(one.settings.get(key, NONE), plain)
         if len(one.runs) > 1:
             _draw_runs(axes, one, axis, style)
-        x, y = axis.value(one.means[axis.key].mean), one.means["top1"].mean
+        x, y = axis.value(one.means[axis.key].mean), one.means[axis.accuracy].mean
         axes.errorbar(
             [x],
             [y],
             xerr=axis.value(one.means[axis.key].deviation or 0) or None,
-            yerr=one.means["top1"].deviation or None,
+            yerr=one.means[axis.accuracy].deviation or None,
             color=style["color"],
             capsize=3,
             linewidth=1.2,
@@ -193,7 +197,7 @@ def _draw_runs(axes: Any, one: Setting, axis: _Axis, style: dict[str, Any]) -> N
         if run.figures is None:
             continue
         figures = {**run.figures.figures, LATENCY: None if run.latency is None else run.latency[0]}
-        across, up = figures[axis.key], figures["top1"]
+        across, up = figures[axis.key], figures[axis.accuracy]
         if across is not None and up is not None:
             places.append((axis.value(across), up))
     if places:
@@ -205,7 +209,8 @@ def _number(axes: Any, known: Sequence[Setting], axis: _Axis) -> None:
     """Write the number of each setting beside its mark, where it hides no other; the first ones first."""
     taken: list[tuple[float, float]] = []
     marks = [
-        tuple(axes.transData.transform((axis.value(one.means[axis.key].mean), one.means["top1"].mean))) for one in known
+        tuple(axes.transData.transform((axis.value(one.means[axis.key].mean), one.means[axis.accuracy].mean)))
+        for one in known
     ]
     for one, (x, y) in zip(known, marks, strict=True):
         place = (x + 10, y + 9)
@@ -214,7 +219,7 @@ def _number(axes: Any, known: Sequence[Setting], axis: _Axis) -> None:
         taken.append(place)
         axes.annotate(
             str(one.number),
-            (axis.value(one.means[axis.key].mean), one.means["top1"].mean),
+            (axis.value(one.means[axis.key].mean), one.means[axis.accuracy].mean),
             (6, 5),
             textcoords="offset points",
             color=hue(INK),
@@ -227,13 +232,24 @@ def _near(place: tuple[float, float], others: Sequence[tuple[float, float]], acr
 
 
 def _table(settings: Sequence[Setting], keys: Sequence[str]) -> Section:
-    heads = ["no.", *keys, "runs", "top-1 (%)", "sparsity (%)", "size", "MACs", "latency (ms)", "Pareto front"]
+    gain = accuracy(one.means for one in settings)
+    heads = [
+        "no.",
+        *keys,
+        "runs",
+        f"{ACCURACIES[gain].lower()} (%)",
+        "sparsity (%)",
+        "size",
+        "MACs",
+        "latency (ms)",
+        "Pareto front",
+    ]
     rows = [
         [
             str(one.number),
             *(one.settings.get(key, NONE) for key in keys),
             str(sum(run.status == "finished" for run in one.runs)),
-            _mean(one.means.get("top1"), lambda found: f"{found:.2f}"),
+            _mean(one.means.get(gain), lambda found: f"{found:.2f}"),
             _mean(one.means.get("sparsity"), lambda found: f"{100 * found:.2f}"),
             _mean(one.means.get("bytes"), size),
             _mean(one.means.get("macs"), amount),
@@ -253,11 +269,11 @@ def _mean(mean: Mean | None, text: Callable[[float], str]) -> str:
 
 
 def _runs(settings: Sequence[Setting]) -> Section:
-    rows = []
+    rows, gain = [], accuracy(one.means for one in settings)
     for one in settings:
         for run in one.runs:
             figures = {} if run.figures is None else run.figures.figures
-            top1, sparsity, stored = figures.get("top1"), figures.get("sparsity"), figures.get("bytes")
+            top1, sparsity, stored = figures.get(gain), figures.get("sparsity"), figures.get("bytes")
             rows.append(
                 [
                     run.name,
@@ -270,6 +286,15 @@ def _runs(settings: Sequence[Setting]) -> Section:
                     NONE if run.latency is None else f"{run.latency[0]:.3g} ± {run.latency[1]:.2g}",
                 ]
             )
-    heads = ["run", "status", "setting", "seed", "top-1 (%)", "sparsity (%)", "size", "latency (ms)"]
+    heads = [
+        "run",
+        "status",
+        "setting",
+        "seed",
+        f"{ACCURACIES[gain].lower()} (%)",
+        "sparsity (%)",
+        "size",
+        "latency (ms)",
+    ]
     said = ["Each is the folder of a run. Latency: the median of the rounds ± their interquartile range."]
     return Section("runs", "Runs", said=said, table=Table(heads, rows, left=2))

@@ -1,6 +1,16 @@
 """The report of a network, and its forms: table, CSV and JSON; what a run's folder has recorded for it."""
 
-from compressor.reports.comparison import METRICS, Change, Group, Mean, RunFigures, group, run_figures
+from compressor.reports.comparison import (
+    ACCURACIES,
+    METRICS,
+    Change,
+    Group,
+    Mean,
+    RunFigures,
+    accuracy,
+    group,
+    run_figures,
+)
 from compressor.reports.histogram import histograms
 from compressor.reports.latency import Latency, in_turns
 from compressor.reports.network_picture import network_as_svg
@@ -20,6 +30,7 @@ from compressor.reports.sweep import (
 )
 
 __all__ = [
+    "ACCURACIES",
     "FRONTS",
     "LATENCY",
     "METRICS",
@@ -37,6 +48,7 @@ __all__ = [
     "Summary",
     "SweptRun",
     "Thinning",
+    "accuracy",
     "compared",
     "group",
     "histograms",

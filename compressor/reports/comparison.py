@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,7 @@ METRICS = {
     "top5": "test top-5 (%)",
     "loss": "test loss",
     "calibration": "calibration error (%)",
+    "validation": "validation top-1 (%)",
     "sparsity": "sparsity (%)",
     "parameters": "parameters",
     "macs": "MACs",
@@ -24,6 +25,8 @@ METRICS = {
     "seconds": "training time (s)",
 }
 """The figures of a run in words, in the order in which they are shown."""
+ACCURACIES = {"top1": "Test top-1", "validation": "Validation top-1"}
+"""The keys of what accuracy can be, best first: runs with `test: false` have the second alone."""
 
 
 class _Frozen(BaseModel):
@@ -34,8 +37,8 @@ class RunFigures(_Frozen):
     """The figures of one run, by the keys of `METRICS`; None where one is not recorded. Accuracies are in percent.
 
     `sparsity`, a fraction: of the dense network's prunable weights, removed ones count as zeros. `calibration`: a
-    fraction. `bytes`: of the smallest stored form. `seconds`: of all epochs. `classes`: test accuracy by class,
-    percent; `layers`: sparsity by weight, a fraction.
+    fraction. `validation`: after the last epoch. `bytes`: of the smallest stored form. `seconds`: of all epochs.
+    `classes`: test accuracy by class, percent; `layers`: sparsity by weight, a fraction.
     """
 
     run: str
@@ -83,6 +86,12 @@ class Group(_Frozen):
         return [run.seed for run in self.runs]
 
 
+def accuracy(means: Iterable[Mapping[str, Mean]]) -> str:
+    """Return the key, of `ACCURACIES`, of the best accuracy that any of these groups of runs has."""
+    known = {key for one in means for key in one}
+    return next((key for key in ACCURACIES if key in known), next(iter(ACCURACIES)))
+
+
 def run_figures(found: Recorded) -> RunFigures:
     """Return the figures of a finished run. Raises `UserError` where it is not finished."""
     report, tested = found.report, None if found.figures is None else found.figures.evaluation
@@ -104,6 +113,7 @@ def run_figures(found: Recorded) -> RunFigures:
             "top5": totals.top5 if tested is None else tested.top5,
             "loss": None if tested is None else tested.loss,
             "calibration": error,
+            "validation": found.epochs[-1].val.get("top1") if found.epochs else None,
             "sparsity": 1 - totals.nonzero / dense if dense else 0.0,
             "parameters": totals.parameters,
             "macs": totals.macs,

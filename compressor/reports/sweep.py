@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from compressor.reports.comparison import METRICS, Mean, RunFigures, group, mean_of
+from compressor.reports.comparison import METRICS, Mean, RunFigures, accuracy, group, mean_of
 
 LATENCY = "latency"
 FRONTS: Mapping[str, str] = {"sparsity": "sparsity", "bytes": "size", LATENCY: "latency"}
@@ -100,9 +100,10 @@ def _setting(number: int, members: Sequence[SweptRun]) -> Setting:
 
 
 def _on_front(found: Sequence[Setting], key: str) -> set[int]:
-    known = [one for one in found if key in one.means and "top1" in one.means]
+    gain = accuracy(one.means for one in found)
+    known = [one for one in found if key in one.means and gain in one.means]
     sign = -1 if key == "sparsity" else 1
-    points = [(sign * one.means[key].mean, one.means["top1"].mean) for one in known]
+    points = [(sign * one.means[key].mean, one.means[gain].mean) for one in known]
     return {known[place].number for place in front(points)}
 
 

@@ -112,8 +112,6 @@ def _document(name: str, kind: str, overrides: Overrides, faults: Faults) -> Doc
 def _set_flags(document: Document, flags: Mapping[str, Any]) -> None:
     """Set what flags of the command line say. Raises `UserError` where there is no checkpoint whose zeros are kept."""
     for key, value in flags.items():
-        if value is None or value is False:
-            continue
         if key == "keep-zeros":
             _keep_zeros(document)
             continue
