@@ -169,8 +169,10 @@ for _key, _module in (("feed", "feed"), ("two-ranks", "two_ranks")):
 _SLOW = "a limit in seconds, set on a machine that imports torch in 0.9 s of CPU; see `start` for this one"
 _RANKED = "beside the partition: entries are compared with the threshold, and counted"
 REASONS = {
+    "no policy": "losses and hits are counted, and events fired: milliseconds of Python, whatever the network",
     "element mask in force": "each mask is read, and each weight read and written, once a step: see the floors",
     "L1 proximal, conv + fc": "each weight is read and written once a step, after the optimizer has done the same",
+    "group lasso over filters": "each weight is read for its filter's norm, and once more for the gradient",
     "DropConnect, local, beside its linear layer": "six matrix products where a linear layer has three: see the floor",
     "masks of resnet18 at 80 %, beside np.partition": _RANKED,
     **{f"mask of {count:,} weights at 80 %, beside np.partition": _RANKED for count in one_off.LARGE[:2]},
@@ -181,6 +183,8 @@ REASONS = {
     "compress validate, beyond import torch": "torch 2.14 loads its compiler at the first operation on the meta device"
     " (half of it), and torchvision is imported",
     **{f"thinning {name}": _SLOW for name in thinning_speed.NETWORKS},
+    "vgg16, element mask in force: peak memory beyond the bare loop": "the masks are one byte a weight; the rest is"
+    " what the allocator keeps of freed memory, which differs between two equal runs",
     "vgg16, AGP, masks every mini-batch: peak memory beyond the bare loop": "while the largest weight is ranked there"
     " are its magnitudes, 4 bytes a weight; the masks are one",
     "processes: the cost of one, largest case / least before": "each step sums losses over the processes, and here four"

@@ -196,7 +196,7 @@ class Run:
         lines = [
             f"{self.path}: {config.model.name} ({count:,} parameters) on {dataset.name},"
             f" {feed.images + feed.held_out:,} training images ({100 * config.data.validation:g} % for validation),"
-            f" {tests}; {config.epochs} epochs of {feed.steps_per_epoch} steps on {where}"
+            f" {tests}; {numbered(config.epochs)} of {feed.steps_per_epoch} steps on {where}"
         ]
         if state:
             progress = state["progress"]
