@@ -53,7 +53,7 @@ def test_a_line_for_each_run() -> None:
     lines = results_as_csv(settings_of([*sweep()[:1], run({"epochs": "3"}, 1, None)])).splitlines()
     assert lines[0] == (
         "run,setting,schedule.pruners.fine.sparsity,optimizer.lr,epochs,seed,status,top1,top5,loss,calibration,"
-        "sparsity,parameters,macs,macs_nonzero,bytes,seconds,latency_ms,latency_iqr_ms,front"
+        "validation,sparsity,parameters,macs,macs_nonzero,bytes,seconds,latency_ms,latency_iqr_ms,front"
     )
-    assert lines[1] == "0.0-0.1-0,1,0.0,0.1,,0,finished,94.0,,,,0.0,,,,8000.0,,2.0,0.1,sparsity size"
-    assert lines[2] == "3-1,2,,,3,1,failed,,,,,,,,,,,,,"
+    assert lines[1] == "0.0-0.1-0,1,0.0,0.1,,0,finished,94.0,,,,,0.0,,,,8000.0,,2.0,0.1,sparsity size"
+    assert lines[2] == "3-1,2,,,3,1,failed,,,,,,,,,,,,,,"
