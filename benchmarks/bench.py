@@ -173,10 +173,6 @@ REASONS = {
     "element mask in force": "each mask is read, and each weight read and written, once a step: see the floors",
     "L1 proximal, conv + fc": "each weight is read and written once a step, after the optimizer has done the same",
     "group lasso over filters": "each weight is read for its filter's norm, and once more for the gradient",
-    **{
-        f"recording, {what}": "counting what masks change, and a line an epoch; the noise of a whole step is larger"
-        for what in ("masks every mini-batch", "an epoch of four steps")
-    },
     "DropConnect, local, beside its linear layer": "six matrix products where a linear layer has three: see the floor",
     "masks of resnet18 at 80 %, beside np.partition": _RANKED,
     **{f"mask of {count:,} weights at 80 %, beside np.partition": _RANKED for count in one_off.LARGE[:2]},
