@@ -166,8 +166,8 @@ for _key, _module in (("feed", "feed"), ("two-ranks", "two_ranks")):
     if importlib.util.find_spec(f"benchmarks.{_module}") is None:
         del ROWS[_key]
 
-_SLOW = "a limit in seconds, set on a machine that imports torch in 0.9 s of CPU; see `start` for this one"
-_RANKED = "beside the partition: entries are compared with the threshold, and counted"
+_SLOW = "a limit in seconds, set on a machine about three times as fast"
+_RANKED = "after the partition all entries are compared with the threshold, and counted"
 REASONS = {
     "no policy": "losses and hits are counted, and events fired: milliseconds of Python, whatever the network",
     "element mask in force": "each mask is read, and each weight read and written, once a step: see the floors",
@@ -176,8 +176,8 @@ REASONS = {
     "DropConnect, local, beside its linear layer": "six matrix products where a linear layer has three: see the floor",
     "masks of resnet18 at 80 %, beside np.partition": _RANKED,
     **{f"mask of {count:,} weights at 80 %, beside np.partition": _RANKED for count in one_off.LARGE[:2]},
-    f"mask of {one_off.LARGE[2]:,} weights at 80 %, beside np.partition": "what the two new pieces of memory of 400 MB"
-    " cost, which np.partition takes, too, changes threefold from call to call",
+    f"mask of {one_off.LARGE[2]:,} weights at 80 %, beside np.partition": "both take new memory of twice 400 MB,"
+    " and its cost changes threefold from call to call",
     **{f"sparsity summary of resnet18{at}": _SLOW for at in ("", " at 80 %")},
     "compress --help": _SLOW,
     "compress validate, beyond import torch": "torch 2.14 loads its compiler at the first operation on the meta device"
@@ -185,8 +185,8 @@ REASONS = {
     **{f"thinning {name}": _SLOW for name in thinning_speed.NETWORKS},
     "vgg16, element mask in force: peak memory beyond the bare loop": "the masks are one byte a weight; the rest is"
     " what the allocator keeps of freed memory, which differs between two equal runs",
-    "vgg16, AGP, masks every mini-batch: peak memory beyond the bare loop": "while the largest weight is ranked there"
-    " are its magnitudes, 4 bytes a weight; the masks are one",
+    "vgg16, AGP, masks every mini-batch: peak memory beyond the bare loop": "while the largest weight is ranked, its"
+    " magnitudes take 4 bytes a weight, and the masks 1",
     "processes: the cost of one, largest case / least before": "each step sums losses over the processes, and here four"
     " processes share two cores",
 }

@@ -57,7 +57,7 @@ def _block(row: Row, stage: Stage, runs: Sequence[Mapping[str, Any]], kept: str)
     tops = [100 - run["error"] for run in runs]
     lines.append(f"  top1: {{min: {lowest(tops, _IMAGES):.2f}, seeds: {len(tops)}}}")
     zeros = [1 - run["weights_left"] / run["weights"] for run in runs]
-    if kept == "non-zero" and min(zeros) >= 0.01:  # other counts are not those of the report
+    if kept in ("non-zero", "structure") and min(zeros) >= 0.01:  # other counts are not those of the report
         lines.append(f"  sparsity: {math.floor(100 * min(zeros)) / 100:g}")
     return "\n".join(lines) + "\n"
 

@@ -51,13 +51,13 @@ def facts(folder: Path, kept: str, *, tested: bool = True) -> Facts:
 def _errors(last: Facts, best: Facts, line: Facts, *, tested: bool) -> Facts:
     """The errors of the last epoch, by the gates' own inference where there is one, and of the chosen epoch."""
     if tested:
-        own = last["metrics"].get("test_by_own_inference")
         folded, chosen = last["metrics"]["test"], best["metrics"]["test"]
+        own = last["metrics"].get("test_by_own_inference", folded)
     else:
-        own, folded, chosen = line["val"], line.get("val_folded", line["val"]), best["metrics"]["validation"]
-        own = own if "val_folded" in line else None
-    found = {"error": _error(own or folded), "error_best_validation": _error(chosen)}
-    return {**found, **({"error_folded": _error(folded)} if own else {})}
+        own, chosen = line["val"], best["metrics"]["validation"]
+        folded = line.get("val_folded", own)
+    found = {"error": _error(own), "error_best_validation": _error(chosen)}
+    return found if own is folded else {**found, "error_folded": _error(folded)}
 
 
 def _error(figures: Facts) -> float:

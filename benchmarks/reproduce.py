@@ -5,9 +5,9 @@ Every row is a few runs of `compress train` in runs/papers/ (continued where the
 schedules' headers are written. A JSON names its commit and holds the smoke digest of its schedule: `AGAIN=1` runs a row
 again whose digest differs today, with the same torch and processor.
 
-`TUNE=1 [SET="key=value ..."]` trains on 55,000 of 60,000 images and looks at no test image: it prints what the row
-reaches on the other 5,000, each variant in a folder of its own under runs/tuning/, and writes nothing into docs/. `SET`
-changes the row's own run.
+`TUNE=1 [SET="key=value ..."]` trains on 55,000 of 60,000 images and does not use the test images: it prints the errors
+on the other 5,000 and writes nothing into docs/. Each variant has a folder of its own under runs/tuning/. `SET` changes
+the row's own run.
 """
 
 import argparse
@@ -168,10 +168,10 @@ Made by `make reproduce` from the files in `results/`. Errors in percent of the 
 the row says otherwise), of the last epoch, mean over the seeds. The *reference* is the dense network that was
 pruned, the *control* the same network trained on without pruning for as long. *times* counts weights and biases (then
 weights alone, and bits as stored: relative indices, or the numbers that hashing stores); rows of L0 and SSL count the
-kept architecture as the papers do: live inputs x live outputs of each layer, and name each layer's live inputs. *seen*:
-the test figure was seen while the row was tuned. *less X* is the mean of the paired differences with its 95 % interval
-(Student's t). MACs and speed: dense, and what thinning and compaction leave, at a batch of 16. Minutes are the wall
-time of the result's own run on one thread, most of them of a machine that ran four others.
+kept architecture as the papers do: live inputs x live outputs of each layer, and name each layer's live inputs. *less
+X* is the mean of the paired differences; from three seeds on its 95 % interval (Student's t) follows them. MACs and
+speed: dense, and what thinning and compaction leave, at a batch of 16. Minutes are the wall time of the result's own
+run on one thread, most of them of a machine that ran four others.
 
 | row | paper: error, times | ours: error | times (weights; bits) | beside it | seeds | minutes |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -217,7 +217,7 @@ def _line(key: str, made: list[dict[str, Any]]) -> str:
     if row.kept == "architecture":
         counted += f"; inputs {', '.join('-'.join(str(i) for i, _ in r['result']['architecture']) for r in made)}"
     minutes = f"{_mean(made, 'result', 'minutes'):.1f}"
-    title = f"{row.title} (`{key}`)" + (", seen" if row.seen else "")
+    title = f"{row.title}{', test figure seen while tuning' if row.seen else ''} (`{key}`)"
     return f"| {title} | {paper} | {mean} | {counted} | {'; '.join(beside)} | {len(made)} | {minutes} |"
 
 

@@ -32,7 +32,7 @@ class Row:
     paired: str | None = None
     """The one of `beside` that the result is compared with seed by seed."""
     also_paired: tuple[str, ...] = ()
-    """Others of `beside` with which it is compared so."""
+    """Others of `beside` with which it is compared in the same way."""
     seen: bool = False
     """Whether its test figure was seen while it was tuned."""
     role: str = "result"
@@ -135,6 +135,7 @@ ROWS = {
         10,
         "base-5",
         paper=(0.77, 12.0),
+        seen=True,
     ),
     "dns-lenet5": _pruned(
         "Network surgery (Guo et al. 2016), LeNet-5",
@@ -144,6 +145,7 @@ ROWS = {
         14,
         "base-5",
         paper=(0.91, 107.9),
+        seen=True,
     ),
     "l0-300-100": _l0(
         "L0 (Louizos et al. 2018), LeNet-300-100, lambda 0.1/N",
@@ -180,6 +182,7 @@ ROWS = {
             "none-800": Stage("papers/dense", "papers/mlp800", _cosine(30)),
         },
         paired="dropout",
+        also_paired=("none",),
     ),
     "channel-lenet5": Row(
         "Channel pruning (He et al. 2017), LeNet-5, conv2's channels from 20 to 10",
@@ -190,6 +193,7 @@ ROWS = {
             "control-han-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
             "channel-5": Stage("papers/channel_lenet5", "papers/lenet5_retrain", (), "base-5"),
         },
+        kept="structure",
         paired="control",
     ),
     "ssl-mlp": _pruned(
@@ -201,6 +205,7 @@ ROWS = {
         "base-mlp500",
         paper=(1.53, 6.1),
         kept="architecture",
+        seen=True,
     ),
     "ssl-lenet5": _pruned(
         "SSL (Wen et al. 2016), LeNet-5, filters and channels",
@@ -211,6 +216,7 @@ ROWS = {
         "base-5",
         paper=(1.0, 4.2),
         kept="architecture",
+        seen=True,
     ),
     "filters-resnet20": Row(
         "Filters by L1 norm (Li et al. 2017), half of those inside the blocks, ResNet-20, CIFAR-10 (JPEG), 5 epochs",
@@ -231,7 +237,9 @@ ROWS = {
             "control-han-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
             "strided-5": Stage("papers/strided_lenet5", "papers/lenet5_retrain", (), "base-5"),
         },
+        kept="structure",
         paired="control",
+        seen=True,
     ),
     "hashed-8": _hashed(8, 125, "model.dropout=[0.5]", "model.dropout=[0.2]"),
     "hashed-64": _hashed(64, 16),

@@ -320,8 +320,8 @@ class Config(Settings):
     compile: bool = Field(default=False, description="true: torch.compile the network (CUDA)")
     test: bool = Field(
         default=True,
-        description="false: the test images are not looked at, and no file has a figure of them; what is chosen by"
-        " validation is tested later by `compress eval`",
+        description="false: the test images are not used, and no file has a figure of them; `compress eval` tests the"
+        " run that validation has chosen",
     )
     test_every_epoch: bool = Field(
         default=False, description="true: also test after each epoch; results that were selected by it are labelled"

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,9 @@ def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "half.yaml").write_text(PRUNE)
     monkeypatch.setattr(reproduce.subprocess, "run", train)
     monkeypatch.setattr(reproduce, "ROWS", {"half": ROW})
+    monkeypatch.setattr(reproduce, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(reproduce, "schedules", list)
+    reproduce.PAGE.write_text("<!-- papers -->\n<!-- end of papers -->\n")
     for name in ("RESULTS", "RUNS", "TUNING"):
         monkeypatch.setattr(reproduce, name, tmp_path / name.lower())
     return tmp_path
@@ -73,8 +77,20 @@ def test_a_result_has_errors_counts_macs_speed_and_the_digest_of_its_schedule(ro
     assert "0.00118 M MACs -> 0.000592 M, " in line
 
     assert reproduce.stale("half") == []
+    again(row)
+    assert json.loads((row / "results" / "half-seed0.json").read_text()) == record  # it was not run again
     (row / "half.yaml").write_text(PRUNE.replace("0.5", "0.25"))
     assert reproduce.stale("half") == [0]
+    again(row)
+    left = json.loads((row / "results" / "half-seed0.json").read_text())["result"]["weights_left"]
+    assert left == LEFT + 64 * 4
+    assert "(`half`)" in (row / "page.md").read_text()
+
+
+def again(row: Path) -> None:
+    """Call `make reproduce AGAIN=1`."""
+    with mock.patch.object(sys, "argv", ["reproduce", "--again"]):
+        reproduce.main()
 
 
 def test_tuning_looks_at_no_test_image_and_each_variant_has_a_folder(

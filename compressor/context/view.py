@@ -107,7 +107,7 @@ class View:
     validates: bool = True
     """Whether there are validation images."""
     tests: bool = True
-    """Whether the run may look at the test images."""
+    """Whether the run may use the test images."""
     build: Callable[[], nn.Module] | None = None
     """Builds the model with storage; None where that is not possible before the run."""
     gated: Mapping[str, Window] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from compressor.pages.provenance import provenance
 from compressor.reports import Recorded, Report, recorded
 from compressor.schedule import Plan
 
-_UNTESTED = "run looks at no test images (test: false)"
+_UNTESTED = "run does not use the test images (test: false)"
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def _of_window(bound: BoundPolicy, view: View) -> list[Finding]:
         said = f"{bound.key} needs validation images, the configuration has none: set data.validation"
         found.append(Finding("error", said, of_policy=True))
     if bound.policy.needs_test and not view.tests:
-        said = f"{bound.key} looks at the test images, the configuration has test: false: choose `part: validation`"
+        said = f"{bound.key} uses the test images, the configuration has test: false: choose `part: validation`"
         found.append(Finding("error", said, of_policy=True))
     return found
 

@@ -127,7 +127,7 @@ def test_what_needs_test_images_is_refused(work: Path) -> None:
     assert watched.code == 2
     lines = policies.count("\n")
     assert f"watched.yaml:{lines}:" in watched.err
-    assert "looks at the test images, the configuration has test: false: choose `part: validation`" in watched.err
+    assert "uses the test images, the configuration has test: false: choose `part: validation`" in watched.err
     assert not (work / "run").exists()
 
 
@@ -139,9 +139,12 @@ def test_a_claim_of_test_images_cannot_be_verified_without_them(work: Path) -> N
 
 
 def test_the_report_says_why_it_has_no_test_figures(work: Path) -> None:
-    succeed("train", "-s", "prune", *UNTESTED, "--out", "run")
+    succeed("train", "-s", "prune", "--out", "tested")
+    top1 = saved(work / "tested" / "checkpoint.pt")["metrics"]["test"]["top1"]
+    succeed("train", "-s", "prune", *UNTESTED, "--set", "report.reference=tested", "--out", "run")
     succeed("report", "run", "--html")
     page = (work / "run" / "report.html").read_text()
-    assert "the last epoch; the run looks at no test images (test: false)" in page
-    assert "The run looks at no test images (test: false)." in page
+    assert "the last epoch; the run does not use the test images (test: false)" in page
+    assert "The run does not use the test images (test: false)." in page
     assert "not tested yet" not in page
+    assert f"{top1:.2f}" not in page  # nor has it one of another run
