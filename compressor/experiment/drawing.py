@@ -137,8 +137,6 @@ def _reference(found: Recorded) -> tuple[Reference | None, str]:
     names; or why there is nothing.
     """
     config = found.config
-    if not config.test:
-        return None, "No reference: the run does not use the test images (test: false)"
     if found.figures is not None and found.figures.reference is not None:
         return Reference(f"the checkpoint it began with ({_name(config.checkpoint_path)})", found.figures.reference), ""
     source = reference_run(config)

@@ -20,7 +20,7 @@ from compressor.experiment.more_epochs import earlier_tests, kept_tests, numbere
 from compressor.experiment.signals import Stop, noted
 from compressor.experiment.smoke import Estimate
 from compressor.experiment.written import Written
-from compressor.reports import Evaluation, Report, formats, recorded
+from compressor.reports import Evaluation, Report, formats
 from compressor.schedule import BoundSchedule
 from compressor.session import Session, rng
 from compressor.training import (
@@ -234,10 +234,7 @@ class Run:
                 self._say(f"test, best epoch by test error (selected on the test set): {_accuracies(best_test)}")
             return last, own
 
-        def figures() -> recorded.Figures:
-            return self._recording.finish(meters.evaluation() if tests else None)
-
-        done = self.written.finish(progress, state, test, figures)
+        done = self.written.finish(progress, state, test, lambda: self._recording.finish(meters.evaluation()))
         for tracked in self._tracked if tests else ():
             tracked.on_test(done.test)
         log.say(formats.as_table(done.report))

@@ -3,7 +3,7 @@
 import pytest
 from swept import run, sweep
 
-from compressor.reports import results_as_csv, settings_of, short_keys, times_differ
+from compressor.reports import Mean, accuracy, results_as_csv, settings_of, short_keys, times_differ
 from compressor.reports.sweep import front
 
 
@@ -57,3 +57,9 @@ def test_a_line_for_each_run() -> None:
     )
     assert lines[1] == "0.0-0.1-0,1,0.0,0.1,,0,finished,94.0,,,,,0.0,,,,8000.0,,2.0,0.1,sparsity size"
     assert lines[2] == "3-1,2,,,3,1,failed,,,,,,,,,,,,,,"
+
+
+def test_the_accuracy_is_the_test_s_where_there_is_one() -> None:
+    mean = Mean(mean=90.0, deviation=None, runs=1)
+    assert accuracy([{"validation": mean}, {"validation": mean, "top1": mean}]) == "top1"
+    assert accuracy([{"validation": mean}]) == "validation"
