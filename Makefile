@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 LARGE := $(PYTEST) -m "slow or counted"
 
-.PHONY: demo golden verify test test-extras test-oldest test-slow test-full fuzz lint format generate docs reproduce thin-families bench gpu clean
+.PHONY: demo golden verify test test-extras test-oldest test-slow test-full fuzz lint format generate docs reproduce every-method thin-families bench gpu clean
 
 demo: $(INSTALLED)  ## prune LeNet-5 on the embedded digits, about a minute
 	$(BIN)/compress train --schedule lenet5_agp --config lenet5_digits
@@ -69,6 +69,9 @@ docs: $(INSTALLED)  ## the site, in site/; warnings and broken links are errors;
 reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n DATA=folder AGAIN=1 TUNE=1 SET="key=value ..."
 	$(BIN)/python -m benchmarks.reproduce --only "$(ONLY)" --seeds $(or $(SEEDS),1) $(if $(DATA),--data "$(DATA)") \
 		$(if $(AGAIN),--again) $(if $(TUNE),--tune --set $(SET))
+
+every-method: $(INSTALLED)  ## every method on one network, hours, resumable: DATA=folder JOBS=n
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.every_method --jobs $(or $(JOBS),1) $(if $(DATA),--data "$(DATA)")
 
 thin-families: $(INSTALLED)  ## the tables of docs/thinning.md, an hour: networks that were tried before only with AGAIN=1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,bench,timm]'

@@ -91,6 +91,17 @@ def _stability(lines: list[Facts]) -> Facts:
     }
 
 
+def macs(folder: Path) -> tuple[int, int]:
+    """Return the MACs of one image, dense and of what thinning leaves."""
+    network, shape = compressor.load(folder / "checkpoint.pt"), _shape(folder / "checkpoint.pt")
+    dense = measure(network, shape).totals.macs
+    thin(network, torch.rand(16, *shape)).cut.model(network)
+    left = measure(network, shape).totals.macs
+    assert dense is not None
+    assert left is not None
+    return dense, left
+
+
 def structure(folder: Path) -> Facts:
     """Return the MACs of one image, dense and of what thinning and compaction leave, and how many times as fast that is
     at a batch of 16: the median of passes in turns on one thread.

@@ -68,12 +68,20 @@ def _pruned(title: str, name: str, schedule: str, config: str, epochs: int, base
     return Row(title, name, beside, stages, **more)  # type: ignore[arg-type]
 
 
-def _l0(title: str, name: str, schedule: str, config: str, paper: tuple[float, float], dense: str | None = None) -> Row:
-    """A row that is trained from scratch, and the dense network trained in the same way."""
-    stages = {name: Stage(schedule, config)}
-    if dense is None:  # as long again as the row itself
-        return Row(title, name, {}, stages, paper, kept="architecture")
-    return Row(title, name, {"control": dense}, {dense: Stage(None, config), **stages}, paper, kept="architecture")
+def _l0(
+    title: str,
+    name: str,
+    schedule: str,
+    config: str,
+    paper: tuple[float, float],
+    *,
+    sets: tuple[str, ...] = (),
+    control: bool = True,
+) -> Row:
+    """A row that is trained from scratch, and the dense network trained in the same way, unless that is too long."""
+    dense = {f"dense-{name}": Stage(None, config, sets)} if control else {}
+    beside = dict.fromkeys(("control",) if control else (), f"dense-{name}")
+    return Row(title, name, beside, {**dense, name: Stage(schedule, config, sets)}, paper, kept="architecture")
 
 
 def _phases(title: str, method: str) -> Row:
@@ -131,21 +139,19 @@ ROWS = {
         "Han et al. 2015, LeNet-5",
         "han-5",
         "papers/han_lenet5",
-        "papers/lenet5_retrain",
-        10,
+        "papers/lenet5_han",
+        30,
         "base-5",
         paper=(0.77, 12.0),
-        seen=True,
     ),
     "dns-lenet5": _pruned(
         "Network surgery (Guo et al. 2016), LeNet-5",
         "dns-5",
         "papers/dns_lenet5",
         "papers/lenet5_surgery",
-        14,
+        30,
         "base-5",
         paper=(0.91, 107.9),
-        seen=True,
     ),
     "l0-300-100": _l0(
         "L0 (Louizos et al. 2018), LeNet-300-100, lambda 0.1/N",
@@ -153,7 +159,6 @@ ROWS = {
         "papers/l0_lenet300",
         "papers/lenet300_l0",
         (1.4, 3.8),
-        "dense-lenet300-l0",
     ),
     "l0-sep-300-100": _l0(
         "L0 (Louizos et al. 2018), LeNet-300-100, lambda sep",
@@ -161,7 +166,7 @@ ROWS = {
         "papers/l0sep_lenet300",
         "papers/lenet300_l0",
         (1.8, 10.0),
-        "dense-lenet300-l0",
+        sets=("epochs=110",),
     ),
     "l0-sep-lenet5": _l0(
         "L0 (Louizos et al. 2018), LeNet-5, lambda sep",
@@ -169,6 +174,7 @@ ROWS = {
         "papers/l0sep_lenet5",
         "papers/lenet5_l0",
         (1.0, 70.0),
+        control=False,
     ),
     "iht-300-100": _phases("IHT (Jin et al. 2016), LeNet-300-100", "iht"),
     "dsd-300-100": _phases("DSD (Han et al. 2017), LeNet-300-100", "dsd"),
@@ -187,10 +193,10 @@ ROWS = {
     "channel-lenet5": Row(
         "Channel pruning (He et al. 2017), LeNet-5, conv2's channels from 20 to 10",
         "channel-5",
-        {"reference": "base-5", "control": "control-han-5"},
+        {"reference": "base-5", "control": "control-retrain-5"},
         {
             "base-5": BASES["base-5"],
-            "control-han-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
+            "control-retrain-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
             "channel-5": Stage("papers/channel_lenet5", "papers/lenet5_retrain", (), "base-5"),
         },
         kept="structure",
@@ -231,10 +237,10 @@ ROWS = {
     "strided-lenet5": Row(
         "Strided pruning (Anwar et al. 2017), LeNet-5, every fourth tap",
         "strided-5",
-        {"reference": "base-5", "control": "control-han-5"},
+        {"reference": "base-5", "control": "control-retrain-5"},
         {
             "base-5": BASES["base-5"],
-            "control-han-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
+            "control-retrain-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
             "strided-5": Stage("papers/strided_lenet5", "papers/lenet5_retrain", (), "base-5"),
         },
         kept="structure",

@@ -1,0 +1,148 @@
+"""The table and the picture of `make every-method`."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.every_method import (
+    DENSE,
+    ELEMENTS,
+    EPOCHS,
+    FILTERS,
+    FOLDER,
+    METHODS,
+    RATES,
+    ROOT,
+    TWO,
+    Method,
+    best_base,
+    points,
+)
+from benchmarks.recorded import between
+
+PAGE, PICTURE = ROOT / "docs" / "results.md", FOLDER / "every-method.svg"
+MARKS = ("<!-- every method -->", "<!-- end of every method -->")
+HEAD = """\
+Test errors in percent of the last epoch, mean and standard deviation of {seeds} seeds; a seed has images, initial
+weights and order of its own. In **bold**: what is not worse than the lowest of its column by more than two standard
+errors of the difference. Where a method has no target, what it reached stands with the error. All begin with the dense
+network of their seed ({epochs} epochs; seed 0 has a validation error of {validation} %) and train {epochs} epochs more.
+*Cost*: the time of that training, as times that of the dense control; *times as fast*: of what thinning leaves, at a
+batch of 16."""
+
+Result = Mapping[str, Any]
+
+
+def write(trials: Mapping[str, Result], finals: Mapping[str, Result]) -> None:
+    """Put the table into docs/results.md, and the picture beside the figures."""
+    PAGE.write_text(between(PAGE, MARKS, text(trials, finals)), encoding="utf-8")
+    PICTURE.write_text(picture(finals), encoding="utf-8")
+
+
+def spread(values: Sequence[float]) -> float:
+    """Return the standard deviation (n - 1); 0 of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def alike(values: Sequence[float], lowest: Sequence[float]) -> bool:
+    """Return whether a mean is at most two standard errors of the difference above another."""
+    error = math.sqrt(spread(values) ** 2 / len(values) + spread(lowest) ** 2 / len(lowest))
+    return statistics.mean(values) - statistics.mean(lowest) <= 2 * error + 1e-9
+
+
+def _of(finals: Iterable[Result], method: str, point: float) -> list[Result]:
+    return [one for one in finals if (one["method"], one["point"]) == (method, point)]
+
+
+def _mean(made: Sequence[Result], what: str) -> float:
+    return statistics.mean(float(one[what]) for one in made)
+
+
+def _errors(made: Sequence[Result]) -> list[float]:
+    return [one["error"] for one in made]
+
+
+def _cell(method: str, point: float, made: Sequence[Result], lowest: Sequence[float]) -> str:
+    if not made:
+        return "-"
+    errors = _errors(made)
+    said = f"{statistics.mean(errors):.2f} ± {spread(errors):.2f}"
+    if alike(errors, lowest):
+        said = f"**{said}**"
+    if not METHODS[method].aims and method not in DENSE:
+        part = _mean(made, "left")
+        said += f" at {100 * (part if method in FILTERS else 1 - part):.1f} %"
+    empty = sorted({name.removesuffix(".weight") for one in made for name, left in one["layers"].items() if not left})
+    return said + (f" ({', '.join(empty)} empty)" if empty else "")
+
+
+def _table(methods: Mapping[str, Method], what: str, finals: Sequence[Result]) -> list[str]:
+    columns = points(next(iter(methods)))
+    dense = _of(finals, "dense", 0.0)
+    more = ["times as fast", "cost"] if methods is FILTERS else ["cost"]
+    lines = [f"| {what} | {' | '.join([*columns.values(), *more])} |", "| --- " * (1 + len(columns) + len(more)) + "|"]
+    lowest = {
+        point: min((_errors(made) for one in methods if (made := _of(finals, one, point))), key=statistics.mean)
+        for point in columns
+    }
+    for method, own in methods.items():
+        cells = [_cell(method, point, _of(finals, method, point), lowest[point]) for point in columns]
+        every = [one for point in columns for one in _of(finals, method, point)]
+        if methods is FILTERS:
+            cells.append(", ".join(f"{_mean(_of(finals, method, point), 'times_as_fast'):.2f}" for point in columns))
+        cells.append(f"{_mean(every, 'seconds') / _mean(dense, 'seconds'):.1f}")
+        lines.append(f"| {own.title} | {' | '.join(cells)} |")
+    return lines
+
+
+def text(trials: Mapping[str, Result], finals: Mapping[str, Result]) -> str:
+    """Return both tables, with what was tried."""
+    made = list(finals.values())
+    dense = _errors(_of(made, "dense", 0.0))
+    head = HEAD.format(seeds=len(dense), validation=f"{best_base(trials)['validation']:.2f}", epochs=EPOCHS)
+    control = f"The dense control: {statistics.mean(dense):.2f} ± {spread(dense):.2f}."
+    failed = sorted(name for name, one in trials.items() if "failed" in one)
+    tried = f"{len(trials)} trials: " + "; ".join(_tried(name) for name in METHODS) + "."
+    lines = [head, "", control, "", *_table(ELEMENTS, "single weights pruned", made), ""]
+    lines += [*_table(FILTERS, "MACs left", made), "", tried]
+    if failed:
+        lines.append(f"Diverged: {'; '.join(failed)}.")
+    return "\n".join(lines)
+
+
+def _tried(method: str) -> str:
+    own = METHODS[method]
+    rates = " ".join(f"{rate:g}" for rate in (RATES if own.strength is None else TWO))
+    said = f"{own.title}: rates {rates}"
+    if own.strength is None:
+        return said
+    each = "" if own.aims else ", over all operating points"
+    return f"{said}, `{own.strength}` {' '.join(f'{one:g}' for one in own.tried)}{each}"
+
+
+def picture(finals: Mapping[str, Result]) -> str:
+    """Return an SVG of errors against what is left, with the deviation over the seeds; dense as a line."""
+    from benchmarks.figures import BLUE, GREEN, INK, ORANGE, PINK, drawn, label
+
+    colours, marks = (BLUE, ORANGE, GREEN, PINK), ("o-", "s--")
+    made = list(finals.values())
+    dense = statistics.mean(_errors(_of(made, "dense", 0.0)))
+
+    def draw(axes: list[Any]) -> None:
+        kinds = ((ELEMENTS, "weights left in %"), (FILTERS, "MACs left in %"))
+        for axis, (methods, what) in zip(axes, kinds, strict=True):
+            for number, (method, own) in enumerate(methods.items()):
+                every = [here for point in points(method) if (here := _of(made, method, point))]
+                places = [100 * _mean(here, "left") for here in every]
+                middle = [statistics.mean(_errors(here)) for here in every]
+                ends = [spread(_errors(here)) for here in every]
+                colour, mark = colours[number % len(colours)], marks[number // len(colours)]
+                axis.errorbar(places, middle, ends, fmt=mark, color=colour, label=own.title, markersize=3, capsize=2)
+            axis.axhline(dense, color=INK, linewidth=0.8, linestyle=":", label="dense")
+            axis.set(xscale="log", yscale="log")
+            axis.invert_xaxis()
+            label(axis, what, "test error in %", "")
+
+    said = "Test error of every method against what is left of the weights, and of the MACs, with its deviation."
+    return drawn("every-method", draw, 2, 1, said)
