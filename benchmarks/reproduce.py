@@ -171,7 +171,7 @@ weights alone, and bits as stored: relative indices, or the numbers that hashing
 kept architecture as the papers do: live inputs x live outputs of each layer, and name each layer's live inputs. *less
 X* is the mean of the paired differences; from three seeds on its 95 % interval (Student's t) follows them. MACs and
 speed: dense, and what thinning and compaction leave, at a batch of 16. Minutes are the wall time of the result's own
-run on one thread, most of them of a machine that ran four others.
+run on one thread, on several machines that ran others beside it.
 
 | row | paper: error, times | ours: error | times (weights; bits) | beside it | seeds | minutes |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -152,6 +152,7 @@ ROWS = {
         30,
         "base-5",
         paper=(0.91, 107.9),
+        met=True,
     ),
     "l0-300-100": _l0(
         "L0 (Louizos et al. 2018), LeNet-300-100, lambda 0.1/N",
