@@ -77,11 +77,12 @@ def _l0(
     *,
     sets: tuple[str, ...] = (),
     control: bool = True,
+    met: bool = False,
 ) -> Row:
     """A row that is trained from scratch, and the dense network trained in the same way, unless that is too long."""
     dense = {f"dense-{name}": Stage(None, config, sets)} if control else {}
     beside = dict.fromkeys(("control",) if control else (), f"dense-{name}")
-    return Row(title, name, beside, {**dense, name: Stage(schedule, config, sets)}, paper, kept="architecture")
+    return Row(title, name, beside, {**dense, name: Stage(schedule, config, sets)}, paper, "architecture", met)
 
 
 def _phases(title: str, method: str) -> Row:
@@ -168,6 +169,7 @@ ROWS = {
         "papers/lenet300_l0",
         (1.8, 10.0),
         sets=("epochs=110",),
+        met=True,
     ),
     "l0-sep-lenet5": _l0(
         "L0 (Louizos et al. 2018), LeNet-5, lambda sep",

@@ -11,7 +11,6 @@ from compressor.schedule import Faults, open_schedule
 
 NOT_RUN = {"resnet18_gst", "resnet20_cifar_drop_filter", "vgg11_gst"}
 NOT_RUN |= {f"papers/{name}_lenet5" for name in ("channel", "strided")}
-NOT_RUN |= {"papers/l0sep_lenet300"}
 """Schedules whose header says that no run of them is recorded."""
 
 
