@@ -295,6 +295,8 @@ def headers() -> dict[Path, str]:
             beside = f" ({others})" if others else ""
             smaller = times(result, "parameters")
             counted = f" at {smaller:.1f}x" if smaller >= 1.005 else ""
+            if "macs" in result:
+                counted = f" at {result['macs'] / 1e6:.3g} M -> {result['macs_left'] / 1e6:.3g} M MACs"
             stable = f", stability {result['stability']:.2f} %" if "stability" in result else ""
             lines.append(
                 f"#     seed {record['seed']}: test error {result['error']:.2f} %{counted}{stable}{beside};"
