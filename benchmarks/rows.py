@@ -154,6 +154,7 @@ ROWS = {
         "base-5",
         paper=(0.91, 107.9),
         met=True,
+        seen=True,
     ),
     "l0-300-100": _l0(
         "L0 (Louizos et al. 2018), LeNet-300-100, lambda 0.1/N",

@@ -83,7 +83,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[s
         "SEEDS": (0,),
         "LAYERS": LAYERS,
         "RATES": (1e30, 0.05),
-        "SPARSITIES": {0.5: "50 %"},
+        "SPARSITIES": {0.75: "75 %"},
         "MACS": {0.5: "50 %"},
         "FILTERS": structured,
         "ELEMENTS": {"magnitude": methods["magnitude"], "shuffled": methods["shuffled"]},
@@ -108,7 +108,7 @@ def test_trials_choose_on_validation_images_and_final_runs_are_made_once(small: 
         mock.patch.object(every_method, "SEEDS", ()),
     ):
         Comparison(results, None, 1).run()
-    high = ("base", "dense, point 0", "magnitude, point 0.5", "shuffled, point 0.5", "filters, point 0.5")
+    high = ("base", "dense, point 0", "magnitude, point 0.75", "shuffled, point 0.75", "filters, point 0.5")
     assert {name for name, one in results.trials.items() if "failed" in one} == {f"{one}, rate 1e+30" for one in high}
     assert len(results.trials) == 2 * len(high)
     assert not results.finals
@@ -118,11 +118,11 @@ def test_trials_choose_on_validation_images_and_final_runs_are_made_once(small: 
     assert json.loads((folder / "found.json").read_text()) == {"trials": results.trials, "finals": results.finals}
     assert len(results.trials) == 2 * len(high)
     dense, pruned, mixed, filters = (
-        results.finals[f"{name}, seed 0"] for name in ("dense, 0", "magnitude, 0.5", "shuffled, 0.5", "filters, 0.5")
+        results.finals[f"{name}, seed 0"] for name in ("dense, 0", "magnitude, 0.75", "shuffled, 0.75", "filters, 0.5")
     )
     assert len(results.finals) == 4
     assert dense["left"] == 1
-    assert pruned["left"] == pytest.approx(0.5, abs=1e-4)
+    assert pruned["left"] == pytest.approx(0.25, abs=1e-3)
     assert mixed["layers"] == pytest.approx(pruned["layers"], abs=1e-3)
     assert 0.4 < filters["left"] <= 0.5
     assert filters["times_as_fast"] > 0
@@ -153,9 +153,9 @@ def test_of_a_method_with_a_target_the_lowest_validation_error_at_the_point_is_c
 
 
 def test_of_a_method_without_a_target_those_count_that_came_near_the_point() -> None:
-    made = [tried(1.0, 0.12), tried(2.0, 0.1009), tried(3.0, 0.08), tried(1.5, 0.076), tried(9.0, 0.07)]
+    made = [tried(1.0, 0.12), tried(2.0, 0.1009), tried(3.0, 0.08), tried(1.5, 0.076), tried(0.1, 0.07)]
     assert chosen("l0", 0.9, made)["validation"] == 1.5  # 0.12 prunes too little, 0.07 too much: 0.075 to 0.101
-    assert chosen("l0", 0.98, made)["validation"] == 9.0  # none came near: the nearest
+    assert chosen("l0", 0.98, made)["validation"] == 0.1  # none came near: the nearest
 
 
 def test_what_is_alike_is_within_two_standard_errors_of_the_difference() -> None:
@@ -168,3 +168,8 @@ def test_what_is_alike_is_within_two_standard_errors_of_the_difference() -> None
 def test_every_method_has_as_many_trials_for_each_operating_point() -> None:
     for name in every_method.METHODS:
         assert len(every_method.trials(name)) == 4 * len(every_method.points(name)), name
+
+
+def test_the_page_has_a_place_for_the_table() -> None:
+    page = every_method_table.PAGE.read_text()
+    assert [page.count(mark) for mark in every_method_table.MARKS] == [1, 1]
