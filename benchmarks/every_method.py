@@ -32,7 +32,7 @@ FOLDER, RUNS = ROOT / "docs" / "measured", ROOT / "runs" / "every-method"
 FILE = FOLDER / "every-method.json"
 HERE = "benchmarks/one_network"
 SEEDS = (0, 1, 2)
-EPOCHS = 30
+EPOCHS = 16
 """Of the dense network, and again of each method; the schedules have their own numbers."""
 RATES = (0.01, 0.02, 0.05, 0.1)
 """Learning rates that are tried where a method has a target and no number of its own; else the two of `TWO`."""

@@ -17,11 +17,10 @@ import math
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import torch
 from scipy.stats import kendalltau
 from scipy.stats import t as student
 
-from benchmarks import claims
+from benchmarks import claims, launch
 from benchmarks.paper_facts import facts
 from benchmarks.recorded import commit
 from benchmarks.rows import ROWS, Row, Stage
@@ -60,6 +59,8 @@ class Place:
     runs: Path
     data: str | None
     digests: bool = False
+    finished: set[Path] = field(default_factory=set)
+    """The runs that this process has seen finished."""
 
 
 def train(name: str, row: Row, seed: int, place: Place) -> Path:
@@ -71,13 +72,13 @@ def train(name: str, row: Row, seed: int, place: Place) -> Path:
         words += ["--init", str(start / "checkpoint.pt")]
     own = f"-{_digest(stage, start)}" if place.digests else ""
     folder = place.runs / f"{name}{own}-seed{seed}"
+    if folder in place.finished:
+        return folder
     if place.data is not None:
         words += ["--data", place.data]
-    command = [sys.executable, "-c", "from compressor.cli import main; main()", "train", *words]
-    command += ["--out", str(folder), "--resume"]
-    ended = subprocess.run(command, cwd=ROOT, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if ended.returncode:
-        sys.exit(f"{name}, seed {seed}: compress train ended with {ended.returncode}")
+    if code := launch.compress("train", *words, "--out", str(folder), "--resume"):
+        sys.exit(f"{name}, seed {seed}: compress train ended with {code}")
+    place.finished.add(folder)
     return folder
 
 

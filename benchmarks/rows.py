@@ -181,6 +181,26 @@ ROWS = {
         control=False,
     ),
     "iht-300-100": _phases("IHT (Jin et al. 2016), LeNet-300-100", "iht"),
+    "iht-lenet5": Row(
+        "IHT (Jin et al. 2016), LeNet-5, from 3 epochs of training",
+        "iht-5",
+        {"reference": "early-5", "control": "control-iht-5"},
+        {
+            "early-5": Stage("papers/dense", "papers/lenet5", (*_cosine(14), "epochs=3")),
+            "control-iht-5": Stage("papers/iht_control_lenet5", "papers/lenet5_phases", (), "early-5"),
+            "iht-5": Stage("papers/iht_lenet5", "papers/lenet5_phases", (), "early-5"),
+        },
+        paired="control",
+    ),
+    "best-300": _pruned(
+        "One global AGP to 68x (beside sparse variational dropout, Molchanov et al. 2017), LeNet-300-100",
+        "best-300",
+        "best/lenet300_68x",
+        "best/lenet300",
+        100,
+        "base-300",
+        paper=(1.92, 68.0),
+    ),
     "dsd-300-100": _phases("DSD (Han et al. 2017), LeNet-300-100", "dsd"),
     "dropconnect-800": Row(
         "DropConnect (Wan et al. 2013), 784-800-800-10, 30 epochs",

@@ -21,6 +21,7 @@ GATE, THRESHOLD, VALUES, TOGETHER, SEARCH = (
     "a search decides",
 )
 NULLS = {
+    "best/lenet300_68x": TOGETHER,
     "lenet5_alternating": THRESHOLD,
     "lenet5_elastic": VALUES,
     "mlp_dropout_ratio": THRESHOLD,
@@ -29,7 +30,9 @@ NULLS = {
     "papers/han_lenet300": THRESHOLD,
     "papers/han_lenet5": THRESHOLD,
     "papers/iht_control_lenet300": TOGETHER,
+    "papers/iht_control_lenet5": TOGETHER,
     "papers/iht_lenet300": TOGETHER,
+    "papers/iht_lenet5": TOGETHER,
     "papers/l0_lenet300": GATE,
     "papers/l0sep_lenet300": GATE,
     "papers/l0sep_lenet5": GATE,
