@@ -200,6 +200,7 @@ ROWS = {
         100,
         "base-300",
         paper=(1.92, 68.0),
+        met=True,
     ),
     "dsd-300-100": _phases("DSD (Han et al. 2017), LeNet-300-100", "dsd"),
     "dropconnect-800": Row(
@@ -209,7 +210,7 @@ ROWS = {
         {
             "dropconnect-800": Stage("papers/dropconnect_mlp800", "papers/mlp800"),
             "dropout-800": Stage("papers/dense", "papers/mlp800_dropout", _cosine(30)),
-            "none-800": Stage("papers/dense", "papers/mlp800", _cosine(30)),
+            "none-800": Stage("papers/dense", "papers/mlp800", (*_cosine(30), "optimizer.lr=0.05")),
         },
         paired="dropout",
         also_paired=("none",),

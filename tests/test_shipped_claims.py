@@ -10,7 +10,7 @@ from compressor.lookup import shipped_files
 from compressor.schedule import Faults, open_schedule
 
 NOT_RUN = {
-    "best/lenet300_68x",
+    "papers/dropconnect_mlp800",
     "papers/iht_control_lenet5",
     "papers/iht_lenet5",
     "resnet18_gst",
