@@ -247,6 +247,7 @@ ROWS = {
         "base-5",
         paper=(1.0, 4.2),
         kept="architecture",
+        met=True,
         seen=True,
     ),
     "filters-resnet20": Row(
