@@ -11,8 +11,6 @@ from compressor.schedule import Faults, open_schedule
 
 NOT_RUN = {
     "papers/dropconnect_mlp800",
-    "papers/iht_control_lenet5",
-    "papers/iht_lenet5",
     "resnet18_gst",
     "resnet20_cifar_drop_filter",
     "vgg11_gst",
