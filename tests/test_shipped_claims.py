@@ -10,7 +10,6 @@ from compressor.lookup import shipped_files
 from compressor.schedule import Faults, open_schedule
 
 NOT_RUN = {
-    "papers/dropconnect_mlp800",
     "resnet18_gst",
     "resnet20_cifar_drop_filter",
     "vgg11_gst",
