@@ -236,6 +236,7 @@ ROWS = {
         "base-mlp500",
         paper=(1.53, 6.1),
         kept="architecture",
+        met=True,
         seen=True,
     ),
     "ssl-lenet5": _pruned(
