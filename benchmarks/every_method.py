@@ -91,14 +91,14 @@ ELEMENTS = {
         "network surgery",
         "surgery",
         strength="schedule.gates.surgery.c",
-        tried=(0.2, 0.4, 1.2, 1.4, 2.1, 2.4, 3.6, 4.2),
+        tried=(0.8, 0.9, 1.3, 1.5, 2.1, 2.4, 3.6, 4.2),
     ),
     "iht": Method("IHT", "iht", _set(_SPARSITY)),
     "l0": Method(
         "L0 gates",
         "l0",
         strength="schedule.gates.l0.lambda",
-        tried=(0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8),
+        tried=(0.017, 0.02, 0.034, 0.04, 0.07, 0.08, 0.19, 0.23),
     ),
     "l1": Method(
         "L1, then one threshold",
@@ -132,7 +132,7 @@ FILTERS = {
         "L0 gates on filters",
         "l0_filters",
         strength="schedule.gates.l0.lambda",
-        tried=(0.003, 0.01, 0.03, 0.06, 0.1, 0.2),
+        tried=(0.007, 0.01, 0.025, 0.03, 0.1, 0.13),
     ),
     "channels": Method("channel pruning", "channels", _channels),
     "filters-random": Method(
