@@ -91,7 +91,7 @@ ELEMENTS = {
         "network surgery",
         "surgery",
         strength="schedule.gates.surgery.c",
-        tried=(0.85, 0.95, 1.3, 1.5, 2.1, 2.4, 3.6, 4.2),
+        tried=(0.52, 0.57, 1.2, 1.3, 2.3, 2.4, 3.8, 4.2),
     ),
     "iht": Method("IHT", "iht", _set(_SPARSITY)),
     "l0": Method(

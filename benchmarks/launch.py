@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 IMPORTED = ["torch._dynamo", "torchvision", "compressor.experiment.training_run", "compressor.experiment.drawing"]
-IMPORTED += ["benchmarks.reproduce"]  # a child imports the module that was started again
+IMPORTED += ["benchmarks.reproduce"]  # each child imports what `python -m` started, too: what that needs is there then
 
 
 def compress(*words: str) -> int:
@@ -19,7 +19,7 @@ def compress(*words: str) -> int:
     process = context.Process(target=_main, args=(words,))
     process.start()
     process.join()
-    return int(process.exitcode or 0)
+    return process.exitcode or 0
 
 
 def _main(words: Sequence[str]) -> None:

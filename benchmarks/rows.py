@@ -193,7 +193,7 @@ ROWS = {
         paired="control",
     ),
     "best-300": _pruned(
-        "One global AGP to 68x (beside sparse variational dropout, Molchanov et al. 2017), LeNet-300-100",
+        "One global AGP (the paper: sparse variational dropout, Molchanov et al. 2017), LeNet-300-100",
         "best-300",
         "best/lenet300_68x",
         "best/lenet300",

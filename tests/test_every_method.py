@@ -105,6 +105,7 @@ def test_trials_choose_on_validation_images_and_final_runs_are_made_once(small: 
     high = ("base", "dense, point 0", "magnitude, point 0.75", "shuffled, point 0.75", "filters, point 0.5")
     assert {name for name, one in results.trials.items() if "failed" in one} == {f"{one}, rate 1e+30" for one in high}
     assert len(results.trials) == 2 * len(high)
+    assert len(calls) == len(results.trials)  # the dense network that they begin with is not started again
     assert not results.finals
     assert all("error" not in one for one in results.trials.values())
 

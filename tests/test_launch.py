@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import launch
 
 
-def test_the_exit_code_and_the_files_are_those_of_the_command(tmp_path: Path) -> None:
+def test_the_exit_code_and_the_files_are_those_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # the old value comes back after the test
+    monkeypatch.chdir(tmp_path)
+    assert launch.compress("validate", "benchmarks/one_network/dense.yaml") == 0  # from the root
     assert launch.compress("train", "--no-such-flag") == 2
     out = tmp_path / "run"
     words = ("train", "--config", "mlp_digits", "--set", "epochs=1", "--out", str(out))
