@@ -36,7 +36,7 @@ EPOCHS = 16
 """Of the dense network, and again of each method; the schedules have their own numbers."""
 RATES = (0.01, 0.02, 0.05, 0.1)
 """Learning rates that are tried where a method has a target and no number of its own; else the two of `TWO`."""
-TWO = (0.02, 0.05)
+TWO = (0.02, 0.1)
 SPARSITIES = {0.8: "80 %", 0.9: "90 %", 0.95: "95 %", 0.98: "98 %"}
 """The operating points of single weights: the part that is pruned of the weights of all four layers."""
 MACS = {0.7: "70 %", 0.5: "50 %", 0.3: "30 %"}
@@ -160,6 +160,18 @@ def trials(method: str) -> list[tuple[float | None, float, float | None]]:
     return [(None, rate, strength) for rate, strength in product(TWO, own.tried)]
 
 
+def named(method: str, point: float | None, rate: float, strength: float | None) -> str:
+    """Return the name of a trial in the file."""
+    numbers = {"point": point, "rate": rate, "strength": strength}
+    return ", ".join([method, *(f"{key} {value:g}" for key, value in numbers.items() if value is not None)])
+
+
+def asked() -> set[str]:
+    """Return the names of all trials of the comparison; its file may have others, of numbers that were tried before."""
+    methods = {named(method, *trial) for method in METHODS for trial in trials(method)}
+    return methods | {named("base", None, rate, None) for rate in RATES}
+
+
 def base(rate: float, sets: Sequence[str] = ()) -> Stage:
     """Return the dense network that all methods begin with."""
     return Stage(f"{HERE}/dense.yaml", f"{HERE}/lenet5.yaml", (f"optimizer.lr={rate:g}", *sets))
@@ -237,7 +249,7 @@ def chosen(method: str, point: float, made: Iterable[Mapping[str, Any]]) -> Mapp
 
 def best_base(trials: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the trial of the dense network that all methods begin with."""
-    made = [one for one in trials.values() if one["method"] == "base" and "failed" not in one]
+    made = [one for rate in RATES if "failed" not in (one := trials[named("base", None, rate, None)])]
     return min(made, key=lambda one: (one["validation"], one["rate"]))
 
 
@@ -281,19 +293,19 @@ class Comparison:
         return {"base": base(best_base(self._results.trials)["rate"], () if tested else UNTESTED)}
 
     def _made(self, method: str) -> list[dict[str, Any]]:
-        return [one for one in self._results.trials.values() if one["method"] == method and "failed" not in one]
+        made = (self._results.trials[named(method, *trial)] for trial in trials(method))
+        return [one for one in made if "failed" not in one]
 
     def _base_trial(self, rate: float) -> None:
-        self._try(f"base, rate {rate:g}", {"method": "base", "rate": rate}, {"base": base(rate, UNTESTED)})
+        self._try(named("base", None, rate, None), {"method": "base", "rate": rate}, {"base": base(rate, UNTESTED)})
 
     def _trial(self, method: str, point: float | None, rate: float, strength: float | None) -> None:
         own: dict[str, Any] = {"method": method, "point": point, "rate": rate, "strength": strength}
-        words = ", ".join(f"{key} {value:g}" for key, value in own.items() if isinstance(value, float))
         like = METHODS[method].like
         counts = () if like is None else layers(chosen(like, point or 0.0, self._made(like)))
         made = stage(method, point or 0.0, rate, strength, counts)
         tried = replace(made, sets=(*made.sets, *UNTESTED))
-        self._try(f"{method}, {words}", own, {**self._base(tested=False), method: tried})
+        self._try(named(method, point, rate, strength), own, {**self._base(tested=False), method: tried})
 
     def _try(self, name: str, own: Mapping[str, Any], stages: dict[str, Stage]) -> None:
         if name in self._results.trials:

@@ -16,6 +16,7 @@ from benchmarks.every_method import (
     ROOT,
     TWO,
     Method,
+    asked,
     best_base,
     points,
 )
@@ -102,8 +103,9 @@ def text(trials: Mapping[str, Result], finals: Mapping[str, Result]) -> str:
     dense = _errors(_of(made, "dense", 0.0))
     head = HEAD.format(seeds=len(dense), validation=f"{best_base(trials)['validation']:.2f}", epochs=EPOCHS)
     control = f"The dense control: {statistics.mean(dense):.2f} ± {spread(dense):.2f}."
-    failed = sorted(name for name, one in trials.items() if "failed" in one)
-    tried = f"{len(trials)} trials: " + "; ".join(_tried(name) for name in METHODS) + "."
+    listed = {name: one for name, one in trials.items() if name in asked()}
+    failed = sorted(name for name, one in listed.items() if "failed" in one)
+    tried = f"{len(listed)} trials: " + "; ".join(_tried(name) for name in METHODS) + "."
     lines = [head, "", control, "", *_table(ELEMENTS, "single weights pruned", made), ""]
     lines += [*_table(FILTERS, "MACs left", made), "", tried]
     if failed:

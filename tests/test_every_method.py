@@ -97,6 +97,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[s
 def test_trials_choose_on_validation_images_and_final_runs_are_made_once(small: tuple[Path, list[str]]) -> None:
     folder, calls = small
     results = Results(folder / "found.json")
+    old = {"validation": 0.0, "left": 0.25, "rate": 0.3, "strength": None}  # of a rate that is not in the list any more
+    results.trials["base, rate 0.3"] = {"method": "base", "point": None, **old}
+    results.trials["magnitude, point 0.75, rate 0.3"] = {"method": "magnitude", "point": 0.75, **old}
     with (
         mock.patch.object(DataFeed, "test", side_effect=AssertionError("the test images were asked for")),
         mock.patch.object(every_method, "SEEDS", ()),
@@ -104,14 +107,14 @@ def test_trials_choose_on_validation_images_and_final_runs_are_made_once(small: 
         Comparison(results, None, 1).run()
     high = ("base", "dense, point 0", "magnitude, point 0.75", "shuffled, point 0.75", "filters, point 0.5")
     assert {name for name, one in results.trials.items() if "failed" in one} == {f"{one}, rate 1e+30" for one in high}
-    assert len(results.trials) == 2 * len(high)
-    assert len(calls) == len(results.trials)  # the dense network that they begin with is not started again
+    assert len(results.trials) == 2 * len(high) + 2
+    assert len(calls) == 2 * len(high)  # the dense network that they begin with is not started again
     assert not results.finals
     assert all("error" not in one for one in results.trials.values())
 
     Comparison(results, None, 1).run()
     assert json.loads((folder / "found.json").read_text()) == {"trials": results.trials, "finals": results.finals}
-    assert len(results.trials) == 2 * len(high)
+    assert len(results.trials) == 2 * len(high) + 2
     dense, pruned, mixed, filters = (
         results.finals[f"{name}, seed 0"] for name in ("dense, 0", "magnitude, 0.75", "shuffled, 0.75", "filters, 0.5")
     )
@@ -133,6 +136,7 @@ def test_trials_choose_on_validation_images_and_final_runs_are_made_once(small: 
     cells = dict(re.findall(r"^\| (\w+) \| \*?\*?(\d+\.\d\d) ± 0\.00", page, re.MULTILINE))
     errors = {"magnitude": pruned, "shuffled": mixed, "filters": filters}
     assert cells == {name: f"{found['error']:.2f}" for name, found in errors.items()}
+    assert f"\n{2 * len(high)} trials: " in page
     assert "Diverged: base, rate 1e+30; " in page
     assert "<svg role" in (folder / "picture.svg").read_text()
 
