@@ -98,7 +98,7 @@ ELEMENTS = {
         "L0 gates",
         "l0",
         strength="schedule.gates.l0.lambda",
-        tried=(0.017, 0.02, 0.034, 0.04, 0.07, 0.08, 0.19, 0.23),
+        tried=(0.011, 0.013, 0.025, 0.03, 0.055, 0.065, 0.19, 0.23),
     ),
     "l1": Method(
         "L1, then one threshold",
@@ -132,7 +132,7 @@ FILTERS = {
         "L0 gates on filters",
         "l0_filters",
         strength="schedule.gates.l0.lambda",
-        tried=(0.007, 0.01, 0.025, 0.03, 0.1, 0.13),
+        tried=(0.005, 0.007, 0.02, 0.025, 0.04, 0.06),
     ),
     "channels": Method("channel pruning", "channels", _channels),
     "filters-random": Method(
