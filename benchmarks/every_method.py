@@ -108,7 +108,7 @@ ELEMENTS = {
         (1e-5, 5e-5),
     ),
     "random": Method("random, each layer alike", "agp", _set(AGP), fixed=("schedule.pruners.agp.criterion=random",)),
-    "shuffled": Method("random, with the layers' counts of AGP", "shuffled", like="agp-global"),
+    "shuffled": Method("random, AGP's count in each layer", "shuffled", like="agp-global"),
 }
 FILTERS = {
     "filters-l1": Method("L1 norm of filters", "filters", _set(f"{_FILTERS}.rate.macs.left")),

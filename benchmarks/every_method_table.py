@@ -18,6 +18,7 @@ from benchmarks.every_method import (
     Method,
     asked,
     best_base,
+    goal,
     points,
 )
 from benchmarks.recorded import between
@@ -125,13 +126,16 @@ def _tried(method: str) -> str:
 
 def picture(finals: Mapping[str, Result]) -> str:
     """Return an SVG of errors against what is left, with the deviation over the seeds; dense as a line."""
-    from benchmarks.figures import BLUE, GREEN, INK, ORANGE, PINK, drawn, label
+    from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
+
+    from benchmarks.figures import BLUE, GREEN, INK, ORANGE, PINK, drawn
 
     colours, marks = (BLUE, ORANGE, GREEN, PINK), ("o-", "s--")
     made = list(finals.values())
     dense = statistics.mean(_errors(_of(made, "dense", 0.0)))
 
     def draw(axes: list[Any]) -> None:
+        axes[0].figure.set_size_inches(7.6, 4.2)
         kinds = ((ELEMENTS, "weights left in %"), (FILTERS, "MACs left in %"))
         for axis, (methods, what) in zip(axes, kinds, strict=True):
             for number, (method, own) in enumerate(methods.items()):
@@ -142,9 +146,15 @@ def picture(finals: Mapping[str, Result]) -> str:
                 colour, mark = colours[number % len(colours)], marks[number // len(colours)]
                 axis.errorbar(places, middle, ends, fmt=mark, color=colour, label=own.title, markersize=3, capsize=2)
             axis.axhline(dense, color=INK, linewidth=0.8, linestyle=":", label="dense")
-            axis.set(xscale="log", yscale="log")
+            axis.set(xscale="log", yscale="log", xlabel=what, ylabel="test error in %")
             axis.invert_xaxis()
-            label(axis, what, "test error in %", "")
+            axis.xaxis.set_major_locator(FixedLocator([100 * goal(method, point) for point in points(method)]))
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7)))
+            for scale in (axis.xaxis, axis.yaxis):
+                scale.set_major_formatter(StrMethodFormatter("{x:g}"))
+                scale.set_minor_locator(NullLocator())
+            below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.45, -0.2), "ncols": 2}
+            axis.legend(fontsize=7.5, frameon=False, handlelength=1.5, columnspacing=1, **below)
 
     said = "Test error of every method against what is left of the weights, and of the MACs, with its deviation."
     return drawn("every-method", draw, 2, 1, said)
