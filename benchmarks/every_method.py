@@ -35,7 +35,7 @@ SEEDS = (0, 1, 2)
 EPOCHS = 16
 """Of the dense network, and again of each method; the schedules have their own numbers."""
 RATES = (0.01, 0.02, 0.05, 0.1)
-"""Learning rates that are tried where a method has a target and no number of its own; else the two of `TWO`."""
+"""Learning rates that are tried where a method has a target and no number of its own; else these two:"""
 TWO = (0.02, 0.1)
 SPARSITIES = {0.8: "80 %", 0.9: "90 %", 0.95: "95 %", 0.98: "98 %"}
 """The operating points of single weights: the part that is pruned of the weights of all four layers."""
@@ -63,6 +63,8 @@ class Method:
     """The key of the number of its own that is tuned."""
     tried: tuple[float, ...] = ()
     """Its values: two for a method with a target, else two for each operating point."""
+    rates: tuple[float, float] = TWO
+    """Learning rates, where it has a strength; else `RATES`."""
     fixed: Sets = ()
     like: str | None = None
     """The method whose pruned counts by layer it has."""
@@ -92,6 +94,7 @@ ELEMENTS = {
         "surgery",
         strength="schedule.gates.surgery.c",
         tried=(0.52, 0.57, 1.2, 1.3, 2.3, 2.4, 3.8, 4.2),
+        rates=(0.02, 0.05),  # under 0.1 the same c leaves twice as much
     ),
     "iht": Method("IHT", "iht", _set(_SPARSITY)),
     "l0": Method(
@@ -156,8 +159,8 @@ def trials(method: str) -> list[tuple[float | None, float, float | None]]:
     if own.strength is None:
         return [(point, rate, None) for point, rate in product(points(method), RATES)]
     if own.aims:
-        return [(point, rate, strength) for point, rate, strength in product(points(method), TWO, own.tried)]
-    return [(None, rate, strength) for rate, strength in product(TWO, own.tried)]
+        return [(point, rate, strength) for point, rate, strength in product(points(method), own.rates, own.tried)]
+    return [(None, rate, strength) for rate, strength in product(own.rates, own.tried)]
 
 
 def named(method: str, point: float | None, rate: float, strength: float | None) -> str:

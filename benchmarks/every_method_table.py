@@ -14,7 +14,6 @@ from benchmarks.every_method import (
     METHODS,
     RATES,
     ROOT,
-    TWO,
     Method,
     asked,
     best_base,
@@ -116,7 +115,7 @@ def text(trials: Mapping[str, Result], finals: Mapping[str, Result]) -> str:
 
 def _tried(method: str) -> str:
     own = METHODS[method]
-    rates = " ".join(f"{rate:g}" for rate in (RATES if own.strength is None else TWO))
+    rates = " ".join(f"{rate:g}" for rate in (RATES if own.strength is None else own.rates))
     said = f"{own.title}: rates {rates}"
     if own.strength is None:
         return said
