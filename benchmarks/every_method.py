@@ -35,8 +35,9 @@ SEEDS = (0, 1, 2)
 EPOCHS = 16
 """Of the dense network, and again of each method; the schedules have their own numbers."""
 RATES = (0.01, 0.02, 0.05, 0.1)
-"""Learning rates that are tried where a method has a target and no number of its own; else these two:"""
+"""The learning rates that are tried where a method has no number of its own to tune,"""
 TWO = (0.02, 0.1)
+"""and where it has one."""
 SPARSITIES = {0.8: "80 %", 0.9: "90 %", 0.95: "95 %", 0.98: "98 %"}
 """The operating points of single weights: the part that is pruned of the weights of all four layers."""
 MACS = {0.7: "70 %", 0.5: "50 %", 0.3: "30 %"}
