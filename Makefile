@@ -66,9 +66,9 @@ docs: $(INSTALLED)  ## the site, in site/; warnings and broken links are errors;
 	$(BIN)/python -c "import material, mkdocstrings_handlers.python" 2> /dev/null || $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n DATA=folder AGAIN=1 TUNE=1 SET="key=value ..."
+reproduce: $(INSTALLED)  ## the papers' tables beside ours: ONLY=row,row SEEDS=n DATA=folder AGAIN=1 CHECK=1 TUNE=1 SET="key=value ..."
 	$(BIN)/python -m benchmarks.reproduce --only "$(ONLY)" --seeds $(or $(SEEDS),1) $(if $(DATA),--data "$(DATA)") \
-		$(if $(AGAIN),--again) $(if $(TUNE),--tune --set $(SET))
+		$(if $(AGAIN),--again) $(if $(CHECK),--check) $(if $(TUNE),--tune --set $(SET))
 
 every-method: $(INSTALLED)  ## every method on one network, hours, resumable: DATA=folder JOBS=n
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.every_method --jobs $(or $(JOBS),1) $(if $(DATA),--data "$(DATA)")

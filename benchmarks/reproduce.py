@@ -3,7 +3,8 @@
 Every row is a few runs of `compress train` in runs/papers/ (continued where they were broken off); each finished
 (row, seed) is a JSON under docs/results/, from which the table of docs/results.md and the records in the
 schedules' headers are written. A JSON names its commit and holds the smoke digest of its schedule: `AGAIN=1` runs a row
-again whose digest differs today, with the same torch and processor.
+again whose digest differs today, with the same torch and processor. `CHECK=1` runs recorded rows again in runs/check/,
+writes nothing into docs/, and fails where an error is further from the recorded ones than their spread allows.
 
 `TUNE=1 [SET="key=value ..."]` trains on 55,000 of 60,000 images and does not use the test images: it prints the errors
 on the other 5,000 and writes nothing into docs/. Each variant has a folder of its own under runs/tuning/. `SET` changes
@@ -38,7 +39,7 @@ from compressor.experiment.specification import Specification, specification
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, RUNS, PAGE = ROOT / "docs" / "results", ROOT / "runs" / "papers", ROOT / "docs" / "results.md"
-TUNING = ROOT / "runs" / "tuning"
+TUNING, CHECKS = ROOT / "runs" / "tuning", ROOT / "runs" / "check"
 HELD_OUT = 5000 / 60000
 """The fraction of the training images of MNIST on which a row is tuned, where its configuration holds none out."""
 CONFIDENCE = 0.95
@@ -98,11 +99,10 @@ def run(key: str, seed: int, data: str | None) -> None:
     """Make the JSON of one row and seed, unless it is there."""
     path = RESULTS / f"{key}-seed{seed}.json"
     if path.exists():
+        print(f"{key}, seed {seed}: {path.name} is there; with CHECK=1 it is run again and compared")
         return
-    row, place = ROWS[key], Place(RUNS, data)
-    record: dict[str, Any] = {"row": key, "seed": seed}
-    for role, name in {"result": row.result, **row.beside}.items():
-        record[role] = facts(train(name, row, seed, place), row.kept if role == "result" else "non-zero")
+    row = ROWS[key]
+    record: dict[str, Any] = {"row": key, "seed": seed, **_roles(row, seed, Place(RUNS, data))}
     spec = _spec(row.stages[row.result])
     record["commit"] = commit()
     record["digest"] = digests.record(spec, environment.here(torch.device("cpu")), None).model_dump(mode="json")
@@ -114,6 +114,35 @@ def run(key: str, seed: int, data: str | None) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(record, indent=1) + "\n")
     partial.replace(path)
+
+
+def _roles(row: Row, seed: int, place: Place) -> dict[str, dict[str, Any]]:
+    """Train the row's result and what stands beside it; return the figures of each."""
+    return {
+        role: facts(train(name, row, seed, place), row.kept if role == "result" else "non-zero")
+        for role, name in {"result": row.result, **row.beside}.items()
+    }
+
+
+def check(key: str, seed: int, data: str | None) -> bool:
+    """Run one row and seed again; print its figures beside the recorded ones, and return whether the errors agree.
+
+    They agree where the new error lies in the 95 % interval in which the recorded seeds let one expect one more run:
+    mean +- t s sqrt(1 + 1 / n), by Student's t. Of a row with one seed, only the same figure agrees.
+    """
+    made = records().get(key, [])
+    if not made:
+        sys.exit(f"{key}: no result is recorded in {RESULTS}")
+    new, agree = _roles(ROWS[key], seed, Place(CHECKS, data)), True
+    for role, found in new.items():
+        errors = [record[role]["error"] for record in made]
+        close = abs(found["error"] - statistics.mean(errors)) <= _half(errors, 1 + 1 / len(errors)) + 1e-9
+        agree &= close
+        each = ", ".join(f"{error:.2f}" for error in errors)
+        counts = f"{found['parameters_left']:,} parameters left, recorded {_mean(made, role, 'parameters_left'):,.0f}"
+        verdict = "agrees" if close else "DIFFERS"
+        print(f"{key}, seed {seed}, {role}: error {found['error']:.2f} %, recorded {each}: {verdict}; {counts}")
+    return agree
 
 
 def tune(key: str, seed: int, data: str | None, sets: Sequence[str]) -> None:
@@ -222,12 +251,20 @@ def _line(key: str, made: list[dict[str, Any]]) -> str:
     return f"| {title} | {paper} | {mean} | {counted} | {'; '.join(beside)} | {len(made)} | {minutes} |"
 
 
+def _half(values: Sequence[float], variances: float) -> float:
+    """Half the interval of Student's t of something whose variance is so many times that of one value."""
+    if len(values) < 2:
+        return 0.0
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return quantile * statistics.stdev(values) * math.sqrt(variances)
+
+
 def _paired(made: list[dict[str, Any]], role: str) -> str:
     gaps = [record["result"]["error"] - record[role]["error"] for record in made]
     each = ", ".join(f"{gap:+.2f}" for gap in gaps)
     interval = ""
     if len(gaps) > 2:
-        half = student.ppf((1 + CONFIDENCE) / 2, len(gaps) - 1) * statistics.stdev(gaps) / math.sqrt(len(gaps))
+        half = _half(gaps, 1 / len(gaps))
         interval = f"; {statistics.mean(gaps) - half:+.2f} to {statistics.mean(gaps) + half:+.2f}"
     return f"less {role}: {statistics.mean(gaps):+.2f} ({each}{interval})"
 
@@ -322,6 +359,7 @@ def main() -> None:
     parser.add_argument("--tune", action="store_true", help="train on 55,000 images, print validation errors alone")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="with --tune: of the row's own run")
     parser.add_argument("--again", action="store_true", help="run rows again whose smoke digest differs")
+    parser.add_argument("--check", action="store_true", help="run recorded rows again, and compare; nothing is written")
     given = parser.parse_args()
     wanted = [key for key in given.only.split(",") if key] or list(ROWS)
     for key in wanted:
@@ -332,6 +370,9 @@ def main() -> None:
             tune(key, seed, given.data, given.set)
     if given.tune:
         return
+    if given.check:
+        agree = [check(key, seed, given.data) for seed in range(given.seeds) for key in wanted]
+        sys.exit(0 if all(agree) else 1)
     for key in wanted if given.again else ():
         for seed in stale(key):
             print(f"{key}, seed {seed}: its schedule gives another digest now: it runs again")

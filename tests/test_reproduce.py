@@ -46,7 +46,7 @@ def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(reproduce, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(reproduce, "schedules", list)
     reproduce.PAGE.write_text("<!-- papers -->\n<!-- end of papers -->\n")
-    for name in ("RESULTS", "RUNS", "TUNING"):
+    for name in ("RESULTS", "RUNS", "TUNING", "CHECKS"):
         monkeypatch.setattr(reproduce, name, tmp_path / name.lower())
     return tmp_path
 
@@ -84,6 +84,30 @@ def again(row: Path) -> None:
     """Call `make reproduce AGAIN=1`."""
     with mock.patch.object(sys, "argv", ["reproduce", "--again"]):
         reproduce.main()
+
+
+@pytest.mark.parametrize(("others", "agrees"), [((0.0, 1.0), True), ((30.0, 31.0), False)])
+def test_a_recorded_row_is_run_again_and_judged_by_the_spread_of_its_seeds(
+    row: Path, others: tuple[float, float], agrees: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reproduce.run("half", 0, None)
+    path = row / "results" / "half-seed0.json"
+    record = json.loads(path.read_text())
+    error = record["result"]["error"]
+    for seed, more in enumerate(others, start=1):  # 0.5 and 30.5 above on average; the interval is +- 11
+        other = {**record, "seed": seed, "result": {**record["result"], "error": error + more}}
+        path.with_name(f"half-seed{seed}.json").write_text(json.dumps(other))
+    path.unlink()
+    capsys.readouterr()
+    with mock.patch.object(sys, "argv", ["reproduce", "--check"]), pytest.raises(SystemExit) as ended:
+        reproduce.main()
+    assert ended.value.code == (0 if agrees else 1)
+    [said] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("half, seed 0, result: ")]
+    verdict = "agrees" if agrees else "DIFFERS"
+    assert f" error {error:.2f} %, recorded {error + others[0]:.2f}, {error + others[1]:.2f}: {verdict}; " in said
+    assert len(list((row / "checks").glob("*-seed0"))) == 2
+    assert not path.exists()  # nothing was recorded
+    assert (row / "page.md").read_text() == "<!-- papers -->\n<!-- end of papers -->\n"
 
 
 def test_tuning_looks_at_no_test_image_and_each_variant_has_a_folder(
