@@ -26,11 +26,11 @@ PAGE, PICTURE = ROOT / "docs" / "results.md", FOLDER / "every-method.svg"
 MARKS = ("<!-- every method -->", "<!-- end of every method -->")
 HEAD = """\
 Test errors in percent of the last epoch, mean and standard deviation of {seeds} seeds; a seed has images, initial
-weights and order of its own. In **bold**: what is not worse than the lowest of its column by more than two standard
-errors of the difference. Where a method has no target, what it reached stands with the error. All begin with the dense
-network of their seed ({epochs} epochs; seed 0 has a validation error of {validation} %) and train {epochs} epochs more.
-*Cost*: the time of that training, as times that of the dense control; *times as fast*: of what thinning leaves, at a
-batch of 16."""
+weights and order of its own. In brackets: less the dense control of the same seeds. In **bold**: what is not worse than
+the lowest of its column by more than two standard errors of the difference, seed by seed. Where a method has no target,
+what it reached stands with the error. All begin with the dense network of their seed ({epochs} epochs; seed 0 has a
+validation error of {validation} %) and train {epochs} epochs more. *Cost*: the time of that training, as times that of
+the dense control; *times as fast*: of what thinning leaves, at a batch of 16."""
 
 Result = Mapping[str, Any]
 
@@ -47,13 +47,15 @@ def spread(values: Sequence[float]) -> float:
 
 
 def alike(values: Sequence[float], lowest: Sequence[float]) -> bool:
-    """Return whether a mean is at most two standard errors of the difference above another."""
-    error = math.sqrt(spread(values) ** 2 / len(values) + spread(lowest) ** 2 / len(lowest))
-    return statistics.mean(values) - statistics.mean(lowest) <= 2 * error + 1e-9
+    """Return whether errors are, on average, at most two standard errors of their difference above others, by seed."""
+    more = [one - low for one, low in zip(values, lowest, strict=True)]
+    return statistics.mean(more) <= 2 * spread(more) / math.sqrt(len(more)) + 1e-9
 
 
 def _of(finals: Iterable[Result], method: str, point: float) -> list[Result]:
-    return [one for one in finals if (one["method"], one["point"]) == (method, point)]
+    """Return the final runs of a method at a point, by seed."""
+    made = [one for one in finals if (one["method"], one["point"]) == (method, point)]
+    return sorted(made, key=lambda one: one["seed"])
 
 
 def _mean(made: Sequence[Result], what: str) -> float:
@@ -64,11 +66,12 @@ def _errors(made: Sequence[Result]) -> list[float]:
     return [one["error"] for one in made]
 
 
-def _cell(method: str, point: float, made: Sequence[Result], lowest: Sequence[float]) -> str:
+def _cell(method: str, made: Sequence[Result], lowest: Sequence[float], dense: Sequence[float]) -> str:
     if not made:
         return "-"
     errors = _errors(made)
-    said = f"{statistics.mean(errors):.2f} ± {spread(errors):.2f}"
+    mean = statistics.mean(errors)
+    said = f"{mean:.2f} ± {spread(errors):.2f} ({mean - statistics.mean(dense):+.2f})"
     if alike(errors, lowest):
         said = f"**{said}**"
     if not METHODS[method].aims and method not in DENSE:
@@ -88,7 +91,7 @@ def _table(methods: Mapping[str, Method], what: str, finals: Sequence[Result]) -
         for point in columns
     }
     for method, own in methods.items():
-        cells = [_cell(method, point, _of(finals, method, point), lowest[point]) for point in columns]
+        cells = [_cell(method, _of(finals, method, point), lowest[point], _errors(dense)) for point in columns]
         every = [one for point in columns for one in _of(finals, method, point)]
         if methods is FILTERS:
             cells.append(", ".join(f"{_mean(_of(finals, method, point), 'times_as_fast'):.2f}" for point in columns))
