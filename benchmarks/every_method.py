@@ -7,7 +7,7 @@ images are used once, at the end. Where a method has no target but a strength, i
 each operating point takes the best of those that came near it.
 
 Runs lie in runs/every-method/, results in docs/measured/every-method.json, from which the table of docs/results.md and
-the picture are made.
+the picture are made. What that file has is not run again: without it, everything is.
 """
 
 import argparse
@@ -170,6 +170,11 @@ def named(method: str, point: float | None, rate: float, strength: float | None)
     return ", ".join([method, *(f"{key} {value:g}" for key, value in numbers.items() if value is not None)])
 
 
+def final(method: str, point: float, seed: int) -> str:
+    """Return the name of a final run in the file."""
+    return f"{method}, {point:g}, seed {seed}"
+
+
 def asked() -> set[str]:
     """Return the names of all trials of the comparison; its file may have others, of numbers that were tried before."""
     methods = {named(method, *trial) for method in METHODS for trial in trials(method)}
@@ -272,17 +277,19 @@ class Comparison:
     def run(self) -> None:
         """Do what is missing."""
         self._all(partial(self._base_trial, rate) for rate in RATES)
-        self._trained(self._base(tested=False), 0)
+        if asked() - set(self._results.trials):
+            self._trained(self._base(tested=False), 0)  # alone: the runs beside each other begin with it
         like = [name for name, method in METHODS.items() if method.like is not None]
         for names in ([name for name in METHODS if name not in like], like):
             self._all(partial(self._trial, name, *trial) for name in names for trial in trials(name))
-        self._all(partial(self._trained, self._base(tested=True), seed) for seed in SEEDS)
+        begun = {seed for name in METHODS for point in points(name) for seed in SEEDS if self._lacks(name, point, seed)}
+        self._all(partial(self._trained, self._base(tested=True), seed) for seed in sorted(begun))
         for names in ([name for name in METHODS if name not in like], like):
             self._all(partial(self._final, *one) for one in product(names, SEEDS))
-        for name, final in list(self._results.finals.items()):  # one after the other, so that nothing else runs
-            if final["method"] in FILTERS and "times_as_fast" not in final:
-                speed = structure(Path(ROOT / final["folder"]))["times_as_fast"]
-                self._results.put(self._results.finals, name, {**final, "times_as_fast": speed})
+        for name, made in list(self._results.finals.items()):  # one after the other, so that nothing else runs
+            if made["method"] in FILTERS and "times_as_fast" not in made:
+                speed = structure(Path(ROOT / made["folder"]))["times_as_fast"]
+                self._results.put(self._results.finals, name, {**made, "times_as_fast": speed})
 
     def _all(self, work: Iterable[Callable[[], object]]) -> None:
         with ThreadPoolExecutor(self._jobs) as pool:
@@ -321,18 +328,21 @@ class Comparison:
         else:
             self._results.put(self._results.trials, name, {**own, **found_in(own["method"], folder, tested=False)})
 
+    def _lacks(self, method: str, point: float, seed: int) -> bool:
+        return final(method, point, seed) not in self._results.finals
+
     def _final(self, method: str, seed: int) -> None:
         for point in points(method):
-            name = f"{method}, {point:g}, seed {seed}"
-            if name in self._results.finals:
+            if not self._lacks(method, point, seed):
                 continue
             best = chosen(method, point, self._made(method))
             like = METHODS[method].like
-            counts = () if like is None else layers(self._results.finals[f"{like}, {point:g}, seed {seed}"])
+            counts = () if like is None else layers(self._results.finals[final(like, point, seed)])
             own = stage(method, point, best["rate"], best["strength"], counts)
             folder = self._trained({**self._base(tested=True), method: own}, seed)
             kept = {"point": point, "seed": seed, "rate": best["rate"], "strength": best["strength"]}
             where = {"folder": folder.relative_to(ROOT).as_posix()}
+            name = final(method, point, seed)
             self._results.put(self._results.finals, name, {**found_in(method, folder, tested=True), **kept, **where})
 
 
