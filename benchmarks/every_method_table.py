@@ -73,7 +73,8 @@ def _cell(method: str, made: Sequence[Result], lowest: Sequence[float], dense: S
         return "-"
     errors = _errors(made)
     mean = statistics.mean(errors)
-    said = f"{mean:.2f} ± {spread(errors):.2f} ({mean - statistics.mean(dense):+.2f})"
+    more = round(mean - statistics.mean(dense), 2) + 0.0  # no minus before a zero
+    said = f"{mean:.2f} ± {spread(errors):.2f} ({more:+.2f})"
     if alike(errors, lowest):
         said = f"**{said}**"
     if not METHODS[method].aims and method not in DENSE:
@@ -110,7 +111,8 @@ def text(trials: Mapping[str, Result], finals: Mapping[str, Result]) -> str:
     control = f"The dense control: {statistics.mean(dense):.2f} ± {spread(dense):.2f}."
     listed = {name: one for name, one in trials.items() if name in asked()}
     failed = sorted(name for name, one in listed.items() if "failed" in one)
-    tried = f"{len(listed)} trials: " + "; ".join(_tried(name) for name in METHODS) + "."
+    tried = f"{len(listed)} trials: the dense network: rates {_words(RATES)}; "
+    tried += "; ".join(_tried(name) for name in METHODS) + "."
     lines = [head, "", control, "", *_table(ELEMENTS, "single weights pruned", made), ""]
     lines += [*_table(FILTERS, "MACs left", made), "", tried]
     if failed:
@@ -120,12 +122,15 @@ def text(trials: Mapping[str, Result], finals: Mapping[str, Result]) -> str:
 
 def _tried(method: str) -> str:
     own = METHODS[method]
-    rates = " ".join(f"{rate:g}" for rate in (RATES if own.strength is None else own.rates))
-    said = f"{own.title}: rates {rates}"
+    said = f"{own.title}: rates {_words(RATES if own.strength is None else own.rates)}"
     if own.strength is None:
         return said
     each = "" if own.aims else ", over all operating points"
-    return f"{said}, `{own.strength}` {' '.join(f'{one:g}' for one in own.tried)}{each}"
+    return f"{said}, `{own.strength}` {_words(own.tried)}{each}"
+
+
+def _words(numbers: Iterable[float]) -> str:
+    return " ".join(f"{one:g}" for one in numbers)
 
 
 def picture(finals: Mapping[str, Result]) -> str:
