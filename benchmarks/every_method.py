@@ -329,7 +329,9 @@ class Comparison:
             self._results.put(self._results.trials, name, {**own, **found_in(own["method"], folder, tested=False)})
 
     def _lacks(self, method: str, point: float, seed: int) -> bool:
-        return final(method, point, seed) not in self._results.finals
+        """Return whether a final run is missing, or was made with numbers that are not the chosen ones any more."""
+        best, made = chosen(method, point, self._made(method)), self._results.finals.get(final(method, point, seed))
+        return made is None or (made["rate"], made["strength"]) != (best["rate"], best["strength"])
 
     def _final(self, method: str, seed: int) -> None:
         for point in points(method):

@@ -371,7 +371,8 @@ def main() -> None:
     if given.tune:
         return
     if given.check:
-        agree = [check(key, seed, given.data) for seed in range(given.seeds) for key in wanted]
+        recorded = [key for key in wanted if given.only or key in records()]
+        agree = [check(key, seed, given.data) for seed in range(given.seeds) for key in recorded]
         sys.exit(0 if all(agree) else 1)
     for key in wanted if given.again else ():
         for seed in stale(key):

@@ -129,6 +129,10 @@ def test_trials_choose_on_validation_images_and_final_runs_are_made_once(small: 
     before = len(calls)
     Comparison(Results(folder / "found.json"), None, 1).run()
     assert len(calls) == before  # not even the dense networks
+    name = "magnitude, 0.75, seed 0"
+    results.finals[name] = {**pruned, "rate": 0.3}  # as if another rate had been chosen before
+    Comparison(results, None, 1).run()
+    assert results.finals[name] == pruned
 
     every_method_table.write(results.trials, results.finals)
     page = (folder / "page.md").read_text()
