@@ -48,9 +48,14 @@ def spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def less(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Return how much errors are above others, seed by seed."""
+    return [one - other for one, other in zip(values, others, strict=True)]
+
+
 def alike(values: Sequence[float], lowest: Sequence[float]) -> bool:
     """Return whether errors are, on average, at most two standard errors of their difference above others, by seed."""
-    more = [one - low for one, low in zip(values, lowest, strict=True)]
+    more = less(values, lowest)
     return statistics.mean(more) <= 2 * spread(more) / math.sqrt(len(more)) + 1e-9
 
 
@@ -72,9 +77,8 @@ def _cell(method: str, made: Sequence[Result], lowest: Sequence[float], dense: S
     if not made:
         return "-"
     errors = _errors(made)
-    mean = statistics.mean(errors)
-    more = round(mean - statistics.mean(dense), 2) + 0.0  # no minus before a zero
-    said = f"{mean:.2f} ± {spread(errors):.2f} ({more:+.2f})"
+    more = round(statistics.mean(less(errors, dense)), 2) + 0.0  # no minus before a zero
+    said = f"{statistics.mean(errors):.2f} ± {spread(errors):.2f} ({more:+.2f})"
     if alike(errors, lowest):
         said = f"**{said}**"
     if not METHODS[method].aims and method not in DENSE:
@@ -151,7 +155,7 @@ def picture(finals: Mapping[str, Result]) -> str:
             for number, (method, own) in enumerate(methods.items()):
                 every = [here for point in points(method) if (here := _of(made, method, point))]
                 places = [100 * _mean(here, "left") for here in every]
-                more = [[one - own for one, own in zip(_errors(here), dense, strict=True)] for here in every]
+                more = [less(_errors(here), dense) for here in every]
                 middle, ends = [statistics.mean(each) for each in more], [spread(each) for each in more]
                 lowest = min([lowest, *(here - end for here, end in zip(middle, ends, strict=True))])
                 colour, mark = colours[number % len(colours)], marks[number // len(colours)]

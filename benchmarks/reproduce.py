@@ -136,7 +136,7 @@ def check(key: str, seed: int, data: str | None) -> bool:
     new, agree = _roles(ROWS[key], seed, Place(CHECKS, data)), True
     for role, found in new.items():
         errors = [record[role]["error"] for record in made]
-        close = abs(found["error"] - statistics.mean(errors)) <= _half(errors, 1 + 1 / len(errors)) + 1e-9
+        close = abs(found["error"] - statistics.mean(errors)) <= _half_interval(errors, 1 + 1 / len(errors)) + 1e-9
         agree &= close
         each = ", ".join(f"{error:.2f}" for error in errors)
         counts = f"{found['parameters_left']:,} parameters left, recorded {_mean(made, role, 'parameters_left'):,.0f}"
@@ -251,7 +251,7 @@ def _line(key: str, made: list[dict[str, Any]]) -> str:
     return f"| {title} | {paper} | {mean} | {counted} | {'; '.join(beside)} | {len(made)} | {minutes} |"
 
 
-def _half(values: Sequence[float], variances: float) -> float:
+def _half_interval(values: Sequence[float], variances: float) -> float:
     """Half the interval of Student's t of something whose variance is so many times that of one value."""
     if len(values) < 2:
         return 0.0
@@ -264,7 +264,7 @@ def _paired(made: list[dict[str, Any]], role: str) -> str:
     each = ", ".join(f"{gap:+.2f}" for gap in gaps)
     interval = ""
     if len(gaps) > 2:
-        half = _half(gaps, 1 / len(gaps))
+        half = _half_interval(gaps, 1 / len(gaps))
         interval = f"; {statistics.mean(gaps) - half:+.2f} to {statistics.mean(gaps) + half:+.2f}"
     return f"less {role}: {statistics.mean(gaps):+.2f} ({each}{interval})"
 
