@@ -144,6 +144,7 @@ ROWS = {
         30,
         "base-5",
         paper=(0.77, 12.0),
+        seen=True,
     ),
     "dns-lenet5": _pruned(
         "Network surgery (Guo et al. 2016), LeNet-5",
@@ -218,14 +219,25 @@ ROWS = {
     "channel-lenet5": Row(
         "Channel pruning (He et al. 2017), LeNet-5, conv2's channels from 20 to 10",
         "channel-5",
-        {"reference": "base-5", "control": "control-retrain-5"},
+        {
+            "reference": "base-5",
+            "control": "control-retrain-5",
+            "random filters": "random-5",
+            "from scratch, equal epochs": "scratch-24",
+            "from scratch, equal MACs": "scratch-34",
+        },
         {
             "base-5": BASES["base-5"],
             "control-retrain-5": Stage("papers/dense", "papers/lenet5_retrain", _cosine(10), "base-5"),
             "channel-5": Stage("papers/channel_lenet5", "papers/lenet5_retrain", (), "base-5"),
+            "random-5": Stage("papers/random_lenet5", "papers/lenet5_retrain", (), "base-5"),
+            # 14 epochs of the base + 10 of the row; 14 x 2.293 M + 10 x 1.349 M MACs are 33.8 epochs of 1.349 M.
+            "scratch-24": Stage("papers/random_lenet5", "papers/lenet5", (*_cosine(24), "epochs=24")),
+            "scratch-34": Stage("papers/random_lenet5", "papers/lenet5", (*_cosine(34), "epochs=34")),
         },
         kept="structure",
         paired="control",
+        also_paired=("random filters", "from scratch, equal epochs", "from scratch, equal MACs"),
     ),
     "ssl-mlp": _pruned(
         "SSL (Wen et al. 2016), 784-500-300-10",
