@@ -192,6 +192,7 @@ ROWS = {
             "iht-5": Stage("papers/iht_lenet5", "papers/lenet5_phases", (), "early-5"),
         },
         paired="control",
+        seen=True,
     ),
     "best-300": _pruned(
         "One global AGP (the paper: sparse variational dropout, Molchanov et al. 2017), LeNet-300-100",

@@ -12,6 +12,7 @@ from compressor.schedule import Faults, open_schedule
 NOT_RUN = {
     "papers/channel_lenet5",
     "papers/han_lenet5",
+    "papers/iht_lenet5",
     "papers/random_lenet5",
     "resnet18_gst",
     "resnet20_cifar_drop_filter",
