@@ -50,6 +50,8 @@ def _cosine(epochs: int) -> tuple[str, ...]:
     return (f"schedule.lr_schedulers.cosine.T_max={epochs}",)
 
 
+FAST = ("channels_last=true",)
+
 BASES = {
     "base-300": BASE_300,
     "base-5": Stage("papers/dense", "papers/lenet5", _cosine(14)),
@@ -233,8 +235,8 @@ ROWS = {
             "channel-5": Stage("papers/channel_lenet5", "papers/lenet5_retrain", (), "base-5"),
             "random-5": Stage("papers/random_lenet5", "papers/lenet5_retrain", (), "base-5"),
             # 14 epochs of the base + 10 of the row; 14 x 2.293 M + 10 x 1.349 M MACs are 33.8 epochs of 1.349 M.
-            "scratch-24": Stage("papers/random_lenet5", "papers/lenet5", (*_cosine(24), "epochs=24")),
-            "scratch-34": Stage("papers/random_lenet5", "papers/lenet5", (*_cosine(34), "epochs=34")),
+            "scratch-24": Stage("papers/random_lenet5", "papers/lenet5", (*_cosine(24), "epochs=24", *FAST)),
+            "scratch-34": Stage("papers/random_lenet5", "papers/lenet5", (*_cosine(34), "epochs=34", *FAST)),
         },
         kept="structure",
         paired="control",
