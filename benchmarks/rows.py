@@ -50,13 +50,16 @@ def _cosine(epochs: int) -> tuple[str, ...]:
     return (f"schedule.lr_schedulers.cosine.T_max={epochs}",)
 
 
-FAST = ("channels_last=true",)
-
 BASES = {
     "base-300": BASE_300,
     "base-5": Stage("papers/dense", "papers/lenet5", _cosine(14)),
     "base-mlp500": Stage("papers/dense", "papers/mlp500"),
 }
+
+
+def _scratch(epochs: int) -> Stage:
+    """The shape that channel pruning leaves, trained from initial weights (channels last: the same sums, faster)."""
+    return Stage("papers/random_lenet5", "papers/lenet5", (*_cosine(epochs), f"epochs={epochs}", "channels_last=true"))
 
 
 def _pruned(title: str, name: str, schedule: str, config: str, epochs: int, base: str, **more: object) -> Row:
@@ -78,13 +81,20 @@ def _l0(
     paper: tuple[float, float],
     *,
     sets: tuple[str, ...] = (),
+    cosine: int | None = None,
     control: bool = True,
     met: bool = False,
+    seen: bool = False,
 ) -> Row:
-    """A row that is trained from scratch, and the dense network trained in the same way, unless that is too long."""
-    dense = {f"dense-{name}": Stage(None, config, sets)} if control else {}
+    """A row that is trained from scratch, and the dense network trained in the same way, unless that is too long.
+
+    `cosine`: the epochs of the schedule's cosine, None: a constant rate.
+    """
+    plain = Stage(None, config, sets) if cosine is None else Stage("papers/dense", config, (*_cosine(cosine), *sets))
+    dense = {f"dense-{name}": plain} if control else {}
     beside = dict.fromkeys(("control",) if control else (), f"dense-{name}")
-    return Row(title, name, beside, {**dense, name: Stage(schedule, config, sets)}, paper, "architecture", met)
+    stages = {**dense, name: Stage(schedule, config, sets)}
+    return Row(title, name, beside, stages, paper, "architecture", met, seen=seen)
 
 
 def _phases(title: str, method: str) -> Row:
@@ -163,8 +173,10 @@ ROWS = {
         "L0 (Louizos et al. 2018), LeNet-300-100, lambda 0.1/N",
         "l0-300",
         "papers/l0_lenet300",
-        "papers/lenet300_l0",
+        "papers/lenet300_l0_cosine",
         (1.4, 3.8),
+        cosine=62,
+        seen=True,
     ),
     "l0-sep-300-100": _l0(
         "L0 (Louizos et al. 2018), LeNet-300-100, lambda sep",
@@ -235,8 +247,8 @@ ROWS = {
             "channel-5": Stage("papers/channel_lenet5", "papers/lenet5_retrain", (), "base-5"),
             "random-5": Stage("papers/random_lenet5", "papers/lenet5_retrain", (), "base-5"),
             # 14 epochs of the base + 10 of the row; 14 x 2.293 M + 10 x 1.349 M MACs are 33.8 epochs of 1.349 M.
-            "scratch-24": Stage("papers/random_lenet5", "papers/lenet5", (*_cosine(24), "epochs=24", *FAST)),
-            "scratch-34": Stage("papers/random_lenet5", "papers/lenet5", (*_cosine(34), "epochs=34", *FAST)),
+            "scratch-24": _scratch(24),
+            "scratch-34": _scratch(34),
         },
         kept="structure",
         paired="control",

@@ -13,6 +13,7 @@ NOT_RUN = {
     "papers/channel_lenet5",
     "papers/han_lenet5",
     "papers/iht_lenet5",
+    "papers/l0_lenet300",
     "papers/random_lenet5",
     "resnet18_gst",
     "resnet20_cifar_drop_filter",
