@@ -156,6 +156,7 @@ ROWS = {
         30,
         "base-5",
         paper=(0.77, 12.0),
+        met=True,
         seen=True,
     ),
     "dns-lenet5": _pruned(
