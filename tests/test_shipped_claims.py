@@ -11,7 +11,6 @@ from compressor.schedule import Faults, open_schedule
 
 NOT_RUN = {
     "papers/channel_lenet5",
-    "papers/l0_lenet300",
     "papers/random_lenet5",
     "resnet18_gst",
     "resnet20_cifar_drop_filter",
