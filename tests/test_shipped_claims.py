@@ -10,8 +10,6 @@ from compressor.lookup import shipped_files
 from compressor.schedule import Faults, open_schedule
 
 NOT_RUN = {
-    "papers/channel_lenet5",
-    "papers/random_lenet5",
     "resnet18_gst",
     "resnet20_cifar_drop_filter",
     "vgg11_gst",
