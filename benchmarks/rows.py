@@ -88,7 +88,7 @@ def _l0(
 ) -> Row:
     """A row that is trained from scratch, and the dense network trained in the same way, unless that is too long.
 
-    `cosine`: the epochs of the schedule's cosine, None: a constant rate.
+    `cosine`: over how many epochs the rate falls to 0; None: it is constant.
     """
     plain = Stage(None, config, sets) if cosine is None else Stage("papers/dense", config, (*_cosine(cosine), *sets))
     dense = {f"dense-{name}": plain} if control else {}
@@ -239,8 +239,8 @@ ROWS = {
             "reference": "base-5",
             "control": "control-retrain-5",
             "random filters": "random-5",
-            "from scratch, equal epochs": "scratch-24",
-            "from scratch, equal MACs": "scratch-34",
+            "from scratch at equal epochs": "scratch-24",
+            "from scratch at equal MACs": "scratch-34",
         },
         {
             "base-5": BASES["base-5"],
@@ -253,7 +253,7 @@ ROWS = {
         },
         kept="structure",
         paired="control",
-        also_paired=("random filters", "from scratch, equal epochs", "from scratch, equal MACs"),
+        also_paired=("random filters", "from scratch at equal epochs", "from scratch at equal MACs"),
     ),
     "ssl-mlp": _pruned(
         "SSL (Wen et al. 2016), 784-500-300-10",
